@@ -1,0 +1,9 @@
+//! The pure domain of Hookturn: what exists, which states it has, and how a command changes it.
+//!
+//! Nothing in this crate does I/O, reads a clock or draws a random number. Time arrives as
+//! [`time::Timestamp`], randomness as bytes, and a decision leaves as a value that another layer
+//! stores. That is why every rule here can be tested by calling it.
+
+pub mod id;
+pub mod limits;
+pub mod time;

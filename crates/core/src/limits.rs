@@ -1,0 +1,91 @@
+//! Every bound of the product, with its unit and its reason. Nothing is unlimited.
+
+use crate::time::{DAY, HOUR, MINUTE, Millis, SECOND};
+
+/// Largest payload of one message, in bytes: 256 KiB, what receivers commonly accept.
+pub const PAYLOAD_BYTES: usize = 256 * 1024;
+/// Messages in one batch request.
+pub const BATCH_MESSAGES: usize = 1_000;
+/// Largest batch request body, in bytes.
+pub const BATCH_BODY_BYTES: usize = 8 * 1024 * 1024;
+/// Largest body of a request that is not a batch: a payload and room for the fields around it.
+pub const BODY_BYTES: usize = PAYLOAD_BYTES + 16 * 1024;
+/// Longest event type, in bytes.
+pub const EVENT_TYPE_BYTES: usize = 128;
+/// Longest event id given by a publisher, in bytes.
+pub const EVENT_ID_BYTES: usize = 128;
+/// Longest name, description or reason, in bytes.
+pub const TEXT_BYTES: usize = 256;
+/// Longest URL of an endpoint, in bytes.
+pub const URL_BYTES: usize = 2_048;
+/// Longest `Idempotency-Key`, in characters: Hopae documents 255.
+pub const IDEMPOTENCY_KEY_CHARS: usize = 255;
+/// How long an idempotent answer is kept: Hopae documents 24 hours.
+pub const IDEMPOTENCY_MILLIS: Millis = 24 * HOUR;
+
+/// Endpoints of one app.
+pub const ENDPOINTS_PER_APP: usize = 50;
+/// Event types (or `prefix.*` patterns) one endpoint may list.
+pub const EVENT_TYPES_PER_ENDPOINT: usize = 200;
+/// Custom headers of one endpoint.
+pub const CUSTOM_HEADERS: usize = 20;
+/// Name and value of one custom header together, in bytes.
+pub const CUSTOM_HEADER_BYTES: usize = 4 * 1024;
+/// All custom headers of one endpoint together, in bytes.
+pub const CUSTOM_HEADERS_BYTES: usize = 8 * 1024;
+
+/// Response body kept of one exchange, in bytes; the rest is not read.
+pub const RESPONSE_BODY_BYTES: usize = 16 * 1024;
+/// Response headers kept of one exchange; a response with more is refused by the parser.
+pub const RESPONSE_HEADERS: usize = 64;
+/// Memory one attempt may take for the receiver's answer, in bytes.
+pub const ATTEMPT_BYTES: usize = 64 * 1024;
+
+/// Shortest and longest time one exchange may take, over DNS, connect, TLS, headers and body.
+pub const TIMEOUT_MIN: Millis = SECOND;
+/// See [`TIMEOUT_MIN`].
+pub const TIMEOUT_MAX: Millis = 60 * SECOND;
+/// Retries of one delivery.
+pub const RETRIES: usize = 30;
+/// Longest delay between two attempts.
+pub const RETRY_DELAY_MAX: Millis = 3 * DAY;
+/// Longest `Retry-After` that is obeyed; a longer one is cut to this.
+pub const RETRY_AFTER_MAX: Millis = DAY;
+/// Concurrent exchanges one endpoint may be allowed.
+pub const IN_FLIGHT_PER_ENDPOINT: u32 = 1_000;
+
+/// Secrets a keyring remembers, destroyed ones included; the oldest destroyed is forgotten first.
+pub const SECRETS_PER_KEYRING: usize = 50;
+/// Longest text of an imported secret, in bytes.
+pub const SECRET_BYTES: usize = 512;
+/// Longest overlap of a rotation: 30 days.
+pub const OVERLAP_MAX: Millis = 30 * DAY;
+/// Shortest default overlap; the retry horizon counts when it is longer.
+pub const OVERLAP_DEFAULT_MIN: Millis = DAY;
+/// Added to the default overlap, for people.
+pub const OVERLAP_GRACE: Millis = DAY;
+
+/// Items on one page of a list.
+pub const PAGE_MAX: usize = 200;
+/// Items on one page when none is asked for.
+pub const PAGE_DEFAULT: usize = 50;
+/// Deliveries one `recover` or bulk retry may queue in one transaction.
+pub const RECOVER_BLOCK: usize = 1_000;
+
+/// How long messages and attempts are kept unless configured.
+pub const RETENTION_DEFAULT: Millis = 30 * DAY;
+/// How long an endpoint may fail without one success before it is disabled, unless configured.
+pub const DISABLE_AFTER_DEFAULT: Millis = 5 * DAY;
+/// Time given to exchanges in flight on SIGTERM, above their own deadlines.
+pub const DRAIN_MAX: Millis = TIMEOUT_MAX + 5 * SECOND;
+/// A key's `lastUsedAt` is at most this stale.
+pub const LAST_USED_STALE: Millis = MINUTE;
+
+const _: () = assert!(BODY_BYTES > PAYLOAD_BYTES);
+const _: () = assert!(BATCH_BODY_BYTES > BODY_BYTES);
+const _: () = assert!(RESPONSE_BODY_BYTES < ATTEMPT_BYTES);
+const _: () = assert!(CUSTOM_HEADER_BYTES <= CUSTOM_HEADERS_BYTES);
+const _: () = assert!(OVERLAP_DEFAULT_MIN + OVERLAP_GRACE <= OVERLAP_MAX);
+const _: () = assert!(TIMEOUT_MIN < TIMEOUT_MAX);
+const _: () = assert!(DRAIN_MAX > TIMEOUT_MAX);
+const _: () = assert!(PAGE_DEFAULT <= PAGE_MAX);

@@ -1,0 +1,1 @@
+//! Hookturn, the server.

@@ -1,0 +1,2 @@
+//! The `hookturn` binary.
+fn main() {}
