@@ -4,6 +4,10 @@
 //! [`time::Timestamp`], randomness as bytes, and a decision leaves as a value that another layer
 //! stores. That is why every rule here can be tested by calling it.
 
+pub mod audit;
+pub mod fingerprint;
 pub mod id;
 pub mod limits;
+pub mod receiver;
+pub mod rotation;
 pub mod time;

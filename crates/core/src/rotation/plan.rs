@@ -1,0 +1,125 @@
+//! With which secrets an exchange is signed, decided when it is sent.
+
+use hookturn_verify::Scheme;
+
+use super::{Keyring, SecretVersion};
+use crate::id::SecretId;
+use crate::limits;
+use crate::receiver::{ReceiverClass, ReceiverView};
+use crate::time::{Millis, Timestamp};
+
+/// The keys of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// One secret, or two in the order of their signatures.
+    pub sign_with: Vec<SecretId>,
+    /// The secret that alone signs one more exchange at once, when the first one is refused for a
+    /// reason that may be the signature ([`crate::receiver::may_be_about_signature`]).
+    pub fallback: Option<SecretId>,
+}
+
+/// The keyring has no secret that may sign, so nothing is sent (G3: never unsigned).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the keyring has no active secret: create the first secret")]
+pub struct NoLiveSecret;
+
+/// Which secrets sign an attempt that starts at `now`.
+///
+/// 1. Without an active secret there is no plan. The active secret is live even when compromised:
+///    a receiver still verifies with it, and silence would lose messages; it signs, but see 2.
+/// 2. The *other* key is the pending one, or the one retiring at `now`. A compromised key is never
+///    the other: it neither co-signs nor is a fallback. Retired (by `retireAt`, not by
+///    bookkeeping), destroyed and cancelled keys are not looked at (G4).
+/// 3. Steady, that is without another key: the active one alone, whatever is believed.
+/// 4. A list-aware receiver under a scheme that carries many signatures: both, the active first,
+///    and no fallback, for a refusal cannot then be about the choice of key. Under a scheme that
+///    carries one signature it is treated as everyone else.
+/// 5. Everyone else while a secret is staged: the active alone, fallback the pending. A receiver
+///    may hold the pending one already, but the belief does not reorder the two: before promotion
+///    the current secret is the one that counts.
+/// 6. Everyone else in an overlap: the key it is believed to hold, fallback the other. Without a
+///    belief, or with one about a key that is neither, the older of the two comes first: it
+///    had every receiver until the rotation, and a receiver that did switch costs one refused
+///    exchange, after which there is a belief.
+/// 7. As 6 without the fallback where the other key would be a compromised active one; a
+///    compromised retiring key does not exist, for compromising it retires it.
+///
+/// Rule 6 also holds after an undo, where the active secret is the older one and the undone one is
+/// retiring.
+pub fn signing_plan(
+    keyring: &Keyring,
+    receiver: &ReceiverView,
+    scheme: Scheme,
+    now: Timestamp,
+) -> Result<Plan, NoLiveSecret> {
+    let active = keyring.active().ok_or(NoLiveSecret)?;
+    let sound = |secret: &&SecretVersion| secret.compromised.is_none();
+    let pending = keyring.pending().filter(sound);
+    let retiring = keyring.retiring(now).filter(sound);
+    let Some(other) = pending.or(retiring) else {
+        return Ok(Plan {
+            sign_with: vec![active.id],
+            fallback: None,
+        });
+    };
+    if lists_are_read(receiver.class) && scheme.carries_many_signatures() {
+        return Ok(Plan {
+            sign_with: vec![active.id, other.id],
+            fallback: None,
+        });
+    }
+    let (first, second) = if pending.is_some() {
+        (active, other)
+    } else {
+        in_order_of_belief(active, other, receiver)
+    };
+    Ok(Plan {
+        sign_with: vec![first.id],
+        fallback: Some(second).filter(sound).map(|secret| secret.id),
+    })
+}
+
+const fn lists_are_read(class: ReceiverClass) -> bool {
+    match class {
+        ReceiverClass::ListAware => true,
+        ReceiverClass::FirstOnly
+        | ReceiverClass::LastOnly
+        | ReceiverClass::Single
+        | ReceiverClass::DoesNotVerify
+        | ReceiverClass::Unreachable
+        | ReceiverClass::Unknown => false,
+    }
+}
+
+fn in_order_of_belief<'a>(
+    active: &'a SecretVersion,
+    retiring: &'a SecretVersion,
+    receiver: &ReceiverView,
+) -> (&'a SecretVersion, &'a SecretVersion) {
+    let believed = receiver.belief.map(|belief| belief.secret);
+    let older_first = retiring.version < active.version;
+    if believed == Some(retiring.id) || (believed != Some(active.id) && older_first) {
+        (retiring, active)
+    } else {
+        (active, retiring)
+    }
+}
+
+/// The overlap of a rotation that names none: the longer of a day and the time over which a
+/// delivery may be retried, and a day more for people; at most [`limits::OVERLAP_MAX`].
+///
+/// Longer than the retry horizon, so that a message accepted before the rotation is still retried
+/// under a key its receiver knew then.
+pub const fn default_overlap(retry_horizon: Millis) -> Millis {
+    let base = if retry_horizon > limits::OVERLAP_DEFAULT_MIN {
+        retry_horizon
+    } else {
+        limits::OVERLAP_DEFAULT_MIN
+    };
+    let overlap = base.saturating_add(limits::OVERLAP_GRACE);
+    if overlap > limits::OVERLAP_MAX {
+        limits::OVERLAP_MAX
+    } else {
+        overlap
+    }
+}
