@@ -9,10 +9,6 @@ use hookturn_verify::Fingerprint;
 use serde::{Deserialize, Deserializer, Serializer, de};
 
 /// Writes the eight hex digits.
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde calls it with a reference"
-)]
 pub fn serialize<S: Serializer>(
     fingerprint: &Fingerprint,
     serializer: S,
@@ -35,11 +31,6 @@ pub mod option {
     use super::{Cow, Deserialize, Deserializer, Fingerprint, Serializer, parse};
 
     /// Writes the eight hex digits, or nothing.
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        clippy::ref_option,
-        reason = "serde calls it with a reference to the field"
-    )]
     pub fn serialize<S: Serializer>(
         fingerprint: &Option<Fingerprint>,
         serializer: S,

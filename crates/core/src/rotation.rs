@@ -24,6 +24,7 @@
 //! receiver holds the new secret (that is proof, and mode `proven`).
 
 mod apply;
+mod change;
 mod command;
 mod keyring;
 mod plan;

@@ -1,12 +1,12 @@
 //! The state machine: one command on one keyring, decided whole.
+//!
+//! This file says what each command does; `change` holds the moves that commands are made of.
 
-use std::fmt::Display;
-
+use super::change::Change;
 use super::{
-    Command, Keyring, Mode, NewSecret, Rejected, Rotation, SecretState, SecretStatus,
-    SecretVersion, Stage,
+    Command, Keyring, Mode, NewSecret, Rejected, Rotation, SecretState, SecretStatus, Stage,
 };
-use crate::audit::{AuditAction, AuditEntry, Subject};
+use crate::audit::{AuditAction, AuditEntry};
 use crate::id::{RotationId, SecretId};
 use crate::limits;
 use crate::time::{Millis, Timestamp};
@@ -102,38 +102,8 @@ pub fn apply(keyring: &Keyring, command: Command, now: Timestamp) -> Result<Appl
     Ok(change.into_applied())
 }
 
-/// A keyring in the middle of one command.
-struct Change {
-    now: Timestamp,
-    keyring: Keyring,
-    rotations: Vec<Rotation>,
-    destroyed: Vec<SecretId>,
-    audit: Vec<AuditEntry>,
-}
-
 /// The commands, in the order of the list above.
 impl Change {
-    fn new(keyring: &Keyring, now: Timestamp) -> Self {
-        let mut keyring = keyring.clone();
-        keyring.version += 1;
-        Self {
-            now,
-            keyring,
-            rotations: Vec::new(),
-            destroyed: Vec::new(),
-            audit: Vec::new(),
-        }
-    }
-
-    fn into_applied(self) -> Applied {
-        Applied {
-            keyring: self.keyring,
-            rotations: self.rotations,
-            destroyed: self.destroyed,
-            audit: self.audit,
-        }
-    }
-
     fn settle(&mut self) -> bool {
         let due: Vec<(SecretId, Timestamp)> = self
             .keyring
@@ -231,8 +201,8 @@ impl Change {
         check_overlap(overlap.unwrap_or(0))?;
         let secret = self.known(id)?;
         let status = secret.status(self.now);
-        let staged = self.keyring.open_rotation(self.now).cloned();
-        match staged {
+        let open = self.keyring.open_rotation(self.now).cloned();
+        match open {
             Some(mut rotation) if status == SecretStatus::Pending && rotation.to == id => {
                 if let Some(overlap) = overlap {
                     rotation.mode = Mode::Staged { overlap };
@@ -268,21 +238,7 @@ impl Change {
         let rotation = Rotation { stage, ..rotation };
         self.audit_rotation(&rotation, AuditAction::RotationExtended);
         self.put_rotation(rotation);
-        if let Some(SecretVersion {
-            state: SecretState::Retiring { since, .. },
-            ..
-        }) = self.keyring.secret(secret)
-        {
-            let since = *since;
-            let state = SecretState::Retiring { since, retire_at };
-            let until = retire_at.to_string();
-            self.set_state(
-                secret,
-                state,
-                AuditAction::SecretRetiring,
-                &[("retireAt", &until)],
-            );
-        }
+        self.retire_later(secret, retire_at);
         Ok(())
     }
 
@@ -392,309 +348,6 @@ impl Change {
     }
 }
 
-/// The moves that commands are made of. Each keeps secrets and the latest rotation in step.
-impl Change {
-    /// Opens a rotation from the active secret and moves as far as its mode goes by itself.
-    fn open(
-        &mut self,
-        id: RotationId,
-        mode: Mode,
-        from: SecretId,
-        secret: NewSecret,
-        reason: Option<String>,
-    ) {
-        // Only an undone secret can still be retiring here: its owner has given it up.
-        if let Some(abandoned) = self.keyring.retiring(self.now).map(|secret| secret.id) {
-            self.retire(abandoned, self.now, "superseded");
-        }
-        let rotation = Rotation {
-            id,
-            keyring: self.keyring.id,
-            workspace: self.keyring.workspace,
-            mode,
-            opened_at: self.now,
-            from,
-            to: secret.id,
-            stage: Stage::Staged,
-            reason,
-            version: 0,
-        };
-        self.audit_rotation(&rotation, AuditAction::RotationOpened);
-        self.add(secret, SecretState::Pending);
-        match mode {
-            Mode::Staged { .. } | Mode::Proven => self.put_rotation(rotation),
-            Mode::Immediate => self.hand_over(rotation, 0),
-            Mode::Overlap { overlap } => self.hand_over(rotation, overlap),
-        }
-    }
-
-    /// The new secret becomes active; the old one retiring for `overlap`, or retired at once.
-    fn hand_over(&mut self, rotation: Rotation, overlap: Millis) {
-        let (old, new) = (rotation.from, rotation.to);
-        let retire_at = self.now.after(overlap);
-        self.put_rotation(Rotation {
-            stage: Stage::Overlap { retire_at },
-            ..rotation
-        });
-        self.make_active(new);
-        self.stop_being_active(old, overlap, "rotated");
-    }
-
-    fn make_active(&mut self, id: SecretId) {
-        let state = SecretState::Active { since: self.now };
-        let was = self
-            .keyring
-            .secret(id)
-            .map_or(SecretStatus::Pending, |secret| secret.status(self.now));
-        self.set_state(id, state, AuditAction::SecretActivated, &[("was", &was)]);
-    }
-
-    fn stop_being_active(&mut self, id: SecretId, overlap: Millis, cause: &str) {
-        if overlap == 0 || self.is_compromised(id) {
-            self.retire(id, self.now, cause);
-            return;
-        }
-        let retire_at = self.now.after(overlap);
-        let state = SecretState::Retiring {
-            since: self.now,
-            retire_at,
-        };
-        self.set_state(
-            id,
-            state,
-            AuditAction::SecretRetiring,
-            &[("cause", &cause), ("retireAt", &retire_at)],
-        );
-    }
-
-    /// Retires a secret as of `at`; completes the rotation that let it sign until now.
-    fn retire(&mut self, id: SecretId, at: Timestamp, cause: &str) {
-        self.set_state(
-            id,
-            SecretState::Retired { at },
-            AuditAction::SecretRetired,
-            &[("cause", &cause), ("at", &at)],
-        );
-        let Some(rotation) = self.keyring.rotation.clone() else {
-            return;
-        };
-        let stage = match rotation.stage {
-            Stage::Overlap { .. } if rotation.from == id => Stage::Completed { at },
-            Stage::Undone {
-                at: undone,
-                retire_at,
-            } if rotation.to == id && retire_at != at => Stage::Undone {
-                at: undone,
-                retire_at: at,
-            },
-            Stage::Staged
-            | Stage::Overlap { .. }
-            | Stage::Completed { .. }
-            | Stage::Cancelled { .. }
-            | Stage::Undone { .. } => return,
-        };
-        let rotation = Rotation { stage, ..rotation };
-        if matches!(stage, Stage::Completed { .. }) {
-            self.audit_rotation(&rotation, AuditAction::RotationCompleted);
-        }
-        self.put_rotation(rotation);
-    }
-
-    fn erase(&mut self, id: SecretId, cause: &str) {
-        let state = SecretState::Destroyed { at: self.now };
-        self.set_state(
-            id,
-            state,
-            AuditAction::SecretDestroyed,
-            &[("cause", &cause)],
-        );
-        self.destroyed.push(id);
-    }
-
-    fn add(&mut self, secret: NewSecret, state: SecretState) {
-        self.make_room();
-        let version = self.keyring.next_secret_version;
-        self.keyring.next_secret_version += 1;
-        let id = secret.id;
-        self.keyring.secrets.push(SecretVersion {
-            id,
-            version,
-            name: secret.name,
-            fingerprint: secret.fingerprint,
-            created_at: self.now,
-            state,
-            compromised: None,
-        });
-        let status = state.status(self.now);
-        self.audit_secret(id, AuditAction::SecretCreated, &[("status", &status)]);
-    }
-
-    fn make_room(&mut self) {
-        if self.keyring.secrets.len() < limits::SECRETS_PER_KEYRING {
-            return;
-        }
-        let oldest = |change: &Self, wanted: SecretStatus| {
-            let mut secrets = change.keyring.secrets.iter();
-            secrets
-                .find(|secret| secret.status(change.now) == wanted)
-                .map(|secret| secret.id)
-        };
-        let forgotten = oldest(self, SecretStatus::Destroyed).or_else(|| {
-            let retired = oldest(self, SecretStatus::Retired)?;
-            self.erase(retired, "forgotten");
-            Some(retired)
-        });
-        self.keyring
-            .secrets
-            .retain(|secret| Some(secret.id) != forgotten);
-    }
-}
-
-/// Looking up, writing and noting down.
-impl Change {
-    fn known(&self, id: SecretId) -> Result<&SecretVersion, Rejected> {
-        self.keyring
-            .secret(id)
-            .ok_or(Rejected::UnknownSecret { secret: id })
-    }
-
-    fn is_compromised(&self, id: SecretId) -> bool {
-        self.keyring
-            .secret(id)
-            .is_some_and(|secret| secret.compromised.is_some())
-    }
-
-    fn latest(&self, id: RotationId) -> Result<Rotation, Rejected> {
-        let latest = self.keyring.rotation.as_ref();
-        latest
-            .filter(|rotation| rotation.id == id)
-            .cloned()
-            .ok_or(Rejected::NotLatestRotation {
-                rotation: id,
-                latest: latest.map(|rotation| rotation.id),
-            })
-    }
-
-    fn latest_staged(&self, id: RotationId) -> Result<Rotation, Rejected> {
-        let rotation = self.latest(id)?;
-        match rotation.stage {
-            Stage::Staged => Ok(rotation),
-            stage @ (Stage::Overlap { .. }
-            | Stage::Completed { .. }
-            | Stage::Cancelled { .. }
-            | Stage::Undone { .. }) => Err(Rejected::NotStaged {
-                rotation: id,
-                stage,
-            }),
-        }
-    }
-
-    fn latest_retiring(&self, id: RotationId) -> Result<(Rotation, SecretId, Timestamp), Rejected> {
-        let rotation = self.latest(id)?;
-        match (rotation.leaving(), self.keyring.retiring(self.now)) {
-            (Some((leaving, retire_at)), Some(_)) => Ok((rotation, leaving, retire_at)),
-            (Some(_) | None, None) | (None, Some(_)) => Err(Rejected::NothingRetiring {
-                rotation: id,
-                stage: rotation.stage,
-            }),
-        }
-    }
-
-    fn check_new(&self, secret: &NewSecret) -> Result<(), Rejected> {
-        check_text("name", secret.name.as_deref())?;
-        let same = |known: &&SecretVersion| {
-            known.id == secret.id || known.fingerprint == secret.fingerprint
-        };
-        match self.keyring.secrets.iter().find(same) {
-            None => Ok(()),
-            Some(existing) => Err(Rejected::DuplicateSecret {
-                existing: existing.id,
-                status: existing.status(self.now),
-            }),
-        }
-    }
-
-    fn update(&mut self, id: SecretId, change: impl FnOnce(&mut SecretVersion)) {
-        if let Some(secret) = self.keyring.secrets.iter_mut().find(|s| s.id == id) {
-            change(secret);
-        }
-    }
-
-    fn set_state(
-        &mut self,
-        id: SecretId,
-        state: SecretState,
-        action: AuditAction,
-        detail: &[(&str, &dyn Display)],
-    ) {
-        self.update(id, |secret| secret.state = state);
-        self.audit_secret(id, action, detail);
-    }
-
-    /// Makes `rotation` the latest; its version grows once per command.
-    fn put_rotation(&mut self, mut rotation: Rotation) {
-        match self.rotations.iter_mut().find(|r| r.id == rotation.id) {
-            Some(stored) => {
-                rotation.version = stored.version;
-                *stored = rotation.clone();
-            }
-            None => {
-                rotation.version += 1;
-                self.rotations.push(rotation.clone());
-            }
-        }
-        self.keyring.rotation = Some(rotation);
-    }
-
-    fn audit_secret(&mut self, id: SecretId, action: AuditAction, detail: &[(&str, &dyn Display)]) {
-        let rotation = self.keyring.rotation.as_ref();
-        let subject = Subject {
-            keyring: Some(self.keyring.id),
-            secret: Some(id),
-            rotation: rotation
-                .filter(|rotation| rotation.from == id || rotation.to == id)
-                .map(|rotation| rotation.id),
-            ..self.subject()
-        };
-        let entry = AuditEntry {
-            fingerprint: self.keyring.secret(id).map(|secret| secret.fingerprint),
-            ..AuditEntry::new(action, subject)
-        };
-        self.audit.push(
-            detail
-                .iter()
-                .fold(entry, |entry, (name, value)| entry.with(name, value)),
-        );
-    }
-
-    fn audit_rotation(&mut self, rotation: &Rotation, action: AuditAction) {
-        let subject = Subject {
-            rotation: Some(rotation.id),
-            ..self.subject()
-        };
-        let entry = AuditEntry::new(action, subject)
-            .with("mode", rotation.mode.as_str())
-            .with("from", rotation.from)
-            .with("to", rotation.to);
-        let entry = match rotation.leaving() {
-            Some((_, retire_at)) => entry.with("retireAt", retire_at),
-            None => entry,
-        };
-        self.audit.push(entry);
-    }
-
-    fn subject(&self) -> Subject {
-        Subject {
-            endpoint: match self.keyring.owner {
-                super::KeyringOwner::Endpoint { endpoint } => Some(endpoint),
-                super::KeyringOwner::Shared => None,
-            },
-            keyring: Some(self.keyring.id),
-            ..Subject::default()
-        }
-    }
-}
-
 fn rotation_open(open: &Rotation) -> Rejected {
     Rejected::RotationOpen {
         open: open.id,
@@ -710,7 +363,7 @@ const fn check_overlap(overlap: Millis) -> Result<(), Rejected> {
     }
 }
 
-fn check_text(field: &'static str, text: Option<&str>) -> Result<(), Rejected> {
+pub(super) fn check_text(field: &'static str, text: Option<&str>) -> Result<(), Rejected> {
     match text {
         Some(text) if text.len() > limits::TEXT_BYTES => Err(Rejected::TextTooLong { field }),
         Some(_) | None => Ok(()),

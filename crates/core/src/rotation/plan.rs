@@ -37,15 +37,16 @@ pub struct NoLiveSecret;
 /// 5. Everyone else while a secret is staged: the active alone, fallback the pending. A receiver
 ///    may hold the pending one already, but the belief does not reorder the two: before promotion
 ///    the current secret is the one that counts.
-/// 6. Everyone else in an overlap: the key it is believed to hold, fallback the other. Without a
-///    belief, or with one about a key that is neither, the older of the two comes first: it
-///    had every receiver until the rotation, and a receiver that did switch costs one refused
+/// 6. Everyone else in an overlap, where the active key is compromised: the active first, fallback
+///    the other, whatever is believed. In the other order the compromised key would be the
+///    fallback; without it, a receiver that holds only this key would lose messages.
+/// 7. Everyone else in any other overlap: the key it is believed to hold, fallback the other.
+///    Without a belief, or with one about a key that is neither, the older of the two comes first:
+///    it had every receiver until the rotation, and one that did switch costs one refused
 ///    exchange, after which there is a belief.
-/// 7. As 6 without the fallback where the other key would be a compromised active one; a
-///    compromised retiring key does not exist, for compromising it retires it.
 ///
-/// Rule 6 also holds after an undo, where the active secret is the older one and the undone one is
-/// retiring.
+/// An overlap here is also the time after an undo in which the undone secret is retiring; then the
+/// active secret is the older one.
 pub fn signing_plan(
     keyring: &Keyring,
     receiver: &ReceiverView,
@@ -68,14 +69,14 @@ pub fn signing_plan(
             fallback: None,
         });
     }
-    let (first, second) = if pending.is_some() {
+    let (first, second) = if pending.is_some() || active.compromised.is_some() {
         (active, other)
     } else {
         in_order_of_belief(active, other, receiver)
     };
     Ok(Plan {
         sign_with: vec![first.id],
-        fallback: Some(second).filter(sound).map(|secret| secret.id),
+        fallback: Some(second.id),
     })
 }
 
