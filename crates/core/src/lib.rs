@@ -5,9 +5,15 @@
 //! stores. That is why every rule here can be tested by calling it.
 
 pub mod audit;
+pub mod delivery;
+pub mod endpoint;
 pub mod fingerprint;
 pub mod id;
 pub mod limits;
+pub mod message;
 pub mod receiver;
+pub mod retry;
 pub mod rotation;
+pub mod store;
 pub mod time;
+pub mod workspace;

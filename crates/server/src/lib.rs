@@ -1,1 +1,8 @@
-//! Hookturn, the server.
+//! Hookturn, the server: everything the `hookturn` binary is made of.
+//!
+//! ARCHITECTURE.md at the root of the repository has the map. Modules stand in layers, lowest first:
+//! `telemetry`, `config` ← `store`, `outbound` ← `courier` ← `service`, `dispatch` ← `api`, `ui` ←
+//! `app` ← `cli`; a test fails on an upward `use`.
+
+pub mod store;
+pub mod telemetry;

@@ -1,0 +1,322 @@
+//! Deliveries and attempts: one message for one endpoint, and each try to hand it over.
+//!
+//! A delivery is pending, delivered or exhausted, never anything else and never none of them (G1).
+//! [`after_attempt`] is the one place that decides what follows an attempt.
+
+use hookturn_verify::Fingerprint;
+use serde::{Deserialize, Serialize};
+
+use crate::endpoint::Endpoint;
+use crate::id::{ClientId, DeliveryId, EndpointId, MessageId, SecretId, WorkspaceId};
+use crate::limits;
+use crate::message::EventType;
+use crate::retry::RetryOn;
+use crate::time::{Millis, Timestamp};
+
+/// One message for one endpoint, as lists and pages show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its id.
+    pub id: DeliveryId,
+    /// The workspace it belongs to.
+    pub workspace: WorkspaceId,
+    /// The app the message was published to.
+    pub app: ClientId,
+    /// Where it goes.
+    pub endpoint: EndpointId,
+    /// What it carries.
+    pub message: MessageId,
+    /// The message's event type.
+    pub event_type: EventType,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// Where it stands.
+    pub state: DeliveryState,
+}
+
+/// Where a delivery stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// It will be attempted.
+    Pending {
+        /// Not before this time.
+        due_at: Timestamp,
+    },
+    /// The receiver answered 2xx.
+    Delivered {
+        /// When.
+        at: Timestamp,
+    },
+    /// It will not be attempted again, unless someone asks for it.
+    Exhausted {
+        /// When that was decided.
+        at: Timestamp,
+        /// Why.
+        reason: ExhaustedReason,
+    },
+}
+
+/// The words of [`DeliveryState`], for filters and lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DeliveryStatus {
+    /// See [`DeliveryState::Pending`].
+    Pending,
+    /// See [`DeliveryState::Delivered`].
+    Delivered,
+    /// See [`DeliveryState::Exhausted`].
+    Exhausted,
+}
+
+impl DeliveryStatus {
+    /// The word in API and pages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Exhausted => "exhausted",
+        }
+    }
+}
+
+impl DeliveryState {
+    /// The word for it.
+    pub const fn status(&self) -> DeliveryStatus {
+        match self {
+            Self::Pending { .. } => DeliveryStatus::Pending,
+            Self::Delivered { .. } => DeliveryStatus::Delivered,
+            Self::Exhausted { .. } => DeliveryStatus::Exhausted,
+        }
+    }
+}
+
+/// Why a delivery will not be attempted again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ExhaustedReason {
+    /// Every attempt of the policy failed.
+    AttemptsUsed,
+    /// The policy does not retry this failure.
+    NotRetried,
+    /// The receiver answered 410; its endpoint is disabled.
+    Gone,
+    /// The endpoint was disabled while the delivery waited.
+    EndpointDisabled,
+    /// The endpoint was deleted while the delivery waited.
+    EndpointDeleted,
+}
+
+impl ExhaustedReason {
+    /// The word in API, pages and stores.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AttemptsUsed => "attemptsUsed",
+            Self::NotRetried => "notRetried",
+            Self::Gone => "gone",
+            Self::EndpointDisabled => "endpointDisabled",
+            Self::EndpointDeleted => "endpointDeleted",
+        }
+    }
+
+    /// The inverse of [`ExhaustedReason::as_str`].
+    pub fn from_word(word: &str) -> Option<Self> {
+        [
+            Self::AttemptsUsed,
+            Self::NotRetried,
+            Self::Gone,
+            Self::EndpointDisabled,
+            Self::EndpointDeleted,
+        ]
+        .into_iter()
+        .find(|reason| reason.as_str() == word)
+    }
+}
+
+/// One try to hand a delivery over: one exchange, or two when the first was refused and the plan
+/// has a fallback.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// 1 for the first of the delivery.
+    pub number: u32,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took, in milliseconds.
+    pub duration_millis: u32,
+    /// What was sent and answered, in order. At least one.
+    pub exchanges: Vec<Exchange>,
+}
+
+impl Attempt {
+    /// The exchange that decided the attempt: the last one.
+    pub fn decisive(&self) -> Option<&Exchange> {
+        self.exchanges.last()
+    }
+
+    /// Whether the receiver accepted.
+    pub fn accepted(&self) -> bool {
+        self.decisive().is_some_and(Exchange::accepted)
+    }
+}
+
+/// One HTTP request and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exchange {
+    /// Why these keys signed.
+    pub reason: ExchangeReason,
+    /// The secrets that signed, in the order of their signatures.
+    pub signed_with: Vec<SignedWith>,
+    /// The Unix seconds that were signed.
+    pub timestamp: i64,
+    /// The value of the signature header: proof of what was sent, no secret.
+    pub signature: String,
+    /// What came back.
+    pub result: ExchangeResult,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+impl Exchange {
+    /// Whether the receiver answered 2xx.
+    pub fn accepted(&self) -> bool {
+        matches!(&self.result, ExchangeResult::Answered(answer) if (200..300).contains(&answer.status))
+    }
+
+    /// The HTTP status, if there was an answer.
+    pub fn status(&self) -> Option<u16> {
+        match &self.result {
+            ExchangeResult::Answered(answer) => Some(answer.status),
+            ExchangeResult::Failed(_) => None,
+        }
+    }
+}
+
+/// Why an exchange was signed the way it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ExchangeReason {
+    /// The signing plan.
+    Plan,
+    /// The first exchange was refused in a way that can be about the signature.
+    Fallback,
+}
+
+/// A secret that signed, by what can be shown of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedWith {
+    /// Which one.
+    pub secret: SecretId,
+    /// Its fingerprint.
+    #[serde(with = "crate::fingerprint")]
+    pub fingerprint: Fingerprint,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExchangeResult {
+    /// A complete HTTP response.
+    Answered(Answer),
+    /// None.
+    Failed(ExchangeFailure),
+}
+
+/// What is kept of a response.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// At most [`limits::RESPONSE_HEADERS`], values as text with foreign bytes replaced.
+    pub headers: Vec<(String, String)>,
+    /// At most [`limits::RESPONSE_BODY_BYTES`].
+    pub body: Vec<u8>,
+    /// Whether the body was longer.
+    pub truncated: bool,
+    /// What `Retry-After` asked for, in milliseconds from the answer, if it did.
+    pub retry_after_millis: Option<Millis>,
+}
+
+/// Why there was no response.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExchangeFailure {
+    /// A stable word, such as `timeout` or `refusedAddress`.
+    pub kind: String,
+    /// A sentence for people.
+    pub detail: String,
+}
+
+/// Where the time of an exchange went, in microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timings {
+    /// Resolving the name; zero when the connection was reused.
+    pub dns: u32,
+    /// Connecting; zero when the connection was reused.
+    pub connect: u32,
+    /// TLS handshake; zero when the connection was reused or plain.
+    pub tls: u32,
+    /// From the request to the first byte of the response.
+    pub first_byte: u32,
+    /// All of it.
+    pub total: u32,
+}
+
+/// What follows an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Done.
+    Delivered,
+    /// Another attempt, not before this time.
+    RetryAt(Timestamp),
+    /// No more attempts.
+    Exhausted(ExhaustedReason),
+}
+
+/// Decides what follows `attempt`, which ended at `now`.
+///
+/// 1. 2xx: delivered.
+/// 2. 410: exhausted; the caller disables the endpoint.
+/// 3. A failure that the policy does not retry: exhausted.
+/// 4. The policy has another retry: at its time, or later if `Retry-After` on 429 or 503 asks for
+///    it (cut to [`limits::RETRY_AFTER_MAX`]).
+/// 5. Otherwise exhausted.
+///
+/// `policy_attempt` counts the attempts since the delivery was last queued by hand, this one
+/// included, so that a manual retry gets the whole policy again. `random` is uniform.
+pub fn after_attempt(
+    endpoint: &Endpoint,
+    attempt: &Attempt,
+    policy_attempt: u32,
+    now: Timestamp,
+    random: u32,
+) -> Next {
+    let decisive = attempt.decisive().map(|exchange| &exchange.result);
+    let (status, retry_after) = match decisive {
+        Some(ExchangeResult::Answered(answer)) => (Some(answer.status), answer.retry_after_millis),
+        Some(ExchangeResult::Failed(_)) | None => (None, None),
+    };
+    if attempt.accepted() {
+        return Next::Delivered;
+    }
+    if status == Some(410) {
+        return Next::Exhausted(ExhaustedReason::Gone);
+    }
+    if !is_retried(endpoint.retry.retry_on, status) {
+        return Next::Exhausted(ExhaustedReason::NotRetried);
+    }
+    let Some(planned) = endpoint.retry.next_at(policy_attempt, now, random) else {
+        return Next::Exhausted(ExhaustedReason::AttemptsUsed);
+    };
+    let asked = match (status, retry_after) {
+        (Some(429 | 503), Some(wait)) => now.after(wait.min(limits::RETRY_AFTER_MAX)),
+        _ => planned,
+    };
+    Next::RetryAt(planned.max(asked))
+}
+
+fn is_retried(policy: RetryOn, status: Option<u16>) -> bool {
+    match policy {
+        RetryOn::AnyFailure => true,
+        RetryOn::TransientOnly => match status {
+            Some(status) => matches!(status, 408 | 423 | 500..=599),
+            None => true,
+        },
+    }
+}

@@ -1,0 +1,527 @@
+//! The store: the one place where state survives.
+//!
+//! [`Store`] has one method per atomic step. Each either happened whole and survives a crash from
+//! the moment its future is ready with `Ok`, or did not happen. Whoever calls it has decided before:
+//! the store compares versions and writes, it never thinks.
+//!
+//! Configuration (workspaces, apps, endpoints, keyrings, keys) is small, versioned and changed by
+//! [`Store::change`]. Traffic (messages, due deliveries, attempts, settled deliveries) is large,
+//! append-mostly and goes through [`Store::accept`] and [`Store::finish`].
+//!
+//! The due rows *are* the queue. A delivery is pending exactly while it has one; the same
+//! transaction that removes it writes how the delivery settled.
+//!
+//! What an engine must do beyond this text is in the conformance suite, which every engine passes
+//! unchanged.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::audit::{AuditEntry, Context, Recorded};
+use crate::delivery::{Attempt, Delivery, DeliveryStatus, Next};
+use crate::endpoint::Endpoint;
+use crate::id::{
+    ApiKeyId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
+    WorkspaceId,
+};
+use crate::message::{EventType, Message};
+use crate::receiver::ReceiverView;
+use crate::rotation::{Keyring, Rotation};
+use crate::time::{Millis, Timestamp};
+use crate::workspace::{ApiKey, App, Workspace};
+
+/// What every method of [`Store`] returns.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// Why a step did not happen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Someone else changed the same thing first. Nothing was written; read again and decide anew.
+    #[error("{what} was changed by another request at the same time")]
+    Conflict {
+        /// Which thing, with its id.
+        what: String,
+    },
+    /// The idempotency key already has an answer. Nothing was written; read it and replay.
+    #[error("the idempotency key has been used")]
+    IdempotencyKeyUsed,
+    /// A name that must be unique is taken. Nothing was written.
+    #[error("{what} already exists")]
+    Duplicate {
+        /// Which thing.
+        what: String,
+    },
+    /// A stored row cannot be: it was damaged or written by other software.
+    #[error("the row {row} of table {table} cannot be read in column {column}")]
+    ImpossibleRow {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The key of the row as text.
+        row: String,
+        /// What was wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store is stopping or its writer is gone. Whether the step happened is unknown.
+    #[error("the store has stopped")]
+    Stopped,
+    /// The engine failed. Nothing of the step was written unless the engine says otherwise.
+    #[error("the store failed to {step}")]
+    Engine {
+        /// What it was doing.
+        step: &'static str,
+        /// The engine's own error.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// One write of configuration. A value's `version` is the one it will have; the stored version must
+/// be exactly one less (version 1 must not exist yet), or the whole change is a conflict.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// Inserts or replaces a workspace. Its name is unique.
+    Workspace(Workspace),
+    /// Inserts or replaces an API key. Its hash is unique.
+    ApiKey(ApiKey),
+    /// Inserts or replaces an app.
+    App(App),
+    /// Removes an app. Its endpoints must be written as deleted in the same change.
+    RemoveApp {
+        /// Its workspace.
+        workspace: WorkspaceId,
+        /// The app.
+        app: ClientId,
+        /// The version that is removed.
+        version: u64,
+    },
+    /// Inserts or replaces an endpoint.
+    Endpoint(Endpoint),
+    /// Inserts or replaces a keyring.
+    Keyring(Keyring),
+    /// Inserts or replaces a rotation. Its version is the version of its keyring at the time, so
+    /// it is not compared on its own.
+    Rotation(Rotation),
+    /// Keeps the sealed value of a secret.
+    Secret(SealedSecret),
+    /// Erases the sealed value of a destroyed secret.
+    EraseSecret {
+        /// Its workspace.
+        workspace: WorkspaceId,
+        /// Its keyring.
+        keyring: KeyringId,
+        /// The secret.
+        secret: SecretId,
+    },
+}
+
+/// The sealed value of a secret: an AEAD box bound to workspace, keyring, id and version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedSecret {
+    /// Its workspace.
+    pub workspace: WorkspaceId,
+    /// Its keyring.
+    pub keyring: KeyringId,
+    /// The secret.
+    pub secret: SecretId,
+    /// Its version within the keyring, from 1.
+    pub version: u32,
+    /// Header (with the id of the master key), nonce, ciphertext and tag.
+    pub sealed: Arc<[u8]>,
+}
+
+/// Several writes that happen together, with who asked for them and the answer they got.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The workspace whose audit chain records it.
+    pub workspace: WorkspaceId,
+    /// What to write, in order.
+    pub writes: Vec<Write>,
+    /// What to record in the audit log, in order.
+    pub audit: Vec<AuditEntry>,
+    /// Who did it, and in which request.
+    pub context: Context,
+    /// When.
+    pub at: Timestamp,
+    /// The answer to replay for the same idempotency key.
+    pub idempotency: Option<IdempotencyRecord>,
+}
+
+/// The stored answer of a request with an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyRecord {
+    /// Which key, within what it is bound to.
+    pub key: IdempotencyKey,
+    /// SHA-256 of what the same key must repeat: the body.
+    pub fingerprint: [u8; 32],
+    /// The sealed answer: it may hold a secret.
+    pub sealed_response: Bytes,
+    /// From when on the key is free again.
+    pub expires_at: Timestamp,
+}
+
+/// SHA-256 over workspace, method, path and the caller's key: what an answer is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey(pub [u8; 32]);
+
+/// Messages to accept together.
+#[derive(Debug, Clone)]
+pub struct Accept {
+    /// The messages, each with its deliveries.
+    pub messages: Vec<NewMessage>,
+    /// The answer to replay for the same idempotency key.
+    pub idempotency: Option<IdempotencyRecord>,
+}
+
+/// A message and the deliveries it becomes.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    /// The message.
+    pub message: Arc<Message>,
+    /// One per endpoint that wants it; due at the message's `accepted_at`.
+    pub deliveries: Vec<(DeliveryId, EndpointId)>,
+}
+
+/// A due row: one pending delivery with what sending it needs.
+#[derive(Debug, Clone)]
+pub struct Due {
+    /// Its id.
+    pub delivery: DeliveryId,
+    /// Where it goes.
+    pub endpoint: EndpointId,
+    /// Its place in the endpoint's queue, and when it is due unless `not_before` is later. Together
+    /// with the id this is the row's key, and the token that a finish must present.
+    pub due_at: Timestamp,
+    /// Not to be sent before this time: set on ordered endpoints, whose rows wait in their place.
+    pub not_before: Timestamp,
+    /// Attempts made so far, over the whole life of the delivery.
+    pub attempts: u32,
+    /// Attempts made when the delivery was last queued by hand; 0 if it never was.
+    pub attempts_before_requeue: u32,
+    /// What it carries.
+    pub message: Arc<Message>,
+}
+
+/// What came of a due delivery.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    /// The row as it was read. If it has moved meanwhile (someone queued it by hand), the attempt
+    /// is recorded and the row stays where it is.
+    pub due: Due,
+    /// The attempt; none when the endpoint went away first.
+    pub attempt: Option<Attempt>,
+    /// What follows.
+    pub next: Next,
+    /// Whether a retry keeps its place in the queue and only waits: the rule of ordered endpoints.
+    pub keeps_place: bool,
+    /// When that was decided.
+    pub at: Timestamp,
+}
+
+/// What is remembered of a receiver between deliveries.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReceiverState {
+    /// Class and belief: what the signing plan asks for.
+    pub view: ReceiverView,
+    /// Since when nothing was accepted, if the last attempt failed.
+    pub failing_since: Option<Timestamp>,
+    /// When it last accepted a delivery or a test event, as of the last stored change.
+    pub accepted_at: Option<Timestamp>,
+}
+
+/// A block of due rows of one endpoint.
+#[derive(Debug, Clone, Default)]
+pub struct DueBlock {
+    /// The earliest rows, in order of due time, then delivery id.
+    pub rows: Vec<Due>,
+    /// When the first row that is not in `rows` is due, if there is one.
+    pub next_due_at: Option<Timestamp>,
+}
+
+/// Which due rows to read.
+#[derive(Debug, Clone, Copy)]
+pub struct DueQuery {
+    /// Of which workspace.
+    pub workspace: WorkspaceId,
+    /// Of which endpoint.
+    pub endpoint: EndpointId,
+    /// Only rows due at or before this time.
+    pub until: Timestamp,
+    /// At most this many rows.
+    pub limit: usize,
+    /// Stop after this many bytes of payload (at least one row is returned).
+    pub payload_bytes: usize,
+}
+
+/// Everything that is configured, as loaded at the start.
+#[derive(Debug, Clone, Default)]
+pub struct Configuration {
+    /// All workspaces.
+    pub workspaces: Vec<Workspace>,
+    /// All keys, revoked and expired ones too.
+    pub api_keys: Vec<ApiKey>,
+    /// All apps.
+    pub apps: Vec<App>,
+    /// All endpoints; deleted ones only while something refers to them.
+    pub endpoints: Vec<Endpoint>,
+    /// All keyrings.
+    pub keyrings: Vec<Keyring>,
+    /// All sealed secrets.
+    pub secrets: Vec<SealedSecret>,
+    /// What is remembered of receivers.
+    pub receivers: Vec<(WorkspaceId, EndpointId, ReceiverState)>,
+    /// Last use of keys, where known.
+    pub api_key_uses: Vec<(ApiKeyId, Timestamp)>,
+}
+
+/// A page request over ids that sort by time, newest first.
+#[derive(Debug, Clone, Copy)]
+pub struct Page<Id> {
+    /// Only ids strictly before this one.
+    pub before: Option<Id>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// Which deliveries to list.
+#[derive(Debug, Clone)]
+pub struct DeliveryQuery {
+    /// Of which workspace.
+    pub workspace: WorkspaceId,
+    /// Of which app.
+    pub app: ClientId,
+    /// Only in this state.
+    pub status: Option<DeliveryStatus>,
+    /// Only for this endpoint.
+    pub endpoint: Option<EndpointId>,
+    /// Only of this event type.
+    pub event_type: Option<EventType>,
+    /// Only of this message.
+    pub message: Option<MessageId>,
+    /// Only created at or after this time.
+    pub since: Option<Timestamp>,
+    /// Only created before this time.
+    pub until: Option<Timestamp>,
+    /// Which page.
+    pub page: Page<DeliveryId>,
+}
+
+/// Which settled deliveries to queue again.
+#[derive(Debug, Clone, Copy)]
+pub struct RecoverQuery {
+    /// Of which workspace.
+    pub workspace: WorkspaceId,
+    /// Of which app.
+    pub app: ClientId,
+    /// Of which endpoint.
+    pub endpoint: EndpointId,
+    /// Created at or after this time.
+    pub since: Timestamp,
+    /// Created before this time.
+    pub until: Timestamp,
+    /// Which of them: exhausted or delivered; `Pending` selects nothing.
+    pub status: DeliveryStatus,
+}
+
+/// How far a block-wise step came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress<Id> {
+    /// Rows changed (or counted, in a dry run) by this block.
+    pub rows: usize,
+    /// Where to go on, or `None` when nothing is left.
+    pub resume: Option<Id>,
+}
+
+/// A hint that due work changed. Hints are sent after the commit and may be late, never wrong: the
+/// due rows are the truth.
+#[derive(Debug)]
+pub enum Hint {
+    /// Rows accepted by this node, ready to be sent without reading them back.
+    Accepted(Vec<Due>),
+    /// An endpoint was written: its state, limits or target may be new.
+    Endpoint(Arc<Endpoint>),
+    /// Rows of this endpoint were queued by hand or moved.
+    Requeued(WorkspaceId, EndpointId),
+}
+
+/// Who is told about due work.
+pub trait HintSink: Send + Sync {
+    /// Called after every commit that changed due work. Must not block.
+    fn hint(&self, hints: Vec<Hint>);
+}
+
+/// What the store knows about itself, for pages, metrics and the doctor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Due rows.
+    pub due: u64,
+    /// Due time of the earliest, if there is one.
+    pub oldest_due_at: Option<Timestamp>,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+/// The store. See the module text for the rules that every method shares.
+pub trait Store: Send + Sync {
+    // ----- configuration -----
+
+    /// Reads everything that is configured.
+    fn load(&self) -> StoreFuture<'_, Configuration>;
+
+    /// Writes a change whole or not at all, with its audit entries and its idempotent answer.
+    ///
+    /// Errors: `Conflict` when a version is not the expected one, `Duplicate` for a taken unique
+    /// name, `IdempotencyKeyUsed` when the key has a live answer. Concurrent changes of one thing
+    /// have exactly one winner. When it is ready, the engine's live view already shows the change.
+    fn change(&self, change: Change) -> StoreFuture<'_, ()>;
+
+    /// Records audit entries that change nothing, such as a reveal or a denied attempt.
+    fn audit(
+        &self,
+        workspace: WorkspaceId,
+        context: Context,
+        entries: Vec<AuditEntry>,
+        at: Timestamp,
+    ) -> StoreFuture<'_, ()>;
+
+    /// A page of the audit log, oldest first, starting after `after` (0 for the beginning).
+    fn audit_log(
+        &self,
+        workspace: WorkspaceId,
+        after: u64,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<Recorded>>;
+
+    /// The stored answer for a key, unless it expired by `now`.
+    fn idempotent_answer(
+        &self,
+        key: IdempotencyKey,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Option<IdempotencyRecord>>;
+
+    /// One rotation.
+    fn rotation(&self, workspace: WorkspaceId, id: RotationId)
+    -> StoreFuture<'_, Option<Rotation>>;
+
+    /// A page of rotations, newest first, of one keyring or of all.
+    fn rotations(
+        &self,
+        workspace: WorkspaceId,
+        keyring: Option<KeyringId>,
+        page: Page<RotationId>,
+    ) -> StoreFuture<'_, Vec<Rotation>>;
+
+    /// Replaces sealed values by the same secrets sealed under another master key, each only if
+    /// its stored bytes are still `old`. Returns how many were replaced.
+    fn reseal(&self, swaps: Vec<(SealedSecret, Arc<[u8]>)>) -> StoreFuture<'_, usize>;
+
+    /// Remembers when keys were last used.
+    fn touch_api_keys(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> StoreFuture<'_, ()>;
+
+    // ----- traffic -----
+
+    /// Accepts messages: messages, due rows and idempotent answer in one synced transaction. When
+    /// it is ready the messages may be acknowledged (G1). Hints follow the commit.
+    fn accept(&self, accept: Accept) -> StoreFuture<'_, ()>;
+
+    /// Records what came of due deliveries, and receivers that changed, in one transaction: each
+    /// attempt, the removal of its due row, and either the next due row or the settled delivery.
+    ///
+    /// The rows finish in the order of the calls. The future may be dropped: the work is queued
+    /// when the method returns and rides with the next commit. A crash before that commit leaves
+    /// the due row, so that the same message is sent again (G2).
+    fn finish(
+        &self,
+        finishes: Vec<Finish>,
+        receivers: Vec<(WorkspaceId, EndpointId, ReceiverState)>,
+    ) -> StoreFuture<'_, ()>;
+
+    /// Reads a block of due rows of one endpoint. Everything handed to `finish` before this call
+    /// is already applied.
+    fn due(&self, query: DueQuery) -> StoreFuture<'_, DueBlock>;
+
+    /// When the earliest row of each endpoint with due rows is due.
+    fn due_endpoints(&self) -> StoreFuture<'_, Vec<(WorkspaceId, EndpointId, Timestamp)>>;
+
+    /// Queues a delivery again, due at `now`, whatever its state; its retry policy starts anew.
+    /// `None` if there is no such delivery.
+    fn requeue(
+        &self,
+        workspace: WorkspaceId,
+        delivery: DeliveryId,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Option<Delivery>>;
+
+    /// Queues a block of settled deliveries again, in order of their ids after `after`, or only
+    /// counts them when `now` is `None`.
+    fn recover(
+        &self,
+        query: RecoverQuery,
+        after: Option<DeliveryId>,
+        now: Option<Timestamp>,
+        limit: usize,
+    ) -> StoreFuture<'_, Progress<DeliveryId>>;
+
+    /// One message.
+    fn message(
+        &self,
+        workspace: WorkspaceId,
+        app: ClientId,
+        id: MessageId,
+    ) -> StoreFuture<'_, Option<Arc<Message>>>;
+
+    /// A page of messages, newest first, created in `[since, until)`.
+    fn messages(
+        &self,
+        workspace: WorkspaceId,
+        app: ClientId,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+        page: Page<MessageId>,
+    ) -> StoreFuture<'_, Vec<Arc<Message>>>;
+
+    /// One delivery with its attempts, oldest first.
+    fn delivery(
+        &self,
+        workspace: WorkspaceId,
+        id: DeliveryId,
+    ) -> StoreFuture<'_, Option<(Delivery, Vec<Attempt>)>>;
+
+    /// A page of deliveries, newest first.
+    fn deliveries(&self, query: DeliveryQuery) -> StoreFuture<'_, Vec<Delivery>>;
+
+    /// Event types that were published in a workspace, sorted.
+    fn event_types(&self, workspace: WorkspaceId) -> StoreFuture<'_, Vec<EventType>>;
+
+    // ----- upkeep -----
+
+    /// Removes a block of messages accepted before `before` whose deliveries are all settled, with
+    /// those deliveries and attempts, and of idempotent answers expired by `now`. Audit entries
+    /// are never removed. `resume` is set while more is left.
+    fn prune(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+        limit: usize,
+    ) -> StoreFuture<'_, Progress<()>>;
+
+    /// Writes a consistent copy to `path`, which must not exist, while everything goes on.
+    fn backup(&self, path: PathBuf) -> StoreFuture<'_, ()>;
+
+    /// Counts for pages and metrics; may take milliseconds, so not for the hot path.
+    fn stats(&self) -> StoreFuture<'_, StoreStats>;
+
+    /// Waits until everything queued before this call is durable.
+    fn flush(&self) -> StoreFuture<'_, ()>;
+}
+
+/// How often a block-wise step yields to other work, in milliseconds between blocks.
+pub const BLOCK_PAUSE: Millis = 5;

@@ -1,0 +1,6 @@
+//! Stores: engines behind the [`Store`](hookturn_core::store::Store) trait, the live view they keep,
+//! and the sealing of what must not rest in plain text.
+
+pub mod live;
+pub mod seal;
+pub mod sqlite;

@@ -1,0 +1,334 @@
+//! The live view: everything configured, in memory, as of the last commit.
+//!
+//! The engine that commits a change applies it here *before* the change is answered. So whoever got
+//! an answer knows that no signer on this node still reads the old keyring (G4), and the acceptor
+//! and the signers never ask the disk. Readers get `Arc`s of immutable values; nobody can change one
+//! in place.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use hookturn_core::endpoint::{Endpoint, EndpointState};
+use hookturn_core::id::{ApiKeyId, ClientId, EndpointId, KeyringId, SecretId, WorkspaceId};
+use hookturn_core::message::EventType;
+use hookturn_core::rotation::{Keyring, KeyringOwner};
+use hookturn_core::store::{Configuration, ReceiverState, SealedSecret, Write};
+use hookturn_core::time::Timestamp;
+use hookturn_core::workspace::{ApiKey, App, Workspace};
+
+/// Everything configured. Cheap to read from any thread.
+#[derive(Debug, Default)]
+pub struct Live {
+    view: RwLock<View>,
+}
+
+#[derive(Debug, Default)]
+struct View {
+    workspaces: BTreeMap<WorkspaceId, Arc<Workspace>>,
+    api_keys: BTreeMap<ApiKeyId, Arc<ApiKey>>,
+    api_key_by_hash: HashMap<[u8; 32], ApiKeyId>,
+    api_key_uses: HashMap<ApiKeyId, Timestamp>,
+    apps: BTreeMap<(WorkspaceId, ClientId), AppView>,
+    endpoints: HashMap<EndpointId, Arc<Endpoint>>,
+    keyrings: HashMap<KeyringId, Arc<Keyring>>,
+    secrets: HashMap<SecretId, Arc<SealedSecret>>,
+    receivers: HashMap<EndpointId, Arc<ReceiverState>>,
+    /// Endpoints that sign with a keyring that is not theirs alone.
+    shared_users: HashMap<KeyringId, BTreeSet<EndpointId>>,
+}
+
+#[derive(Debug)]
+struct AppView {
+    app: Arc<App>,
+    /// In order of creation.
+    endpoints: BTreeSet<EndpointId>,
+}
+
+/// What signing for one endpoint needs, read at one moment.
+#[derive(Debug, Clone)]
+pub struct SigningView {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// Its keyring.
+    pub keyring: Arc<Keyring>,
+    /// What is known of its receiver.
+    pub receiver: Arc<ReceiverState>,
+    /// Its workspace: white-label header names.
+    pub workspace: Arc<Workspace>,
+}
+
+impl Live {
+    fn read(&self) -> RwLockReadGuard<'_, View> {
+        // A view is replaced value by value; a panic elsewhere cannot leave one half written.
+        self.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut View) -> T) -> T {
+        change(&mut self.view.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces everything by what was loaded.
+    pub fn reset(&self, loaded: Configuration) {
+        let mut view = View::default();
+        for workspace in loaded.workspaces {
+            view.apply(Write::Workspace(workspace));
+        }
+        for key in loaded.api_keys {
+            view.apply(Write::ApiKey(key));
+        }
+        for app in loaded.apps {
+            view.apply(Write::App(app));
+        }
+        for endpoint in loaded.endpoints {
+            view.apply(Write::Endpoint(endpoint));
+        }
+        for keyring in loaded.keyrings {
+            view.apply(Write::Keyring(keyring));
+        }
+        for secret in loaded.secrets {
+            view.apply(Write::Secret(secret));
+        }
+        for (_, endpoint, receiver) in loaded.receivers {
+            view.receivers.insert(endpoint, Arc::new(receiver));
+        }
+        view.api_key_uses = loaded.api_key_uses.into_iter().collect();
+        self.write(|current| *current = view);
+    }
+
+    /// Applies committed writes. Only engines call this.
+    pub fn apply(&self, writes: Vec<Write>) {
+        self.write(|view| writes.into_iter().for_each(|write| view.apply(write)));
+    }
+
+    /// Replaces what is known of a receiver. Only engines call this.
+    pub fn put_receiver(&self, endpoint: EndpointId, receiver: ReceiverState) {
+        self.write(|view| view.receivers.insert(endpoint, Arc::new(receiver)));
+    }
+
+    /// Forgets a deleted endpoint that nothing refers to any more. Only engines call this.
+    pub fn forget_endpoint(&self, endpoint: EndpointId) {
+        self.write(|view| {
+            view.endpoints.remove(&endpoint);
+            view.receivers.remove(&endpoint);
+        });
+    }
+
+    /// Replaces the sealed value of a secret if it still is `old`. Only engines call this.
+    pub fn reseal(&self, fresh: &SealedSecret, old: &[u8]) {
+        self.write(|view| {
+            if let Some(held) = view.secrets.get_mut(&fresh.secret)
+                && *held.sealed == *old
+            {
+                *held = Arc::new(fresh.clone());
+            }
+        });
+    }
+
+    /// Remembers the last use of a key; returns whether it is news worth storing.
+    pub fn touch_api_key(&self, key: ApiKeyId, now: Timestamp, stale_millis: u64) -> bool {
+        let known = self.read().api_key_uses.get(&key).copied();
+        if known.is_some_and(|known| now.since(known) < stale_millis) {
+            return false;
+        }
+        self.write(|view| view.api_key_uses.insert(key, now));
+        true
+    }
+
+    /// When a key was last used, as far as known.
+    pub fn api_key_used_at(&self, key: ApiKeyId) -> Option<Timestamp> {
+        self.read().api_key_uses.get(&key).copied()
+    }
+
+    /// One workspace.
+    pub fn workspace(&self, id: WorkspaceId) -> Option<Arc<Workspace>> {
+        self.read().workspaces.get(&id).cloned()
+    }
+
+    /// The workspace of a name.
+    pub fn workspace_named(&self, name: &str) -> Option<Arc<Workspace>> {
+        self.read().workspaces.values().find(|workspace| workspace.name == name).cloned()
+    }
+
+    /// All workspaces in order of creation.
+    pub fn workspaces(&self) -> Vec<Arc<Workspace>> {
+        self.read().workspaces.values().cloned().collect()
+    }
+
+    /// The API key whose text has this SHA-256.
+    pub fn api_key_by_hash(&self, hash: &[u8; 32]) -> Option<Arc<ApiKey>> {
+        let view = self.read();
+        view.api_keys.get(view.api_key_by_hash.get(hash)?).cloned()
+    }
+
+    /// One API key.
+    pub fn api_key(&self, id: ApiKeyId) -> Option<Arc<ApiKey>> {
+        self.read().api_keys.get(&id).cloned()
+    }
+
+    /// All API keys in order of creation.
+    pub fn api_keys(&self) -> Vec<Arc<ApiKey>> {
+        self.read().api_keys.values().cloned().collect()
+    }
+
+    /// One app.
+    pub fn app(&self, workspace: WorkspaceId, id: ClientId) -> Option<Arc<App>> {
+        self.read().apps.get(&(workspace, id)).map(|view| Arc::clone(&view.app))
+    }
+
+    /// The apps of a workspace, newest first.
+    pub fn apps(&self, workspace: WorkspaceId) -> Vec<Arc<App>> {
+        let first = ClientId::FIRST;
+        let view = self.read();
+        let mut apps: Vec<_> = view
+            .apps
+            .range((workspace, first)..)
+            .take_while(|((owner, _), _)| *owner == workspace)
+            .map(|(_, view)| Arc::clone(&view.app))
+            .collect();
+        apps.sort_by(|a, b| (b.created_at, b.id).cmp(&(a.created_at, a.id)));
+        apps
+    }
+
+    /// One endpoint, deleted ones too.
+    pub fn endpoint(&self, id: EndpointId) -> Option<Arc<Endpoint>> {
+        self.read().endpoints.get(&id).cloned()
+    }
+
+    /// The endpoints of an app that are not deleted, oldest first.
+    pub fn endpoints(&self, workspace: WorkspaceId, app: ClientId) -> Vec<Arc<Endpoint>> {
+        let view = self.read();
+        let Some(app) = view.apps.get(&(workspace, app)) else { return Vec::new() };
+        app.endpoints.iter().filter_map(|id| view.endpoints.get(id).cloned()).collect()
+    }
+
+    /// Every endpoint, deleted ones too, in no order.
+    pub fn all_endpoints(&self) -> Vec<Arc<Endpoint>> {
+        self.read().endpoints.values().cloned().collect()
+    }
+
+    /// The endpoints of an app that take a message of this type now; `None` without such an app.
+    pub fn fan_out(
+        &self,
+        workspace: WorkspaceId,
+        app: ClientId,
+        event_type: &EventType,
+    ) -> Option<Vec<EndpointId>> {
+        let view = self.read();
+        let app = view.apps.get(&(workspace, app))?;
+        let wants = |id: &&EndpointId| {
+            view.endpoints.get(id).is_some_and(|endpoint| {
+                endpoint.state.takes_messages() && endpoint.events.wants(event_type)
+            })
+        };
+        Some(app.endpoints.iter().filter(wants).copied().collect())
+    }
+
+    /// What signing for an endpoint needs; `None` if it is unknown.
+    pub fn signing(&self, id: EndpointId) -> Option<SigningView> {
+        let view = self.read();
+        let endpoint = Arc::clone(view.endpoints.get(&id)?);
+        let keyring = Arc::clone(view.keyrings.get(&endpoint.keyring)?);
+        let workspace = Arc::clone(view.workspaces.get(&endpoint.workspace)?);
+        let receiver = view.receivers.get(&id).cloned().unwrap_or_default();
+        Some(SigningView { endpoint, keyring, receiver, workspace })
+    }
+
+    /// What is known of a receiver.
+    pub fn receiver(&self, id: EndpointId) -> Arc<ReceiverState> {
+        self.read().receivers.get(&id).cloned().unwrap_or_default()
+    }
+
+    /// One keyring.
+    pub fn keyring(&self, id: KeyringId) -> Option<Arc<Keyring>> {
+        self.read().keyrings.get(&id).cloned()
+    }
+
+    /// The keyrings of a workspace.
+    pub fn keyrings(&self, workspace: WorkspaceId) -> Vec<Arc<Keyring>> {
+        let view = self.read();
+        let mut keyrings: Vec<_> =
+            view.keyrings.values().filter(|keyring| keyring.workspace == workspace).cloned().collect();
+        keyrings.sort_by_key(|keyring| keyring.id);
+        keyrings
+    }
+
+    /// The endpoints that sign with a keyring and are not deleted.
+    pub fn keyring_users(&self, keyring: &Keyring) -> Vec<Arc<Endpoint>> {
+        let view = self.read();
+        let found = |id: &EndpointId| {
+            view.endpoints.get(id).filter(|e| !matches!(e.state, EndpointState::Deleted { .. })).cloned()
+        };
+        match keyring.owner {
+            KeyringOwner::Endpoint(id) => found(&id).into_iter().collect(),
+            KeyringOwner::Shared => {
+                view.shared_users.get(&keyring.id).into_iter().flatten().filter_map(found).collect()
+            }
+        }
+    }
+
+    /// The sealed value of a secret, unless it was destroyed.
+    pub fn sealed_secret(&self, id: SecretId) -> Option<Arc<SealedSecret>> {
+        self.read().secrets.get(&id).cloned()
+    }
+
+    /// Every sealed value, for re-sealing.
+    pub fn sealed_secrets(&self) -> Vec<Arc<SealedSecret>> {
+        self.read().secrets.values().cloned().collect()
+    }
+}
+
+impl View {
+    fn apply(&mut self, write: Write) {
+        match write {
+            Write::Workspace(workspace) => {
+                self.workspaces.insert(workspace.id, Arc::new(workspace));
+            }
+            Write::ApiKey(key) => {
+                self.api_key_by_hash.insert(key.hash, key.id);
+                self.api_keys.insert(key.id, Arc::new(key));
+            }
+            Write::App(app) => {
+                let key = (app.workspace, app.id);
+                let app = Arc::new(app);
+                self.apps
+                    .entry(key)
+                    .and_modify(|view| view.app = Arc::clone(&app))
+                    .or_insert_with(|| AppView { app, endpoints: BTreeSet::new() });
+            }
+            Write::RemoveApp { workspace, app, .. } => {
+                self.apps.remove(&(workspace, app));
+            }
+            Write::Endpoint(endpoint) => self.put_endpoint(endpoint),
+            Write::Keyring(keyring) => {
+                self.keyrings.insert(keyring.id, Arc::new(keyring));
+            }
+            Write::Rotation(_) => {}
+            Write::Secret(secret) => {
+                self.secrets.insert(secret.secret, Arc::new(secret));
+            }
+            Write::EraseSecret { secret, .. } => {
+                self.secrets.remove(&secret);
+            }
+        }
+    }
+
+    fn put_endpoint(&mut self, endpoint: Endpoint) {
+        let deleted = matches!(endpoint.state, EndpointState::Deleted { .. });
+        if let Some(old) = self.endpoints.get(&endpoint.id)
+            && old.keyring != endpoint.keyring
+            && let Some(users) = self.shared_users.get_mut(&old.keyring)
+        {
+            users.remove(&endpoint.id);
+        }
+        let users = self.shared_users.entry(endpoint.keyring).or_default();
+        if deleted { users.remove(&endpoint.id) } else { users.insert(endpoint.id) };
+        if let Some(app) = self.apps.get_mut(&(endpoint.workspace, endpoint.app)) {
+            if deleted {
+                app.endpoints.remove(&endpoint.id);
+            } else {
+                app.endpoints.insert(endpoint.id);
+            }
+        }
+        self.endpoints.insert(endpoint.id, Arc::new(endpoint));
+    }
+}

@@ -1,0 +1,270 @@
+//! Sealing: how secrets and idempotent answers rest on disk.
+//!
+//! A box is XChaCha20-Poly1305 under a 256-bit master key. Its associated data names the place it
+//! belongs to, so that a box copied to another row does not open.
+//!
+//! ```text
+//! byte 0        format, 1
+//! bytes 1..9    id of the master key (8 bytes of a hash of it)
+//! bytes 9..33   nonce, random
+//! bytes 33..    ciphertext and 16-byte tag
+//! ```
+//!
+//! There is one *current* master key, which seals, and any number of older ones, which only open.
+//! `hookturn master-key rotate` adds a new current key, re-seals every box and forgets the old one.
+
+use std::fmt;
+use std::sync::{Arc, RwLock};
+
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use hookturn_core::id::{Entropy, draw};
+use hookturn_core::store::{IdempotencyKey, SealedSecret};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+const FORMAT: u8 = 1;
+const KEY_ID: std::ops::Range<usize> = 1..9;
+const NONCE: std::ops::Range<usize> = 9..33;
+const TAG_BYTES: usize = 16;
+
+/// A 256-bit master key. Shows only its id; wiped on drop.
+#[derive(Clone)]
+pub struct MasterKey {
+    id: [u8; 8],
+    bytes: Zeroizing<[u8; 32]>,
+}
+
+/// The text is not a master key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a master key is 64 hexadecimal digits (make one with `openssl rand -hex 32`)")]
+pub struct ParseMasterKeyError;
+
+impl MasterKey {
+    /// A new random key.
+    pub fn generate(entropy: &dyn Entropy) -> Self {
+        Self::from_bytes(draw(entropy))
+    }
+
+    fn from_bytes(bytes: [u8; 32]) -> Self {
+        let digest = Sha256::new().chain_update(b"hookturn master key id\0").chain_update(bytes).finalize();
+        let mut id = [0; 8];
+        id.copy_from_slice(&digest[..8]);
+        Self { id, bytes: Zeroizing::new(bytes) }
+    }
+
+    /// Reads a list of keys: texts of 64 hexadecimal digits separated by commas or white space, the
+    /// current one first.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, ParseMasterKeyError> {
+        let mut keys = Vec::new();
+        for word in text.split([',', ' ', '\n', '\r', '\t']).filter(|word| !word.is_empty()) {
+            let mut bytes = Zeroizing::new([0; 32]);
+            hex::decode_to_slice(word, bytes.as_mut()).map_err(|_| ParseMasterKeyError)?;
+            keys.push(Self::from_bytes(*bytes));
+        }
+        if keys.is_empty() { Err(ParseMasterKeyError) } else { Ok(keys) }
+    }
+
+    /// The text form, for the key file only.
+    pub fn expose(&self) -> Zeroizing<String> {
+        Zeroizing::new(hex::encode(self.bytes.as_ref()))
+    }
+
+    /// The id that boxes carry, as 16 hexadecimal digits.
+    pub fn id(&self) -> String {
+        hex::encode(self.id)
+    }
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MasterKey({})", self.id())
+    }
+}
+
+/// Where a box belongs: its associated data.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// The value of a secret; every field but `sealed` is bound.
+    Secret(&'a SealedSecret),
+    /// An idempotent answer.
+    Answer(IdempotencyKey),
+    /// The constant that tells whether a master key fits a store.
+    Check,
+}
+
+impl Place<'_> {
+    fn bytes(self) -> Vec<u8> {
+        match self {
+            Self::Secret(secret) => [
+                b"hookturn secret 1\0".as_slice(),
+                &secret.workspace.to_bytes(),
+                &secret.keyring.to_bytes(),
+                &secret.secret.to_bytes(),
+                &secret.version.to_be_bytes(),
+            ]
+            .concat(),
+            Self::Answer(key) => [b"hookturn answer 1\0".as_slice(), &key.0].concat(),
+            Self::Check => b"hookturn check 1\0".to_vec(),
+        }
+    }
+}
+
+/// Why a box does not open.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// Sealed under a key that is not in the list.
+    #[error("sealed under master key {key_id}, which is not configured")]
+    UnknownKey {
+        /// The id in the box's header.
+        key_id: String,
+    },
+    /// Not a box, or of a newer format.
+    #[error("not a sealed box of a known format")]
+    Format,
+    /// Damaged, or moved from another place.
+    #[error("the sealed box is damaged or belongs to another place")]
+    Damaged,
+}
+
+/// Seals under the current master key, opens under any configured one.
+pub struct Sealer {
+    keys: RwLock<Arc<[MasterKey]>>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl Sealer {
+    /// `keys` must not be empty; the first is current.
+    pub fn new(keys: Vec<MasterKey>, entropy: Arc<dyn Entropy>) -> Self {
+        assert!(!keys.is_empty(), "a sealer needs a master key");
+        Self { keys: RwLock::new(keys.into()), entropy }
+    }
+
+    fn keys(&self) -> Arc<[MasterKey]> {
+        Arc::clone(&self.keys.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Replaces the list; the first is current.
+    pub fn replace_keys(&self, keys: Vec<MasterKey>) {
+        assert!(!keys.is_empty(), "a sealer needs a master key");
+        *self.keys.write().unwrap_or_else(std::sync::PoisonError::into_inner) = keys.into();
+    }
+
+    /// The configured keys, the current one first.
+    pub fn master_keys(&self) -> Vec<MasterKey> {
+        self.keys().to_vec()
+    }
+
+    /// Seals `plain` for `place`.
+    pub fn seal(&self, place: Place<'_>, plain: &[u8]) -> Vec<u8> {
+        let keys = self.keys();
+        let key = &keys[0];
+        let nonce: [u8; 24] = draw(self.entropy.as_ref());
+        let payload = Payload { msg: plain, aad: &place.bytes() };
+        let sealed = XChaCha20Poly1305::new((&*key.bytes).into())
+            .encrypt(&XNonce::from(nonce), payload)
+            .unwrap_or_else(|_| unreachable!("a secret is far shorter than the cipher's limit of 256 GiB"));
+        [&[FORMAT], key.id.as_slice(), &nonce, &sealed].concat()
+    }
+
+    /// Opens a box that was sealed for `place`.
+    pub fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        if sealed.first() != Some(&FORMAT) || sealed.len() < NONCE.end + TAG_BYTES {
+            return Err(OpenError::Format);
+        }
+        let keys = self.keys();
+        let key = keys
+            .iter()
+            .find(|key| key.id == sealed[KEY_ID])
+            .ok_or_else(|| OpenError::UnknownKey { key_id: hex::encode(&sealed[KEY_ID]) })?;
+        let nonce: [u8; 24] = sealed[NONCE].try_into().map_err(|_| OpenError::Format)?;
+        let payload = Payload { msg: &sealed[NONCE.end..], aad: &place.bytes() };
+        XChaCha20Poly1305::new((&*key.bytes).into())
+            .decrypt(&XNonce::from(nonce), payload)
+            .map(Zeroizing::new)
+            .map_err(|_| OpenError::Damaged)
+    }
+
+    /// Whether a box is sealed under the current key.
+    pub fn is_current(&self, sealed: &[u8]) -> bool {
+        sealed.len() > KEY_ID.end && sealed[KEY_ID] == self.keys()[0].id
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealer").field("keys", &self.keys()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::SystemEntropy;
+    use hookturn_core::id::{KeyringId, SecretId, WorkspaceId};
+
+    fn sealer() -> Sealer {
+        let entropy = Arc::new(SystemEntropy);
+        Sealer::new(vec![MasterKey::generate(entropy.as_ref())], entropy)
+    }
+
+    fn secret(version: u32) -> SealedSecret {
+        SealedSecret {
+            workspace: WorkspaceId::from_bytes([1; 16]),
+            keyring: KeyringId::from_bytes([2; 16]),
+            secret: SecretId::from_bytes([3; 16]),
+            version,
+            sealed: Arc::from([]),
+        }
+    }
+
+    #[test]
+    fn g8_a_box_opens_only_in_its_place_and_under_its_key() {
+        let sealer = sealer();
+        let sealed = sealer.seal(Place::Secret(&secret(1)), b"whsec_planted");
+        assert!(!sealed.windows(7).any(|window| window == b"planted"));
+        assert_eq!(&**sealer.open(Place::Secret(&secret(1)), &sealed).unwrap(), b"whsec_planted");
+        assert_eq!(sealer.open(Place::Secret(&secret(2)), &sealed), Err(OpenError::Damaged));
+        assert_eq!(sealer.open(Place::Check, &sealed), Err(OpenError::Damaged));
+        let stranger = self::sealer();
+        assert!(matches!(
+            stranger.open(Place::Secret(&secret(1)), &sealed),
+            Err(OpenError::UnknownKey { .. })
+        ));
+    }
+
+    #[test]
+    fn a_damaged_box_never_opens() {
+        let sealer = sealer();
+        let sealed = sealer.seal(Place::Check, b"hello");
+        for position in 0..sealed.len() {
+            let mut damaged = sealed.clone();
+            damaged[position] ^= 1;
+            assert!(sealer.open(Place::Check, &damaged).is_err(), "byte {position}");
+        }
+        for length in 0..sealed.len() {
+            assert!(sealer.open(Place::Check, &sealed[..length]).is_err(), "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn older_keys_open_and_the_first_seals() {
+        let sealer = sealer();
+        let old = sealer.seal(Place::Check, b"x");
+        let mut keys = sealer.master_keys();
+        keys.insert(0, MasterKey::generate(&SystemEntropy));
+        sealer.replace_keys(keys);
+        assert!(!sealer.is_current(&old));
+        assert!(sealer.open(Place::Check, &old).is_ok());
+        assert!(sealer.is_current(&sealer.seal(Place::Check, b"x")));
+    }
+
+    #[test]
+    fn debug_shows_ids_only() {
+        let key = MasterKey::generate(&SystemEntropy);
+        let text = key.expose();
+        assert!(!format!("{key:?}").contains(&text[..16]) || key.id() == text[..16]);
+        assert_eq!(MasterKey::parse_list(&text).unwrap()[0].id(), key.id());
+        assert!(MasterKey::parse_list("not hex").is_err());
+    }
+}

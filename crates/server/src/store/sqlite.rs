@@ -1,0 +1,274 @@
+//! The embedded engine: SQLite in one file, one writer, group commit.
+//!
+//! One plain thread owns the only writing connection. Whoever wants to write hands it a step; the
+//! thread takes whatever is waiting (up to [`writer::BATCH_STEPS`]), runs it all in one transaction,
+//! commits, and only then answers, so that one sync pays for many steps. `synchronous = FULL`: an
+//! answer means the write-ahead log reached the disk.
+//!
+//! Readers have connections and threads of their own and see the last commit. Checkpoints run beside
+//! the writer on another thread; the writer helps only when the log has grown too long.
+//!
+//! After a commit and before the answers, the writer applies the change to the [`Live`] view and
+//! hands accepted rows to the [`HintSink`] in one batch.
+
+mod checkpoint;
+mod configuration;
+mod open;
+mod reader;
+mod rows;
+mod traffic;
+mod upkeep;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hookturn_core::audit::{AuditEntry, Context, Recorded};
+use hookturn_core::delivery::{Attempt, Delivery};
+use hookturn_core::id::{
+    ApiKeyId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, WorkspaceId,
+};
+use hookturn_core::message::{EventType, Message};
+use hookturn_core::rotation::Rotation;
+use hookturn_core::store::{
+    Accept, Change, Configuration, DeliveryQuery, Due, DueBlock, DueQuery, Finish, HintSink,
+    IdempotencyKey, IdempotencyRecord, Page, Progress, ReceiverState, RecoverQuery, SealedSecret,
+    Store, StoreError, StoreFuture, StoreStats,
+};
+use hookturn_core::time::Timestamp;
+
+use super::live::Live;
+use reader::Readers;
+use writer::Writer;
+
+pub use open::OpenError;
+
+/// The embedded store. Cloning is cheap; the threads stop when the last clone is dropped.
+#[derive(Clone)]
+pub struct SqliteStore {
+    writer: Arc<Writer>,
+    readers: Arc<Readers>,
+    path: Arc<PathBuf>,
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// How to open the embedded store.
+pub struct SqliteOptions {
+    /// The database file; made when missing, with its directory existing.
+    pub path: PathBuf,
+    /// Kept as of every commit.
+    pub live: Arc<Live>,
+    /// Told about due work after every commit.
+    pub hints: Arc<dyn HintSink>,
+}
+
+impl SqliteStore {
+    /// Opens or makes the database, migrates it, loads the live view and starts the threads.
+    pub fn open(options: SqliteOptions) -> Result<Self, OpenError> {
+        let connection = open::open_for_writing(&options.path)?;
+        let numbers = Arc::new(rows::Numbers::default());
+        let loaded = configuration::load(&connection, &numbers).map_err(OpenError::Contents)?;
+        options.live.reset(loaded);
+        let readers = Readers::start(&options.path, &numbers)?;
+        let writer = Writer::start(connection, &options, numbers)?;
+        Ok(Self {
+            writer: Arc::new(writer),
+            readers: Arc::new(readers),
+            path: Arc::new(options.path),
+        })
+    }
+
+    /// A value kept beside the data, such as the box that tells whether a master key fits.
+    pub fn meta(&self, key: &'static str) -> StoreFuture<'_, Option<Vec<u8>>> {
+        self.readers.read(move |at| configuration::meta(at, key))
+    }
+
+    /// Keeps such a value.
+    pub fn put_meta(&self, key: &'static str, value: Vec<u8>) -> StoreFuture<'_, ()> {
+        self.writer.step(move |tx| configuration::put_meta(tx, key, &value))
+    }
+}
+
+impl Store for SqliteStore {
+    fn load(&self) -> StoreFuture<'_, Configuration> {
+        self.readers.read(|at| configuration::load(at.connection, at.numbers))
+    }
+
+    fn change(&self, change: Change) -> StoreFuture<'_, ()> {
+        self.writer.guarded_step(move |tx| configuration::change(tx, change))
+    }
+
+    fn audit(
+        &self,
+        workspace: WorkspaceId,
+        context: Context,
+        entries: Vec<AuditEntry>,
+        at: Timestamp,
+    ) -> StoreFuture<'_, ()> {
+        self.writer.guarded_step(move |tx| {
+            configuration::append_audit(tx, workspace, &context, entries, at)
+        })
+    }
+
+    fn audit_log(
+        &self,
+        workspace: WorkspaceId,
+        after: u64,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<Recorded>> {
+        self.readers.read(move |at| configuration::audit_log(at, workspace, after, limit))
+    }
+
+    fn idempotent_answer(
+        &self,
+        key: IdempotencyKey,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Option<IdempotencyRecord>> {
+        self.readers.read(move |at| configuration::idempotent_answer(at, key, now))
+    }
+
+    fn rotation(
+        &self,
+        workspace: WorkspaceId,
+        id: RotationId,
+    ) -> StoreFuture<'_, Option<Rotation>> {
+        self.readers.read(move |at| configuration::rotation(at, workspace, id))
+    }
+
+    fn rotations(
+        &self,
+        workspace: WorkspaceId,
+        keyring: Option<KeyringId>,
+        page: Page<RotationId>,
+    ) -> StoreFuture<'_, Vec<Rotation>> {
+        self.readers.read(move |at| configuration::rotations(at, workspace, keyring, page))
+    }
+
+    fn reseal(&self, swaps: Vec<(SealedSecret, Arc<[u8]>)>) -> StoreFuture<'_, usize> {
+        self.writer.guarded_step(move |tx| configuration::reseal(tx, swaps))
+    }
+
+    fn touch_api_keys(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> StoreFuture<'_, ()> {
+        self.writer.step(move |tx| configuration::touch_api_keys(tx, &uses))
+    }
+
+    fn accept(&self, accept: Accept) -> StoreFuture<'_, ()> {
+        self.writer.step(move |tx| traffic::accept(tx, accept))
+    }
+
+    fn finish(
+        &self,
+        finishes: Vec<Finish>,
+        receivers: Vec<(WorkspaceId, EndpointId, ReceiverState)>,
+    ) -> StoreFuture<'_, ()> {
+        self.writer.step(move |tx| traffic::finish(tx, &finishes, receivers))
+    }
+
+    fn due(&self, query: DueQuery) -> StoreFuture<'_, DueBlock> {
+        // The barrier makes every finish queued before this call visible to the reader.
+        let barrier = self.writer.step(|_| Ok(()));
+        let block = move |at: &reader::At<'_>| traffic::due(at, query);
+        Box::pin(async move {
+            barrier.await?;
+            self.readers.read(block).await
+        })
+    }
+
+    fn due_endpoints(&self) -> StoreFuture<'_, Vec<(WorkspaceId, EndpointId, Timestamp)>> {
+        self.readers.read(traffic::due_endpoints)
+    }
+
+    fn requeue(
+        &self,
+        workspace: WorkspaceId,
+        delivery: DeliveryId,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Option<Delivery>> {
+        self.writer.guarded_step(move |tx| traffic::requeue(tx, workspace, delivery, now))
+    }
+
+    fn recover(
+        &self,
+        query: RecoverQuery,
+        after: Option<DeliveryId>,
+        now: Option<Timestamp>,
+        limit: usize,
+    ) -> StoreFuture<'_, Progress<DeliveryId>> {
+        match now {
+            Some(now) => {
+                self.writer.guarded_step(move |tx| traffic::recover(tx, query, after, now, limit))
+            }
+            None => self.readers.read(move |at| traffic::recoverable(at, query, after, limit)),
+        }
+    }
+
+    fn message(
+        &self,
+        workspace: WorkspaceId,
+        app: ClientId,
+        id: MessageId,
+    ) -> StoreFuture<'_, Option<Arc<Message>>> {
+        self.readers.read(move |at| traffic::message(at, workspace, app, id))
+    }
+
+    fn messages(
+        &self,
+        workspace: WorkspaceId,
+        app: ClientId,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+        page: Page<MessageId>,
+    ) -> StoreFuture<'_, Vec<Arc<Message>>> {
+        self.readers.read(move |at| traffic::messages(at, workspace, app, since, until, page))
+    }
+
+    fn delivery(
+        &self,
+        workspace: WorkspaceId,
+        id: DeliveryId,
+    ) -> StoreFuture<'_, Option<(Delivery, Vec<Attempt>)>> {
+        self.readers.read(move |at| traffic::delivery(at, workspace, id))
+    }
+
+    fn deliveries(&self, query: DeliveryQuery) -> StoreFuture<'_, Vec<Delivery>> {
+        self.readers.read(move |at| traffic::deliveries(at, &query))
+    }
+
+    fn event_types(&self, workspace: WorkspaceId) -> StoreFuture<'_, Vec<EventType>> {
+        self.readers.read(move |at| traffic::event_types(at, workspace))
+    }
+
+    fn prune(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+        limit: usize,
+    ) -> StoreFuture<'_, Progress<()>> {
+        self.writer.guarded_step(move |tx| upkeep::prune(tx, before, now, limit))
+    }
+
+    fn backup(&self, path: PathBuf) -> StoreFuture<'_, ()> {
+        self.readers.read(move |at| upkeep::backup(at, &path))
+    }
+
+    fn stats(&self) -> StoreFuture<'_, StoreStats> {
+        self.readers.read(upkeep::stats)
+    }
+
+    fn flush(&self) -> StoreFuture<'_, ()> {
+        self.writer.step(|_| Ok(()))
+    }
+}
+
+/// Turns an engine's error into the store's, naming what it was doing.
+fn failed(step: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
+    move |source| StoreError::Engine { step, source: Box::new(source) }
+}
+
+/// A due row as it is handed over.
+type Handed = Vec<Due>;

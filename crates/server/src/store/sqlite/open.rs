@@ -1,0 +1,165 @@
+//! Opening the database file: settings of each connection, migrations, and clear refusals.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hookturn_core::store::StoreError;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+/// Marks a file as Hookturn's: "hktn".
+const APPLICATION_ID: i32 = 0x686b_746e;
+/// The migrations, in order; a database remembers how many it has seen.
+const MIGRATIONS: &[&str] = &[include_str!("schema/0001.sql")];
+/// How long a connection waits for another process that holds a lock, such as a backup.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Why the database could not be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another kind of file, or damaged.
+    #[error("{path} is damaged or not a Hookturn database; restore it from a backup, or move it away to start empty")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The engine's own error.
+        #[source]
+        source: Option<rusqlite::Error>,
+    },
+    /// Written by a newer Hookturn.
+    #[error("{path} has schema {found}, newer than the {known} this version knows; start the newer hookturn, or restore an older backup")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: i32,
+        /// The newest schema of this version.
+        known: i32,
+    },
+    /// The file or its directory cannot be read or written.
+    #[error("{path} cannot be opened for writing; check that the directory exists and belongs to the user hookturn runs as")]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// The engine's own error.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// Another Hookturn process has it open.
+    #[error("{path} is in use by another hookturn process; stop that one first, or choose another --data-dir")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A stored row cannot be.
+    #[error("the stored configuration cannot be read")]
+    Contents(#[source] StoreError),
+    /// A thread could not be started.
+    #[error("cannot start a thread for the store")]
+    Thread(#[source] std::io::Error),
+    /// Anything else the engine says.
+    #[error("the database engine failed while opening")]
+    Engine(#[source] rusqlite::Error),
+}
+
+fn classify(path: &Path) -> impl Fn(rusqlite::Error) -> OpenError + '_ {
+    move |source| match source.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            OpenError::Damaged { path: path.to_owned(), source: Some(source) }
+        }
+        Some(
+            ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::SystemIoFailure,
+        ) => OpenError::Unwritable { path: path.to_owned(), source },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            OpenError::InUse { path: path.to_owned() }
+        }
+        _ => OpenError::Engine(source),
+    }
+}
+
+pub(super) fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    prepare_file(&connection, path)?;
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = WAL;
+             PRAGMA synchronous = FULL;
+             PRAGMA journal_size_limit = 67108864;
+             PRAGMA cache_size = -32768;",
+        )
+        .map_err(classify(path))?;
+    connection.set_prepared_statement_cache_capacity(128);
+    migrate(&connection, path)?;
+    Ok(connection)
+}
+
+pub(super) fn open_for_reading(path: &Path) -> Result<Connection, OpenError> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.execute_batch("PRAGMA cache_size = -4096;").map_err(classify(path))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+pub(super) fn open_for_checkpoints(path: &Path) -> Result<Connection, OpenError> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection
+        .execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -256;")
+        .map_err(classify(path))?;
+    Ok(connection)
+}
+
+fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, OpenError> {
+    let flags = mode | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let connection = Connection::open_with_flags(path, flags).map_err(classify(path))?;
+    connection.busy_timeout(BUSY).map_err(classify(path))?;
+    connection
+        .execute_batch("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;")
+        .map_err(classify(path))?;
+    Ok(connection)
+}
+
+/// Refuses files that are not ours before anything is written to them.
+fn prepare_file(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let pragma = |name: &str| {
+        connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(classify(path))
+    };
+    let (application, schema) = (pragma("application_id")?, pragma("user_version")?);
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(classify(path))?;
+    if application != APPLICATION_ID && tables > 0 {
+        return Err(OpenError::Damaged { path: path.to_owned(), source: None });
+    }
+    let known = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
+    if schema > known {
+        return Err(OpenError::Newer { path: path.to_owned(), found: schema, known });
+    }
+    let health: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(classify(path))
+        .or_else(|error| if tables == 0 { Ok("ok".to_owned()) } else { Err(error) })?;
+    if health != "ok" && is_small(path) {
+        return Err(OpenError::Damaged { path: path.to_owned(), source: None });
+    }
+    Ok(())
+}
+
+/// A full check reads the whole file; large ones are left to `hookturn doctor`.
+fn is_small(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.len() < 16 * 1024 * 1024)
+}
+
+fn migrate(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let seen: i32 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(classify(path))?;
+    for (number, sql) in (1..).zip(MIGRATIONS) {
+        if number > seen {
+            let step = format!(
+                "BEGIN IMMEDIATE; {sql} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT;"
+            );
+            connection.execute_batch(&step).map_err(classify(path))?;
+        }
+    }
+    Ok(())
+}

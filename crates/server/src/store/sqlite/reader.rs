@@ -1,0 +1,84 @@
+//! Reader threads: a few connections of their own, so that no page waits for the writer and no
+//! caller needs a blocking pool.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use hookturn_core::store::{StoreError, StoreFuture};
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::open::{self, OpenError};
+use super::rows::Numbers;
+
+/// Two readers: pages and due blocks do not wait for each other, and idle memory stays small.
+const THREADS: usize = 2;
+
+/// A connection to read with.
+pub(super) struct At<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) numbers: &'a Numbers,
+}
+
+type Query = Box<dyn FnOnce(&At<'_>) + Send>;
+
+pub(super) struct Readers {
+    queries: Option<mpsc::Sender<Query>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Readers {
+    pub(super) fn start(path: &Path, numbers: &Arc<Numbers>) -> Result<Self, OpenError> {
+        let (queries, inbox) = mpsc::channel::<Query>();
+        let inbox = Arc::new(Mutex::new(inbox));
+        let mut threads = Vec::with_capacity(THREADS);
+        for _ in 0..THREADS {
+            let connection = open::open_for_reading(path)?;
+            let (inbox, numbers) = (Arc::clone(&inbox), Arc::clone(numbers));
+            let thread = std::thread::Builder::new()
+                .name("store-reader".to_owned())
+                .spawn(move || serve(&connection, &numbers, &inbox))
+                .map_err(OpenError::Thread)?;
+            threads.push(thread);
+        }
+        Ok(Self { queries: Some(queries), threads })
+    }
+
+    /// Runs a query on the next free reader.
+    pub(super) fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&At<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> StoreFuture<'_, T> {
+        let (reply, answer) = oneshot::channel();
+        if let Some(queries) = &self.queries {
+            // If the threads are gone the reply is dropped, and the answer says so.
+            let _ = queries.send(Box::new(move |at| {
+                let _ = reply.send(query(at));
+            }));
+        }
+        Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Stopped)) })
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.queries = None;
+        for thread in self.threads.drain(..) {
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn serve(connection: &Connection, numbers: &Numbers, inbox: &Mutex<mpsc::Receiver<Query>>) {
+    let at = At { connection, numbers };
+    loop {
+        let next = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        match next {
+            Ok(query) => query(&at),
+            Err(_) => return,
+        }
+    }
+}

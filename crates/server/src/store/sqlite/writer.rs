@@ -1,0 +1,379 @@
+//! The writer thread and its group commit.
+//!
+//! A step is a closure over [`Tx`]. Its effects on memory (live view, hints, numbers) are collected
+//! in [`Effects`] and happen only after the commit. A *guarded* step runs inside a savepoint: when it
+//! fails, only its own writes are undone. An unguarded step must not fail after its first write; if
+//! the engine fails it there, the whole batch is rolled back and every step of it is told.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use hookturn_core::id::{EndpointId, WorkspaceId};
+use hookturn_core::store::{
+    Due, Hint, HintSink, ReceiverState, SealedSecret, StoreError, StoreFuture, Write,
+};
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::checkpoint::{self, Checkpointer};
+use super::open::OpenError;
+use super::rows::{NewNumber, Numbers};
+use super::{SqliteOptions, failed};
+use crate::store::live::Live;
+
+/// Steps that share one transaction at most: beyond this a sync is no longer what costs.
+pub(super) const BATCH_STEPS: usize = 2_048;
+/// Rows that share one transaction at most, so that one commit stays within milliseconds.
+const BATCH_ROWS: usize = 8_192;
+
+/// The open transaction, as a step sees it.
+pub(super) struct Tx<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) numbers: &'a Numbers,
+    pub(super) effects: Effects,
+}
+
+/// What happens in memory once the transaction is committed.
+#[derive(Default)]
+pub(super) struct Effects {
+    pub(super) writes: Vec<Write>,
+    pub(super) reseals: Vec<(SealedSecret, Arc<[u8]>)>,
+    pub(super) receivers: Vec<(EndpointId, ReceiverState)>,
+    pub(super) accepted: Vec<Due>,
+    pub(super) hints: Vec<Hint>,
+    pub(super) numbers: Vec<NewNumber>,
+    pub(super) forgotten: Vec<EndpointId>,
+}
+
+/// Where the effects stood before a guarded step.
+struct Mark([usize; 7]);
+
+impl Effects {
+    fn mark(&self) -> Mark {
+        Mark([
+            self.writes.len(),
+            self.reseals.len(),
+            self.receivers.len(),
+            self.accepted.len(),
+            self.hints.len(),
+            self.numbers.len(),
+            self.forgotten.len(),
+        ])
+    }
+
+    fn undo_to(&mut self, mark: &Mark) {
+        let Mark([writes, reseals, receivers, accepted, hints, numbers, forgotten]) = *mark;
+        self.writes.truncate(writes);
+        self.reseals.truncate(reseals);
+        self.receivers.truncate(receivers);
+        self.accepted.truncate(accepted);
+        self.hints.truncate(hints);
+        self.numbers.truncate(numbers);
+        self.forgotten.truncate(forgotten);
+    }
+
+    /// Live view first, then hints: whoever follows a hint must see the new configuration.
+    fn happen(self, live: &Live, numbers: &Numbers, sink: &dyn HintSink) {
+        numbers.publish(self.numbers);
+        let endpoints: Vec<_> = self
+            .writes
+            .iter()
+            .filter_map(|write| match write {
+                Write::Endpoint(endpoint) => Some(Hint::Endpoint(Arc::new(endpoint.clone()))),
+                _ => None,
+            })
+            .collect();
+        if !self.writes.is_empty() {
+            live.apply(self.writes);
+        }
+        for (fresh, old) in &self.reseals {
+            live.reseal(fresh, old);
+        }
+        for (endpoint, receiver) in self.receivers {
+            live.put_receiver(endpoint, receiver);
+        }
+        for endpoint in self.forgotten {
+            live.forget_endpoint(endpoint);
+        }
+        let mut hints = self.hints;
+        hints.extend(endpoints);
+        if !self.accepted.is_empty() {
+            hints.push(Hint::Accepted(self.accepted));
+        }
+        if !hints.is_empty() {
+            sink.hint(hints);
+        }
+    }
+}
+
+/// The step could not be undone alone: the batch must be rolled back.
+struct Abort;
+
+trait Step: Send {
+    fn rows(&self) -> usize;
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Abort>;
+    fn answer(self: Box<Self>, committed: bool);
+}
+
+struct Typed<T, F> {
+    work: Option<F>,
+    result: Option<Result<T, StoreError>>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+    rows: usize,
+    guarded: bool,
+}
+
+impl<T, F> Step for Typed<T, F>
+where
+    T: Send,
+    F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send,
+{
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Abort> {
+        let Some(work) = self.work.take() else { return Ok(()) };
+        if !self.guarded {
+            let result = work(tx);
+            let engine_failed = matches!(result, Err(StoreError::Engine { .. }));
+            self.result = Some(result);
+            return if engine_failed { Err(Abort) } else { Ok(()) };
+        }
+        let mark = tx.effects.mark();
+        let run = |sql| tx.connection.prepare_cached(sql).and_then(|mut s| s.execute([]));
+        run("SAVEPOINT step").map_err(|_| Abort)?;
+        let result = work(tx);
+        let failed = result.is_err();
+        self.result = Some(result);
+        let run = |sql| tx.connection.prepare_cached(sql).and_then(|mut s| s.execute([]));
+        if failed {
+            run("ROLLBACK TO step").map_err(|_| Abort)?;
+            tx.effects.undo_to(&mark);
+        }
+        run("RELEASE step").map_err(|_| Abort)?;
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, committed: bool) {
+        let result = match self.result {
+            Some(Ok(_)) | None if !committed => Err(StoreError::Engine {
+                step: "commit",
+                source: "the transaction was rolled back; nothing of it was kept".into(),
+            }),
+            Some(result) => result,
+            None => Err(StoreError::Stopped),
+        };
+        // The caller may have gone away; what was asked has happened all the same.
+        let _ = self.reply.send(result);
+    }
+}
+
+enum Order {
+    Step(Box<dyn Step>),
+    Stop,
+}
+
+/// The handle of the writer thread.
+pub(super) struct Writer {
+    orders: mpsc::Sender<Order>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writer {
+    pub(super) fn start(
+        connection: Connection,
+        options: &SqliteOptions,
+        numbers: Arc<Numbers>,
+    ) -> Result<Self, OpenError> {
+        let (orders, inbox) = mpsc::channel();
+        let wal_pages = watch_wal(&connection)?;
+        let checkpointer = Checkpointer::start(&options.path)?;
+        let thread = Thread {
+            connection,
+            inbox,
+            numbers,
+            live: Arc::clone(&options.live),
+            sink: Arc::clone(&options.hints),
+            wal_pages,
+            checkpointer,
+        };
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || thread.run())
+            .map_err(OpenError::Thread)?;
+        Ok(Self { orders, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Queues a step that does not fail after its first write. It is queued when this returns,
+    /// whether or not the future is awaited.
+    pub(super) fn step<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> StoreFuture<'static, T> {
+        self.queue(1, false, work)
+    }
+
+    /// The same, of a known size.
+    pub(super) fn step_of<T: Send + 'static>(
+        &self,
+        rows: usize,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> StoreFuture<'static, T> {
+        self.queue(rows, false, work)
+    }
+
+    /// Queues a step that may be refused halfway; then only its own writes are undone.
+    pub(super) fn guarded_step<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> StoreFuture<'static, T> {
+        self.queue(4, true, work)
+    }
+
+    fn queue<T: Send + 'static>(
+        &self,
+        rows: usize,
+        guarded: bool,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> StoreFuture<'static, T> {
+        let (reply, answer) = oneshot::channel();
+        let step = Typed { work: Some(work), result: None, reply, rows, guarded };
+        // When the thread is gone the reply is dropped with the order, and the answer says so.
+        let _ = self.orders.send(Order::Step(Box::new(step)));
+        Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Stopped)) })
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.orders.send(Order::Stop);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Replaces SQLite's own checkpoint after 1,000 pages by a count that we act on.
+fn watch_wal(connection: &Connection) -> Result<Arc<AtomicI32>, OpenError> {
+    let pages = Arc::new(AtomicI32::new(0));
+    let seen = Arc::clone(&pages);
+    connection
+        .wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, count| {
+            seen.store(count, Ordering::Relaxed);
+            Ok(())
+        }))
+        .map_err(OpenError::Engine)?;
+    Ok(pages)
+}
+
+struct Thread {
+    connection: Connection,
+    inbox: mpsc::Receiver<Order>,
+    numbers: Arc<Numbers>,
+    live: Arc<Live>,
+    sink: Arc<dyn HintSink>,
+    wal_pages: Arc<AtomicI32>,
+    checkpointer: Checkpointer,
+}
+
+impl Thread {
+    fn run(self) {
+        let mut batch: Vec<Box<dyn Step>> = Vec::with_capacity(BATCH_STEPS);
+        let mut stopping = false;
+        while !stopping {
+            match self.inbox.recv() {
+                Ok(Order::Step(step)) => batch.push(step),
+                Ok(Order::Stop) | Err(_) => stopping = true,
+            }
+            let mut rows = batch.iter().map(|step| step.rows()).sum::<usize>();
+            while batch.len() < BATCH_STEPS && rows < BATCH_ROWS {
+                match self.inbox.try_recv() {
+                    Ok(Order::Step(step)) => {
+                        rows += step.rows();
+                        batch.push(step);
+                    }
+                    Ok(Order::Stop) => stopping = true,
+                    Err(_) => break,
+                }
+            }
+            if !batch.is_empty() {
+                self.commit(&mut batch);
+                self.checkpointer.after_commit(&self.connection, self.wal_pages.load(Ordering::Relaxed));
+            }
+        }
+        checkpoint::on_close(&self.connection);
+    }
+
+    fn commit(&self, batch: &mut Vec<Box<dyn Step>>) {
+        match self.transact(batch) {
+            Ok(effects) => {
+                effects.happen(&self.live, &self.numbers, self.sink.as_ref());
+                batch.drain(..).for_each(|step| step.answer(true));
+            }
+            Err(error) => {
+                tracing::error!(error = %error, steps = batch.len(), "a store transaction was rolled back");
+                if !self.connection.is_autocommit() {
+                    let _ = self.connection.execute_batch("ROLLBACK");
+                }
+                batch.drain(..).for_each(|step| step.answer(false));
+            }
+        }
+    }
+
+    fn transact(&self, batch: &mut [Box<dyn Step>]) -> Result<Effects, StoreError> {
+        let run = |sql| {
+            self.connection.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(failed("commit"))
+        };
+        run("BEGIN IMMEDIATE")?;
+        let mut tx = Tx {
+            connection: &self.connection,
+            numbers: &self.numbers,
+            effects: Effects::default(),
+        };
+        for step in batch {
+            if step.run(&mut tx).is_err() {
+                return Err(StoreError::Engine {
+                    step: "write",
+                    source: "a step failed and could not be undone alone".into(),
+                });
+            }
+        }
+        run("COMMIT")?;
+        Ok(tx.effects)
+    }
+}
+
+impl Tx<'_> {
+    /// The number of a workspace that must exist.
+    pub(super) fn workspace(&self, id: WorkspaceId) -> Result<i64, StoreError> {
+        let fresh = self.effects.numbers.iter().find_map(|new| match new {
+            NewNumber::Workspace(known, number) if *known == id => Some(*number),
+            _ => None,
+        });
+        fresh.or_else(|| self.numbers.workspace(id)).ok_or_else(|| unknown("workspace", &id))
+    }
+
+    /// The number of an endpoint that must exist.
+    pub(super) fn endpoint(&self, id: EndpointId) -> Result<i64, StoreError> {
+        let fresh = self.effects.numbers.iter().find_map(|new| match new {
+            NewNumber::Endpoint(_, known, number) if *known == id => Some(*number),
+            _ => None,
+        });
+        fresh.or_else(|| self.numbers.endpoint(id)).ok_or_else(|| unknown("endpoint", &id))
+    }
+}
+
+fn unknown(kind: &'static str, id: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Conflict { what: format!("{kind} {id}") }
+}
+
+/// Only for the path in messages.
+pub(super) fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
