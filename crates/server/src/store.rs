@@ -3,4 +3,3 @@
 
 pub mod live;
 pub mod seal;
-pub mod sqlite;

@@ -146,7 +146,11 @@ impl Live {
 
     /// The workspace of a name.
     pub fn workspace_named(&self, name: &str) -> Option<Arc<Workspace>> {
-        self.read().workspaces.values().find(|workspace| workspace.name == name).cloned()
+        self.read()
+            .workspaces
+            .values()
+            .find(|workspace| workspace.name == name)
+            .cloned()
     }
 
     /// All workspaces in order of creation.
@@ -172,7 +176,10 @@ impl Live {
 
     /// One app.
     pub fn app(&self, workspace: WorkspaceId, id: ClientId) -> Option<Arc<App>> {
-        self.read().apps.get(&(workspace, id)).map(|view| Arc::clone(&view.app))
+        self.read()
+            .apps
+            .get(&(workspace, id))
+            .map(|view| Arc::clone(&view.app))
     }
 
     /// The apps of a workspace, newest first.
@@ -197,8 +204,13 @@ impl Live {
     /// The endpoints of an app that are not deleted, oldest first.
     pub fn endpoints(&self, workspace: WorkspaceId, app: ClientId) -> Vec<Arc<Endpoint>> {
         let view = self.read();
-        let Some(app) = view.apps.get(&(workspace, app)) else { return Vec::new() };
-        app.endpoints.iter().filter_map(|id| view.endpoints.get(id).cloned()).collect()
+        let Some(app) = view.apps.get(&(workspace, app)) else {
+            return Vec::new();
+        };
+        app.endpoints
+            .iter()
+            .filter_map(|id| view.endpoints.get(id).cloned())
+            .collect()
     }
 
     /// Every endpoint, deleted ones too, in no order.
@@ -230,7 +242,12 @@ impl Live {
         let keyring = Arc::clone(view.keyrings.get(&endpoint.keyring)?);
         let workspace = Arc::clone(view.workspaces.get(&endpoint.workspace)?);
         let receiver = view.receivers.get(&id).cloned().unwrap_or_default();
-        Some(SigningView { endpoint, keyring, receiver, workspace })
+        Some(SigningView {
+            endpoint,
+            keyring,
+            receiver,
+            workspace,
+        })
     }
 
     /// What is known of a receiver.
@@ -246,8 +263,12 @@ impl Live {
     /// The keyrings of a workspace.
     pub fn keyrings(&self, workspace: WorkspaceId) -> Vec<Arc<Keyring>> {
         let view = self.read();
-        let mut keyrings: Vec<_> =
-            view.keyrings.values().filter(|keyring| keyring.workspace == workspace).cloned().collect();
+        let mut keyrings: Vec<_> = view
+            .keyrings
+            .values()
+            .filter(|keyring| keyring.workspace == workspace)
+            .cloned()
+            .collect();
         keyrings.sort_by_key(|keyring| keyring.id);
         keyrings
     }
@@ -256,13 +277,20 @@ impl Live {
     pub fn keyring_users(&self, keyring: &Keyring) -> Vec<Arc<Endpoint>> {
         let view = self.read();
         let found = |id: &EndpointId| {
-            view.endpoints.get(id).filter(|e| !matches!(e.state, EndpointState::Deleted { .. })).cloned()
+            view.endpoints
+                .get(id)
+                .filter(|e| !matches!(e.state, EndpointState::Deleted { .. }))
+                .cloned()
         };
         match keyring.owner {
-            KeyringOwner::Endpoint(id) => found(&id).into_iter().collect(),
-            KeyringOwner::Shared => {
-                view.shared_users.get(&keyring.id).into_iter().flatten().filter_map(found).collect()
-            }
+            KeyringOwner::Endpoint { endpoint: id } => found(&id).into_iter().collect(),
+            KeyringOwner::Shared => view
+                .shared_users
+                .get(&keyring.id)
+                .into_iter()
+                .flatten()
+                .filter_map(found)
+                .collect(),
         }
     }
 
@@ -293,7 +321,10 @@ impl View {
                 self.apps
                     .entry(key)
                     .and_modify(|view| view.app = Arc::clone(&app))
-                    .or_insert_with(|| AppView { app, endpoints: BTreeSet::new() });
+                    .or_insert_with(|| AppView {
+                        app,
+                        endpoints: BTreeSet::new(),
+                    });
             }
             Write::RemoveApp { workspace, app, .. } => {
                 self.apps.remove(&(workspace, app));
@@ -321,7 +352,11 @@ impl View {
             users.remove(&endpoint.id);
         }
         let users = self.shared_users.entry(endpoint.keyring).or_default();
-        if deleted { users.remove(&endpoint.id) } else { users.insert(endpoint.id) };
+        if deleted {
+            users.remove(&endpoint.id)
+        } else {
+            users.insert(endpoint.id)
+        };
         if let Some(app) = self.apps.get_mut(&(endpoint.workspace, endpoint.app)) {
             if deleted {
                 app.endpoints.remove(&endpoint.id);

@@ -47,22 +47,35 @@ impl MasterKey {
     }
 
     fn from_bytes(bytes: [u8; 32]) -> Self {
-        let digest = Sha256::new().chain_update(b"hookturn master key id\0").chain_update(bytes).finalize();
+        let digest = Sha256::new()
+            .chain_update(b"hookturn master key id\0")
+            .chain_update(bytes)
+            .finalize();
         let mut id = [0; 8];
         id.copy_from_slice(&digest[..8]);
-        Self { id, bytes: Zeroizing::new(bytes) }
+        Self {
+            id,
+            bytes: Zeroizing::new(bytes),
+        }
     }
 
     /// Reads a list of keys: texts of 64 hexadecimal digits separated by commas or white space, the
     /// current one first.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, ParseMasterKeyError> {
         let mut keys = Vec::new();
-        for word in text.split([',', ' ', '\n', '\r', '\t']).filter(|word| !word.is_empty()) {
+        for word in text
+            .split([',', ' ', '\n', '\r', '\t'])
+            .filter(|word| !word.is_empty())
+        {
             let mut bytes = Zeroizing::new([0; 32]);
             hex::decode_to_slice(word, bytes.as_mut()).map_err(|_| ParseMasterKeyError)?;
             keys.push(Self::from_bytes(*bytes));
         }
-        if keys.is_empty() { Err(ParseMasterKeyError) } else { Ok(keys) }
+        if keys.is_empty() {
+            Err(ParseMasterKeyError)
+        } else {
+            Ok(keys)
+        }
     }
 
     /// The text form, for the key file only.
@@ -137,17 +150,28 @@ impl Sealer {
     /// `keys` must not be empty; the first is current.
     pub fn new(keys: Vec<MasterKey>, entropy: Arc<dyn Entropy>) -> Self {
         assert!(!keys.is_empty(), "a sealer needs a master key");
-        Self { keys: RwLock::new(keys.into()), entropy }
+        Self {
+            keys: RwLock::new(keys.into()),
+            entropy,
+        }
     }
 
     fn keys(&self) -> Arc<[MasterKey]> {
-        Arc::clone(&self.keys.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+        Arc::clone(
+            &self
+                .keys
+                .read()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
     }
 
     /// Replaces the list; the first is current.
     pub fn replace_keys(&self, keys: Vec<MasterKey>) {
         assert!(!keys.is_empty(), "a sealer needs a master key");
-        *self.keys.write().unwrap_or_else(std::sync::PoisonError::into_inner) = keys.into();
+        *self
+            .keys
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = keys.into();
     }
 
     /// The configured keys, the current one first.
@@ -160,10 +184,15 @@ impl Sealer {
         let keys = self.keys();
         let key = &keys[0];
         let nonce: [u8; 24] = draw(self.entropy.as_ref());
-        let payload = Payload { msg: plain, aad: &place.bytes() };
+        let payload = Payload {
+            msg: plain,
+            aad: &place.bytes(),
+        };
         let sealed = XChaCha20Poly1305::new((&*key.bytes).into())
             .encrypt(&XNonce::from(nonce), payload)
-            .unwrap_or_else(|_| unreachable!("a secret is far shorter than the cipher's limit of 256 GiB"));
+            .unwrap_or_else(|_| {
+                unreachable!("a secret is far shorter than the cipher's limit of 256 GiB")
+            });
         [&[FORMAT], key.id.as_slice(), &nonce, &sealed].concat()
     }
 
@@ -176,9 +205,14 @@ impl Sealer {
         let key = keys
             .iter()
             .find(|key| key.id == sealed[KEY_ID])
-            .ok_or_else(|| OpenError::UnknownKey { key_id: hex::encode(&sealed[KEY_ID]) })?;
+            .ok_or_else(|| OpenError::UnknownKey {
+                key_id: hex::encode(&sealed[KEY_ID]),
+            })?;
         let nonce: [u8; 24] = sealed[NONCE].try_into().map_err(|_| OpenError::Format)?;
-        let payload = Payload { msg: &sealed[NONCE.end..], aad: &place.bytes() };
+        let payload = Payload {
+            msg: &sealed[NONCE.end..],
+            aad: &place.bytes(),
+        };
         XChaCha20Poly1305::new((&*key.bytes).into())
             .decrypt(&XNonce::from(nonce), payload)
             .map(Zeroizing::new)
@@ -193,7 +227,9 @@ impl Sealer {
 
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealer").field("keys", &self.keys()).finish_non_exhaustive()
+        f.debug_struct("Sealer")
+            .field("keys", &self.keys())
+            .finish_non_exhaustive()
     }
 }
 
@@ -223,8 +259,14 @@ mod tests {
         let sealer = sealer();
         let sealed = sealer.seal(Place::Secret(&secret(1)), b"whsec_planted");
         assert!(!sealed.windows(7).any(|window| window == b"planted"));
-        assert_eq!(&**sealer.open(Place::Secret(&secret(1)), &sealed).unwrap(), b"whsec_planted");
-        assert_eq!(sealer.open(Place::Secret(&secret(2)), &sealed), Err(OpenError::Damaged));
+        assert_eq!(
+            &**sealer.open(Place::Secret(&secret(1)), &sealed).unwrap(),
+            b"whsec_planted"
+        );
+        assert_eq!(
+            sealer.open(Place::Secret(&secret(2)), &sealed),
+            Err(OpenError::Damaged)
+        );
         assert_eq!(sealer.open(Place::Check, &sealed), Err(OpenError::Damaged));
         let stranger = self::sealer();
         assert!(matches!(
@@ -240,10 +282,16 @@ mod tests {
         for position in 0..sealed.len() {
             let mut damaged = sealed.clone();
             damaged[position] ^= 1;
-            assert!(sealer.open(Place::Check, &damaged).is_err(), "byte {position}");
+            assert!(
+                sealer.open(Place::Check, &damaged).is_err(),
+                "byte {position}"
+            );
         }
         for length in 0..sealed.len() {
-            assert!(sealer.open(Place::Check, &sealed[..length]).is_err(), "cut at {length}");
+            assert!(
+                sealer.open(Place::Check, &sealed[..length]).is_err(),
+                "cut at {length}"
+            );
         }
     }
 
