@@ -1,1 +1,3 @@
 //! Hookturn, the server.
+
+pub mod outbound;
