@@ -77,10 +77,11 @@ impl H1 {
         let mut answer = pin!(unconstrained(self.sender.try_send_request(message)));
         // Only `drive` below can complete the answer, so the answer needs no waker of its own; it is
         // unconstrained because an exhausted task budget would rely on that waker.
-        let mut unwatched = Context::from_waker(Waker::noop());
         std::future::poll_fn(|cx| {
             drive(&mut self.driver, cx);
-            answer.as_mut().poll(&mut unwatched)
+            answer
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()))
         })
         .await
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::connection::{Connection, H1, H2};
 
-/// How often idle connections are looked at while there are any.
+/// How often idle connections are looked at while there are any; sooner where they are kept shorter.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) struct Pool {
@@ -144,7 +144,8 @@ impl Pool {
         if !state.sweeping {
             state.sweeping = true;
             drop(state);
-            tokio::spawn(sweep(Arc::downgrade(self)));
+            let period = SWEEP_EVERY.min(self.idle_for);
+            tokio::spawn(sweep(Arc::downgrade(self), period));
         }
     }
 }
@@ -174,9 +175,9 @@ impl State {
 }
 
 /// Runs while there is something idle; the next connection that is kept starts it again.
-async fn sweep(pool: Weak<Pool>) {
+async fn sweep(pool: Weak<Pool>, period: Duration) {
     loop {
-        tokio::time::sleep(SWEEP_EVERY).await;
+        tokio::time::sleep(period).await;
         let Some(pool) = pool.upgrade() else { return };
         let mut state = pool.lock();
         state.sweep(Instant::now());
