@@ -82,7 +82,7 @@ fn fuzz_targets(workspace: &Workspace, steps: &mut Steps) -> Result<(), Failure>
         steps.skip("fuzz targets", "there is no fuzz crate");
     }
     for manifest in manifests {
-        let mut check = workspace.cargo(["check", "--all-targets", "--manifest-path"]);
+        let mut check = workspace.cargo(["check", "--bins", "--manifest-path"]);
         check.arg(&manifest);
         if manifest.with_file_name("Cargo.lock").exists() {
             check.arg("--locked");
