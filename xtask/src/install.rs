@@ -68,7 +68,7 @@ const TOOLS: &[Tool] = &[
             "-e",
             "process.exit(+(parseInt(process.versions.node) < 18))",
         ],
-        packages: &["nodejs"],
+        packages: &["nodejs", "ca-certificates"],
     },
     Tool {
         name: "npm",
@@ -221,7 +221,7 @@ fn node_judges(workspace: &Workspace, directory: &Path) -> Result<Installed, Fai
     copy("verify.mjs", &sources, directory)?;
     let manifests = ["package.json", "package-lock.json", ".npmrc"];
     let stamp = Stamp::of(directory, &sources, &manifests)?;
-    if stamp.is_current() {
+    if stamp.is_current() && directory.join("node_modules").is_dir() {
         return Ok(Installed::Before);
     }
     stamp.clear()?;

@@ -4,10 +4,11 @@
 //! module enforces it without that tool, which takes minutes to build. So that the two cannot
 //! disagree in silence, a key that this module does not enforce is refused.
 //!
-//! What counts is what cargo would compile for some target: `cargo tree` tells that. `cargo
-//! metadata` and the lock file also name optional crates that no feature turns on.
+//! What counts is what cargo would compile for some target with every feature of ours: `cargo tree`
+//! tells that. `cargo metadata` and the lock file also name crates that no feature turns on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -96,8 +97,18 @@ fn violations(policy: &Policy, package: &Package) -> Vec<String> {
 /// Understands `deny.toml`, refusing every key whose meaning is not enforced here.
 fn parse(text: &str) -> Result<Policy, String> {
     let document: toml::Table = text.parse().map_err(|error| format!("{error}"))?;
-    only_keys("the document", &document, &["bans", "licenses", "sources"])?;
+    only_keys(
+        "the document",
+        &document,
+        &["graph", "bans", "licenses", "sources"],
+    )?;
     let mut policy = Policy::default();
+
+    let graph = table(&document, "graph")?;
+    only_keys("graph", graph, &["all-features"])?;
+    if graph.get("all-features") != Some(&toml::Value::Boolean(true)) {
+        return Err("`all-features` must be true".into());
+    }
 
     let bans = table(&document, "bans")?;
     only_keys("bans", bans, &["multiple-versions", "deny", "features"])?;
@@ -203,19 +214,21 @@ fn packages(workspace: &Workspace) -> Result<Vec<Package>, Failure> {
         "none",
         "--no-dedupe",
     ]);
-    tree.args(["--format", "{p}|{f}"]);
-    let tree = text_of(tree)?;
+    tree.args(["--all-features", "--format", "{p}|{f}"]);
+    let tree = text_of(workspace, tree)?;
     let mut metadata = workspace.cargo(["metadata", "--format-version", "1", "--locked"]);
     metadata.args(["--all-features"]);
-    let metadata: Value = serde_json::from_str(&text_of(metadata)?)
+    let metadata: Value = serde_json::from_str(&text_of(workspace, metadata)?)
         .map_err(|error| Failure::file(workspace.root(), format!("cargo metadata: {error}")))?;
     join(&compiled(&tree), &metadata).map_err(|reason| Failure::file(workspace.root(), reason))
 }
 
-fn text_of(mut command: std::process::Command) -> Result<String, Failure> {
+fn text_of(workspace: &Workspace, mut command: Command) -> Result<String, Failure> {
     let bytes = steps::output(&mut command)?.ok_or_else(|| {
-        Failure::Missing(
-            "cargo could not resolve the workspace (see above); is Cargo.lock up to date?".into(),
+        let lock = workspace.root().join("Cargo.lock");
+        Failure::file(
+            &lock,
+            "cargo could not resolve the workspace (see above); is it up to date?",
         )
     })?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -277,6 +290,8 @@ mod tests {
     use super::*;
 
     const DENY: &str = r#"
+        [graph]
+        all-features = true
         [bans]
         multiple-versions = "allow"
         deny = [{ crate = "openssl", reason = "rustls" }]
@@ -362,6 +377,7 @@ mod tests {
     #[test]
     fn a_key_that_is_not_enforced_is_refused() {
         for (from, to) in [
+            ("all-features = true", "all-features = false"),
             ("[licenses]", "[advisories]\n[licenses]"),
             ("[licenses]", "[licenses]\nexceptions = []"),
             (
