@@ -191,8 +191,9 @@ impl Change {
             (Mode::Immediate, Some(open)) if open.stage == Stage::Staged => {
                 self.cancel(open, "superseded");
             }
-            (Mode::Immediate, Some(open)) => self.retire(open.from, self.now, "superseded"),
-            (Mode::Immediate | Mode::Overlap { .. } | Mode::Staged { .. }, None) => {}
+            // `open` retires whatever is retiring, and thereby completes an overlap.
+            (Mode::Immediate, Some(_))
+            | (Mode::Immediate | Mode::Overlap { .. } | Mode::Staged { .. }, None) => {}
         }
         self.open(rotation, mode, active, secret, reason);
         Ok(())

@@ -785,5 +785,9 @@ fn a_keyring_that_cannot_be_is_named() {
         damaged(|keyring| keyring.rotation = None),
         Err(ImpossibleKeyring::RetiringWithoutRotation)
     );
+    assert_eq!(
+        damaged(|keyring| keyring.secrets[0].compromised = Some(at(0))),
+        Err(ImpossibleKeyring::CompromisedHelper)
+    );
     assert_eq!(damaged(|_| ()), Ok(()));
 }
