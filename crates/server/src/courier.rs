@@ -19,7 +19,7 @@ use hookturn_core::delivery::{
 use hookturn_core::endpoint::Preset;
 use hookturn_core::id::SecretId;
 use hookturn_core::message::Message;
-use hookturn_core::receiver::{self, ReceiverView, belief_after, may_be_about_signature};
+use hookturn_core::receiver::{self, ReceiverView, belief_after, fallback_is_due};
 use hookturn_core::rotation::{Keyring, signing_plan};
 use hookturn_core::time::{Clock, Timestamp};
 use tokio::time::Instant;
@@ -51,9 +51,6 @@ pub struct Attempted {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotSent {
-    /// The endpoint or its keyring is gone.
-    #[error("the endpoint or its keyring does not exist any more")]
-    Unknown,
     /// The keyring has no active secret; nothing is ever sent unsigned (G3).
     #[error("the keyring has no active secret: create one")]
     NoLiveSecret,
@@ -77,22 +74,19 @@ impl Courier {
         Self { live, keys, clock }
     }
 
-    /// Makes attempt number `number` of delivering `message`. `known` is what the caller knows of
+    /// Makes attempt number `number` of delivering `message`, signed as `view` (read just now) says. `known` is what the caller knows of
     /// the receiver; it may be newer than what the store knows.
     pub async fn attempt(
         &self,
         client: &Client,
         prepared: &Prepared,
+        view: SigningView,
         message: &Message,
         number: u32,
         known: ReceiverView,
     ) -> Result<Attempted, NotSent> {
         let begun = Instant::now();
         let started_at = self.clock.now();
-        let view = self
-            .live
-            .signing(prepared.endpoint().id)
-            .ok_or(NotSent::Unknown)?;
         let scheme = prepared.endpoint().preset.scheme();
         let plan = signing_plan(&view.keyring, &known, scheme, started_at)
             .map_err(|_| NotSent::NoLiveSecret)?;
@@ -114,9 +108,14 @@ impl Courier {
                 &mut receiver,
             )
             .await?;
-        let refused = first
-            .status()
-            .is_some_and(|status| may_be_about_signature(status, known.belief.is_some()));
+        let refused = fallback_is_due(
+            known.belief,
+            receiver::Exchange {
+                signed_with: plan.sign_with[0],
+                sent_at: started_at,
+                status: first.status(),
+            },
+        );
         exchanges.push(first);
         if let Some(other) = plan.fallback.filter(|_| refused)
             && let Some(view) = self.still_live(prepared, other)

@@ -127,31 +127,44 @@ impl Dispatch {
     /// Tells every shard what is due and starts them.
     pub async fn start(parts: Parts, inboxes: Inboxes) -> Result<Self, StartError> {
         for (workspace, endpoint, _) in parts.store.due_endpoints().await? {
-            inboxes.of(endpoint).put(Note::Requeued(workspace, endpoint));
+            inboxes
+                .of(endpoint)
+                .put(Note::Requeued(workspace, endpoint));
         }
         let parts = Arc::new(parts);
         let mut threads = Vec::with_capacity(inboxes.0.len());
         for (number, inbox) in inboxes.0.iter().enumerate() {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             let (parts, inbox) = (Arc::clone(&parts), Arc::clone(inbox));
             let thread = std::thread::Builder::new()
                 .name(format!("shard-{number}"))
                 .spawn(move || shard::run(&runtime, parts, inbox))?;
             threads.push(thread);
         }
-        Ok(Self { inboxes, threads: Mutex::new(threads) })
+        Ok(Self {
+            inboxes,
+            threads: Mutex::new(threads),
+        })
     }
 
     /// Starts nothing new, waits for the exchanges in flight and for their records. Every exchange
     /// has a deadline, so this ends by itself.
     pub async fn drain(&self) {
-        self.inboxes.0.iter().for_each(|inbox| inbox.put(Note::Drain));
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        self.inboxes
+            .0
+            .iter()
+            .for_each(|inbox| inbox.put(Note::Drain));
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let joined = tokio::task::spawn_blocking(move || {
             threads.into_iter().all(|thread| thread.join().is_ok())
         });
         if !matches!(joined.await, Ok(true)) {
-            tracing::error!("a delivery shard ended with a panic; what it had not recorded is due again at the next start");
+            tracing::error!(
+                "a delivery shard ended with a panic; what it had not recorded is due again at the next start"
+            );
         }
     }
 }

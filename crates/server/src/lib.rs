@@ -5,6 +5,7 @@
 //! `app` ← `cli`; a test fails on an upward `use`.
 
 pub mod courier;
+pub mod dispatch;
 pub mod outbound;
 pub mod store;
 pub mod telemetry;

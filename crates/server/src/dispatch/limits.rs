@@ -82,7 +82,11 @@ impl Health {
 
     /// How many exchanges may be open now.
     pub fn window(&self, policy_window: u32) -> u32 {
-        if self.failures >= BREAKER_FAILURES { 1 } else { self.window.min(policy_window) }
+        if self.failures >= BREAKER_FAILURES {
+            1
+        } else {
+            self.window.min(policy_window)
+        }
     }
 
     /// Until when nothing is sent, if the breaker is open.
@@ -97,16 +101,10 @@ impl Health {
 }
 
 /// A rate limit by the generic cell rate algorithm: attempts per second, with a burst of one second.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct RateLimit {
     /// When the bucket would be empty, in microseconds since the epoch.
     theoretical_micros: i64,
-}
-
-impl Default for RateLimit {
-    fn default() -> Self {
-        Self { theoretical_micros: 0 }
-    }
 }
 
 impl RateLimit {
@@ -115,7 +113,8 @@ impl RateLimit {
         const BURST_MICROS: i64 = 1_000_000;
         let spacing = 1_000_000 / i64::from(per_second.max(1));
         let now_micros = now.as_millis() * 1_000;
-        let earliest = self.theoretical_micros.max(now_micros) + spacing - BURST_MICROS.max(spacing);
+        let earliest =
+            self.theoretical_micros.max(now_micros) + spacing - BURST_MICROS.max(spacing);
         if earliest > now_micros {
             let millis = u64::try_from((earliest - now_micros).div_euclid(1_000) + 1).unwrap_or(1);
             return Err(now.after(millis));
@@ -144,7 +143,10 @@ mod tests {
         let later = NOW.after(BREAKER_FIRST);
         assert_eq!(health.closed_again_at(later), None);
         health.note(Sign::Unwell, 100, later);
-        assert_eq!(health.closed_again_at(later), Some(later.after(2 * BREAKER_FIRST)));
+        assert_eq!(
+            health.closed_again_at(later),
+            Some(later.after(2 * BREAKER_FIRST))
+        );
     }
 
     #[test]

@@ -46,7 +46,6 @@ pub(super) struct Queue {
     pub(super) health: Health,
     pub(super) rate: RateLimit,
     pub(super) in_flight: u32,
-    pub(super) in_flight_suspect: u32,
     /// Nothing is sent before: a 429 or 503 with `Retry-After`, or a store that failed.
     pub(super) hold_until: Timestamp,
     /// Whether the shard's round holds it already.
@@ -70,7 +69,6 @@ impl Queue {
             health: Health::default(),
             rate: RateLimit::default(),
             in_flight: 0,
-            in_flight_suspect: 0,
             hold_until: Timestamp::EPOCH,
             in_round: false,
             ready: VecDeque::new(),
@@ -82,7 +80,9 @@ impl Queue {
     }
 
     fn ordered(&self) -> bool {
-        self.endpoint.as_ref().is_some_and(|endpoint| endpoint.ordered)
+        self.endpoint
+            .as_ref()
+            .is_some_and(|endpoint| endpoint.ordered)
     }
 
     /// Rows of which nothing is decided yet, as far as memory knows.
@@ -114,39 +114,64 @@ impl Queue {
 
     /// What to do at `now`, apart from the shard's own permits.
     pub(super) fn wish(&mut self, now: Timestamp) -> Wish {
-        let Some(endpoint) = &self.endpoint else { return Wish::Rest };
+        let Some(endpoint) = &self.endpoint else {
+            return Wish::Rest;
+        };
         match endpoint.state {
             EndpointState::Enabled => {}
             EndpointState::Paused { .. } => return Wish::Rest,
             // What waits is exhausted at once, block by block.
             EndpointState::Disabled { .. } | EndpointState::Deleted { .. } => {
-                return if self.ready.is_empty() { self.wish_to_read(Timestamp::FAR_FUTURE) } else { Wish::Send };
+                return if self.ready.is_empty() {
+                    self.wish_to_read(Timestamp::FAR_FUTURE)
+                } else {
+                    Wish::Send
+                };
             }
         }
+        // On an ordered endpoint a block must not be older than the last finish, and nothing may
+        // pass a row that a block is about to bring.
+        let busy = endpoint.ordered && self.in_flight > 0;
         if self.ready.len() < LOW
+            && !busy
             && let Wish::Read(rows) = self.wish_to_read(now)
         {
             return Wish::Read(rows);
         }
-        let held = self.hold_until.max(self.health.closed_again_at(now).unwrap_or(Timestamp::EPOCH));
+        let closed = self
+            .hold_until
+            .max(self.health.closed_again_at(now).unwrap_or(Timestamp::EPOCH));
         let Some(head) = self.ready.front() else {
             return match self.disk {
                 Disk::Due(at) if !self.reading => Wish::WaitUntil(at.max(now)),
                 Disk::Due(_) | Disk::Empty => Wish::Rest,
             };
         };
-        let not_before = held.max(head.not_before);
+        let not_before = closed.max(head.not_before);
         if now < not_before {
             return Wish::WaitUntil(not_before);
         }
-        let window = if endpoint.ordered { 1 } else { self.health.window(endpoint.max_in_flight) };
-        if self.in_flight >= window { Wish::Rest } else { Wish::Send }
+        if endpoint.ordered && self.reading {
+            return Wish::Rest;
+        }
+        let window = if endpoint.ordered {
+            1
+        } else {
+            self.health.window(endpoint.max_in_flight)
+        };
+        if self.in_flight >= window {
+            Wish::Rest
+        } else {
+            Wish::Send
+        }
     }
 
     fn wish_to_read(&self, until: Timestamp) -> Wish {
         match self.disk {
             // Known rows come again in the block, so they are asked for on top.
-            Disk::Due(at) if !self.reading && at <= until => Wish::Read(self.known.len() + WINDOW / 2),
+            Disk::Due(at) if !self.reading && at <= until => {
+                Wish::Read(self.known.len() + WINDOW / 2)
+            }
             Disk::Due(_) | Disk::Empty => Wish::Rest,
         }
     }
@@ -169,21 +194,18 @@ impl Queue {
     /// Takes a block that was read, or nothing when reading failed.
     pub(super) fn block(&mut self, block: Option<DueBlock>, retry_at: Timestamp) {
         self.reading = false;
-        match block {
-            Some(block) => {
-                for row in block.rows {
-                    if self.known.insert(row.delivery) {
-                        self.ready.push_back(row);
-                    }
-                }
-                if let Some(at) = block.next_due_at {
-                    self.on_disk(at);
+        if let Some(block) = block {
+            for row in block.rows {
+                if self.known.insert(row.delivery) {
+                    self.ready.push_back(row);
                 }
             }
-            None => {
-                self.on_disk(Timestamp::EPOCH);
-                self.hold_until = self.hold_until.max(retry_at);
+            if let Some(at) = block.next_due_at {
+                self.on_disk(at);
             }
+        } else {
+            self.on_disk(Timestamp::EPOCH);
+            self.hold_until = self.hold_until.max(retry_at);
         }
         for delivery in std::mem::take(&mut self.committed_while_reading) {
             self.known.remove(&delivery);
@@ -201,6 +223,14 @@ impl Queue {
         if let Some(at) = again_at {
             self.on_disk(at);
         }
+    }
+
+    /// A row of an ordered endpoint keeps its place and waits there. Its finish is queued, and reads
+    /// come after it, so the row may come again at once, and nothing after it may be sent before.
+    pub(super) fn held_in_place(&mut self, row: &Due) {
+        self.back_to_disk();
+        self.known.remove(&row.delivery);
+        self.on_disk(row.due_at);
     }
 
     /// Forgets the rows that are not in flight: they are read again when they may be sent.
