@@ -85,7 +85,8 @@ pub struct Exchange {
 /// Whether a refusal may be about the signature, so that the other key is worth one more exchange.
 ///
 /// 1. 400, 401, 403 and 422 may be.
-/// 2. 500 may be while no key is believed: some verifiers throw on a bad signature.
+/// 2. 500 may be while it is not known that the receiver holds the key that signed: some verifiers
+///    throw on a bad signature.
 /// 3. Everything else is not: 2xx is no refusal; 3xx, 404, 408, 410, 425, 429 and the other 5xx
 ///    have other causes.
 pub const fn may_be_about_signature(status: u16, belief_known: bool) -> bool {
@@ -94,6 +95,18 @@ pub const fn may_be_about_signature(status: u16, belief_known: bool) -> bool {
         500 => !belief_known,
         _ => false,
     }
+}
+
+/// Whether the fallback of a signing plan is due after its first exchange.
+///
+/// A belief counts in rule 2 of [`may_be_about_signature`] only when it is about the very key that
+/// signed: while a secret is staged the current one signs first even for a receiver that is
+/// believed to hold the pending one, and its 500 is then all but certainly about the signature.
+pub fn fallback_is_due(belief: Option<Belief>, exchange: Exchange) -> bool {
+    let belief_known = belief.is_some_and(|known| known.secret == exchange.signed_with);
+    exchange
+        .status
+        .is_some_and(|status| may_be_about_signature(status, belief_known))
 }
 
 /// What to believe after an exchange that was signed with one key alone.

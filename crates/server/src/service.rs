@@ -196,11 +196,6 @@ impl Service {
         self.clock.now()
     }
 
-    /// The live view, to read for pages. Everything in it belongs to some workspace: check.
-    pub fn live(&self) -> &Live {
-        &self.live
-    }
-
     /// Decides and stores in the caller's workspace; see [`Service::commit`].
     async fn change<T: Send>(
         &self,

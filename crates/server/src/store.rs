@@ -3,3 +3,4 @@
 
 pub mod live;
 pub mod seal;
+pub mod sqlite;

@@ -3,14 +3,24 @@
 //! Copying an initialised HMAC state saves two of the compressions that every signature would
 //! otherwise repeat. The states wipe themselves on drop.
 
+use ed25519_dalek::SigningKey;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
+use zeroize::ZeroizeOnDrop;
 
 use crate::error::SecretError;
 use crate::scheme::{Parts, Scheme};
 use crate::secret::Secret;
 
 type HmacSha256 = Hmac<Sha256>;
+
+/// Fails to compile when a dependency is built without the feature that wipes its keys. `Hmac` has
+/// no such mark of its own; it is two SHA-256 states and their buffer, which the mark covers.
+const _: () = {
+    const fn wiped_on_drop<T: ZeroizeOnDrop>() {}
+    wiped_on_drop::<Sha256>();
+    wiped_on_drop::<SigningKey>();
+};
 
 /// A hash state that has absorbed a symmetric key.
 #[derive(Clone)]

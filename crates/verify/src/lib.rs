@@ -86,3 +86,8 @@ pub use scheme::Scheme;
 pub use secret::{Fingerprint, PublicKey, Secret};
 pub use sign::{Content, Signer, sign};
 pub use verifier::{Received, Verified, Verifier};
+
+/// Runs the examples of the README as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -138,8 +138,9 @@ impl Change {
         check_overlap(overlap)?;
         self.check_new(&secret)?;
         let Some(active) = self.keyring.active().map(|active| active.id) else {
-            let state = SecretState::Active { since: self.now };
-            self.add(secret, state);
+            let first = secret.id;
+            self.add(secret);
+            self.make_active(first);
             return Ok(());
         };
         if let Some(open) = self.keyring.open_rotation(self.now).cloned() {

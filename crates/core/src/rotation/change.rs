@@ -76,7 +76,7 @@ impl Change {
         };
         self.audit_rotation(&rotation, AuditAction::RotationOpened);
         self.put_rotation(rotation.clone());
-        self.add(secret, SecretState::Pending);
+        self.add(secret);
         match mode {
             Mode::Staged { .. } | Mode::Proven => {}
             Mode::Immediate => self.hand_over(rotation, 0),
@@ -177,7 +177,8 @@ impl Change {
         self.destroyed.push(id);
     }
 
-    pub(super) fn add(&mut self, secret: NewSecret, state: SecretState) {
+    /// Adds a secret as pending; whoever makes it active notes that too.
+    pub(super) fn add(&mut self, secret: NewSecret) {
         self.make_room();
         let version = self.keyring.next_secret_version;
         self.keyring.next_secret_version += 1;
@@ -188,11 +189,10 @@ impl Change {
             name: secret.name,
             fingerprint: secret.fingerprint,
             created_at: self.now,
-            state,
+            state: SecretState::Pending,
             compromised: None,
         });
-        let status = state.status(self.now);
-        self.audit_secret(id, AuditAction::SecretCreated, &[("status", &status)]);
+        self.audit_secret(id, AuditAction::SecretCreated, &[]);
     }
 
     fn make_room(&mut self) {

@@ -13,7 +13,7 @@ use hookturn_core::limits;
 use hookturn_core::message::EventFilter;
 use hookturn_core::retry::RetryPolicy;
 use hookturn_core::rotation::{Command, KeyKind, Keyring, KeyringOwner, apply};
-use hookturn_core::store::{Page, Write};
+use hookturn_core::store::{Page, ReceiverState, Write};
 use hookturn_core::time::{Millis, Timestamp};
 use hookturn_core::workspace::{App, Scope};
 use zeroize::Zeroizing;
@@ -123,7 +123,7 @@ impl Service {
             }
             let mut endpoint = self.new_endpoint(&app, &input, events.clone(), now);
             endpoint.url.clone_from(&url);
-            checks::check(&endpoint)?;
+            checks::check(&endpoint, &self.own_workspace(caller)?.settings)?;
             // The app's version moves with it, so that it cannot be deleted at the same time.
             let touched = App {
                 version: app.version + 1,
@@ -289,6 +289,17 @@ impl Service {
     ) -> Result<Arc<Endpoint>, ServiceError> {
         self.require(caller, Scope::Read).await?;
         self.own_endpoint(caller, app, id)
+    }
+
+    /// What is known of an endpoint's receiver. Needs `read`.
+    pub async fn receiver(
+        &self,
+        caller: &Caller,
+        app: ClientId,
+        id: EndpointId,
+    ) -> Result<Arc<ReceiverState>, ServiceError> {
+        let endpoint = self.endpoint(caller, app, id).await?;
+        Ok(self.live.receiver(endpoint.id))
     }
 
     pub(super) fn own_endpoint(

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use hookturn_core::audit::{Actor, AuditAction, AuditEntry, Context, Subject};
-use hookturn_core::endpoint::EndpointState;
+use hookturn_core::endpoint::{Endpoint, EndpointState};
 use hookturn_core::id::{KeyringId, RotationId, SecretId};
 use hookturn_core::rotation::{
     Applied, Command, Keyring, KeyringOwner, Rejected, Rotation, SecretVersion, apply,
@@ -73,22 +73,44 @@ impl Service {
         self.own_keyring(caller, id)
     }
 
+    /// The keyrings of the workspace whose endpoints are not deleted, oldest first. Needs `read`.
+    pub async fn keyrings(&self, caller: &Caller) -> Result<Vec<Arc<Keyring>>, ServiceError> {
+        self.require(caller, Scope::Read).await?;
+        let mut keyrings = self.live.keyrings(caller.workspace);
+        keyrings.retain(|keyring| self.serves(keyring));
+        Ok(keyrings)
+    }
+
+    /// The endpoints that sign with a keyring. Needs `read`.
+    pub async fn keyring_endpoints(
+        &self,
+        caller: &Caller,
+        id: KeyringId,
+    ) -> Result<Vec<Arc<Endpoint>>, ServiceError> {
+        let keyring = self.keyring(caller, id).await?;
+        Ok(self.live.keyring_users(&keyring))
+    }
+
+    /// Whether a keyring's endpoint is there; a shared one always serves.
+    fn serves(&self, keyring: &Keyring) -> bool {
+        match keyring.owner {
+            KeyringOwner::Shared => true,
+            KeyringOwner::Endpoint { endpoint } => self
+                .live
+                .endpoint(endpoint)
+                .is_some_and(|e| !matches!(e.state, EndpointState::Deleted { .. })),
+        }
+    }
+
     /// The caller's keyring of that id, unless its endpoint is deleted.
     pub(super) fn own_keyring(
         &self,
         caller: &Caller,
         id: KeyringId,
     ) -> Result<Arc<Keyring>, ServiceError> {
-        let serves = |keyring: &Keyring| match keyring.owner {
-            KeyringOwner::Shared => true,
-            KeyringOwner::Endpoint { endpoint } => self
-                .live
-                .endpoint(endpoint)
-                .is_some_and(|e| !matches!(e.state, EndpointState::Deleted { .. })),
-        };
         self.live
             .keyring(id)
-            .filter(|keyring| keyring.workspace == caller.workspace && serves(keyring))
+            .filter(|keyring| keyring.workspace == caller.workspace && self.serves(keyring))
             .ok_or(ServiceError::not_found("keyring"))
     }
 

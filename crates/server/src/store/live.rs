@@ -192,7 +192,7 @@ impl Live {
             .take_while(|((owner, _), _)| *owner == workspace)
             .map(|(_, view)| Arc::clone(&view.app))
             .collect();
-        apps.sort_by(|a, b| (b.created_at, b.id).cmp(&(a.created_at, a.id)));
+        apps.sort_by_key(|app| std::cmp::Reverse((app.created_at, app.id)));
         apps
     }
 

@@ -20,6 +20,7 @@ mod traffic;
 mod upkeep;
 mod writer;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ use hookturn_core::id::{
 use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
-    Accept, Change, Configuration, DeliveryQuery, Due, DueBlock, DueQuery, Finish, HintSink,
+    Accept, Change, Configuration, DeliveryQuery, DueBlock, DueQuery, Finish, HintSink,
     IdempotencyKey, IdempotencyRecord, Page, Progress, ReceiverState, RecoverQuery, SealedSecret,
     Store, StoreError, StoreFuture, StoreStats,
 };
@@ -49,11 +50,15 @@ pub struct SqliteStore {
     writer: Arc<Writer>,
     readers: Arc<Readers>,
     path: Arc<PathBuf>,
+    // Last, so that the threads have stopped when another process may begin.
+    _lock: Arc<File>,
 }
 
 impl std::fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqliteStore").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("SqliteStore")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -70,6 +75,7 @@ pub struct SqliteOptions {
 impl SqliteStore {
     /// Opens or makes the database, migrates it, loads the live view and starts the threads.
     pub fn open(options: SqliteOptions) -> Result<Self, OpenError> {
+        let lock = open::lock(&options.path)?;
         let connection = open::open_for_writing(&options.path)?;
         let numbers = Arc::new(rows::Numbers::default());
         let loaded = configuration::load(&connection, &numbers).map_err(OpenError::Contents)?;
@@ -80,6 +86,7 @@ impl SqliteStore {
             writer: Arc::new(writer),
             readers: Arc::new(readers),
             path: Arc::new(options.path),
+            _lock: Arc::new(lock),
         })
     }
 
@@ -90,17 +97,20 @@ impl SqliteStore {
 
     /// Keeps such a value.
     pub fn put_meta(&self, key: &'static str, value: Vec<u8>) -> StoreFuture<'_, ()> {
-        self.writer.step(move |tx| configuration::put_meta(tx, key, &value))
+        self.writer
+            .step(move |tx| configuration::put_meta(tx, key, &value))
     }
 }
 
 impl Store for SqliteStore {
     fn load(&self) -> StoreFuture<'_, Configuration> {
-        self.readers.read(|at| configuration::load(at.connection, at.numbers))
+        self.readers
+            .read(|at| configuration::load(at.connection, at.numbers))
     }
 
     fn change(&self, change: Change) -> StoreFuture<'_, ()> {
-        self.writer.guarded_step(move |tx| configuration::change(tx, change))
+        self.writer
+            .guarded_step(move |tx| configuration::change(tx, change))
     }
 
     fn audit(
@@ -121,7 +131,8 @@ impl Store for SqliteStore {
         after: u64,
         limit: usize,
     ) -> StoreFuture<'_, Vec<Recorded>> {
-        self.readers.read(move |at| configuration::audit_log(at, workspace, after, limit))
+        self.readers
+            .read(move |at| configuration::audit_log(at, workspace, after, limit))
     }
 
     fn idempotent_answer(
@@ -129,7 +140,8 @@ impl Store for SqliteStore {
         key: IdempotencyKey,
         now: Timestamp,
     ) -> StoreFuture<'_, Option<IdempotencyRecord>> {
-        self.readers.read(move |at| configuration::idempotent_answer(at, key, now))
+        self.readers
+            .read(move |at| configuration::idempotent_answer(at, key, now))
     }
 
     fn rotation(
@@ -137,7 +149,8 @@ impl Store for SqliteStore {
         workspace: WorkspaceId,
         id: RotationId,
     ) -> StoreFuture<'_, Option<Rotation>> {
-        self.readers.read(move |at| configuration::rotation(at, workspace, id))
+        self.readers
+            .read(move |at| configuration::rotation(at, workspace, id))
     }
 
     fn rotations(
@@ -146,19 +159,28 @@ impl Store for SqliteStore {
         keyring: Option<KeyringId>,
         page: Page<RotationId>,
     ) -> StoreFuture<'_, Vec<Rotation>> {
-        self.readers.read(move |at| configuration::rotations(at, workspace, keyring, page))
+        self.readers
+            .read(move |at| configuration::rotations(at, workspace, keyring, page))
     }
 
     fn reseal(&self, swaps: Vec<(SealedSecret, Arc<[u8]>)>) -> StoreFuture<'_, usize> {
-        self.writer.guarded_step(move |tx| configuration::reseal(tx, swaps))
+        self.writer
+            .guarded_step(move |tx| configuration::reseal(tx, swaps))
     }
 
     fn touch_api_keys(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> StoreFuture<'_, ()> {
-        self.writer.step(move |tx| configuration::touch_api_keys(tx, &uses))
+        self.writer
+            .step(move |tx| configuration::touch_api_keys(tx, &uses))
     }
 
     fn accept(&self, accept: Accept) -> StoreFuture<'_, ()> {
-        self.writer.step(move |tx| traffic::accept(tx, accept))
+        let rows = accept
+            .messages
+            .iter()
+            .map(|new| 1 + new.deliveries.len())
+            .sum();
+        self.writer
+            .step_of(rows, move |tx| traffic::accept(tx, accept))
     }
 
     fn finish(
@@ -166,7 +188,9 @@ impl Store for SqliteStore {
         finishes: Vec<Finish>,
         receivers: Vec<(WorkspaceId, EndpointId, ReceiverState)>,
     ) -> StoreFuture<'_, ()> {
-        self.writer.step(move |tx| traffic::finish(tx, &finishes, receivers))
+        self.writer.step_of(finishes.len(), move |tx| {
+            traffic::finish(tx, &finishes, receivers)
+        })
     }
 
     fn due(&self, query: DueQuery) -> StoreFuture<'_, DueBlock> {
@@ -189,7 +213,8 @@ impl Store for SqliteStore {
         delivery: DeliveryId,
         now: Timestamp,
     ) -> StoreFuture<'_, Option<Delivery>> {
-        self.writer.guarded_step(move |tx| traffic::requeue(tx, workspace, delivery, now))
+        self.writer
+            .guarded_step(move |tx| traffic::requeue(tx, workspace, delivery, now))
     }
 
     fn recover(
@@ -200,10 +225,12 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> StoreFuture<'_, Progress<DeliveryId>> {
         match now {
-            Some(now) => {
-                self.writer.guarded_step(move |tx| traffic::recover(tx, query, after, now, limit))
-            }
-            None => self.readers.read(move |at| traffic::recoverable(at, query, after, limit)),
+            Some(now) => self
+                .writer
+                .guarded_step(move |tx| traffic::recover(tx, query, after, now, limit)),
+            None => self
+                .readers
+                .read(move |at| traffic::recoverable(at, query, after, limit)),
         }
     }
 
@@ -213,7 +240,8 @@ impl Store for SqliteStore {
         app: ClientId,
         id: MessageId,
     ) -> StoreFuture<'_, Option<Arc<Message>>> {
-        self.readers.read(move |at| traffic::message(at, workspace, app, id))
+        self.readers
+            .read(move |at| traffic::message(at, workspace, app, id))
     }
 
     fn messages(
@@ -224,7 +252,8 @@ impl Store for SqliteStore {
         until: Option<Timestamp>,
         page: Page<MessageId>,
     ) -> StoreFuture<'_, Vec<Arc<Message>>> {
-        self.readers.read(move |at| traffic::messages(at, workspace, app, since, until, page))
+        self.readers
+            .read(move |at| traffic::messages(at, workspace, app, since, until, page))
     }
 
     fn delivery(
@@ -232,7 +261,8 @@ impl Store for SqliteStore {
         workspace: WorkspaceId,
         id: DeliveryId,
     ) -> StoreFuture<'_, Option<(Delivery, Vec<Attempt>)>> {
-        self.readers.read(move |at| traffic::delivery(at, workspace, id))
+        self.readers
+            .read(move |at| traffic::delivery(at, workspace, id))
     }
 
     fn deliveries(&self, query: DeliveryQuery) -> StoreFuture<'_, Vec<Delivery>> {
@@ -240,7 +270,8 @@ impl Store for SqliteStore {
     }
 
     fn event_types(&self, workspace: WorkspaceId) -> StoreFuture<'_, Vec<EventType>> {
-        self.readers.read(move |at| traffic::event_types(at, workspace))
+        self.readers
+            .read(move |at| traffic::event_types(at, workspace))
     }
 
     fn prune(
@@ -249,7 +280,8 @@ impl Store for SqliteStore {
         now: Timestamp,
         limit: usize,
     ) -> StoreFuture<'_, Progress<()>> {
-        self.writer.guarded_step(move |tx| upkeep::prune(tx, before, now, limit))
+        self.writer
+            .guarded_step(move |tx| upkeep::prune(tx, before, now, limit))
     }
 
     fn backup(&self, path: PathBuf) -> StoreFuture<'_, ()> {
@@ -267,8 +299,8 @@ impl Store for SqliteStore {
 
 /// Turns an engine's error into the store's, naming what it was doing.
 fn failed(step: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
-    move |source| StoreError::Engine { step, source: Box::new(source) }
+    move |source| StoreError::Engine {
+        step,
+        source: Box::new(source),
+    }
 }
-
-/// A due row as it is handed over.
-type Handed = Vec<Due>;

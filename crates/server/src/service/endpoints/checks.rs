@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use hookturn_core::endpoint::{Endpoint, EndpointState, Method, Preset};
+use hookturn_core::endpoint::{Endpoint, EndpointState, HeaderRenames, Method, Preset};
 use hookturn_core::limits;
 use hookturn_core::message::{EventFilter, InvalidEventFilter};
 use hookturn_core::time::{Millis, SECOND};
+use hookturn_core::workspace::WorkspaceSettings;
 
 use super::super::{ServiceError, check_text};
+use crate::outbound::headers::{check_custom_header, check_custom_headers};
 
-/// Names that belong to HTTP itself, to the body, or to the route of the request.
-const RESERVED_NAMES: &[&str] = &[
+/// Headers that no white label may take: they frame or route the request, or say what it is.
+const FIXED_NAMES: [&str; 17] = [
     "accept-encoding",
     "connection",
     "content-encoding",
@@ -30,22 +32,16 @@ const RESERVED_NAMES: &[&str] = &[
     "user-agent",
 ];
 
-/// Beginnings of names that a sender of webhooks signs or identifies with.
-const RESERVED_PREFIXES: &[&str] = &[
-    "hookturn-",
-    "kore-",
-    "svix-",
-    "webhook-",
-    "x-github-",
-    "x-hookturn-",
-    "x-hopae-",
-    "x-hub-",
-];
-
 /// Checks everything about an endpoint but its URL's address, its app and its keyring.
-pub(super) fn check(endpoint: &Endpoint) -> Result<(), ServiceError> {
+pub(super) fn check(
+    endpoint: &Endpoint,
+    workspace: &WorkspaceSettings,
+) -> Result<(), ServiceError> {
     check_text("/description", &endpoint.description)?;
-    check_headers(&endpoint.headers)?;
+    check_headers(
+        &endpoint.headers,
+        workspace.header_names.get(&endpoint.preset),
+    )?;
     if endpoint.method == Method::Get && endpoint.preset != Preset::Kore {
         let message = "GET is for the preset kore only";
         return Err(ServiceError::invalid("/method", message));
@@ -105,62 +101,42 @@ pub(super) fn events(entries: Vec<String>) -> Result<EventFilter, ServiceError> 
     })
 }
 
-fn check_headers(headers: &BTreeMap<String, String>) -> Result<(), ServiceError> {
-    if headers.len() > limits::CUSTOM_HEADERS {
-        let message = format!("at most {} custom headers", limits::CUSTOM_HEADERS);
-        return Err(ServiceError::invalid("/headers", message));
-    }
-    let mut bytes = 0;
-    let mut seen: Vec<String> = Vec::new();
+/// Checks the custom headers; `renames` are the names that the workspace's white label uses.
+fn check_headers(
+    headers: &BTreeMap<String, String>,
+    renames: Option<&HeaderRenames>,
+) -> Result<(), ServiceError> {
     for (name, value) in headers {
-        let pointer = format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"));
-        check_custom_header(name, value)
-            .map_err(|message| ServiceError::invalid(&*pointer, message))?;
-        let lower = name.to_ascii_lowercase();
-        if seen.contains(&lower) {
-            return Err(ServiceError::invalid(pointer, "the same name twice"));
+        let refuse = |message: &dyn std::fmt::Display| {
+            let pointer = format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"));
+            ServiceError::invalid(pointer, message)
+        };
+        check_custom_header(name, value).map_err(|error| refuse(&error))?;
+        let is_renamed = renames.is_some_and(|renames| {
+            [&renames.id, &renames.timestamp, &renames.signature]
+                .into_iter()
+                .flatten()
+                .any(|ours| ours.eq_ignore_ascii_case(name))
+        });
+        if is_renamed {
+            return Err(refuse(&"the workspace's white label uses this name"));
         }
-        seen.push(lower);
-        bytes += name.len() + value.len();
     }
-    if bytes > limits::CUSTOM_HEADERS_BYTES {
-        let message = format!("more than {} bytes together", limits::CUSTOM_HEADERS_BYTES);
-        return Err(ServiceError::invalid("/headers", message));
-    }
-    Ok(())
-}
-
-/// Checks one custom header: a name that is free to use, and a value without line breaks.
-fn check_custom_header(name: &str, value: &str) -> Result<(), String> {
-    check_header_name(name)?;
-    let lower = name.to_ascii_lowercase();
-    if let Some(prefix) = RESERVED_PREFIXES
+    let pairs = headers
         .iter()
-        .find(|prefix| lower.starts_with(**prefix))
-    {
-        return Err(format!("names that start with {prefix} are the sender's"));
-    }
-    if name.len() + value.len() > limits::CUSTOM_HEADER_BYTES {
-        return Err(format!("longer than {} bytes", limits::CUSTOM_HEADER_BYTES));
-    }
-    if !value
-        .bytes()
-        .all(|byte| matches!(byte, b'\t' | b' '..=b'~'))
-    {
-        return Err("the value holds characters other than printable ASCII".to_owned());
-    }
-    Ok(())
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    check_custom_headers(pairs).map_err(|error| ServiceError::invalid("/headers", error))
 }
 
-/// Checks that a text can name a header of ours or of the endpoint's owner.
+/// Checks that a white label may give a header this name.
 pub(in crate::service) fn check_header_name(name: &str) -> Result<(), String> {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || name.len() > limits::TEXT_BYTES || !name.bytes().all(token) {
         return Err("not the name of a header".to_owned());
     }
     let lower = name.to_ascii_lowercase();
-    if RESERVED_NAMES.contains(&&*lower) {
-        return Err(format!("{lower} is set by the sender"));
+    if FIXED_NAMES.contains(&&*lower) {
+        return Err(format!("{lower} cannot be the name of another header"));
     }
     Ok(())
 }

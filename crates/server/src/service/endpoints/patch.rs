@@ -96,7 +96,7 @@ impl Service {
             let old = self.own_endpoint(caller, app, id)?;
             check_version(if_match, old.version)?;
             let endpoint = patched(&old, patch.clone(), url.clone(), events.clone(), now);
-            checks::check(&endpoint)?;
+            checks::check(&endpoint, &self.own_workspace(caller)?.settings)?;
             let audit = vec![
                 entry(action(&old.state, &endpoint.state), &endpoint)
                     .with("state", endpoint.state.as_str()),

@@ -37,7 +37,10 @@ impl Checkpointer {
                 }
             })
             .map_err(OpenError::Thread)?;
-        Ok(Self { wake: Some(wake), thread: Some(thread) })
+        Ok(Self {
+            wake: Some(wake),
+            thread: Some(thread),
+        })
     }
 
     /// Called by the writer after every commit with the pages now in the log.

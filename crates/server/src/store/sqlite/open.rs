@@ -1,5 +1,6 @@
 //! Opening the database file: settings of each connection, migrations, and clear refusals.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,7 +19,9 @@ const BUSY: Duration = Duration::from_secs(5);
 #[non_exhaustive]
 pub enum OpenError {
     /// Another kind of file, or damaged.
-    #[error("{path} is damaged or not a Hookturn database; restore it from a backup, or move it away to start empty")]
+    #[error(
+        "{path} is damaged or not a Hookturn database; restore it from a backup, or move it away to start empty"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -27,7 +30,9 @@ pub enum OpenError {
         source: Option<rusqlite::Error>,
     },
     /// Written by a newer Hookturn.
-    #[error("{path} has schema {found}, newer than the {known} this version knows; start the newer hookturn, or restore an older backup")]
+    #[error(
+        "{path} has schema {found}, newer than the {known} this version knows; start the newer hookturn, or restore an older backup"
+    )]
     Newer {
         /// The file.
         path: PathBuf,
@@ -37,7 +42,9 @@ pub enum OpenError {
         known: i32,
     },
     /// The file or its directory cannot be read or written.
-    #[error("{path} cannot be opened for writing; check that the directory exists and belongs to the user hookturn runs as")]
+    #[error(
+        "{path} cannot be opened for writing; check that the directory exists and belongs to the user hookturn runs as"
+    )]
     Unwritable {
         /// The file.
         path: PathBuf,
@@ -45,8 +52,21 @@ pub enum OpenError {
         #[source]
         source: rusqlite::Error,
     },
+    /// The lock file cannot be made.
+    #[error(
+        "{path} cannot be created; check that the directory exists and belongs to the user hookturn runs as"
+    )]
+    NoLock {
+        /// The lock file.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
     /// Another Hookturn process has it open.
-    #[error("{path} is in use by another hookturn process; stop that one first, or choose another --data-dir")]
+    #[error(
+        "{path} is in use by another hookturn process; stop that one first, or choose another --data-dir"
+    )]
     InUse {
         /// The file.
         path: PathBuf,
@@ -64,21 +84,53 @@ pub enum OpenError {
 
 fn classify(path: &Path) -> impl Fn(rusqlite::Error) -> OpenError + '_ {
     move |source| match source.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-            OpenError::Damaged { path: path.to_owned(), source: Some(source) }
-        }
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::Damaged {
+            path: path.to_owned(),
+            source: Some(source),
+        },
         Some(
-            ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::SystemIoFailure,
-        ) => OpenError::Unwritable { path: path.to_owned(), source },
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            OpenError::InUse { path: path.to_owned() }
-        }
+            ErrorCode::CannotOpen
+            | ErrorCode::ReadOnly
+            | ErrorCode::PermissionDenied
+            | ErrorCode::SystemIoFailure,
+        ) => OpenError::Unwritable {
+            path: path.to_owned(),
+            source,
+        },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::InUse {
+            path: path.to_owned(),
+        },
         _ => OpenError::Engine(source),
     }
 }
 
+/// Keeps other Hookturn processes from writing to the same file; released with the process.
+pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
+    let beside = path.with_extension("lock");
+    let unwritable = |source: std::io::Error| OpenError::NoLock {
+        path: beside.clone(),
+        source,
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&beside)
+        .map_err(unwritable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
+            path: path.to_owned(),
+        }),
+        Err(TryLockError::Error(source)) => Err(unwritable(source)),
+    }
+}
+
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {
-    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    let connection = connect(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+    )?;
     prepare_file(&connection, path)?;
     connection
         .execute_batch(
@@ -95,7 +147,9 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {
 
 pub(super) fn open_for_reading(path: &Path) -> Result<Connection, OpenError> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    connection.execute_batch("PRAGMA cache_size = -4096;").map_err(classify(path))?;
+    connection
+        .execute_batch("PRAGMA cache_size = -4096;")
+        .map_err(classify(path))?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
@@ -103,7 +157,9 @@ pub(super) fn open_for_reading(path: &Path) -> Result<Connection, OpenError> {
 pub(super) fn open_for_checkpoints(path: &Path) -> Result<Connection, OpenError> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection
-        .execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -256;")
+        .execute_batch(
+            "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -256;",
+        )
         .map_err(classify(path))?;
     Ok(connection)
 }
@@ -113,7 +169,9 @@ fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, OpenError> {
     let connection = Connection::open_with_flags(path, flags).map_err(classify(path))?;
     connection.busy_timeout(BUSY).map_err(classify(path))?;
     connection
-        .execute_batch("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;")
+        .execute_batch(
+            "PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;",
+        )
         .map_err(classify(path))?;
     Ok(connection)
 }
@@ -121,25 +179,38 @@ fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, OpenError> {
 /// Refuses files that are not ours before anything is written to them.
 fn prepare_file(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let pragma = |name: &str| {
-        connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(classify(path))
+        connection
+            .pragma_query_value(None, name, |row| row.get::<_, i32>(0))
+            .map_err(classify(path))
     };
     let (application, schema) = (pragma("application_id")?, pragma("user_version")?);
     let tables: i64 = connection
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(classify(path))?;
     if application != APPLICATION_ID && tables > 0 {
-        return Err(OpenError::Damaged { path: path.to_owned(), source: None });
+        return Err(OpenError::Damaged {
+            path: path.to_owned(),
+            source: None,
+        });
     }
     let known = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
     if schema > known {
-        return Err(OpenError::Newer { path: path.to_owned(), found: schema, known });
+        return Err(OpenError::Newer {
+            path: path.to_owned(),
+            found: schema,
+            known,
+        });
     }
-    let health: String = connection
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(classify(path))
-        .or_else(|error| if tables == 0 { Ok("ok".to_owned()) } else { Err(error) })?;
-    if health != "ok" && is_small(path) {
-        return Err(OpenError::Damaged { path: path.to_owned(), source: None });
+    if tables > 0 && is_small(path) {
+        let health: String = connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(classify(path))?;
+        if health != "ok" {
+            return Err(OpenError::Damaged {
+                path: path.to_owned(),
+                source: None,
+            });
+        }
     }
     Ok(())
 }

@@ -42,7 +42,10 @@ impl Readers {
                 .map_err(OpenError::Thread)?;
             threads.push(thread);
         }
-        Ok(Self { queries: Some(queries), threads })
+        Ok(Self {
+            queries: Some(queries),
+            threads,
+        })
     }
 
     /// Runs a query on the next free reader.
@@ -73,7 +76,10 @@ impl Drop for Readers {
 }
 
 fn serve(connection: &Connection, numbers: &Numbers, inbox: &Mutex<mpsc::Receiver<Query>>) {
-    let at = At { connection, numbers };
+    let at = At {
+        connection,
+        numbers,
+    };
     loop {
         let next = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match next {

@@ -5,7 +5,6 @@
 //! fails, only its own writes are undone. An unguarded step must not fail after its first write; if
 //! the engine fails it there, the whole batch is rolled back and every step of it is told.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -64,7 +63,17 @@ impl Effects {
     }
 
     fn undo_to(&mut self, mark: &Mark) {
-        let Mark([writes, reseals, receivers, accepted, hints, numbers, forgotten]) = *mark;
+        let Mark(
+            [
+                writes,
+                reseals,
+                receivers,
+                accepted,
+                hints,
+                numbers,
+                forgotten,
+            ],
+        ) = *mark;
         self.writes.truncate(writes);
         self.reseals.truncate(reseals);
         self.receivers.truncate(receivers);
@@ -135,7 +144,9 @@ where
     }
 
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Abort> {
-        let Some(work) = self.work.take() else { return Ok(()) };
+        let Some(work) = self.work.take() else {
+            return Ok(());
+        };
         if !self.guarded {
             let result = work(tx);
             let engine_failed = matches!(result, Err(StoreError::Engine { .. }));
@@ -143,12 +154,20 @@ where
             return if engine_failed { Err(Abort) } else { Ok(()) };
         }
         let mark = tx.effects.mark();
-        let run = |sql| tx.connection.prepare_cached(sql).and_then(|mut s| s.execute([]));
+        let run = |sql| {
+            tx.connection
+                .prepare_cached(sql)
+                .and_then(|mut s| s.execute([]))
+        };
         run("SAVEPOINT step").map_err(|_| Abort)?;
         let result = work(tx);
         let failed = result.is_err();
         self.result = Some(result);
-        let run = |sql| tx.connection.prepare_cached(sql).and_then(|mut s| s.execute([]));
+        let run = |sql| {
+            tx.connection
+                .prepare_cached(sql)
+                .and_then(|mut s| s.execute([]))
+        };
         if failed {
             run("ROLLBACK TO step").map_err(|_| Abort)?;
             tx.effects.undo_to(&mark);
@@ -184,12 +203,12 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn start(
-        connection: Connection,
+        mut connection: Connection,
         options: &SqliteOptions,
         numbers: Arc<Numbers>,
     ) -> Result<Self, OpenError> {
         let (orders, inbox) = mpsc::channel();
-        let wal_pages = watch_wal(&connection)?;
+        let wal_pages = watch_wal(&mut connection)?;
         let checkpointer = Checkpointer::start(&options.path)?;
         let thread = Thread {
             connection,
@@ -204,7 +223,10 @@ impl Writer {
             .name("store-writer".to_owned())
             .spawn(move || thread.run())
             .map_err(OpenError::Thread)?;
-        Ok(Self { orders, thread: Mutex::new(Some(thread)) })
+        Ok(Self {
+            orders,
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     /// Queues a step that does not fail after its first write. It is queued when this returns,
@@ -240,7 +262,13 @@ impl Writer {
         work: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> StoreFuture<'static, T> {
         let (reply, answer) = oneshot::channel();
-        let step = Typed { work: Some(work), result: None, reply, rows, guarded };
+        let step = Typed {
+            work: Some(work),
+            result: None,
+            reply,
+            rows,
+            guarded,
+        };
         // When the thread is gone the reply is dropped with the order, and the answer says so.
         let _ = self.orders.send(Order::Step(Box::new(step)));
         Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Stopped)) })
@@ -250,7 +278,11 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         let _ = self.orders.send(Order::Stop);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(thread) = thread
             && thread.thread().id() != std::thread::current().id()
         {
@@ -260,7 +292,7 @@ impl Drop for Writer {
 }
 
 /// Replaces SQLite's own checkpoint after 1,000 pages by a count that we act on.
-fn watch_wal(connection: &Connection) -> Result<Arc<AtomicI32>, OpenError> {
+fn watch_wal(connection: &mut Connection) -> Result<Arc<AtomicI32>, OpenError> {
     let pages = Arc::new(AtomicI32::new(0));
     let seen = Arc::clone(&pages);
     connection
@@ -304,7 +336,8 @@ impl Thread {
             }
             if !batch.is_empty() {
                 self.commit(&mut batch);
-                self.checkpointer.after_commit(&self.connection, self.wal_pages.load(Ordering::Relaxed));
+                self.checkpointer
+                    .after_commit(&self.connection, self.wal_pages.load(Ordering::Relaxed));
             }
         }
         checkpoint::on_close(&self.connection);
@@ -328,7 +361,10 @@ impl Thread {
 
     fn transact(&self, batch: &mut [Box<dyn Step>]) -> Result<Effects, StoreError> {
         let run = |sql| {
-            self.connection.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(failed("commit"))
+            self.connection
+                .prepare_cached(sql)
+                .and_then(|mut s| s.execute([]))
+                .map_err(failed("commit"))
         };
         run("BEGIN IMMEDIATE")?;
         let mut tx = Tx {
@@ -356,7 +392,9 @@ impl Tx<'_> {
             NewNumber::Workspace(known, number) if *known == id => Some(*number),
             _ => None,
         });
-        fresh.or_else(|| self.numbers.workspace(id)).ok_or_else(|| unknown("workspace", &id))
+        fresh
+            .or_else(|| self.numbers.workspace(id))
+            .ok_or_else(|| unknown("workspace", &id))
     }
 
     /// The number of an endpoint that must exist.
@@ -365,15 +403,14 @@ impl Tx<'_> {
             NewNumber::Endpoint(_, known, number) if *known == id => Some(*number),
             _ => None,
         });
-        fresh.or_else(|| self.numbers.endpoint(id)).ok_or_else(|| unknown("endpoint", &id))
+        fresh
+            .or_else(|| self.numbers.endpoint(id))
+            .ok_or_else(|| unknown("endpoint", &id))
     }
 }
 
 fn unknown(kind: &'static str, id: &dyn std::fmt::Display) -> StoreError {
-    StoreError::Conflict { what: format!("{kind} {id}") }
-}
-
-/// Only for the path in messages.
-pub(super) fn shown(path: &Path) -> String {
-    path.display().to_string()
+    StoreError::Conflict {
+        what: format!("{kind} {id}"),
+    }
 }

@@ -1,0 +1,8 @@
+//! The rotation machine: its rules one by one, its guarantees over random command sequences, and
+//! receivers of every class that change keys at every moment.
+
+mod plan;
+mod properties;
+mod receivers;
+mod rules;
+mod support;

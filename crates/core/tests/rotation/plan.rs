@@ -1,0 +1,308 @@
+//! The signing plan: DESIGN's table as data, and its numbered list line by line.
+
+use hookturn_core::id::SecretId;
+use hookturn_core::limits;
+use hookturn_core::receiver::{
+    Belief, Exchange, ReceiverClass, ReceiverView, belief_after, fallback_is_due,
+    may_be_about_signature,
+};
+use hookturn_core::rotation::{Command, Mode, Plan, default_overlap, signing_plan};
+use hookturn_core::time::{DAY, HOUR, Timestamp};
+use hookturn_verify::Scheme;
+
+use crate::support::{Bench, OVERLAP, at, empty_keyring, rotate, rotation_id, secret_id};
+
+const EVERYONE_ELSE: [ReceiverClass; 6] = [
+    ReceiverClass::FirstOnly,
+    ReceiverClass::LastOnly,
+    ReceiverClass::Single,
+    ReceiverClass::DoesNotVerify,
+    ReceiverClass::Unreachable,
+    ReceiverClass::Unknown,
+];
+
+fn believing(class: ReceiverClass, number: u32) -> ReceiverView {
+    let secret = secret_id(number);
+    ReceiverView {
+        class,
+        belief: Some(Belief { secret, at: at(0) }),
+    }
+}
+
+fn unbelieving(class: ReceiverClass) -> ReceiverView {
+    ReceiverView {
+        class,
+        belief: None,
+    }
+}
+
+fn planned(bench: &Bench, receiver: ReceiverView, scheme: Scheme, now: Timestamp) -> Plan {
+    signing_plan(&bench.keyring, &receiver, scheme, now).expect("the keyring has an active secret")
+}
+
+fn alone(number: u32) -> Plan {
+    Plan {
+        sign_with: vec![secret_id(number)],
+        fallback: None,
+    }
+}
+
+fn both(first: u32, second: u32) -> Plan {
+    Plan {
+        sign_with: vec![secret_id(first), secret_id(second)],
+        fallback: None,
+    }
+}
+
+fn first_then(first: u32, fallback: u32) -> Plan {
+    Plan {
+        sign_with: vec![secret_id(first)],
+        fallback: Some(secret_id(fallback)),
+    }
+}
+
+/// Secret 1 active, 2 pending.
+fn staged() -> Bench {
+    let mut bench = Bench::new();
+    bench.run(at(0), rotate(2, Mode::Staged { overlap: OVERLAP }));
+    bench
+}
+
+/// Secret 2 active, 1 retiring.
+fn overlapping() -> Bench {
+    let mut bench = Bench::new();
+    bench.run(at(0), rotate(2, Mode::Overlap { overlap: OVERLAP }));
+    bench
+}
+
+#[test]
+fn rule_1_no_active_secret_no_plan() {
+    let receiver = ReceiverView::default();
+    let plan = signing_plan(&empty_keyring(), &receiver, Scheme::Standard, at(0));
+    assert!(plan.is_err());
+}
+
+#[test]
+fn rule_1_a_compromised_active_secret_still_signs() {
+    let mut bench = Bench::new();
+    bench.run(
+        at(0),
+        Command::Compromise {
+            secret: secret_id(1),
+        },
+    );
+    let receiver = ReceiverView::default();
+    assert_eq!(planned(&bench, receiver, Scheme::Standard, at(0)), alone(1));
+}
+
+#[test]
+fn g4_rule_2_a_key_past_its_date_is_gone_although_nothing_settled() {
+    let bench = overlapping();
+    for class in EVERYONE_ELSE.into_iter().chain([ReceiverClass::ListAware]) {
+        let receiver = believing(class, 1);
+        let last = planned(&bench, receiver, Scheme::Standard, at(OVERLAP - 1));
+        let mut keys: Vec<SecretId> = last.sign_with;
+        keys.extend(last.fallback);
+        assert!(keys.contains(&secret_id(1)), "{class:?}");
+        assert_eq!(
+            planned(&bench, receiver, Scheme::Standard, at(OVERLAP)),
+            alone(2)
+        );
+    }
+}
+
+#[test]
+fn rule_3_steady_is_the_active_secret_alone() {
+    let bench = Bench::new();
+    for scheme in Scheme::ALL {
+        for class in EVERYONE_ELSE.into_iter().chain([ReceiverClass::ListAware]) {
+            assert_eq!(planned(&bench, unbelieving(class), scheme, at(0)), alone(1));
+            assert_eq!(
+                planned(&bench, believing(class, 9), scheme, at(0)),
+                alone(1)
+            );
+        }
+    }
+}
+
+#[test]
+fn rule_4_a_list_aware_receiver_gets_both_the_active_first() {
+    for belief in [
+        unbelieving(ReceiverClass::ListAware),
+        believing(ReceiverClass::ListAware, 1),
+    ] {
+        assert_eq!(
+            planned(&staged(), belief, Scheme::Standard, at(1)),
+            both(1, 2)
+        );
+        assert_eq!(
+            planned(&overlapping(), belief, Scheme::Standard, at(1)),
+            both(2, 1)
+        );
+    }
+}
+
+#[test]
+fn rule_4_a_scheme_with_one_signature_never_gets_two() {
+    let receiver = believing(ReceiverClass::ListAware, 2);
+    for scheme in [Scheme::Hopae, Scheme::Kore, Scheme::Github] {
+        assert_eq!(
+            planned(&staged(), receiver, scheme, at(1)),
+            first_then(1, 2)
+        );
+        assert_eq!(
+            planned(&overlapping(), receiver, scheme, at(1)),
+            first_then(2, 1)
+        );
+    }
+}
+
+#[test]
+fn rule_5_staged_for_everyone_else_is_current_then_pending() {
+    for scheme in Scheme::ALL {
+        for class in EVERYONE_ELSE {
+            for receiver in [unbelieving(class), believing(class, 1), believing(class, 2)] {
+                assert_eq!(
+                    planned(&staged(), receiver, scheme, at(1)),
+                    first_then(1, 2)
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn rule_6_a_compromised_active_secret_comes_first_so_that_it_is_no_fallback() {
+    let mut bench = overlapping();
+    bench.run(
+        at(1),
+        Command::Compromise {
+            secret: secret_id(2),
+        },
+    );
+    for class in EVERYONE_ELSE {
+        for receiver in [unbelieving(class), believing(class, 1), believing(class, 2)] {
+            assert_eq!(
+                planned(&bench, receiver, Scheme::Github, at(1)),
+                first_then(2, 1)
+            );
+        }
+    }
+}
+
+#[test]
+fn rule_7_overlap_for_everyone_else_is_the_believed_key_then_the_other() {
+    for scheme in Scheme::ALL {
+        for class in EVERYONE_ELSE {
+            let plan = |receiver| planned(&overlapping(), receiver, scheme, at(1));
+            assert_eq!(plan(believing(class, 1)), first_then(1, 2));
+            assert_eq!(plan(believing(class, 2)), first_then(2, 1));
+            assert_eq!(plan(unbelieving(class)), first_then(1, 2));
+            assert_eq!(plan(believing(class, 9)), first_then(1, 2));
+        }
+    }
+}
+
+#[test]
+fn rule_7_after_an_undo_the_older_secret_comes_first_unless_belief_says_otherwise() {
+    let mut bench = overlapping();
+    bench.run(
+        at(1),
+        Command::Undo {
+            rotation: rotation_id(2),
+        },
+    );
+    let class = ReceiverClass::Unknown;
+    let plan = |receiver, now| planned(&bench, receiver, Scheme::Standard, now);
+    assert_eq!(plan(unbelieving(class), at(1)), first_then(1, 2));
+    assert_eq!(plan(believing(class, 2), at(1)), first_then(2, 1));
+    assert_eq!(plan(believing(class, 2), at(1 + OVERLAP)), alone(1));
+    assert_eq!(
+        plan(unbelieving(ReceiverClass::ListAware), at(1)),
+        both(1, 2)
+    );
+}
+
+#[test]
+fn a_refusal_may_be_about_the_signature_only_for_these_statuses() {
+    for status in 100..600 {
+        let always = [400, 401, 403, 422].contains(&status);
+        assert_eq!(may_be_about_signature(status, true), always, "{status}");
+        assert_eq!(
+            may_be_about_signature(status, false),
+            always || status == 500,
+            "{status}"
+        );
+    }
+}
+
+fn exchange(number: u32, sent_at: Timestamp, status: Option<u16>) -> Exchange {
+    Exchange {
+        signed_with: secret_id(number),
+        sent_at,
+        status,
+    }
+}
+
+#[test]
+fn a_500_calls_for_the_fallback_unless_the_signing_key_is_the_believed_one() {
+    let believed = believing(ReceiverClass::Unknown, 1).belief;
+    assert!(!fallback_is_due(believed, exchange(1, at(1), Some(500))));
+    assert!(fallback_is_due(believed, exchange(2, at(1), Some(500))));
+    assert!(fallback_is_due(None, exchange(1, at(1), Some(500))));
+    assert!(fallback_is_due(believed, exchange(1, at(1), Some(401))));
+    assert!(!fallback_is_due(None, exchange(1, at(1), None)));
+    assert!(!fallback_is_due(None, exchange(1, at(1), Some(204))));
+}
+
+#[test]
+fn belief_follows_its_four_rules() {
+    let old = Belief {
+        secret: secret_id(1),
+        at: at(10),
+    };
+    let new = Belief {
+        secret: secret_id(2),
+        at: at(20),
+    };
+    let cases = [
+        ("1: late evidence", exchange(2, at(9), Some(200)), Some(old)),
+        ("2: accepted", exchange(2, at(20), Some(200)), Some(new)),
+        (
+            "2: accepted with 299",
+            exchange(2, at(20), Some(299)),
+            Some(new),
+        ),
+        (
+            "3: the believed key refused",
+            exchange(1, at(20), Some(401)),
+            None,
+        ),
+        (
+            "3: the believed key met 500",
+            exchange(1, at(20), Some(500)),
+            None,
+        ),
+        (
+            "3: another key refused",
+            exchange(2, at(20), Some(401)),
+            Some(old),
+        ),
+        ("4: redirect", exchange(1, at(20), Some(302)), Some(old)),
+        ("4: not found", exchange(1, at(20), Some(404)), Some(old)),
+        ("4: unavailable", exchange(1, at(20), Some(503)), Some(old)),
+        ("4: no answer", exchange(1, at(20), None), Some(old)),
+    ];
+    for (name, exchange, expected) in cases {
+        assert_eq!(belief_after(Some(old), exchange), expected, "{name}");
+    }
+}
+
+#[test]
+fn the_default_overlap_covers_the_retry_horizon_and_a_day_for_people() {
+    assert_eq!(default_overlap(0), 2 * DAY);
+    assert_eq!(default_overlap(HOUR), 2 * DAY);
+    assert_eq!(default_overlap(3 * DAY), 4 * DAY);
+    assert_eq!(default_overlap(300 * DAY), limits::OVERLAP_MAX);
+    assert_eq!(default_overlap(u64::MAX), limits::OVERLAP_MAX);
+}

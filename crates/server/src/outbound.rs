@@ -1,0 +1,49 @@
+//! The one way out: every request that Hookturn makes to a receiver goes through [`Client`].
+//!
+//! # Guarantee (G10)
+//!
+//! A receiver cannot hurt the sender or another receiver:
+//!
+//! - **Where**: [`AddressPolicy`] is asked at configuration, at send and at connect. Every DNS answer is
+//!   classified, a mixed answer is refused whole, and the connection is made only to addresses that were
+//!   classified. No redirect is followed, no proxy is read from the environment, and metadata services
+//!   are refused whatever is configured.
+//! - **Time**: one deadline covers DNS, connect, TLS, headers and body.
+//! - **Bytes**: a head of at most 16 KiB and 64 headers; at most 16 KiB of body is kept and the rest is
+//!   not read; all bytes of an exchange together are counted below the parser, so that nothing endless
+//!   is worked through. Nothing is decompressed.
+//! - **Connections**: idle ones are bounded per host, in all and in time; those in use by the caller's
+//!   permits.
+//!
+//! # Shape
+//!
+//! [`Target`] parses an endpoint's URL once. [`Client::send`] never fails: an [`Exchange`] holds the
+//! answer or a [`Failure`] with its kind, a plain sentence and advice. HTTP/1.1 connections are driven
+//! by the task that uses them (`connection`), which costs less than a task and a channel for each;
+//! HTTP/2 is used where TLS negotiates it.
+//!
+//! # Not promised
+//!
+//! That a failed request was not processed: a receiver may process it and then vanish. Deliveries carry
+//! the same message id each time for that reason.
+
+pub mod address;
+mod client;
+mod config;
+mod connect;
+mod connection;
+mod exchange;
+pub mod headers;
+mod outcome;
+mod pool;
+pub mod resolver;
+mod stream;
+mod target;
+
+pub use address::{AddressPolicy, Network, Refused, Rule};
+pub use client::{Client, Request};
+pub use config::{ClientConfig, ConfigError, RESPONSE_HEAD_BYTES};
+pub use headers::{HeaderRefused, check_custom_header, check_custom_headers};
+pub use outcome::{Exchange, Failure, FailureKind, Response, RetryAfter, Timings};
+pub use resolver::{Resolve, ResolveError, Resolving, SystemResolver};
+pub use target::Target;

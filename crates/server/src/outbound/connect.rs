@@ -1,0 +1,201 @@
+//! From a target to a connection: resolve, judge every address, connect to those, shake hands.
+//!
+//! This is the only place of the product that opens a connection to a receiver.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+
+use super::address::Refused;
+use super::config::{ClientConfig, RESPONSE_HEAD_BYTES};
+use super::connection::{Connection, H1, H2};
+use super::exchange::{Phase, Trace};
+use super::outcome::{Failure, FailureKind};
+use super::stream::{Allowance, Stream, Transport};
+use super::target::Target;
+
+/// After this time without an answer the next address is tried beside the first (RFC 8305).
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+/// Addresses of one name that are tried in one exchange.
+const ADDRESSES_TRIED: usize = 6;
+
+/// Body bytes of one HTTP/2 stream that may be on their way to us.
+const STREAM_WINDOW_BYTES: u32 = 16 * 1024;
+/// Body bytes of all streams of one HTTP/2 connection that may be on their way to us.
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// A new connection to the target.
+pub(super) async fn connect(
+    config: &ClientConfig,
+    target: &Target,
+    trace: &mut Trace,
+) -> Result<Connection, Failure> {
+    let addresses = addresses(config, target, trace).await?;
+    trace.enter(Phase::Connect);
+    let started = Instant::now();
+    let (tcp, remote) = dial(&addresses, target.port()).await?;
+    trace.timings.connect = Some(micros(started));
+    trace.remote = Some(remote);
+    // Requests are written whole; waiting to fill a segment would only delay them.
+    tcp.set_nodelay(true)
+        .map_err(|error| connect_failure(remote, &error))?;
+    let allowance = Arc::new(Allowance::default());
+    if !target.is_tls() {
+        let stream = Stream::new(Transport::Plain(tcp), Arc::clone(&allowance));
+        return http1(stream, allowance, remote).await;
+    }
+    trace.enter(Phase::Tls);
+    let started = Instant::now();
+    let tls = TlsConnector::from(Arc::clone(&config.tls))
+        .connect(target.server_name().clone(), tcp)
+        .await
+        .map_err(|error| {
+            Failure::new(
+                FailureKind::Tls,
+                format!("the TLS handshake with {} failed: {error}", target.host()),
+            )
+        })?;
+    trace.timings.tls = Some(micros(started));
+    let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    let stream = Stream::new(Transport::Tls(Box::new(tls)), Arc::clone(&allowance));
+    if is_http2 {
+        http2(stream, allowance, remote).await
+    } else {
+        http1(stream, allowance, remote).await
+    }
+}
+
+/// The target's addresses, all of them allowed by the policy.
+async fn addresses(
+    config: &ClientConfig,
+    target: &Target,
+    trace: &mut Trace,
+) -> Result<Vec<IpAddr>, Failure> {
+    if let Some(ip) = target.literal() {
+        config.policy.check_addr(ip).map_err(refused)?;
+        return Ok(vec![ip]);
+    }
+    trace.enter(Phase::Dns);
+    let started = Instant::now();
+    let answers = config
+        .resolver
+        .resolve(target.host())
+        .await
+        .map_err(|error| Failure::new(FailureKind::Dns, error.0))?;
+    trace.timings.dns = Some(micros(started));
+    config
+        .policy
+        .check_answers(target.host(), &answers)
+        .map_err(refused)?;
+    Ok(in_turns(answers))
+}
+
+/// IPv4 and IPv6 in turns, so that a broken family delays and does not prevent. IPv4 first: where
+/// servers live, it is the family that is less often half configured.
+fn in_turns(answers: Vec<IpAddr>) -> Vec<IpAddr> {
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = answers.into_iter().partition(IpAddr::is_ipv4);
+    let mut ordered = Vec::with_capacity(v4.len() + v6.len());
+    let (mut v4, mut v6) = (v4.into_iter(), v6.into_iter());
+    loop {
+        let pair = (v4.next(), v6.next());
+        if pair == (None, None) {
+            ordered.truncate(ADDRESSES_TRIED);
+            return ordered;
+        }
+        ordered.extend(pair.0);
+        ordered.extend(pair.1);
+    }
+}
+
+/// Connects to the first address that answers; the next one starts when the last failed or is slow.
+async fn dial(addresses: &[IpAddr], port: u16) -> Result<(TcpStream, SocketAddr), Failure> {
+    let mut waiting = addresses.iter().map(|&ip| SocketAddr::new(ip, port));
+    let mut trying = FuturesUnordered::new();
+    let mut last = None;
+    loop {
+        if let Some(remote) = waiting.next() {
+            trying.push(async move { (TcpStream::connect(remote).await, remote) });
+        } else if trying.is_empty() {
+            return Err(last.unwrap_or_else(|| {
+                Failure::new(FailureKind::Connect, "there was no address to connect to")
+            }));
+        }
+        let patience = if waiting.len() == 0 {
+            Duration::MAX
+        } else {
+            NEXT_ADDRESS_AFTER
+        };
+        match tokio::time::timeout(patience, trying.next()).await {
+            Ok(Some((Ok(tcp), remote))) => return Ok((tcp, remote)),
+            Ok(Some((Err(error), remote))) => last = Some(connect_failure(remote, &error)),
+            Ok(None) | Err(_) => {}
+        }
+    }
+}
+
+async fn http1(
+    stream: Stream,
+    allowance: Arc<Allowance>,
+    remote: SocketAddr,
+) -> Result<Connection, Failure> {
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(RESPONSE_HEAD_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| handshake_failure(&error))?;
+    Ok(Connection::H1(H1::new(
+        sender, connection, allowance, remote,
+    )))
+}
+
+async fn http2(
+    stream: Stream,
+    allowance: Arc<Allowance>,
+    remote: SocketAddr,
+) -> Result<Connection, Failure> {
+    allowance.grant(H2::OPENING_BYTES, H2::OPENING_BYTES);
+    let head_bytes = u32::try_from(RESPONSE_HEAD_BYTES).unwrap_or(u32::MAX);
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(head_bytes)
+        .max_send_buf_size(STREAM_WINDOW_BYTES as usize)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| handshake_failure(&error))?;
+    // Ends by itself when the last sender is gone and no stream is open.
+    tokio::spawn(connection);
+    Ok(Connection::H2(H2::new(sender, allowance, remote)))
+}
+
+fn refused(refused: Refused) -> Failure {
+    Failure::new(FailureKind::Refused, refused.detail)
+}
+
+fn connect_failure(remote: SocketAddr, error: &std::io::Error) -> Failure {
+    Failure::new(
+        FailureKind::Connect,
+        format!("connecting to {remote} failed: {error}"),
+    )
+}
+
+fn handshake_failure(error: &hyper::Error) -> Failure {
+    Failure::new(
+        FailureKind::BadResponse,
+        format!("the HTTP connection could not be started: {error}"),
+    )
+}
+
+/// Microseconds since `started`.
+pub(super) fn micros(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

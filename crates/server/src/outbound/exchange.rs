@@ -1,0 +1,332 @@
+//! One exchange on one connection: the request out, the bounded answer in.
+
+use std::net::SocketAddr;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http::header::{CONNECTION, HOST, RETRY_AFTER};
+use http_body::Body;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use hookturn_core::limits::{RESPONSE_BODY_BYTES, RESPONSE_HEADERS};
+
+use super::connect::micros;
+use super::connection::{H1, H2, Message, Unanswered};
+use super::outcome::{Failure, FailureKind, Response, RetryAfter, Timings};
+use super::stream::Exceeded;
+use super::target::Target;
+
+/// Body bytes beyond what is kept that are thrown away to save the connection; more closes it.
+const DISCARDED_BYTES: usize = 8 * 1024;
+
+/// How far an exchange has come: what a timeout is reported by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Dns,
+    Connect,
+    Tls,
+    Head,
+    Body,
+}
+
+impl Phase {
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Self::Dns => "looking up the name",
+            Self::Connect => "connecting",
+            Self::Tls => "the TLS handshake",
+            Self::Head => "waiting for the response's headers",
+            Self::Body => "reading the response's body",
+        }
+    }
+}
+
+/// What is known of an exchange while it runs; survives when the deadline cuts it off.
+#[derive(Debug)]
+pub(super) struct Trace {
+    pub(super) started: Instant,
+    pub(super) phase: Phase,
+    pub(super) timings: Timings,
+    pub(super) reused: bool,
+    pub(super) remote: Option<SocketAddr>,
+    /// The HTTP/2 connection in use.
+    pub(super) h2: Option<u64>,
+    /// The status, once the head of the answer was read.
+    pub(super) status: Option<u16>,
+}
+
+impl Trace {
+    pub(super) fn new(started: Instant) -> Self {
+        Self {
+            started,
+            phase: Phase::Dns,
+            timings: Timings::default(),
+            reused: false,
+            remote: None,
+            h2: None,
+            status: None,
+        }
+    }
+
+    pub(super) fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+    }
+
+    fn head_arrived(&mut self, status: u16) {
+        self.timings.first_byte = Some(micros(self.started));
+        self.status = Some(status);
+        self.phase = Phase::Body;
+    }
+}
+
+/// Why an exchange on one connection came to nothing.
+pub(super) enum Stopped {
+    /// Nothing of the request was written, or the receiver said that it ignored it: it may be sent
+    /// again over another connection.
+    Unsent(Box<Message>),
+    /// The request may have been processed.
+    Failed(Failure),
+}
+
+/// What an HTTP/1.1 exchange leaves behind.
+pub(super) struct Finished {
+    pub(super) response: Response,
+    /// Whether the connection can serve another request.
+    pub(super) reusable: bool,
+    /// How long the receiver says it keeps the connection.
+    pub(super) announced: Option<Duration>,
+}
+
+/// Sends over HTTP/1.1.
+pub(super) async fn over_h1(
+    connection: &mut H1,
+    mut message: Message,
+    target: &Target,
+    trace: &mut Trace,
+) -> Result<Finished, Stopped> {
+    trace.enter(Phase::Head);
+    trace.remote = Some(connection.remote());
+    *message.uri_mut() = target.origin_form().clone();
+    *message.version_mut() = http::Version::HTTP_11;
+    message
+        .headers_mut()
+        .insert(HOST, target.host_header().clone());
+    let answer = connection
+        .send(message)
+        .await
+        .map_err(|unanswered| stopped(unanswered, trace))?;
+    let (head, mut body) = answer.into_parts();
+    trace.head_arrived(head.status.as_u16());
+    check_head(&head.headers).map_err(Stopped::Failed)?;
+    let mut kept = Kept::for_body(&body);
+    while !kept.full {
+        match connection.frame(&mut body).await {
+            Some(Ok(frame)) => kept.add(&frame.into_data().unwrap_or_default()),
+            Some(Err(error)) => return Err(Stopped::Failed(broken(&error, trace))),
+            None => break,
+        }
+    }
+    let ended = !kept.full || rest_is_here(connection, &mut body).await;
+    let reusable = ended && !closes(&head.headers) && connection.is_reusable().await;
+    Ok(Finished {
+        announced: announced_idle(&head.headers),
+        reusable,
+        response: kept.into_response(head),
+    })
+}
+
+/// Sends over HTTP/2.
+pub(super) async fn over_h2(
+    connection: &mut H2,
+    mut message: Message,
+    target: &Target,
+    trace: &mut Trace,
+) -> Result<Response, Stopped> {
+    trace.enter(Phase::Head);
+    trace.remote = Some(connection.remote());
+    trace.h2 = Some(connection.id());
+    *message.uri_mut() = target.absolute_form().clone();
+    *message.version_mut() = http::Version::HTTP_2;
+    message.headers_mut().remove(HOST);
+    let again = message.clone();
+    let answer = match connection.send(message).await {
+        Ok(answer) => answer,
+        Err(unanswered) if was_ignored(unanswered.error()) => {
+            return Err(Stopped::Unsent(Box::new(again)));
+        }
+        Err(unanswered) => return Err(stopped(unanswered, trace)),
+    };
+    let (head, mut body) = answer.into_parts();
+    trace.head_arrived(head.status.as_u16());
+    check_head(&head.headers).map_err(Stopped::Failed)?;
+    let mut kept = Kept::for_body(&body);
+    while !kept.full {
+        match body.frame().await {
+            Some(Ok(frame)) => kept.add(&frame.into_data().unwrap_or_default()),
+            Some(Err(error)) => return Err(Stopped::Failed(broken(&error, trace))),
+            None => break,
+        }
+    }
+    // Dropping the body resets the stream, if there was more of it.
+    Ok(kept.into_response(head))
+}
+
+/// The part of a body that is kept.
+struct Kept {
+    bytes: BytesMut,
+    truncated: bool,
+    /// Nothing more is read.
+    full: bool,
+}
+
+impl Kept {
+    fn for_body(body: &Incoming) -> Self {
+        let announced = body.size_hint().exact().unwrap_or(0);
+        let room = usize::try_from(announced)
+            .map_or(RESPONSE_BODY_BYTES, |bytes| bytes.min(RESPONSE_BODY_BYTES));
+        Self {
+            bytes: BytesMut::with_capacity(room),
+            truncated: false,
+            full: body.is_end_stream(),
+        }
+    }
+
+    fn add(&mut self, data: &Bytes) {
+        let room = RESPONSE_BODY_BYTES - self.bytes.len();
+        self.bytes.extend_from_slice(&data[..room.min(data.len())]);
+        if data.len() > room {
+            self.truncated = true;
+            self.full = true;
+        }
+    }
+
+    fn into_response(self, head: http::response::Parts) -> Response {
+        Response {
+            status: head.status.as_u16(),
+            retry_after: head.headers.get(RETRY_AFTER).and_then(RetryAfter::parse),
+            headers: head.headers,
+            body: self.bytes.freeze(),
+            truncated: self.truncated,
+        }
+    }
+}
+
+/// Throws the rest of a body away if it is short and already here; never waits for it.
+async fn rest_is_here(connection: &mut H1, body: &mut Incoming) -> bool {
+    if body.is_end_stream() {
+        return true;
+    }
+    let mut left = DISCARDED_BYTES;
+    std::future::poll_fn(|cx| {
+        loop {
+            match connection.poll_frame(body, cx) {
+                Poll::Ready(None) => return Poll::Ready(true),
+                Poll::Ready(Some(Ok(frame))) => {
+                    let bytes = frame.data_ref().map_or(0, Bytes::len);
+                    if bytes > left {
+                        return Poll::Ready(false);
+                    }
+                    left -= bytes;
+                }
+                Poll::Ready(Some(Err(_))) | Poll::Pending => return Poll::Ready(false),
+            }
+        }
+    })
+    .await
+}
+
+fn check_head(headers: &HeaderMap) -> Result<(), Failure> {
+    if headers.len() > RESPONSE_HEADERS {
+        return Err(too_many_headers(&headers.len().to_string()));
+    }
+    Ok(())
+}
+
+fn too_many_headers(count: &str) -> Failure {
+    Failure::new(
+        FailureKind::TooManyHeaders,
+        format!("the response has {count} headers; at most {RESPONSE_HEADERS} are read"),
+    )
+}
+
+fn closes(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .any(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+}
+
+/// `Keep-Alive: timeout=5` means that the receiver closes after five idle seconds; a second less
+/// keeps a request from crossing that close on the wire.
+fn announced_idle(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("keep-alive")?.to_str().ok()?;
+    let seconds = text
+        .split(',')
+        .find_map(|part| part.trim().strip_prefix("timeout="))?;
+    let seconds: u64 = seconds.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds.saturating_sub(1)))
+}
+
+fn stopped(mut unanswered: Unanswered, trace: &Trace) -> Stopped {
+    match unanswered.take_message() {
+        Some(message) => Stopped::Unsent(Box::new(message)),
+        None => Stopped::Failed(broken(unanswered.error(), trace)),
+    }
+}
+
+/// Whether the receiver says that it did not process the request (RFC 9113, section 8.7).
+fn was_ignored(error: &hyper::Error) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<h2::Error>())
+        .any(|h2| h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+/// A failure after the request was handed to the connection.
+fn broken(error: &hyper::Error, trace: &Trace) -> Failure {
+    if causes(error).any(|cause| {
+        cause.is::<Exceeded>()
+            || cause
+                .downcast_ref::<std::io::Error>()
+                .and_then(std::io::Error::get_ref)
+                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Exceeded>)
+    }) {
+        return Failure::new(FailureKind::BadResponse, Exceeded.to_string());
+    }
+    let innermost = causes(error).last().map(ToString::to_string);
+    if error.is_parse_too_large() {
+        return Failure::new(
+            FailureKind::HeadTooLarge,
+            "the head of the response is larger than 16 KiB or has more than 100 headers",
+        );
+    }
+    if error.is_parse() {
+        return Failure::new(
+            FailureKind::BadResponse,
+            format!("the response is not valid HTTP: {error}"),
+        );
+    }
+    let place = match (trace.status, trace.reused) {
+        (Some(status), _) => format!("in the middle of its response (status {status})"),
+        (None, true) => "that was kept alive, before it answered the next request".to_owned(),
+        (None, false) => "before it answered".to_owned(),
+    };
+    let cause = innermost.unwrap_or_else(|| error.to_string());
+    Failure::new(
+        FailureKind::Reset,
+        format!("the receiver ended the connection {place}: {cause}"),
+    )
+}
+
+/// An error and what lies under it.
+fn causes<'a>(
+    error: &'a hyper::Error,
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(
+        Some(error as &'a (dyn std::error::Error + 'static)),
+        |cause| cause.source(),
+    )
+}

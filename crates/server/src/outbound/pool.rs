@@ -1,0 +1,189 @@
+//! Idle connections, bounded per host, in all, and in time.
+//!
+//! The pool bounds what is idle; how many are in use is bounded by the caller's permits. The most
+//! recently used connection is taken first, so that a burst's extra connections age and go.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::connection::{Connection, H1, H2};
+
+/// How often idle connections are looked at while there are any; sooner where they are kept shorter.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+pub(super) struct Pool {
+    state: Mutex<State>,
+    idle_per_host: usize,
+    idle_total: usize,
+    idle_for: Duration,
+}
+
+#[derive(Default)]
+struct State {
+    hosts: HashMap<Arc<str>, HostPool>,
+    /// HTTP/1.1 connections in all hosts.
+    idle: usize,
+    sweeping: bool,
+}
+
+#[derive(Default)]
+struct HostPool {
+    /// Oldest first.
+    h1: Vec<H1>,
+    h2: Option<(H2, Instant)>,
+}
+
+impl Pool {
+    pub(super) fn new(idle_per_host: usize, idle_total: usize, idle_for: Duration) -> Self {
+        Self {
+            state: Mutex::default(),
+            idle_per_host,
+            idle_total,
+            idle_for,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held, and every state in between is a valid one.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection to this host that was open when last looked at.
+    pub(super) fn take(&self, key: &str, now: Instant) -> Option<Connection> {
+        let mut state = self.lock();
+        let host = state.hosts.get_mut(key)?;
+        if let Some((h2, idle_until)) = &mut host.h2 {
+            if h2.is_open() {
+                *idle_until = now + self.idle_for;
+                return Some(Connection::H2(h2.clone()));
+            }
+            host.h2 = None;
+        }
+        let taken = host.h1.pop()?;
+        if taken.idle_until > now {
+            state.idle -= 1;
+            return Some(Connection::H1(taken));
+        }
+        // What lies below is older still, except where a receiver announced a longer time.
+        let dropped = 1 + host.h1.len();
+        host.h1.clear();
+        state.idle -= dropped;
+        None
+    }
+
+    /// Keeps a connection for the next request, for at most `announced` if the receiver said so.
+    pub(super) fn put_h1(
+        self: &Arc<Self>,
+        key: &Arc<str>,
+        mut connection: H1,
+        announced: Option<Duration>,
+        now: Instant,
+    ) {
+        let keep_for = announced.map_or(self.idle_for, |limit| limit.min(self.idle_for));
+        if keep_for.is_zero() || self.idle_per_host == 0 || self.idle_total == 0 {
+            return;
+        }
+        connection.idle_until = now + keep_for;
+        let mut state = self.lock();
+        if state.idle >= self.idle_total {
+            state.sweep(now);
+        }
+        if state.idle >= self.idle_total {
+            return;
+        }
+        let host = state.host(key);
+        let replaced = host.h1.len() >= self.idle_per_host;
+        if replaced {
+            host.h1.remove(0);
+        }
+        host.h1.push(connection);
+        state.idle += usize::from(!replaced);
+        self.start_sweeping(state);
+    }
+
+    /// Shares a connection with later requests, unless one is shared already.
+    pub(super) fn put_h2(self: &Arc<Self>, key: &Arc<str>, connection: &H2, now: Instant) {
+        if self.idle_for.is_zero() || self.idle_per_host == 0 || self.idle_total == 0 {
+            return;
+        }
+        let mut state = self.lock();
+        let host = state.host(key);
+        if !host.h2.as_ref().is_some_and(|(shared, _)| shared.is_open()) {
+            host.h2 = Some((connection.clone(), now + self.idle_for));
+        }
+        self.start_sweeping(state);
+    }
+
+    /// Shares this connection no more; exchanges that run on it go on.
+    pub(super) fn forget_h2(&self, key: &str, id: u64) {
+        if let Some(host) = self.lock().hosts.get_mut(key)
+            && host
+                .h2
+                .as_ref()
+                .is_some_and(|(shared, _)| shared.id() == id)
+        {
+            host.h2 = None;
+        }
+    }
+
+    /// Idle connections now: HTTP/1.1 ones and shared HTTP/2 ones.
+    pub(super) fn len(&self) -> usize {
+        let state = self.lock();
+        state.idle
+            + state
+                .hosts
+                .values()
+                .filter(|host| host.h2.is_some())
+                .count()
+    }
+
+    fn start_sweeping(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        if !state.sweeping {
+            state.sweeping = true;
+            drop(state);
+            let period = SWEEP_EVERY.min(self.idle_for);
+            tokio::spawn(sweep(Arc::downgrade(self), period));
+        }
+    }
+}
+
+impl State {
+    fn host(&mut self, key: &Arc<str>) -> &mut HostPool {
+        if !self.hosts.contains_key(key) {
+            self.hosts.insert(Arc::clone(key), HostPool::default());
+        }
+        self.hosts.entry(Arc::clone(key)).or_default()
+    }
+
+    /// Drops what is too old or closed, and hosts without connections.
+    fn sweep(&mut self, now: Instant) {
+        for host in self.hosts.values_mut() {
+            host.h1.retain(|connection| connection.idle_until > now);
+            if let Some((h2, idle_until)) = &host.h2
+                && (*idle_until <= now || !h2.is_open())
+            {
+                host.h2 = None;
+            }
+        }
+        self.hosts
+            .retain(|_, host| !host.h1.is_empty() || host.h2.is_some());
+        self.idle = self.hosts.values().map(|host| host.h1.len()).sum();
+    }
+}
+
+/// Runs while there is something idle; the next connection that is kept starts it again.
+async fn sweep(pool: Weak<Pool>, period: Duration) {
+    loop {
+        tokio::time::sleep(period).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let mut state = pool.lock();
+        state.sweep(Instant::now());
+        if state.hosts.is_empty() {
+            state.sweeping = false;
+            return;
+        }
+    }
+}

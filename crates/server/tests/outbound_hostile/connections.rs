@@ -1,0 +1,236 @@
+//! Kept-alive connections: used again, and given up without harm.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hookturn::outbound::{Client, FailureKind};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::support::{
+    Answers, answer, client, config, event, failure, loopback, read_request, receiver, request,
+    send, until_closed,
+};
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// Answers `count` requests on a connection, then closes it; reports how many it read.
+async fn answering(count: usize) -> super::support::Receiver<usize> {
+    receiver(move |mut stream: TcpStream| async move {
+        for served in 0..count {
+            if read_request(&mut stream).await.is_none() {
+                return served;
+            }
+            stream.write_all(OK).await.unwrap();
+        }
+        count
+    })
+    .await
+}
+
+#[tokio::test]
+async fn keep_alive_connections_are_used_again() {
+    let mut receiver = answering(5).await;
+    let client = client();
+    for round in 0..5 {
+        let exchange = send(&client, request(&receiver.url())).await;
+        assert_eq!(exchange.reused, round > 0);
+        assert_eq!(exchange.timings.connect.is_some(), round == 0);
+        assert_eq!(exchange.remote, Some(receiver.address));
+        assert_eq!(&answer(exchange).body[..], b"ok");
+    }
+    assert_eq!(event(&mut receiver.finished).await, 5);
+}
+
+#[tokio::test]
+async fn concurrent_exchanges_have_a_connection_each_and_all_are_kept() {
+    let receiver = answering(2).await;
+    let client = client();
+    let both = || async {
+        let (one, two) = tokio::join!(
+            send(&client, request(&receiver.url())),
+            send(&client, request(&receiver.url()))
+        );
+        (one.reused, two.reused)
+    };
+    assert_eq!(both().await, (false, false));
+    assert_eq!(client.idle_connections(), 2);
+    assert_eq!(both().await, (true, true));
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_was_closed_costs_a_new_one_and_no_request() {
+    let mut receiver = answering(1).await;
+    let client = client();
+    for _ in 0..3 {
+        let exchange = send(&client, request(&receiver.url())).await;
+        assert!(!exchange.reused);
+        assert_eq!(answer(exchange).status, 200);
+        // The receiver has closed its side when this comes.
+        assert_eq!(event(&mut receiver.finished).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn g10_a_request_that_may_have_been_processed_is_not_sent_again() {
+    let mut receiver = receiver(async |mut stream: TcpStream| {
+        read_request(&mut stream).await.unwrap();
+        stream.write_all(OK).await.unwrap();
+        read_request(&mut stream).await.is_some()
+    })
+    .await;
+    let client = client();
+    answer(send(&client, request(&receiver.url())).await);
+    let exchange = send(&client, request(&receiver.url())).await;
+    assert!(exchange.reused);
+    let failure = failure(exchange, FailureKind::Reset);
+    assert!(failure.detail.contains("kept alive"), "{failure}");
+    assert!(
+        event(&mut receiver.finished).await,
+        "the second request was read"
+    );
+    assert!(
+        receiver.finished.try_recv().is_err(),
+        "it came a second time"
+    );
+}
+
+#[tokio::test]
+async fn a_receiver_that_announces_its_close_is_believed() {
+    for header in ["connection: close", "keep-alive: timeout=1"] {
+        let receiver = receiver(move |mut stream: TcpStream| async move {
+            read_request(&mut stream).await;
+            let response = format!("HTTP/1.1 200 OK\r\n{header}\r\ncontent-length: 0\r\n\r\n");
+            stream.write_all(response.as_bytes()).await.unwrap();
+            until_closed(&mut stream).await;
+        })
+        .await;
+        let client = client();
+        answer(send(&client, request(&receiver.url())).await);
+        assert_eq!(client.idle_connections(), 0, "{header}");
+    }
+}
+
+#[tokio::test]
+async fn g10_bytes_sent_without_a_request_end_the_connection() {
+    let mut receiver = receiver(async |mut stream: TcpStream| {
+        read_request(&mut stream).await;
+        // A second response, made ready for whoever comes next.
+        stream.write_all(&[OK, OK].concat()).await.unwrap();
+        until_closed(&mut stream).await;
+    })
+    .await;
+    let client = client();
+    for _ in 0..2 {
+        let exchange = send(&client, request(&receiver.url())).await;
+        assert!(!exchange.reused);
+        assert_eq!(&answer(exchange).body[..], b"ok");
+    }
+    event(&mut receiver.finished).await;
+}
+
+#[tokio::test]
+async fn g10_idle_connections_are_bounded_per_host_and_in_all() {
+    let (one, two) = (answering(9).await, answering(9).await);
+    let mut config = config(loopback(), Answers::new(&[]), None);
+    config.idle_per_host = 2;
+    config.idle_total = 3;
+    let client = Client::new(Arc::new(config));
+    for (receiver, kept) in [(&one, 2), (&two, 3)] {
+        let url = receiver.url();
+        tokio::join!(
+            send(&client, request(&url)),
+            send(&client, request(&url)),
+            send(&client, request(&url)),
+            send(&client, request(&url)),
+        );
+        assert_eq!(client.idle_connections(), kept);
+    }
+}
+
+#[tokio::test]
+async fn g10_idle_connections_are_closed_in_time() {
+    let mut receiver = answering(9).await;
+    let mut config = config(loopback(), Answers::new(&[]), None);
+    config.idle_for = Duration::from_millis(50);
+    let client = Client::new(Arc::new(config));
+    answer(send(&client, request(&receiver.url())).await);
+    assert_eq!(client.idle_connections(), 1);
+    // The sweep closes it: the receiver sees the end after its one request.
+    assert_eq!(event(&mut receiver.finished).await, 1);
+    assert_eq!(client.idle_connections(), 0);
+}
+
+#[tokio::test]
+async fn g10_a_dropped_exchange_closes_its_connection() {
+    let mut receiver =
+        receiver(async |mut stream: TcpStream| until_closed(&mut stream).await).await;
+    let client = client();
+    let mut slow = request(&receiver.url());
+    slow.timeout_millis = 60_000;
+    let abandoned = tokio::time::timeout(Duration::from_millis(100), client.send(slow)).await;
+    assert!(abandoned.is_err());
+    event(&mut receiver.finished).await;
+    assert_eq!(client.idle_connections(), 0);
+}
+
+#[tokio::test]
+async fn a_large_body_arrives_whole() {
+    let mut receiver = receiver(async |mut stream: TcpStream| {
+        let received = read_request(&mut stream).await.unwrap();
+        stream.write_all(OK).await.unwrap();
+        received.len() - received.find("\r\n\r\n").unwrap() - 4
+    })
+    .await;
+    let mut large = request(&receiver.url());
+    large.body = vec![b'x'; 256 * 1024].into();
+    large.timeout_millis = 10_000;
+    answer(send(&client(), large).await);
+    assert_eq!(event(&mut receiver.finished).await, 256 * 1024);
+}
+
+#[test]
+fn sends_from_several_threads_and_from_a_local_set() {
+    fn is_send<T: Send>(value: T) -> T {
+        value
+    }
+    let exchange = || async {
+        let receiver = answering(1).await;
+        let client = client();
+        answer(is_send(client.send(request(&receiver.url()))).await).status
+    };
+    let many = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    assert_eq!(many.block_on(exchange()), 200);
+    let single = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let local = tokio::task::LocalSet::new();
+    let task = local.spawn_local(exchange());
+    assert_eq!(local.block_on(&single, task).unwrap(), 200);
+}
+
+/// Runs the reuse test in a process whose environment names proxies that do not exist.
+#[test]
+fn g10_proxies_of_the_environment_are_ignored() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "connections::keep_alive_connections_are_used_again",
+        ])
+        .envs(
+            ["http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"]
+                .map(|name| (name, "http://127.0.0.1:1")),
+        )
+        .env_remove("NO_PROXY")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("1 passed"), "{text}");
+}

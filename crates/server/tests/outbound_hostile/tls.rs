@@ -1,0 +1,256 @@
+//! Certificates, versions, and HTTP/2 by negotiation.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use hookturn::outbound::{Client, FailureKind};
+use hookturn_core::limits::RESPONSE_BODY_BYTES;
+use http_body_util::StreamBody;
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::support::{
+    Answers, Receiver, answer, config, event, failure, flood, loopback, receiver, request, send,
+};
+
+/// A self-signed certificate for one name: the text to trust, and an acceptor that uses it.
+fn identity(name: &str, protocols: &[&str]) -> (String, TlsAcceptor) {
+    let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = protocols
+        .iter()
+        .map(|name| name.as_bytes().to_vec())
+        .collect();
+    (made.cert.pem(), TlsAcceptor::from(Arc::new(config)))
+}
+
+fn client(root: Option<&str>) -> Client {
+    let resolver = Answers::new(&[&["127.0.0.1"]]);
+    Client::new(Arc::new(config(loopback(), resolver, root)))
+}
+
+fn url<T>(name: &str, receiver: &Receiver<T>) -> String {
+    format!("https://{name}:{}/hook", receiver.address.port())
+}
+
+/// Answers with the protocol's version and the authority; reports how many requests it served.
+async fn polite(acceptor: TlsAcceptor) -> Receiver<usize> {
+    receiver(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(tls) = acceptor.accept(stream).await else {
+                return 0;
+            };
+            let requests = Arc::new(AtomicUsize::new(0));
+            let counter = Arc::clone(&requests);
+            let service = service_fn(move |request: http::Request<Incoming>| {
+                counter.fetch_add(1, Ordering::Relaxed);
+                let host = match request.uri().authority() {
+                    Some(authority) => authority.as_str().to_owned(),
+                    None => request.headers()["host"].to_str().unwrap().to_owned(),
+                };
+                let text = format!("{:?} {host}", request.version());
+                async move { Ok::<_, Infallible>(http::Response::new(text)) }
+            });
+            let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            // A client that leaves is how every connection here ends.
+            let _ = server.serve_connection(TokioIo::new(tls), service).await;
+            requests.load(Ordering::Relaxed)
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn http2_is_negotiated_and_its_connection_shared() {
+    let (root, acceptor) = identity("receiver.example", &["h2", "http/1.1"]);
+    let mut receiver = polite(acceptor).await;
+    let client = client(Some(&root));
+    let url = url("receiver.example", &receiver);
+    let first = send(&client, request(&url)).await;
+    assert!(!first.reused);
+    assert!(first.timings.dns.is_some() && first.timings.tls.is_some());
+    let expected = format!("HTTP/2.0 receiver.example:{}", receiver.address.port());
+    assert_eq!(answer(first).body, expected);
+    let (one, two) = tokio::join!(send(&client, request(&url)), send(&client, request(&url)));
+    assert!(one.reused && two.reused);
+    assert_eq!(answer(one).body, expected);
+    assert_eq!(answer(two).body, expected);
+    assert_eq!(client.idle_connections(), 1);
+    drop(client);
+    assert_eq!(event(&mut receiver.finished).await, 3);
+}
+
+#[tokio::test]
+async fn http1_is_used_where_the_receiver_has_nothing_else() {
+    for protocols in [&["http/1.1"] as &[&str], &[]] {
+        let (root, acceptor) = identity("receiver.example", protocols);
+        let mut receiver = polite(acceptor).await;
+        let client = client(Some(&root));
+        let url = url("receiver.example", &receiver);
+        for round in 0..3 {
+            let exchange = send(&client, request(&url)).await;
+            assert_eq!(exchange.reused, round > 0);
+            let expected = format!("HTTP/1.1 receiver.example:{}", receiver.address.port());
+            assert_eq!(answer(exchange).body, expected);
+        }
+        drop(client);
+        assert_eq!(event(&mut receiver.finished).await, 3);
+    }
+}
+
+#[tokio::test]
+async fn g10_a_certificate_for_another_name_is_refused() {
+    let (root, acceptor) = identity("other.example", &["h2"]);
+    let mut receiver = polite(acceptor).await;
+    let url = url("receiver.example", &receiver);
+    let failure = failure(
+        send(&client(Some(&root)), request(&url)).await,
+        FailureKind::Tls,
+    );
+    assert!(failure.detail.contains("receiver.example"), "{failure}");
+    assert_eq!(event(&mut receiver.finished).await, 0);
+}
+
+#[tokio::test]
+async fn g10_a_certificate_nobody_vouches_for_is_refused() {
+    let (_, acceptor) = identity("receiver.example", &["h2"]);
+    let mut receiver = polite(acceptor).await;
+    let url = url("receiver.example", &receiver);
+    failure(send(&client(None), request(&url)).await, FailureKind::Tls);
+    assert_eq!(event(&mut receiver.finished).await, 0);
+}
+
+#[tokio::test]
+async fn g10_tls_1_0_and_1_1_are_refused() {
+    for minor in [1, 2] {
+        let receiver = receiver(move |mut stream: TcpStream| async move {
+            let mut hello = [0; 4_096];
+            assert!(stream.read(&mut hello).await.unwrap() > 0);
+            // A server hello of this version: random, no session, ECDHE-RSA-AES128-SHA.
+            let mut body = vec![3, minor];
+            body.extend_from_slice(&[7; 32]);
+            body.extend_from_slice(&[0, 0xc0, 0x13, 0]);
+            let length = u8::try_from(body.len()).unwrap();
+            let mut record = vec![22, 3, minor, 0, length + 4, 2, 0, 0, length];
+            record.extend(body);
+            stream.write_all(&record).await.unwrap();
+            super::support::until_closed(&mut stream).await;
+        })
+        .await;
+        let url = url("receiver.example", &receiver);
+        let failure = failure(send(&client(None), request(&url)).await, FailureKind::Tls);
+        assert!(failure.detail.contains("incompatible"), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn g10_a_handshake_that_never_ends_is_within_the_deadline() {
+    let mut silent = receiver(async |mut stream: TcpStream| {
+        super::support::until_closed(&mut stream).await;
+    })
+    .await;
+    let mut slow = request(&url("receiver.example", &silent));
+    slow.connect_timeout_millis = 100;
+    let exchange = send(&client(None), slow).await;
+    let failure = failure(exchange, FailureKind::ConnectTimeout);
+    assert!(failure.detail.contains("TLS handshake"), "{failure}");
+    event(&mut silent.finished).await;
+}
+
+#[tokio::test]
+async fn g10_plain_http_behind_https_and_floods_instead_of_a_handshake_are_refused() {
+    for block in [
+        "HTTP/1.1 400 Bad Request\r\n\r\n",
+        "\x16\x03\x03\x3f\x00aaaaaaaaa",
+    ] {
+        let mut receiver = receiver(move |mut stream: TcpStream| async move {
+            flood(&mut stream, block.as_bytes(), 1 << 30).await
+        })
+        .await;
+        let url = url("receiver.example", &receiver);
+        failure(send(&client(None), request(&url)).await, FailureKind::Tls);
+        assert!(event(&mut receiver.finished).await < 64 * 1024 * 1024);
+    }
+}
+
+#[tokio::test]
+async fn g10_an_endless_body_over_http2_is_not_read() {
+    let (root, acceptor) = identity("receiver.example", &["h2"]);
+    let offered = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&offered);
+    let receiver = receiver(move |stream| {
+        let (acceptor, offered) = (acceptor.clone(), Arc::clone(&counter));
+        async move {
+            let tls = acceptor.accept(stream).await.unwrap();
+            let service = service_fn(move |_: http::Request<Incoming>| {
+                let offered = Arc::clone(&offered);
+                let blocks = futures_util::stream::repeat_with(move || {
+                    offered.fetch_add(4_096, Ordering::Relaxed);
+                    Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[b'z'; 4_096])))
+                });
+                async move { Ok::<_, Infallible>(http::Response::new(StreamBody::new(blocks))) }
+            });
+            let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            let _ = server.serve_connection(TokioIo::new(tls), service).await;
+        }
+    })
+    .await;
+    let client = client(Some(&root));
+    let url = url("receiver.example", &receiver);
+    for round in 0..3 {
+        let exchange = send(&client, request(&url)).await;
+        assert_eq!(exchange.reused, round > 0);
+        let response = answer(exchange);
+        assert!(response.truncated);
+        assert_eq!(response.body.len(), RESPONSE_BODY_BYTES);
+    }
+    // Windows and the server's own buffers, three times; nothing near endless.
+    assert!(offered.load(Ordering::Relaxed) < 16 * 1024 * 1024);
+}
+
+#[tokio::test]
+async fn a_stream_that_the_receiver_refuses_is_sent_again_once() {
+    let (root, acceptor) = identity("receiver.example", &["h2"]);
+    // Serves one request on each connection and refuses the rest, as a draining server does.
+    let receiver = receiver(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let tls = acceptor.accept(stream).await.unwrap();
+            let mut connection = h2::server::handshake(tls).await.unwrap();
+            let mut served = 0;
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                if served > 0 {
+                    respond.send_reset(h2::Reason::REFUSED_STREAM);
+                } else {
+                    respond
+                        .send_response(http::Response::new(()), true)
+                        .unwrap();
+                }
+                served += 1;
+            }
+        }
+    })
+    .await;
+    let client = client(Some(&root));
+    let url = url("receiver.example", &receiver);
+    for _ in 0..3 {
+        let exchange = send(&client, request(&url)).await;
+        assert!(!exchange.reused);
+        assert_eq!(answer(exchange).status, 200);
+    }
+}
