@@ -7,5 +7,6 @@
 pub mod courier;
 pub mod dispatch;
 pub mod outbound;
+pub mod service;
 pub mod store;
 pub mod telemetry;
