@@ -21,7 +21,7 @@ mod upkeep;
 mod writer;
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hookturn_core::audit::{AuditEntry, Context, Recorded};
@@ -100,6 +100,19 @@ impl SqliteStore {
         self.writer
             .step(move |tx| configuration::put_meta(tx, key, &value))
     }
+}
+
+/// Writes a consistent copy of the database at `from` to `to`, also while another process has it open.
+pub fn backup_beside(from: &Path, to: &Path) -> Result<Result<(), StoreError>, OpenError> {
+    let connection = open::open_for_reading(from)?;
+    let numbers = rows::Numbers::default();
+    Ok(upkeep::backup(
+        &reader::At {
+            connection: &connection,
+            numbers: &numbers,
+        },
+        to,
+    ))
 }
 
 impl Store for SqliteStore {
