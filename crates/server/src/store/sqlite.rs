@@ -90,6 +90,12 @@ impl SqliteStore {
         })
     }
 
+    /// How many transactions were committed since the start: with the number of steps it tells how
+    /// many share one sync.
+    pub fn commits(&self) -> u64 {
+        self.writer.commits()
+    }
+
     /// A value kept beside the data, such as the box that tells whether a master key fits.
     pub fn meta(&self, key: &'static str) -> StoreFuture<'_, Option<Vec<u8>>> {
         self.readers.read(move |at| configuration::meta(at, key))

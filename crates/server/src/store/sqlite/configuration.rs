@@ -498,7 +498,7 @@ pub(super) fn load(connection: &Connection, numbers: &Numbers) -> Outcome<Config
             Ok(from_document("workspace", &id, row.get_ref(1)?.as_str()?))
         },
     )?;
-    numbers.publish(std::mem::take(&mut known));
+    numbers.publish(&std::mem::take(&mut known));
     loaded.api_keys = collect(
         connection,
         STEP,
@@ -597,6 +597,6 @@ pub(super) fn load(connection: &Connection, numbers: &Numbers) -> Outcome<Config
             Ok(Ok(()))
         },
     )?;
-    numbers.publish(known);
+    numbers.publish(&known);
     Ok(loaded)
 }
