@@ -1,0 +1,327 @@
+//! The service: every use case of Hookturn, as one method each, above the store and below the API.
+//!
+//! The cast. A [`Caller`] is an authenticated key in one workspace. A method checks the caller's
+//! scope, looks at the live view, decides with `core`, and hands the store **one**
+//! [`Change`]: the writes, their audit entries and, when the request carries an idempotency key,
+//! the sealed answer. Nothing is written in two steps that a crash could separate.
+//!
+//! The guarantees:
+//!
+//! - What belongs to another workspace does not exist: it is [`ServiceError::NotFound`], always.
+//! - Concurrent changes of one thing have one winner. The others decide again on what the winner
+//!   left, a bounded number of times; whoever named a version in `if_match` learns that it is gone.
+//! - The same idempotency key gets the same answer: a request that lost to its own twin ends in
+//!   [`ServiceError::IdempotencyKeyUsed`], never in a refusal that its twin caused.
+//! - A secret's value leaves in the answer that made it, or by an audited reveal; it is in no error
+//!   and reaches the store only sealed (G8).
+//!
+//! Not promised here: that due work is sent (that is dispatch), and that a receiver holds a secret.
+
+use std::fmt;
+use std::sync::Arc;
+
+use hookturn_core::audit::{Actor, AuditEntry, Context};
+use hookturn_core::endpoint::TargetUrl;
+use hookturn_core::id::{Entropy, Sequence, WorkspaceId};
+use hookturn_core::limits;
+use hookturn_core::store::{Change, IdempotencyKey, IdempotencyRecord, Store, StoreError, Write};
+use hookturn_core::time::{Clock, Millis, Timestamp};
+use hookturn_core::workspace::{ApiKey, Scope};
+use zeroize::Zeroizing;
+
+use crate::store::live::Live;
+use crate::store::seal::{Place, Sealer};
+
+pub mod access;
+pub mod api_keys;
+pub mod apps;
+pub mod audit;
+pub mod deliveries;
+pub mod endpoints;
+pub mod error;
+pub mod idempotency;
+pub mod keyrings;
+pub mod messages;
+pub mod page;
+pub mod rotation;
+pub mod workspaces;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use error::ServiceError;
+
+/// How often a change decides again after losing to another one. More concurrent changes of one
+/// thing than this are refused as `concurrent_change`.
+const TRIES: usize = 32;
+
+/// The use cases. Shared as `Arc<Service>`.
+pub struct Service {
+    store: Arc<dyn Store>,
+    live: Arc<Live>,
+    sealer: Arc<Sealer>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    targets: Arc<dyn TargetPolicy>,
+    settings: Settings,
+    sequence: Sequence,
+    in_flight: idempotency::InFlight,
+}
+
+/// What a [`Service`] stands on.
+pub struct Parts {
+    /// The store of record.
+    pub store: Arc<dyn Store>,
+    /// The live view that the store's engine keeps.
+    pub live: Arc<Live>,
+    /// Seals secrets and idempotent answers.
+    pub sealer: Arc<Sealer>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids and secrets come from.
+    pub entropy: Arc<dyn Entropy>,
+    /// Which URLs an endpoint may have.
+    pub targets: Arc<dyn TargetPolicy>,
+    /// What the operator configured.
+    pub settings: Settings,
+}
+
+/// What the operator may set for the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// How long an idempotent answer is kept, in milliseconds.
+    pub idempotency_millis: Millis,
+    /// Exchanges that may be open to an endpoint at once unless it says otherwise.
+    pub max_in_flight: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            idempotency_millis: limits::IDEMPOTENCY_MILLIS,
+            max_in_flight: 32,
+        }
+    }
+}
+
+/// The outbound address policy, asked when a URL is configured. It is asked again at send and at
+/// connect by others; here it spares people an endpoint that can never work.
+pub trait TargetPolicy: Send + Sync {
+    /// Whether deliveries may go to `url`; otherwise a sentence that says why not.
+    fn check(&self, url: &url::Url) -> Result<(), String>;
+}
+
+/// An authenticated caller, acting in one workspace.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The key.
+    pub key: Arc<ApiKey>,
+    /// Where it acts.
+    pub workspace: WorkspaceId,
+    /// The id of the request, for the audit log.
+    pub request_id: String,
+    /// Why, in the caller's words, for the audit log.
+    pub reason: Option<String>,
+}
+
+impl Caller {
+    /// Whether the key has the scope.
+    pub fn may(&self, scope: Scope) -> bool {
+        self.key.scopes.contains(scope)
+    }
+
+    fn context(&self) -> Context {
+        Context {
+            actor: Actor::ApiKey(self.key.id),
+            request_id: Some(self.request_id.clone()),
+            reason: self.reason.clone(),
+        }
+    }
+}
+
+/// How an answer is recorded for its idempotency key: stored with the change, sealed.
+pub struct Recording<'a, T> {
+    /// The key, see [`idempotency::key`].
+    pub key: IdempotencyKey,
+    /// SHA-256 of what the same key must repeat.
+    pub fingerprint: [u8; 32],
+    /// Writes the answer down as it is to be replayed.
+    pub render: &'a (dyn Fn(&T) -> Vec<u8> + Send + Sync),
+}
+
+impl<T> Clone for Recording<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Recording<'_, T> {}
+
+/// What a method decided: to be stored whole, and answered.
+struct Decision<T> {
+    writes: Vec<Write>,
+    audit: Vec<AuditEntry>,
+    out: T,
+}
+
+impl Service {
+    /// A service over its parts. Nothing is read or written yet.
+    pub fn new(parts: Parts) -> Self {
+        let Parts {
+            store,
+            live,
+            sealer,
+            clock,
+            entropy,
+            targets,
+            settings,
+        } = parts;
+        Self {
+            store,
+            live,
+            sealer,
+            clock,
+            entropy,
+            targets,
+            settings,
+            sequence: Sequence::default(),
+            in_flight: idempotency::InFlight::default(),
+        }
+    }
+
+    /// The time as the service sees it: what states of secrets and rotations are asked with.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Decides and stores in the caller's workspace; see [`Service::commit`].
+    async fn change<T: Send>(
+        &self,
+        caller: &Caller,
+        recording: Option<Recording<'_, T>>,
+        decide: impl Fn(Timestamp) -> Result<Decision<T>, ServiceError> + Send + Sync,
+    ) -> Result<T, ServiceError> {
+        let context = caller.context();
+        self.commit(caller.workspace, &context, recording, decide)
+            .await
+    }
+
+    /// Decides and stores, until it is stored or refused.
+    ///
+    /// 1. `decide` looks at the live view and says what to write.
+    /// 2. The store takes all of it or nothing. On a conflict someone else was first: decide
+    ///    again on what they left, at most [`TRIES`] times.
+    /// 3. A refusal or conflict under an idempotency key that has an answer by now was caused by
+    ///    the same request on another way: it becomes [`ServiceError::IdempotencyKeyUsed`].
+    async fn commit<T: Send>(
+        &self,
+        workspace: WorkspaceId,
+        context: &Context,
+        recording: Option<Recording<'_, T>>,
+        decide: impl Fn(Timestamp) -> Result<Decision<T>, ServiceError> + Send + Sync,
+    ) -> Result<T, ServiceError> {
+        for _ in 0..TRIES {
+            let at = self.clock.now();
+            let Decision { writes, audit, out } = match decide(at) {
+                Ok(decision) => decision,
+                Err(refused) => {
+                    self.unless_answered(recording, at).await?;
+                    return Err(refused);
+                }
+            };
+            let change = Change {
+                workspace,
+                writes,
+                audit,
+                context: context.clone(),
+                at,
+                idempotency: recording.map(|recording| self.record(recording, &out, at)),
+            };
+            match self.store.change(change).await {
+                Ok(()) => return Ok(out),
+                Err(StoreError::Conflict { .. }) => self.unless_answered(recording, at).await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ServiceError::Conflict {
+            code: "concurrent_change",
+            message: "too many changes of the same thing at once; nothing was changed, try again"
+                .to_owned(),
+        })
+    }
+
+    /// The sealed answer of a request, to be stored with its change.
+    fn record<T>(&self, recording: Recording<'_, T>, out: &T, now: Timestamp) -> IdempotencyRecord {
+        let answer = Zeroizing::new((recording.render)(out));
+        IdempotencyRecord {
+            key: recording.key,
+            fingerprint: recording.fingerprint,
+            sealed_response: self
+                .sealer
+                .seal(Place::Answer(recording.key), &answer)
+                .into(),
+            expires_at: now.after(self.settings.idempotency_millis),
+        }
+    }
+
+    async fn unless_answered<T>(
+        &self,
+        recording: Option<Recording<'_, T>>,
+        now: Timestamp,
+    ) -> Result<(), ServiceError> {
+        let Some(key) = recording.map(|recording| recording.key) else {
+            return Ok(());
+        };
+        match self.store.idempotent_answer(key, now).await? {
+            Some(_) => Err(ServiceError::IdempotencyKeyUsed),
+            None => Ok(()),
+        }
+    }
+
+    /// Parses a URL and asks the address policy.
+    fn target(&self, text: &str) -> Result<TargetUrl, ServiceError> {
+        let target = TargetUrl::new(text).map_err(|error| ServiceError::invalid("/url", error))?;
+        self.targets
+            .check(target.url())
+            .map_err(|reason| ServiceError::invalid("/url", reason))?;
+        Ok(target)
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Compares what the caller believes to be the version with what it is.
+fn check_version(if_match: Option<u64>, current: u64) -> Result<(), ServiceError> {
+    match if_match {
+        Some(expected) if expected != current => Err(ServiceError::PreconditionFailed { current }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Checks a text for people: its length, and no control characters.
+fn check_text(pointer: &str, text: &str) -> Result<(), ServiceError> {
+    if text.len() > limits::TEXT_BYTES {
+        let message = format!("longer than {} bytes", limits::TEXT_BYTES);
+        return Err(ServiceError::invalid(pointer, message));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(ServiceError::invalid(pointer, "holds a control character"));
+    }
+    Ok(())
+}
+
+/// The same for a name, which must not be blank.
+fn check_name(pointer: &str, text: &str) -> Result<(), ServiceError> {
+    if text.trim().is_empty() {
+        return Err(ServiceError::invalid(pointer, "must not be blank"));
+    }
+    check_text(pointer, text)
+}

@@ -1,0 +1,151 @@
+//! Who is calling, where, and whether they may.
+
+use std::sync::Arc;
+
+use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
+use hookturn_core::id::{ApiKeyId, WorkspaceId};
+use hookturn_core::limits;
+use hookturn_core::workspace::{ApiKey, Reach, Scope};
+use sha2::{Digest, Sha256};
+
+use super::{Caller, Service, ServiceError};
+
+/// Longest text that is tried as an API key, in bytes.
+const KEY_TEXT_BYTES: usize = 512;
+
+/// The name of the workspace that operator keys act in unless they name another.
+pub const DEFAULT_WORKSPACE: &str = "default";
+
+impl Service {
+    /// The live key of this text. Notes its use.
+    ///
+    /// Unknown, expired and revoked keys are refused alike.
+    pub fn authenticate(&self, bearer: &str) -> Result<Arc<ApiKey>, ServiceError> {
+        if bearer.len() > KEY_TEXT_BYTES {
+            return Err(ServiceError::Unauthorized);
+        }
+        let hash: [u8; 32] = Sha256::digest(bearer.as_bytes()).into();
+        self.admit(self.live.api_key_by_hash(&hash))
+    }
+
+    /// The live key of this id: what a dashboard session asks on every request, so that a revoked
+    /// key ends its sessions.
+    pub fn authenticate_session(&self, key: ApiKeyId) -> Result<Arc<ApiKey>, ServiceError> {
+        self.admit(self.live.api_key(key))
+    }
+
+    fn admit(&self, key: Option<Arc<ApiKey>>) -> Result<Arc<ApiKey>, ServiceError> {
+        let now = self.clock.now();
+        let key = key
+            .filter(|key| key.is_live(now))
+            .ok_or(ServiceError::Unauthorized)?;
+        if self
+            .live
+            .touch_api_key(key.id, now, limits::LAST_USED_STALE)
+        {
+            self.note_use(key.id);
+        }
+        Ok(key)
+    }
+
+    /// Stores the last use of a key without making the request wait for it.
+    fn note_use(&self, key: ApiKeyId) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let store = Arc::clone(&self.store);
+        let now = self.clock.now();
+        runtime.spawn(async move {
+            if let Err(error) = store.touch_api_keys(vec![(key, now)]).await {
+                tracing::debug!(%key, %error, "last use of an API key was not stored");
+            }
+        });
+    }
+
+    /// The caller that a key makes in a workspace.
+    ///
+    /// 1. A workspace key acts in its own workspace. Naming another one is `NotFound`.
+    /// 2. An operator key acts in the workspace it names by id or name.
+    /// 3. An operator key that names none acts in `default`, or in the oldest one when no
+    ///    workspace has that name.
+    pub fn caller_for(
+        &self,
+        key: Arc<ApiKey>,
+        workspace: Option<&str>,
+        request_id: impl Into<String>,
+        reason: Option<String>,
+    ) -> Result<Caller, ServiceError> {
+        const MISSING: ServiceError = ServiceError::not_found("workspace");
+        let named = match workspace {
+            Some(text) => Some(self.workspace_called(text).ok_or(MISSING)?),
+            None => None,
+        };
+        let workspace = match (key.reach, named) {
+            (Reach::Workspace { workspace: own, .. }, None) => own,
+            (Reach::Workspace { workspace: own, .. }, Some(named)) if named == own => own,
+            (Reach::Workspace { .. }, Some(_)) => return Err(MISSING),
+            (Reach::Operator, Some(named)) => named,
+            (Reach::Operator, None) => self.default_workspace().ok_or(MISSING)?,
+        };
+        if let Some(reason) = &reason {
+            super::check_text("", reason)?;
+        }
+        Ok(Caller {
+            key,
+            workspace,
+            request_id: request_id.into(),
+            reason,
+        })
+    }
+
+    fn workspace_called(&self, text: &str) -> Option<WorkspaceId> {
+        let found = match text.parse::<WorkspaceId>() {
+            Ok(id) => self.live.workspace(id),
+            Err(_) => self.live.workspace_named(text),
+        };
+        found.map(|workspace| workspace.id)
+    }
+
+    fn default_workspace(&self) -> Option<WorkspaceId> {
+        self.workspace_called(DEFAULT_WORKSPACE)
+            .or_else(|| self.live.workspaces().first().map(|oldest| oldest.id))
+    }
+
+    /// Refuses a caller without the scope, and records the attempt.
+    pub async fn require(&self, caller: &Caller, scope: Scope) -> Result<(), ServiceError> {
+        if caller.may(scope) {
+            return Ok(());
+        }
+        self.note_denied(caller, scope.as_str()).await;
+        Err(ServiceError::Forbidden { needs: scope })
+    }
+
+    /// Refuses a caller whose key is not an operator's, and records the attempt.
+    pub async fn require_operator(&self, caller: &Caller) -> Result<(), ServiceError> {
+        match caller.key.reach {
+            Reach::Operator => Ok(()),
+            Reach::Workspace { .. } => {
+                self.note_denied(caller, "operator").await;
+                Err(ServiceError::OperatorOnly)
+            }
+        }
+    }
+
+    pub(super) async fn note_denied(&self, caller: &Caller, needs: &str) {
+        let subject = Subject {
+            api_key: Some(caller.key.id),
+            ..Subject::default()
+        };
+        let entry = AuditEntry::new(AuditAction::AccessDenied, subject).with("needs", needs);
+        let noted = self.store.audit(
+            caller.workspace,
+            caller.context(),
+            vec![entry],
+            self.clock.now(),
+        );
+        if let Err(error) = noted.await {
+            // The answer stays "forbidden": nothing was opened because the log could not be kept.
+            tracing::warn!(key = %caller.key.id, %error, "a denied request was not audited");
+        }
+    }
+}

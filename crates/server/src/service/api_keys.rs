@@ -1,0 +1,363 @@
+//! API keys: made, listed, revoked; and the first one of an empty store.
+//!
+//! A key's text is in the answer that makes it and nowhere else: its SHA-256 finds it again. No key
+//! makes one that can do, reach or outlive more than itself.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hookturn_core::audit::{Actor, AuditAction, AuditEntry, Context, Subject};
+use hookturn_core::id::{ApiKeyId, KeyringId, WorkspaceId, draw};
+use hookturn_core::rotation::{KeyKind, Keyring, KeyringOwner};
+use hookturn_core::store::{Page, Write};
+use hookturn_core::time::Timestamp;
+use hookturn_core::workspace::{
+    ApiKey, Environment, Reach, Scope, Scopes, Workspace, WorkspaceSettings,
+};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::access::DEFAULT_WORKSPACE;
+use super::page::Listed;
+use super::{Caller, Decision, Recording, Service, ServiceError, check_name};
+
+/// Shortest text of a bootstrap key, in bytes: a plain hash protects only what cannot be guessed.
+const BOOTSTRAP_KEY_BYTES: usize = 16;
+
+/// What a new key shall be.
+#[derive(Debug, Clone)]
+pub struct NewApiKey {
+    /// For people.
+    pub name: String,
+    /// What it can reach.
+    pub reach: NewReach,
+    /// What it may do; at least one.
+    pub scopes: Scopes,
+    /// From when on it is refused.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What a new key can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewReach {
+    /// Every workspace; only operators make these.
+    Operator,
+    /// The caller's workspace.
+    Workspace(Environment),
+}
+
+/// A key and its text, shown once.
+#[derive(Clone)]
+pub struct NewKey {
+    /// The key as it is stored.
+    pub key: ApiKey,
+    /// Its text.
+    pub text: Zeroizing<String>,
+}
+
+impl fmt::Debug for NewKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewKey")
+            .field("key", &self.key.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A key and when it was last used.
+#[derive(Debug, Clone)]
+pub struct ListedKey {
+    /// The key.
+    pub key: Arc<ApiKey>,
+    /// When it was last used, as far as known.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl Service {
+    /// Makes a key. Needs `manage`, and every scope that the new key gets.
+    pub async fn create_api_key(
+        &self,
+        caller: &Caller,
+        input: NewApiKey,
+        recording: Option<Recording<'_, NewKey>>,
+    ) -> Result<NewKey, ServiceError> {
+        self.require(caller, Scope::Manage).await?;
+        for scope in input.scopes.iter() {
+            self.require(caller, scope).await?;
+        }
+        if input.reach == NewReach::Operator {
+            self.require_operator(caller).await?;
+        }
+        check_name("/name", &input.name)?;
+        if input.scopes.is_empty() {
+            return Err(ServiceError::invalid("/scopes", "at least one scope"));
+        }
+        self.change(caller, recording, |now| {
+            check_expiry(caller, input.expires_at, now)?;
+            let reach = match input.reach {
+                NewReach::Operator => Reach::Operator,
+                NewReach::Workspace(environment) => Reach::Workspace {
+                    workspace: caller.workspace,
+                    environment,
+                },
+            };
+            let text = self.key_text(reach);
+            let key = ApiKey {
+                expires_at: input.expires_at,
+                ..self.new_key(&text, &input.name, reach, input.scopes, now)
+            };
+            Ok(Decision {
+                writes: vec![Write::ApiKey(key.clone())],
+                audit: vec![entry(AuditAction::ApiKeyCreated, &key)],
+                out: NewKey { key, text },
+            })
+        })
+        .await
+    }
+
+    /// A page of the keys that reach the caller's workspace, newest first; operators see theirs
+    /// too. Needs `manage`.
+    pub async fn api_keys(
+        &self,
+        caller: &Caller,
+        page: Page<ApiKeyId>,
+    ) -> Result<Listed<ListedKey>, ServiceError> {
+        self.require(caller, Scope::Manage).await?;
+        let keys = self.live.api_keys().into_iter().rev();
+        let visible = keys.filter(|key| is_visible(caller, key));
+        let listed = Listed::of(visible, &page, |key| key.id);
+        Ok(listed.map(|key| ListedKey {
+            last_used_at: self.live.api_key_used_at(key.id),
+            key,
+        }))
+    }
+
+    /// Revokes a key, at once and for good. Revoking a revoked key changes nothing. Needs `manage`.
+    pub async fn revoke_api_key(
+        &self,
+        caller: &Caller,
+        id: ApiKeyId,
+        recording: Option<Recording<'_, ApiKey>>,
+    ) -> Result<ApiKey, ServiceError> {
+        self.require(caller, Scope::Manage).await?;
+        self.change(caller, recording, |now| {
+            let key = self
+                .live
+                .api_key(id)
+                .filter(|key| is_visible(caller, key))
+                .ok_or(ServiceError::not_found("API key"))?;
+            if key.revoked_at.is_some() {
+                return Ok(Decision {
+                    writes: Vec::new(),
+                    audit: Vec::new(),
+                    out: ApiKey::clone(&key),
+                });
+            }
+            let revoked = ApiKey {
+                revoked_at: Some(now),
+                version: key.version + 1,
+                ..ApiKey::clone(&key)
+            };
+            Ok(Decision {
+                writes: vec![Write::ApiKey(revoked.clone())],
+                audit: vec![entry(AuditAction::ApiKeyRevoked, &revoked)],
+                out: revoked,
+            })
+        })
+        .await
+    }
+
+    /// Makes workspace `default` and a key with every scope, if the store has no workspace.
+    ///
+    /// A text that starts with `sk_operator_` makes an operator's key, any other a key of the
+    /// workspace. Without a text an operator's key is generated. Returns the key when it was made.
+    pub async fn bootstrap(&self, text: Option<String>) -> Result<Option<NewKey>, ServiceError> {
+        if !self.live.workspaces().is_empty() {
+            return Ok(None);
+        }
+        let text = text.map(Zeroizing::new);
+        if let Some(text) = &text {
+            check_bootstrap_text(text)?;
+        }
+        let now = self.clock.now();
+        let workspace = WorkspaceId::new(now, self.entropy.as_ref());
+        let context = Context {
+            actor: Actor::Bootstrap,
+            request_id: None,
+            reason: None,
+        };
+        let made = self
+            .commit(workspace, &context, None, |now| {
+                let reach = text
+                    .as_ref()
+                    .map_or(Reach::Operator, |text| reach_of(text, workspace));
+                let text = text.clone().unwrap_or_else(|| self.key_text(reach));
+                let key = self.new_key(&text, "bootstrap", reach, Scopes::EVERY, now);
+                let (mut writes, mut audit, _) =
+                    self.new_workspace(workspace, DEFAULT_WORKSPACE, now);
+                writes.push(Write::ApiKey(key.clone()));
+                audit.push(entry(AuditAction::ApiKeyCreated, &key));
+                Ok(Decision {
+                    writes,
+                    audit,
+                    out: NewKey { key, text },
+                })
+            })
+            .await;
+        match made {
+            Ok(key) => Ok(Some(key)),
+            // Another node was first: the name is unique.
+            Err(ServiceError::Conflict {
+                code: "already_exists",
+                ..
+            }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The writes that make a workspace with its empty shared keyring.
+    pub(super) fn new_workspace(
+        &self,
+        id: WorkspaceId,
+        name: &str,
+        now: Timestamp,
+    ) -> (Vec<Write>, Vec<AuditEntry>, Workspace) {
+        let keyring = Keyring {
+            version: 1,
+            ..Keyring::new(
+                KeyringId::new(now, self.entropy.as_ref()),
+                id,
+                KeyringOwner::Shared,
+                KeyKind::Symmetric,
+            )
+        };
+        let workspace = Workspace {
+            id,
+            name: name.to_owned(),
+            version: 1,
+            shared_keyring: keyring.id,
+            settings: WorkspaceSettings::default(),
+            created_at: now,
+            updated_at: now,
+        };
+        let subject = Subject {
+            keyring: Some(keyring.id),
+            ..Subject::default()
+        };
+        let audit = vec![
+            AuditEntry::new(AuditAction::WorkspaceCreated, Subject::default()).with("name", name),
+            AuditEntry::new(AuditAction::KeyringCreated, subject),
+        ];
+        let writes = vec![Write::Workspace(workspace.clone()), Write::Keyring(keyring)];
+        (writes, audit, workspace)
+    }
+
+    fn new_key(
+        &self,
+        text: &str,
+        name: &str,
+        reach: Reach,
+        scopes: Scopes,
+        now: Timestamp,
+    ) -> ApiKey {
+        let tail = text.char_indices().rev().nth(3).map_or(0, |(at, _)| at);
+        ApiKey {
+            id: ApiKeyId::new(now, self.entropy.as_ref()),
+            name: name.to_owned(),
+            reach,
+            scopes,
+            hash: Sha256::digest(text.as_bytes()).into(),
+            hint: text[tail..].to_owned(),
+            created_at: now,
+            expires_at: None,
+            revoked_at: None,
+            version: 1,
+        }
+    }
+
+    /// The prefix of the reach and 256 random bits.
+    fn key_text(&self, reach: Reach) -> Zeroizing<String> {
+        let random = Zeroizing::new(draw::<32>(self.entropy.as_ref()));
+        let mut text = Zeroizing::new(String::with_capacity(64));
+        text.push_str(prefix_of(reach));
+        URL_SAFE_NO_PAD.encode_string(random.as_slice(), &mut text);
+        text
+    }
+}
+
+const fn prefix_of(reach: Reach) -> &'static str {
+    match reach {
+        Reach::Operator => "sk_operator_",
+        Reach::Workspace {
+            environment: Environment::Test,
+            ..
+        } => "sk_workspace_test_",
+        Reach::Workspace {
+            environment: Environment::Prod,
+            ..
+        } => "sk_workspace_prod_",
+    }
+}
+
+fn reach_of(text: &str, workspace: WorkspaceId) -> Reach {
+    if text.starts_with("sk_operator_") {
+        return Reach::Operator;
+    }
+    let environment = if text.starts_with("sk_workspace_prod_") {
+        Environment::Prod
+    } else {
+        Environment::Test
+    };
+    Reach::Workspace {
+        workspace,
+        environment,
+    }
+}
+
+fn is_visible(caller: &Caller, key: &ApiKey) -> bool {
+    match key.reach {
+        Reach::Operator => caller.key.reach == Reach::Operator,
+        Reach::Workspace { workspace, .. } => workspace == caller.workspace,
+    }
+}
+
+fn check_expiry(
+    caller: &Caller,
+    expires_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<(), ServiceError> {
+    const POINTER: &str = "/expiresAt";
+    if expires_at.is_some_and(|expiry| expiry <= now) {
+        return Err(ServiceError::invalid(POINTER, "must be in the future"));
+    }
+    match caller.key.expires_at {
+        Some(own) if expires_at.is_none_or(|expiry| expiry > own) => Err(ServiceError::invalid(
+            POINTER,
+            format!("a key cannot outlive the key that makes it, which expires at {own}"),
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn check_bootstrap_text(text: &str) -> Result<(), ServiceError> {
+    if text.len() < BOOTSTRAP_KEY_BYTES || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let message = format!(
+            "the bootstrap API key needs at least {BOOTSTRAP_KEY_BYTES} characters, printable \
+             and without spaces (make one with `openssl rand -hex 32`)"
+        );
+        return Err(ServiceError::invalid("", message));
+    }
+    Ok(())
+}
+
+fn entry(action: AuditAction, key: &ApiKey) -> AuditEntry {
+    let subject = Subject {
+        api_key: Some(key.id),
+        ..Subject::default()
+    };
+    let scopes: Vec<_> = key.scopes.iter().map(Scope::as_str).collect();
+    AuditEntry::new(action, subject)
+        .with("name", &key.name)
+        .with("scopes", scopes.join(" "))
+}

@@ -1,0 +1,179 @@
+//! Changes of an endpoint, and the switch between enabled, paused and disabled.
+
+use std::collections::BTreeMap;
+
+use hookturn_core::audit::AuditAction;
+use hookturn_core::endpoint::{Endpoint, EndpointState, Method, TargetUrl};
+use hookturn_core::id::{ClientId, EndpointId};
+use hookturn_core::message::EventFilter;
+use hookturn_core::retry::RetryPolicy;
+use hookturn_core::store::Write;
+use hookturn_core::time::{Millis, Timestamp};
+use hookturn_core::workspace::Scope;
+
+use super::super::{Caller, Decision, Recording, Service, ServiceError, check_version};
+use super::{checks, disabled_by_owner, entry};
+
+/// Whether an endpoint shall take deliveries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Switch {
+    /// Messages are sent.
+    #[default]
+    Enabled,
+    /// Messages wait.
+    Paused,
+    /// Messages make no delivery.
+    Disabled,
+}
+
+impl Switch {
+    pub(super) const fn at(self, since: Timestamp) -> EndpointState {
+        match self {
+            Self::Enabled => EndpointState::Enabled,
+            Self::Paused => EndpointState::Paused { since },
+            Self::Disabled => disabled_by_owner(since),
+        }
+    }
+
+    const fn is(self, state: &EndpointState) -> bool {
+        match self {
+            Self::Enabled => matches!(state, EndpointState::Enabled),
+            Self::Paused => matches!(state, EndpointState::Paused { .. }),
+            Self::Disabled => matches!(state, EndpointState::Disabled { .. }),
+        }
+    }
+}
+
+/// What to change of an endpoint; `None` leaves a field as it is. Preset and keyring stay: another
+/// scheme needs another endpoint, because its secrets may not fit.
+#[derive(Debug, Clone, Default)]
+pub struct EndpointPatch {
+    /// Where deliveries go.
+    pub url: Option<String>,
+    /// For people.
+    pub description: Option<String>,
+    /// `GET` for KORE callbacks only.
+    pub method: Option<Method>,
+    /// Event types, as a whole.
+    pub events: Option<Vec<String>>,
+    /// Custom headers, as a whole.
+    pub headers: Option<BTreeMap<String, String>>,
+    /// Whether it takes deliveries.
+    pub state: Option<Switch>,
+    /// When a failed delivery is tried again.
+    pub retry: Option<RetryPolicy>,
+    /// Longest time of one exchange.
+    pub timeout_millis: Option<Millis>,
+    /// Longest time to connect.
+    pub connect_timeout_millis: Option<Millis>,
+    /// Exchanges that may be open at once.
+    pub max_in_flight: Option<u32>,
+    /// Attempts per second; `Some(None)` for no limit.
+    pub rate_limit_per_second: Option<Option<u32>>,
+    /// Whether deliveries keep the order of acceptance.
+    pub ordered: Option<bool>,
+}
+
+impl Service {
+    /// Changes an endpoint. Needs `manage`.
+    pub async fn patch_endpoint(
+        &self,
+        caller: &Caller,
+        app: ClientId,
+        id: EndpointId,
+        patch: EndpointPatch,
+        if_match: Option<u64>,
+        recording: Option<Recording<'_, Endpoint>>,
+    ) -> Result<Endpoint, ServiceError> {
+        self.require(caller, Scope::Manage).await?;
+        let url = patch
+            .url
+            .as_deref()
+            .map(|url| self.target(url))
+            .transpose()?;
+        let events = patch.events.clone().map(checks::events).transpose()?;
+        self.change(caller, recording, |now| {
+            let old = self.own_endpoint(caller, app, id)?;
+            check_version(if_match, old.version)?;
+            let endpoint = patched(&old, patch.clone(), url.clone(), events.clone(), now);
+            checks::check(&endpoint, &self.own_workspace(caller)?.settings)?;
+            let audit = vec![
+                entry(action(&old.state, &endpoint.state), &endpoint)
+                    .with("state", endpoint.state.as_str()),
+            ];
+            Ok(Decision {
+                writes: vec![Write::Endpoint(endpoint.clone())],
+                audit,
+                out: endpoint,
+            })
+        })
+        .await
+    }
+
+    /// Enables, pauses or disables an endpoint. Needs `manage`.
+    pub async fn switch_endpoint(
+        &self,
+        caller: &Caller,
+        app: ClientId,
+        id: EndpointId,
+        to: Switch,
+        if_match: Option<u64>,
+        recording: Option<Recording<'_, Endpoint>>,
+    ) -> Result<Endpoint, ServiceError> {
+        let patch = EndpointPatch {
+            state: Some(to),
+            ..EndpointPatch::default()
+        };
+        self.patch_endpoint(caller, app, id, patch, if_match, recording)
+            .await
+    }
+}
+
+fn patched(
+    old: &Endpoint,
+    patch: EndpointPatch,
+    url: Option<TargetUrl>,
+    events: Option<EventFilter>,
+    now: Timestamp,
+) -> Endpoint {
+    let old = old.clone();
+    let timeout_millis = patch.timeout_millis.unwrap_or(old.timeout_millis);
+    Endpoint {
+        url: url.or(old.url),
+        description: patch.description.unwrap_or(old.description),
+        method: patch.method.unwrap_or(old.method),
+        events: events.unwrap_or(old.events),
+        headers: patch.headers.unwrap_or(old.headers),
+        state: match patch.state {
+            // Saying again what is so keeps since when and why it is so.
+            Some(switch) if !switch.is(&old.state) => switch.at(now),
+            Some(_) | None => old.state,
+        },
+        retry: patch.retry.unwrap_or(old.retry),
+        timeout_millis,
+        // A shorter timeout takes the time to connect with it, unless both are named.
+        connect_timeout_millis: patch
+            .connect_timeout_millis
+            .unwrap_or(old.connect_timeout_millis.min(timeout_millis)),
+        max_in_flight: patch.max_in_flight.unwrap_or(old.max_in_flight),
+        rate_limit_per_second: patch
+            .rate_limit_per_second
+            .unwrap_or(old.rate_limit_per_second),
+        ordered: patch.ordered.unwrap_or(old.ordered),
+        version: old.version + 1,
+        updated_at: now,
+        ..old
+    }
+}
+
+fn action(old: &EndpointState, new: &EndpointState) -> AuditAction {
+    let was_disabled = matches!(old, EndpointState::Disabled { .. });
+    match new {
+        EndpointState::Enabled if old != new => AuditAction::EndpointEnabled,
+        EndpointState::Disabled { .. } if !was_disabled => AuditAction::EndpointDisabled,
+        EndpointState::Enabled
+        | EndpointState::Paused { .. }
+        | EndpointState::Disabled { .. }
+        | EndpointState::Deleted { .. } => AuditAction::EndpointUpdated,
+    }
+}

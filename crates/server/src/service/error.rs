@@ -1,0 +1,140 @@
+//! Why a use case did not happen. One type for the whole boundary; no variant ever holds a secret.
+
+use std::error::Error;
+use std::fmt;
+
+use hookturn_core::rotation::Rejected;
+use hookturn_core::store::StoreError;
+use hookturn_core::workspace::Scope;
+
+use crate::store::seal::OpenError;
+
+/// Why nothing was done. Unless a variant says otherwise, nothing was written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// There is no such thing, or it belongs to another workspace.
+    #[error("{what} not found")]
+    NotFound {
+        /// What kind of thing: `app`, `endpoint`, `keyring`…
+        what: &'static str,
+    },
+    /// The key lacks a scope. The attempt is in the audit log.
+    #[error("the API key lacks the scope {needs}")]
+    Forbidden {
+        /// The scope.
+        needs: Scope,
+    },
+    /// Only an operator's key may do this. The attempt is in the audit log.
+    #[error("only an operator's API key may do this")]
+    OperatorOnly,
+    /// No key, or one that is unknown, expired or revoked: which of them is not told.
+    #[error("the API key is missing, unknown, expired or revoked")]
+    Unauthorized,
+    /// A field of the request cannot be.
+    #[error("{pointer}: {message}")]
+    Invalid {
+        /// JSON pointer of the field in the request; empty for the whole.
+        pointer: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The keyring's rules forbid it.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    /// It does not fit what is there.
+    #[error("{message}")]
+    Conflict {
+        /// A stable word.
+        code: &'static str,
+        /// What is in the way and what to do.
+        message: String,
+    },
+    /// `if_match` named another version than the current one.
+    #[error("it was changed meanwhile: its version is {current} now; read it again")]
+    PreconditionFailed {
+        /// The current version.
+        current: u64,
+    },
+    /// The idempotency key got its answer while this request ran: look it up again and replay.
+    #[error("the idempotency key has been used")]
+    IdempotencyKeyUsed,
+    /// The payload exceeds its bound.
+    #[error("{what} has more than {limit} bytes")]
+    TooLarge {
+        /// What.
+        what: &'static str,
+        /// Its bound in bytes.
+        limit: usize,
+    },
+    /// The store is stopping. Whether the change happened is unknown: repeat with the same
+    /// idempotency key.
+    #[error("the server is stopping; try again")]
+    Unavailable,
+    /// Something failed that no request can cause.
+    #[error("internal failure")]
+    Internal(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl ServiceError {
+    /// A refused field.
+    pub(crate) fn invalid(pointer: impl Into<String>, message: impl fmt::Display) -> Self {
+        Self::Invalid {
+            pointer: pointer.into(),
+            message: message.to_string(),
+        }
+    }
+
+    pub(crate) const fn not_found(what: &'static str) -> Self {
+        Self::NotFound { what }
+    }
+
+    pub(crate) fn conflict(code: &'static str, message: impl Into<String>) -> Self {
+        Self::Conflict {
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// The stable word for problem documents and metrics.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "not_found",
+            Self::Forbidden { .. } => "forbidden",
+            Self::OperatorOnly => "operator_only",
+            Self::Unauthorized => "unauthorized",
+            Self::Invalid { .. } => "invalid",
+            Self::Rejected(rejected) => rejected.code(),
+            Self::Conflict { code, .. } => code,
+            Self::PreconditionFailed { .. } => "precondition_failed",
+            Self::IdempotencyKeyUsed => "idempotency_key_used",
+            Self::TooLarge { .. } => "too_large",
+            Self::Unavailable => "unavailable",
+            Self::Internal(_) => "internal",
+        }
+    }
+}
+
+impl From<StoreError> for ServiceError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict { what } => Self::Conflict {
+                code: "concurrent_change",
+                message: format!("{what} was changed at the same time; try again"),
+            },
+            StoreError::Duplicate { what } => Self::Conflict {
+                code: "already_exists",
+                message: format!("{what} already exists; choose another"),
+            },
+            StoreError::IdempotencyKeyUsed => Self::IdempotencyKeyUsed,
+            StoreError::Stopped => Self::Unavailable,
+            other => Self::Internal(Box::new(other)),
+        }
+    }
+}
+
+impl From<OpenError> for ServiceError {
+    fn from(error: OpenError) -> Self {
+        Self::Internal(Box::new(error))
+    }
+}

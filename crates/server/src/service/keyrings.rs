@@ -1,0 +1,382 @@
+//! Keyrings and their secrets: KORE's *Create* and *Activate*, reveal, compromise.
+//!
+//! Every command goes through `core::rotation::apply` and is stored by comparing the keyring's
+//! version, so that a keyring moves by whole commands only (G5).
+
+use std::sync::Arc;
+
+use hookturn_core::audit::{Actor, AuditAction, AuditEntry, Context, Subject};
+use hookturn_core::endpoint::{Endpoint, EndpointState};
+use hookturn_core::id::{KeyringId, RotationId, SecretId};
+use hookturn_core::rotation::{
+    Applied, Command, Keyring, KeyringOwner, Rejected, Rotation, SecretVersion, apply,
+    default_overlap,
+};
+use hookturn_core::store::Write;
+use hookturn_core::time::{Millis, Timestamp};
+use hookturn_core::workspace::{RevealPolicy, Scope};
+use hookturn_verify::Secret;
+use zeroize::Zeroizing;
+
+use super::{Caller, Decision, Recording, Service, ServiceError, check_version};
+
+mod dissolve;
+mod values;
+
+pub(super) use dissolve::dissolve;
+pub use values::SecretOnce;
+pub(super) use values::{read_value, schemes_of, writes_of};
+
+/// What a new secret shall be.
+#[derive(Debug, Clone, Default)]
+pub struct NewSecretInput {
+    /// What its owner calls it.
+    pub name: Option<String>,
+    /// A value to import; generated without.
+    pub value: Option<Zeroizing<String>>,
+    /// How long the old secret stays after this one is activated, in milliseconds.
+    pub overlap: Option<Millis>,
+    /// Whether a pending secret may be destroyed to make room.
+    pub replace_pending: bool,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// A secret that was made.
+#[derive(Debug, Clone)]
+pub struct CreatedSecret {
+    /// It, with its value.
+    pub once: SecretOnce,
+    /// The staged rotation that brings it; none for the first secret.
+    pub rotation: Option<Rotation>,
+    /// The keyring as it is now.
+    pub keyring: Keyring,
+}
+
+/// A secret that changed.
+#[derive(Debug, Clone)]
+pub struct ChangedSecret {
+    /// It.
+    pub secret: SecretVersion,
+    /// The keyring as it is now.
+    pub keyring: Keyring,
+}
+
+impl Service {
+    /// One keyring. Needs `read`.
+    pub async fn keyring(
+        &self,
+        caller: &Caller,
+        id: KeyringId,
+    ) -> Result<Arc<Keyring>, ServiceError> {
+        self.require(caller, Scope::Read).await?;
+        self.own_keyring(caller, id)
+    }
+
+    /// The keyrings of the workspace whose endpoints are not deleted, oldest first. Needs `read`.
+    pub async fn keyrings(&self, caller: &Caller) -> Result<Vec<Arc<Keyring>>, ServiceError> {
+        self.require(caller, Scope::Read).await?;
+        let mut keyrings = self.live.keyrings(caller.workspace);
+        keyrings.retain(|keyring| self.serves(keyring));
+        Ok(keyrings)
+    }
+
+    /// The endpoints that sign with a keyring. Needs `read`.
+    pub async fn keyring_endpoints(
+        &self,
+        caller: &Caller,
+        id: KeyringId,
+    ) -> Result<Vec<Arc<Endpoint>>, ServiceError> {
+        let keyring = self.keyring(caller, id).await?;
+        Ok(self.live.keyring_users(&keyring))
+    }
+
+    /// Whether a keyring's endpoint is there; a shared one always serves.
+    fn serves(&self, keyring: &Keyring) -> bool {
+        match keyring.owner {
+            KeyringOwner::Shared => true,
+            KeyringOwner::Endpoint { endpoint } => self
+                .live
+                .endpoint(endpoint)
+                .is_some_and(|e| !matches!(e.state, EndpointState::Deleted { .. })),
+        }
+    }
+
+    /// The caller's keyring of that id, unless its endpoint is deleted.
+    pub(super) fn own_keyring(
+        &self,
+        caller: &Caller,
+        id: KeyringId,
+    ) -> Result<Arc<Keyring>, ServiceError> {
+        self.live
+            .keyring(id)
+            .filter(|keyring| keyring.workspace == caller.workspace && self.serves(keyring))
+            .ok_or(ServiceError::not_found("keyring"))
+    }
+
+    /// Makes or imports a secret: the first one is active at once, a later one pending in a staged
+    /// rotation. Needs `secrets`.
+    pub async fn create_secret(
+        &self,
+        caller: &Caller,
+        keyring: KeyringId,
+        input: NewSecretInput,
+        if_match: Option<u64>,
+        recording: Option<Recording<'_, CreatedSecret>>,
+    ) -> Result<CreatedSecret, ServiceError> {
+        self.require(caller, Scope::Secrets).await?;
+        self.change(caller, recording, |now| {
+            let keyring = self.own_keyring(caller, keyring)?;
+            check_version(if_match, keyring.version)?;
+            let value = self.value_for(&keyring, input.value.as_ref())?;
+            let secret = self.named(&value, input.name.clone(), now);
+            let id = secret.id;
+            let command = Command::CreateSecret {
+                secret,
+                rotation: RotationId::new(now, self.entropy.as_ref()),
+                overlap: input
+                    .overlap
+                    .unwrap_or_else(|| self.default_overlap(&keyring)),
+                replace_pending: input.replace_pending,
+                reason: input.reason.clone(),
+            };
+            let applied = apply(&keyring, command, now)?;
+            let rotation = applied.rotations.iter().find(|r| r.to == id).cloned();
+            self.with_new_secret(applied, id, value, |once, keyring| CreatedSecret {
+                once,
+                rotation,
+                keyring,
+            })
+        })
+        .await
+    }
+
+    /// Makes a pending secret the active one. Needs `secrets`.
+    pub async fn activate_secret(
+        &self,
+        caller: &Caller,
+        keyring: KeyringId,
+        secret: SecretId,
+        overlap: Option<Millis>,
+        if_match: Option<u64>,
+        recording: Option<Recording<'_, ChangedSecret>>,
+    ) -> Result<ChangedSecret, ServiceError> {
+        let command = Command::Activate { secret, overlap };
+        self.command_on_secret(caller, keyring, secret, command, if_match, recording)
+            .await
+    }
+
+    /// Marks a secret as leaked; what that does to it, `apply` says. Needs `secrets`.
+    pub async fn compromise_secret(
+        &self,
+        caller: &Caller,
+        keyring: KeyringId,
+        secret: SecretId,
+        if_match: Option<u64>,
+        recording: Option<Recording<'_, ChangedSecret>>,
+    ) -> Result<ChangedSecret, ServiceError> {
+        let command = Command::Compromise { secret };
+        self.command_on_secret(caller, keyring, secret, command, if_match, recording)
+            .await
+    }
+
+    /// Erases the value of a retired secret. Needs `secrets`.
+    pub async fn destroy_secret(
+        &self,
+        caller: &Caller,
+        keyring: KeyringId,
+        secret: SecretId,
+        if_match: Option<u64>,
+        recording: Option<Recording<'_, ChangedSecret>>,
+    ) -> Result<ChangedSecret, ServiceError> {
+        let command = Command::Destroy { secret };
+        self.command_on_secret(caller, keyring, secret, command, if_match, recording)
+            .await
+    }
+
+    /// Changes what a secret is called. Needs `secrets`.
+    pub async fn rename_secret(
+        &self,
+        caller: &Caller,
+        keyring: KeyringId,
+        secret: SecretId,
+        name: Option<String>,
+        if_match: Option<u64>,
+        recording: Option<Recording<'_, ChangedSecret>>,
+    ) -> Result<ChangedSecret, ServiceError> {
+        let command = Command::Rename { secret, name };
+        self.command_on_secret(caller, keyring, secret, command, if_match, recording)
+            .await
+    }
+
+    async fn command_on_secret(
+        &self,
+        caller: &Caller,
+        keyring: KeyringId,
+        secret: SecretId,
+        command: Command,
+        if_match: Option<u64>,
+        recording: Option<Recording<'_, ChangedSecret>>,
+    ) -> Result<ChangedSecret, ServiceError> {
+        self.require(caller, Scope::Secrets).await?;
+        self.change(caller, recording, |now| {
+            let keyring = self.own_keyring(caller, keyring)?;
+            check_version(if_match, keyring.version)?;
+            known_secret(&keyring, secret)?;
+            let applied = apply(&keyring, command.clone(), now)?;
+            let writes = writes_of(&applied);
+            // A command never forgets the secret it names.
+            let secret = known_secret(&applied.keyring, secret)?;
+            Ok(Decision {
+                writes,
+                audit: applied.audit,
+                out: ChangedSecret {
+                    secret,
+                    keyring: applied.keyring,
+                },
+            })
+        })
+        .await
+    }
+
+    /// The value of a secret, if the workspace's policy lets it be seen again. The reveal is in the
+    /// audit log before the value leaves. Needs `secrets`.
+    pub async fn reveal_secret(
+        &self,
+        caller: &Caller,
+        keyring: KeyringId,
+        secret: SecretId,
+    ) -> Result<SecretOnce, ServiceError> {
+        self.require(caller, Scope::Secrets).await?;
+        let keyring = self.own_keyring(caller, keyring)?;
+        let secret = known_secret(&keyring, secret)?;
+        match self.own_workspace(caller)?.settings.reveal_secrets {
+            RevealPolicy::Allowed => {}
+            RevealPolicy::Never => {
+                return Err(ServiceError::conflict(
+                    "reveal_disabled",
+                    "this workspace never shows a secret again: a lost one is replaced by a rotation",
+                ));
+            }
+        }
+        let Some(value) = self.unseal(secret.id)? else {
+            return Err(ServiceError::conflict(
+                "secret_destroyed",
+                format!("the value of secret {} is erased", secret.id),
+            ));
+        };
+        let mut entry = AuditEntry::new(
+            AuditAction::SecretRevealed,
+            Subject {
+                keyring: Some(keyring.id),
+                secret: Some(secret.id),
+                ..Subject::default()
+            },
+        );
+        entry.fingerprint = Some(secret.fingerprint);
+        self.store
+            .audit(
+                caller.workspace,
+                caller.context(),
+                vec![entry],
+                self.clock.now(),
+            )
+            .await?;
+        Ok(SecretOnce { secret, value })
+    }
+
+    /// Writes down what time has done to keyrings: retired secrets, completed rotations. Returns
+    /// how many keyrings changed. Signing never waits for it.
+    pub async fn settle(&self) -> Result<usize, ServiceError> {
+        let now = self.clock.now();
+        let context = Context {
+            actor: Actor::System,
+            request_id: None,
+            reason: None,
+        };
+        let mut settled = 0;
+        for workspace in self.live.workspaces() {
+            for keyring in self.live.keyrings(workspace.id) {
+                if keyring.settle_due_at().is_none_or(|due| due > now) {
+                    continue;
+                }
+                let done = self
+                    .commit(workspace.id, &context, None, |now| {
+                        let keyring = self
+                            .live
+                            .keyring(keyring.id)
+                            .ok_or(ServiceError::not_found("keyring"))?;
+                        let applied = apply(&keyring, Command::Settle, now)?;
+                        Ok(Decision {
+                            writes: writes_of(&applied),
+                            audit: applied.audit,
+                            out: (),
+                        })
+                    })
+                    .await;
+                match done {
+                    Ok(()) => settled += 1,
+                    // Another command settled it on its way.
+                    Err(ServiceError::Rejected(Rejected::NothingToSettle)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(settled)
+    }
+
+    /// The overlap of a rotation that names none: see `core::rotation::default_overlap`.
+    pub fn default_overlap(&self, keyring: &Keyring) -> Millis {
+        let horizons = self
+            .live
+            .keyring_users(keyring)
+            .into_iter()
+            .map(|endpoint| endpoint.retry.horizon(endpoint.timeout_millis));
+        default_overlap(horizons.max().unwrap_or(0))
+    }
+
+    /// The value for a new secret of a keyring: the given one if all its endpoints can sign with
+    /// it, or a generated one.
+    pub(super) fn value_for(
+        &self,
+        keyring: &Keyring,
+        given: Option<&Zeroizing<String>>,
+    ) -> Result<Secret, ServiceError> {
+        let users = self.live.keyring_users(keyring);
+        let schemes = schemes_of(users.iter().map(AsRef::as_ref));
+        let given = read_value(given, keyring.kind, schemes)?;
+        Ok(self.new_value(given.as_ref(), keyring.kind))
+    }
+
+    /// The decision of a command that brought a new secret: its writes and the sealed value.
+    pub(super) fn with_new_secret<T>(
+        &self,
+        applied: Applied,
+        id: SecretId,
+        value: Secret,
+        out: impl FnOnce(SecretOnce, Keyring) -> T,
+    ) -> Result<Decision<T>, ServiceError> {
+        let secret = known_secret(&applied.keyring, id)?;
+        let mut writes = writes_of(&applied);
+        writes.push(Write::Secret(self.seal(&applied.keyring, &secret, &value)));
+        Ok(Decision {
+            writes,
+            audit: applied.audit,
+            out: out(SecretOnce { secret, value }, applied.keyring),
+        })
+    }
+}
+
+/// The secret of that id in a keyring.
+fn known_secret(keyring: &Keyring, id: SecretId) -> Result<SecretVersion, ServiceError> {
+    keyring
+        .secret(id)
+        .cloned()
+        .ok_or(ServiceError::not_found("secret"))
+}
+
+/// A rotation with its stage as it is at `now`.
+pub(super) fn as_of(mut rotation: Rotation, now: Timestamp) -> Rotation {
+    rotation.stage = rotation.stage.at(now);
+    rotation
+}

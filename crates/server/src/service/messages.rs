@@ -1,0 +1,230 @@
+//! Messages: the hot path in, and reading them back.
+//!
+//! Publishing is one look at the live view and one `accept` of the store. It logs nothing, audits
+//! nothing and waits for nothing else.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hookturn_core::endpoint::EndpointState;
+use hookturn_core::id::{ClientId, DeliveryId, EndpointId, MessageId};
+use hookturn_core::limits;
+use hookturn_core::message::{EventType, Message};
+use hookturn_core::store::{Accept, NewMessage, Page};
+use hookturn_core::time::Timestamp;
+use hookturn_core::workspace::Scope;
+
+use super::page::{Listed, fetch};
+use super::{Caller, Recording, Service, ServiceError};
+
+/// A message to publish.
+#[derive(Debug, Clone)]
+pub struct NewMessageInput {
+    /// What happened.
+    pub event_type: EventType,
+    /// A valid JSON text: whoever calls has checked that.
+    pub payload: Bytes,
+    /// The publisher's own id of the event.
+    pub event_id: Option<String>,
+}
+
+/// A test event on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TestSent {
+    /// The message.
+    pub message: MessageId,
+    /// Its one delivery.
+    pub delivery: DeliveryId,
+}
+
+impl Service {
+    /// Accepts a message: durable when this returns (G1). Needs `publish`.
+    pub async fn publish(
+        &self,
+        caller: &Caller,
+        app: ClientId,
+        input: NewMessageInput,
+        recording: Option<Recording<'_, MessageId>>,
+    ) -> Result<MessageId, ServiceError> {
+        self.require(caller, Scope::Publish).await?;
+        check_message("", &input)?;
+        let endpoints = self.fan_out(caller, app, &input.event_type)?;
+        let new = self.new_message(caller, app, input, endpoints);
+        let id = new.message.id;
+        self.accept(vec![new], recording, id).await
+    }
+
+    /// Accepts up to [`limits::BATCH_MESSAGES`] messages, all or none. Ids in order of the input.
+    /// Needs `publish`.
+    pub async fn publish_batch(
+        &self,
+        caller: &Caller,
+        app: ClientId,
+        inputs: Vec<NewMessageInput>,
+        recording: Option<Recording<'_, Vec<MessageId>>>,
+    ) -> Result<Vec<MessageId>, ServiceError> {
+        self.require(caller, Scope::Publish).await?;
+        if !(1..=limits::BATCH_MESSAGES).contains(&inputs.len()) {
+            let message = format!("1 to {} messages", limits::BATCH_MESSAGES);
+            return Err(ServiceError::invalid("/messages", message));
+        }
+        for (index, input) in inputs.iter().enumerate() {
+            check_message(&format!("/messages/{index}"), input)?;
+        }
+        let mut messages: Vec<NewMessage> = Vec::with_capacity(inputs.len());
+        // Batches mostly repeat a type: one look at the live view for each run of the same one.
+        let mut wanted: Option<(EventType, Vec<EndpointId>)> = None;
+        for input in inputs {
+            let endpoints = match &wanted {
+                Some((event_type, endpoints)) if *event_type == input.event_type => {
+                    endpoints.clone()
+                }
+                Some(_) | None => self.fan_out(caller, app, &input.event_type)?,
+            };
+            wanted = Some((input.event_type.clone(), endpoints.clone()));
+            messages.push(self.new_message(caller, app, input, endpoints));
+        }
+        let ids = messages.iter().map(|new| new.message.id).collect();
+        self.accept(messages, recording, ids).await
+    }
+
+    /// Sends one message to one endpoint, whatever event types it wants, so that its owner sees
+    /// whether it works. Needs `manage`.
+    pub async fn send_test(
+        &self,
+        caller: &Caller,
+        app: ClientId,
+        endpoint: EndpointId,
+        input: NewMessageInput,
+        recording: Option<Recording<'_, TestSent>>,
+    ) -> Result<TestSent, ServiceError> {
+        self.require(caller, Scope::Manage).await?;
+        check_message("", &input)?;
+        let endpoint = self.own_endpoint(caller, app, endpoint)?;
+        check_takes_deliveries(&endpoint.state)?;
+        let new = self.new_message(caller, app, input, vec![endpoint.id]);
+        let delivery = new.deliveries[0].0;
+        let sent = TestSent {
+            message: new.message.id,
+            delivery,
+        };
+        self.accept(vec![new], recording, sent).await
+    }
+
+    async fn accept<T: Send>(
+        &self,
+        messages: Vec<NewMessage>,
+        recording: Option<Recording<'_, T>>,
+        out: T,
+    ) -> Result<T, ServiceError> {
+        let idempotency = recording.map(|recording| self.record(recording, &out, self.clock.now()));
+        let accept = Accept {
+            messages,
+            idempotency,
+        };
+        self.store.accept(accept).await?;
+        Ok(out)
+    }
+
+    fn fan_out(
+        &self,
+        caller: &Caller,
+        app: ClientId,
+        event_type: &EventType,
+    ) -> Result<Vec<EndpointId>, ServiceError> {
+        self.live
+            .fan_out(caller.workspace, app, event_type)
+            .ok_or(ServiceError::not_found("app"))
+    }
+
+    fn new_message(
+        &self,
+        caller: &Caller,
+        app: ClientId,
+        input: NewMessageInput,
+        endpoints: Vec<EndpointId>,
+    ) -> NewMessage {
+        let place = self.sequence.next(self.clock.now());
+        let entropy = self.entropy.as_ref();
+        let message = Message {
+            id: MessageId::at_place(place, entropy),
+            workspace: caller.workspace,
+            app,
+            event_type: input.event_type,
+            event_id: input.event_id,
+            payload: input.payload,
+            accepted_at: place.at,
+        };
+        NewMessage {
+            message: Arc::new(message),
+            deliveries: endpoints
+                .into_iter()
+                .map(|endpoint| (DeliveryId::at_place(place, entropy), endpoint))
+                .collect(),
+        }
+    }
+
+    /// One message. Needs `read`.
+    pub async fn message(
+        &self,
+        caller: &Caller,
+        app: ClientId,
+        id: MessageId,
+    ) -> Result<Arc<Message>, ServiceError> {
+        self.require(caller, Scope::Read).await?;
+        self.own_app(caller, app)?;
+        self.store
+            .message(caller.workspace, app, id)
+            .await?
+            .ok_or(ServiceError::not_found("message"))
+    }
+
+    /// A page of messages accepted in `[since, until)`, newest first. Needs `read`.
+    pub async fn messages(
+        &self,
+        caller: &Caller,
+        app: ClientId,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+        page: Page<MessageId>,
+    ) -> Result<Listed<Arc<Message>>, ServiceError> {
+        self.require(caller, Scope::Read).await?;
+        self.own_app(caller, app)?;
+        let (wider, limit) = fetch(page);
+        let found = self
+            .store
+            .messages(caller.workspace, app, since, until, wider)
+            .await?;
+        Ok(Listed::cut(found, limit))
+    }
+}
+
+/// Refuses to queue for an endpoint that sends nothing.
+pub(super) fn check_takes_deliveries(state: &EndpointState) -> Result<(), ServiceError> {
+    if state.takes_messages() {
+        return Ok(());
+    }
+    let message = format!("the endpoint is {}: enable it first", state.as_str());
+    Err(ServiceError::conflict("endpoint_disabled", message))
+}
+
+fn check_message(pointer: &str, input: &NewMessageInput) -> Result<(), ServiceError> {
+    if input.payload.len() > limits::PAYLOAD_BYTES {
+        return Err(ServiceError::TooLarge {
+            what: "the payload",
+            limit: limits::PAYLOAD_BYTES,
+        });
+    }
+    let Some(event_id) = &input.event_id else {
+        return Ok(());
+    };
+    let fits = (1..=limits::EVENT_ID_BYTES).contains(&event_id.len());
+    if !fits || event_id.chars().any(char::is_control) {
+        let message = format!(
+            "1 to {} bytes without control characters",
+            limits::EVENT_ID_BYTES
+        );
+        return Err(ServiceError::invalid(format!("{pointer}/eventId"), message));
+    }
+    Ok(())
+}

@@ -1,0 +1,299 @@
+//! Rotations: moves of a keyring from its active secret to the next.
+//!
+//! A rotation is found by its id alone; what may be done to it, the rotation machine decides.
+
+use hookturn_core::id::{KeyringId, RotationId};
+use hookturn_core::rotation::{Command, Keyring, Mode, Rotation, apply};
+use hookturn_core::store::Page;
+use hookturn_core::time::{Millis, Timestamp};
+use hookturn_core::workspace::Scope;
+use zeroize::Zeroizing;
+
+use super::keyrings::{SecretOnce, as_of, writes_of};
+use super::page::{Listed, fetch};
+use super::{Caller, Decision, Recording, Service, ServiceError, check_version};
+
+/// How a rotation shall move; [`Mode`] without its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModeName {
+    /// See [`Mode::Immediate`].
+    Immediate,
+    /// See [`Mode::Overlap`].
+    Overlap,
+    /// See [`Mode::Staged`].
+    Staged,
+    /// See [`Mode::Proven`]; refused by this version.
+    Proven,
+}
+
+/// What a new rotation shall be.
+#[derive(Debug, Clone)]
+pub struct NewRotation {
+    /// How it moves.
+    pub mode: ModeName,
+    /// How long the old secret stays, in milliseconds; the keyring's default without.
+    pub overlap: Option<Millis>,
+    /// What the new secret is called.
+    pub name: Option<String>,
+    /// A value to import; generated without.
+    pub value: Option<Zeroizing<String>>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// A rotation that was opened, with the new secret's value.
+#[derive(Debug, Clone)]
+pub struct OpenedRotation {
+    /// It, as it is now.
+    pub rotation: Rotation,
+    /// The new secret.
+    pub once: SecretOnce,
+    /// The keyring as it is now.
+    pub keyring: Keyring,
+}
+
+/// A rotation that changed.
+#[derive(Debug, Clone)]
+pub struct ChangedRotation {
+    /// It, as it is now.
+    pub rotation: Rotation,
+    /// The keyring as it is now.
+    pub keyring: Keyring,
+}
+
+/// Which rotations to list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RotationFilter {
+    /// Only of this keyring.
+    pub keyring: Option<KeyringId>,
+    /// Only open ones.
+    pub open: bool,
+}
+
+impl Service {
+    /// Opens a rotation. Needs `secrets`.
+    pub async fn open_rotation(
+        &self,
+        caller: &Caller,
+        keyring: KeyringId,
+        input: NewRotation,
+        if_match: Option<u64>,
+        recording: Option<Recording<'_, OpenedRotation>>,
+    ) -> Result<OpenedRotation, ServiceError> {
+        self.require(caller, Scope::Secrets).await?;
+        if input.mode == ModeName::Immediate && input.overlap.is_some_and(|overlap| overlap > 0) {
+            let message = "an immediate rotation has no overlap: use mode overlap";
+            return Err(ServiceError::invalid("/overlapSeconds", message));
+        }
+        self.change(caller, recording, |now| {
+            let keyring = self.own_keyring(caller, keyring)?;
+            check_version(if_match, keyring.version)?;
+            let value = self.value_for(&keyring, input.value.as_ref())?;
+            let secret = self.named(&value, input.name.clone(), now);
+            let secret_id = secret.id;
+            let id = RotationId::new(now, self.entropy.as_ref());
+            let command = Command::Rotate {
+                rotation: id,
+                mode: self.mode_for(&keyring, &input),
+                secret,
+                reason: input.reason.clone(),
+            };
+            let applied = apply(&keyring, command, now)?;
+            let rotation = opened(&applied.rotations, id, now)?;
+            self.with_new_secret(applied, secret_id, value, |once, keyring| OpenedRotation {
+                rotation,
+                once,
+                keyring,
+            })
+        })
+        .await
+    }
+
+    fn mode_for(&self, keyring: &Keyring, input: &NewRotation) -> Mode {
+        let overlap = || {
+            input
+                .overlap
+                .unwrap_or_else(|| self.default_overlap(keyring))
+        };
+        match input.mode {
+            ModeName::Immediate => Mode::Immediate,
+            ModeName::Overlap => Mode::Overlap { overlap: overlap() },
+            ModeName::Staged => Mode::Staged { overlap: overlap() },
+            ModeName::Proven => Mode::Proven,
+        }
+    }
+
+    /// One rotation. Needs `read`.
+    pub async fn rotation(
+        &self,
+        caller: &Caller,
+        id: RotationId,
+    ) -> Result<Rotation, ServiceError> {
+        self.require(caller, Scope::Read).await?;
+        let now = self.clock.now();
+        Ok(as_of(self.stored_rotation(caller, id).await?, now))
+    }
+
+    async fn stored_rotation(
+        &self,
+        caller: &Caller,
+        id: RotationId,
+    ) -> Result<Rotation, ServiceError> {
+        self.store
+            .rotation(caller.workspace, id)
+            .await?
+            .filter(|rotation| rotation.workspace == caller.workspace)
+            .ok_or(ServiceError::not_found("rotation"))
+    }
+
+    /// A page of rotations, newest first. Needs `read`.
+    pub async fn rotations(
+        &self,
+        caller: &Caller,
+        filter: RotationFilter,
+        page: Page<RotationId>,
+    ) -> Result<Listed<Rotation>, ServiceError> {
+        self.require(caller, Scope::Read).await?;
+        if let Some(keyring) = filter.keyring {
+            self.own_keyring(caller, keyring)?;
+        }
+        let now = self.clock.now();
+        if filter.open {
+            return Ok(self.open_rotations(caller, filter.keyring, page, now));
+        }
+        let (wider, limit) = fetch(page);
+        let found = self
+            .store
+            .rotations(caller.workspace, filter.keyring, wider)
+            .await?;
+        Ok(Listed::cut(found, limit).map(|rotation| as_of(rotation, now)))
+    }
+
+    fn open_rotations(
+        &self,
+        caller: &Caller,
+        keyring: Option<KeyringId>,
+        page: Page<RotationId>,
+        now: Timestamp,
+    ) -> Listed<Rotation> {
+        let keyrings = self.live.keyrings(caller.workspace);
+        let mut open: Vec<_> = keyrings
+            .iter()
+            .filter(|found| keyring.is_none_or(|wanted| wanted == found.id))
+            .filter_map(|keyring| keyring.open_rotation(now).cloned())
+            .collect();
+        open.sort_by_key(|rotation| std::cmp::Reverse(rotation.id));
+        Listed::of(open, &page, |rotation| rotation.id)
+    }
+
+    /// Makes the pending secret of a staged rotation the active one. Needs `secrets`.
+    pub async fn promote_rotation(
+        &self,
+        caller: &Caller,
+        rotation: RotationId,
+        if_match: Option<u64>,
+        recording: Option<Recording<'_, ChangedRotation>>,
+    ) -> Result<ChangedRotation, ServiceError> {
+        let command = Command::Promote { rotation };
+        self.command_on_rotation(caller, rotation, command, if_match, recording)
+            .await
+    }
+
+    /// Lets the retiring secret sign until a later time. Needs `secrets`.
+    pub async fn extend_rotation(
+        &self,
+        caller: &Caller,
+        rotation: RotationId,
+        retire_at: Timestamp,
+        if_match: Option<u64>,
+        recording: Option<Recording<'_, ChangedRotation>>,
+    ) -> Result<ChangedRotation, ServiceError> {
+        let command = Command::Extend {
+            rotation,
+            retire_at,
+        };
+        self.command_on_rotation(caller, rotation, command, if_match, recording)
+            .await
+    }
+
+    /// Makes the old secret active again. Needs `secrets`.
+    pub async fn undo_rotation(
+        &self,
+        caller: &Caller,
+        rotation: RotationId,
+        if_match: Option<u64>,
+        recording: Option<Recording<'_, ChangedRotation>>,
+    ) -> Result<ChangedRotation, ServiceError> {
+        let command = Command::Undo { rotation };
+        self.command_on_rotation(caller, rotation, command, if_match, recording)
+            .await
+    }
+
+    /// Retires the retiring secret now. When this is answered no signer of this node signs with it.
+    /// Needs `secrets`.
+    pub async fn finish_rotation(
+        &self,
+        caller: &Caller,
+        rotation: RotationId,
+        if_match: Option<u64>,
+        recording: Option<Recording<'_, ChangedRotation>>,
+    ) -> Result<ChangedRotation, ServiceError> {
+        let command = Command::Finish { rotation };
+        self.command_on_rotation(caller, rotation, command, if_match, recording)
+            .await
+    }
+
+    /// Drops the pending secret of a staged rotation. Needs `secrets`.
+    pub async fn cancel_rotation(
+        &self,
+        caller: &Caller,
+        rotation: RotationId,
+        if_match: Option<u64>,
+        recording: Option<Recording<'_, ChangedRotation>>,
+    ) -> Result<ChangedRotation, ServiceError> {
+        let command = Command::Cancel { rotation };
+        self.command_on_rotation(caller, rotation, command, if_match, recording)
+            .await
+    }
+
+    async fn command_on_rotation(
+        &self,
+        caller: &Caller,
+        id: RotationId,
+        command: Command,
+        if_match: Option<u64>,
+        recording: Option<Recording<'_, ChangedRotation>>,
+    ) -> Result<ChangedRotation, ServiceError> {
+        self.require(caller, Scope::Secrets).await?;
+        // A rotation never changes its keyring; everything else is read again on every try.
+        let keyring = self.stored_rotation(caller, id).await?.keyring;
+        self.change(caller, recording, |now| {
+            let keyring = self.own_keyring(caller, keyring)?;
+            check_version(if_match, keyring.version)?;
+            let applied = apply(&keyring, command.clone(), now)?;
+            let rotation = opened(&applied.rotations, id, now)?;
+            Ok(Decision {
+                writes: writes_of(&applied),
+                audit: applied.audit,
+                out: ChangedRotation {
+                    rotation,
+                    keyring: applied.keyring,
+                },
+            })
+        })
+        .await
+    }
+}
+
+/// The rotation of that id among those a command wrote: the machine returns every one it touched.
+fn opened(
+    rotations: &[Rotation],
+    id: RotationId,
+    now: Timestamp,
+) -> Result<Rotation, ServiceError> {
+    rotations
+        .iter()
+        .find(|rotation| rotation.id == id)
+        .map(|rotation| as_of(rotation.clone(), now))
+        .ok_or(ServiceError::not_found("rotation"))
+}

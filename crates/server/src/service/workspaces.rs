@@ -1,0 +1,216 @@
+//! Workspaces: customer accounts of the operator.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
+use hookturn_core::endpoint::{HeaderRenames, Preset};
+use hookturn_core::id::{ClientId, WorkspaceId};
+use hookturn_core::limits;
+use hookturn_core::store::{Page, Write};
+use hookturn_core::time::SECOND;
+use hookturn_core::workspace::{Reach, RevealPolicy, Scope, Workspace, WorkspaceSettings};
+
+use super::endpoints::check_header_name;
+use super::page::Listed;
+use super::{Caller, Decision, Recording, Service, ServiceError, check_version};
+
+/// What to change of a workspace; `None` leaves a field as it is.
+#[derive(Debug, Clone, Default)]
+pub struct WorkspacePatch {
+    /// Its name.
+    pub name: Option<String>,
+    /// Whether secrets can be revealed; needs `secrets`.
+    pub reveal_secrets: Option<RevealPolicy>,
+    /// White label, as a whole.
+    pub header_names: Option<BTreeMap<Preset, HeaderRenames>>,
+    /// Overlap of a dialect's rotate call in seconds.
+    pub rotation_overlap_seconds: Option<Option<u32>>,
+    /// The app that receives Hookturn's own events.
+    pub operational_app: Option<Option<ClientId>>,
+}
+
+impl Service {
+    /// Makes a workspace with an empty shared keyring. Operators only; needs `manage`.
+    pub async fn create_workspace(
+        &self,
+        caller: &Caller,
+        name: String,
+        recording: Option<Recording<'_, Workspace>>,
+    ) -> Result<Workspace, ServiceError> {
+        self.require_operator(caller).await?;
+        self.require(caller, Scope::Manage).await?;
+        check_workspace_name(&name)?;
+        let id = WorkspaceId::new(self.clock.now(), self.entropy.as_ref());
+        self.commit(id, &caller.context(), recording, |now| {
+            let (writes, audit, out) = self.new_workspace(id, &name, now);
+            Ok(Decision { writes, audit, out })
+        })
+        .await
+    }
+
+    /// The workspaces the caller's key reaches, newest first. Needs `read`.
+    pub async fn workspaces(
+        &self,
+        caller: &Caller,
+        page: Page<WorkspaceId>,
+    ) -> Result<Listed<Arc<Workspace>>, ServiceError> {
+        self.require(caller, Scope::Read).await?;
+        let all = self.live.workspaces().into_iter().rev();
+        let reached = all.filter(|workspace| reaches(caller, workspace.id));
+        Ok(Listed::of(reached, &page, |workspace| workspace.id))
+    }
+
+    /// One workspace. Needs `read`.
+    pub async fn workspace(
+        &self,
+        caller: &Caller,
+        id: WorkspaceId,
+    ) -> Result<Arc<Workspace>, ServiceError> {
+        self.require(caller, Scope::Read).await?;
+        self.reached_workspace(caller, id)
+    }
+
+    fn reached_workspace(
+        &self,
+        caller: &Caller,
+        id: WorkspaceId,
+    ) -> Result<Arc<Workspace>, ServiceError> {
+        self.live
+            .workspace(id)
+            .filter(|workspace| reaches(caller, workspace.id))
+            .ok_or(ServiceError::not_found("workspace"))
+    }
+
+    /// The caller's own workspace, which settings are asked of.
+    pub(super) fn own_workspace(&self, caller: &Caller) -> Result<Arc<Workspace>, ServiceError> {
+        self.reached_workspace(caller, caller.workspace)
+    }
+
+    /// Changes a workspace's settings. Needs `manage`; the reveal policy needs `secrets` too.
+    pub async fn patch_workspace(
+        &self,
+        caller: &Caller,
+        id: WorkspaceId,
+        patch: WorkspacePatch,
+        if_match: Option<u64>,
+        recording: Option<Recording<'_, Workspace>>,
+    ) -> Result<Workspace, ServiceError> {
+        self.require(caller, Scope::Manage).await?;
+        if patch.reveal_secrets.is_some() {
+            self.require(caller, Scope::Secrets).await?;
+        }
+        self.check_workspace_patch(id, &patch)?;
+        self.commit(id, &caller.context(), recording, |now| {
+            let old = self.reached_workspace(caller, id)?;
+            check_version(if_match, old.version)?;
+            let patch = patch.clone();
+            let settings = &old.settings;
+            let out = Workspace {
+                name: patch.name.unwrap_or_else(|| old.name.clone()),
+                settings: WorkspaceSettings {
+                    reveal_secrets: patch.reveal_secrets.unwrap_or(settings.reveal_secrets),
+                    header_names: patch
+                        .header_names
+                        .unwrap_or_else(|| settings.header_names.clone()),
+                    rotation_overlap_seconds: patch
+                        .rotation_overlap_seconds
+                        .unwrap_or(settings.rotation_overlap_seconds),
+                    operational_app: patch.operational_app.unwrap_or(settings.operational_app),
+                },
+                version: old.version + 1,
+                updated_at: now,
+                ..Workspace::clone(&old)
+            };
+            let mut entry = AuditEntry::new(AuditAction::WorkspaceUpdated, Subject::default());
+            if let Some(policy) = patch.reveal_secrets {
+                entry = entry.with("revealSecrets", reveal_word(policy));
+            }
+            Ok(Decision {
+                writes: vec![Write::Workspace(out.clone())],
+                audit: vec![entry],
+                out,
+            })
+        })
+        .await
+    }
+
+    fn check_workspace_patch(
+        &self,
+        id: WorkspaceId,
+        patch: &WorkspacePatch,
+    ) -> Result<(), ServiceError> {
+        if let Some(name) = &patch.name {
+            check_workspace_name(name)?;
+        }
+        for (preset, renames) in patch.header_names.iter().flatten() {
+            check_renames(*preset, renames)?;
+        }
+        if let Some(overlap) = patch.rotation_overlap_seconds {
+            check_overlap_seconds(overlap)?;
+        }
+        match patch.operational_app.flatten() {
+            Some(app) if self.live.app(id, app).is_none() => {
+                Err(ServiceError::invalid("/operationalApp", "no such app"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+fn reaches(caller: &Caller, id: WorkspaceId) -> bool {
+    match caller.key.reach {
+        Reach::Operator => true,
+        Reach::Workspace { workspace, .. } => workspace == id,
+    }
+}
+
+const fn reveal_word(policy: RevealPolicy) -> &'static str {
+    match policy {
+        RevealPolicy::Allowed => "allowed",
+        RevealPolicy::Never => "never",
+    }
+}
+
+/// A workspace is named in a header and on command lines, and must not look like an id.
+fn check_workspace_name(name: &str) -> Result<(), ServiceError> {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let fits = (1..=limits::TEXT_BYTES).contains(&name.len()) && name.bytes().all(word);
+    if !fits || name.parse::<WorkspaceId>().is_ok() {
+        let message = format!(
+            "a workspace's name is 1 to {} letters, digits, `-`, `_` and `.`, and no id",
+            limits::TEXT_BYTES
+        );
+        return Err(ServiceError::invalid("/name", message));
+    }
+    Ok(())
+}
+
+pub(super) fn check_overlap_seconds(overlap: Option<u32>) -> Result<(), ServiceError> {
+    let most = limits::OVERLAP_MAX / SECOND;
+    if overlap.is_some_and(|overlap| u64::from(overlap) > most) {
+        let message = format!("an overlap lasts at most {most} seconds");
+        return Err(ServiceError::invalid("/rotationOverlapSeconds", message));
+    }
+    Ok(())
+}
+
+fn check_renames(preset: Preset, renames: &HeaderRenames) -> Result<(), ServiceError> {
+    let names = [
+        ("id", &renames.id),
+        ("timestamp", &renames.timestamp),
+        ("signature", &renames.signature),
+    ];
+    let mut seen: Vec<String> = Vec::new();
+    for (field, name) in names {
+        let Some(name) = name else { continue };
+        let pointer = format!("/headerNames/{preset}/{field}");
+        check_header_name(name).map_err(|message| ServiceError::invalid(&*pointer, message))?;
+        let lower = name.to_ascii_lowercase();
+        if seen.contains(&lower) {
+            return Err(ServiceError::invalid(pointer, "the same name twice"));
+        }
+        seen.push(lower);
+    }
+    Ok(())
+}
