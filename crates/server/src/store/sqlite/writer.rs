@@ -3,7 +3,7 @@
 //! A step is a closure over [`Tx`]. Its effects on memory (live view, hints, numbers) are collected
 //! in [`Effects`] and happen only after the commit. A *guarded* step runs inside a savepoint: when it
 //! fails, only its own writes are undone. An unguarded step must not fail after its first write; if
-//! the engine fails it there, the whole batch is rolled back and every step of it is told. The same
+//! it does so all the same, the whole batch is rolled back and every step of it is told. The same
 //! happens when a step panics: the thread outlives it and takes the next batch.
 //!
 //! Numbers are published before the commit, so that a reader never meets a row whose number it does
@@ -154,10 +154,15 @@ where
             return Ok(());
         };
         if !self.guarded {
+            let before = tx.connection.total_changes();
             let result = work(tx);
-            let engine_failed = matches!(result, Err(StoreError::Engine { .. }));
+            let undo = match &result {
+                Ok(_) => false,
+                Err(StoreError::Engine { .. }) => true,
+                Err(_) => tx.connection.total_changes() != before,
+            };
             self.result = Some(result);
-            return if engine_failed { Err(Abort) } else { Ok(()) };
+            return if undo { Err(Abort) } else { Ok(()) };
         }
         let mark = tx.effects.mark();
         let run = |sql| {
@@ -253,13 +258,14 @@ impl Writer {
         self.queue(1, false, work)
     }
 
-    /// The same, of a known size.
+    /// Queues a step of a known size, guarded or not.
     pub(super) fn step_of<T: Send + 'static>(
         &self,
         rows: usize,
+        guarded: bool,
         work: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> StoreFuture<'static, T> {
-        self.queue(rows, false, work)
+        self.queue(rows, guarded, work)
     }
 
     /// Queues a step that may be refused halfway; then only its own writes are undone.
