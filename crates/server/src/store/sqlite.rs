@@ -13,6 +13,8 @@
 
 mod checkpoint;
 mod configuration;
+mod ledger;
+mod loading;
 mod open;
 mod reader;
 mod rows;
@@ -78,7 +80,7 @@ impl SqliteStore {
         let lock = open::lock(&options.path)?;
         let connection = open::open_for_writing(&options.path)?;
         let numbers = Arc::new(rows::Numbers::default());
-        let loaded = configuration::load(&connection, &numbers).map_err(OpenError::Contents)?;
+        let loaded = loading::load(&connection, &numbers).map_err(OpenError::Contents)?;
         options.live.reset(loaded);
         let readers = Readers::start(&options.path, &numbers)?;
         let writer = Writer::start(connection, &options, numbers)?;
@@ -88,6 +90,12 @@ impl SqliteStore {
             path: Arc::new(options.path),
             _lock: Arc::new(lock),
         })
+    }
+
+    /// How many transactions were committed since the start: with the number of steps it tells how
+    /// many share one sync.
+    pub fn commits(&self) -> u64 {
+        self.writer.commits()
     }
 
     /// A value kept beside the data, such as the box that tells whether a master key fits.
@@ -118,7 +126,7 @@ pub fn backup_beside(from: &Path, to: &Path) -> Result<Result<(), StoreError>, O
 impl Store for SqliteStore {
     fn load(&self) -> StoreFuture<'_, Configuration> {
         self.readers
-            .read(|at| configuration::load(at.connection, at.numbers))
+            .read(|at| loading::load(at.connection, at.numbers))
     }
 
     fn change(&self, change: Change) -> StoreFuture<'_, ()> {
@@ -133,9 +141,8 @@ impl Store for SqliteStore {
         entries: Vec<AuditEntry>,
         at: Timestamp,
     ) -> StoreFuture<'_, ()> {
-        self.writer.guarded_step(move |tx| {
-            configuration::append_audit(tx, workspace, &context, entries, at)
-        })
+        self.writer
+            .guarded_step(move |tx| ledger::append_audit(tx, workspace, &context, entries, at))
     }
 
     fn audit_log(
@@ -145,7 +152,7 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> StoreFuture<'_, Vec<Recorded>> {
         self.readers
-            .read(move |at| configuration::audit_log(at, workspace, after, limit))
+            .read(move |at| ledger::audit_log(at, workspace, after, limit))
     }
 
     fn idempotent_answer(
@@ -154,7 +161,7 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> StoreFuture<'_, Option<IdempotencyRecord>> {
         self.readers
-            .read(move |at| configuration::idempotent_answer(at, key, now))
+            .read(move |at| ledger::idempotent_answer(at, key, now))
     }
 
     fn rotation(
@@ -187,13 +194,16 @@ impl Store for SqliteStore {
     }
 
     fn accept(&self, accept: Accept) -> StoreFuture<'_, ()> {
+        // One message is refused before its first write; several, or a key with them, may be refused
+        // halfway.
+        let guarded = accept.messages.len() > 1 || accept.idempotency.is_some();
         let rows = accept
             .messages
             .iter()
             .map(|new| 1 + new.deliveries.len())
             .sum();
         self.writer
-            .step_of(rows, move |tx| traffic::accept(tx, accept))
+            .step_of(rows, guarded, move |tx| traffic::accept(tx, accept))
     }
 
     fn finish(
@@ -201,7 +211,7 @@ impl Store for SqliteStore {
         finishes: Vec<Finish>,
         receivers: Vec<(WorkspaceId, EndpointId, ReceiverState)>,
     ) -> StoreFuture<'static, ()> {
-        self.writer.step_of(finishes.len(), move |tx| {
+        self.writer.step_of(finishes.len(), false, move |tx| {
             traffic::finish(tx, &finishes, receivers)
         })
     }

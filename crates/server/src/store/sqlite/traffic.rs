@@ -17,8 +17,9 @@ use hookturn_core::store::{
 use hookturn_core::time::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::configuration::{collect, execute, put_idempotent_answer};
+use super::configuration::{collect, execute};
 use super::failed;
+use super::ledger::put_idempotent_answer;
 use super::reader::At;
 use super::rows::{self, NewNumber, Numbers, as_i64, impossible, to_document};
 use super::writer::Tx;

@@ -106,19 +106,20 @@ fn forget_endpoints(tx: &mut Tx<'_>, before: Timestamp) -> Result<(), StoreError
     Ok(())
 }
 
-/// Copies the database, page by page, to a new file. A commit in between starts the copy over inside
-/// SQLite, which a read transaction prevents: the copy is the state at its beginning.
+/// Copies the database, page by page, to a new file that only its owner can read. A commit in between
+/// starts the copy over inside SQLite, which the read transaction of every query prevents: the copy
+/// is the state at its beginning.
 pub(super) fn backup(at: &At<'_>, path: &Path) -> Result<(), StoreError> {
     const STEP: &str = "write the backup";
     let refused = |source: std::io::Error| StoreError::Engine {
         step: STEP,
         source: Box::new(source),
     };
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(refused)?;
+    let mut file = std::fs::OpenOptions::new();
+    file.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
+    file.open(path).map_err(refused)?;
     let copied = copy(at.connection, path).map_err(failed(STEP));
     if copied.is_err() {
         // Half a backup must not be taken for one.
@@ -131,18 +132,22 @@ fn copy(from: &Connection, path: &Path) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut to = Connection::open_with_flags(path, flags)?;
     to.execute_batch("PRAGMA synchronous = FULL")?;
-    from.execute_batch("BEGIN")?;
-    let result = (|| {
-        from.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?;
-        let backup = Backup::new(from, &mut to)?;
-        loop {
-            if backup.step(BACKUP_PAGES)? == StepResult::Done {
-                return Ok(());
+    // A read transaction takes its snapshot with its first read.
+    from.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?;
+    let backup = Backup::new(from, &mut to)?;
+    loop {
+        match backup.step(BACKUP_PAGES)? {
+            StepResult::Done => return Ok(()),
+            StepResult::More => {}
+            // Nobody else knows the new file, and the source is in a transaction already.
+            _ => {
+                return Err(rusqlite::Error::SqliteFailure(
+                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
+                    Some("the copy is locked by another program".to_owned()),
+                ));
             }
         }
-    })();
-    from.execute_batch("COMMIT")?;
-    result
+    }
 }
 
 pub(super) fn stats(at: &At<'_>) -> Result<StoreStats, StoreError> {
