@@ -4,12 +4,10 @@
 //! `telemetry`, `config` ← `store`, `outbound` ← `courier` ← `service`, `dispatch` ← `api`, `ui` ←
 //! `app` ← `cli`; a test fails on an upward `use`.
 
-<<<<<<< HEAD
 pub mod config;
 pub mod courier;
 pub mod dispatch;
-=======
->>>>>>> store
 pub mod outbound;
+pub mod service;
 pub mod store;
 pub mod telemetry;
