@@ -187,7 +187,7 @@ impl Store for SqliteStore {
         &self,
         finishes: Vec<Finish>,
         receivers: Vec<(WorkspaceId, EndpointId, ReceiverState)>,
-    ) -> StoreFuture<'_, ()> {
+    ) -> StoreFuture<'static, ()> {
         self.writer.step_of(finishes.len(), move |tx| {
             traffic::finish(tx, &finishes, receivers)
         })
