@@ -14,9 +14,11 @@
 mod checkpoint;
 mod configuration;
 mod ledger;
+mod listing;
 mod loading;
 mod open;
 mod reader;
+mod requeue;
 mod rows;
 mod traffic;
 mod upkeep;
@@ -237,7 +239,7 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> StoreFuture<'_, Option<Delivery>> {
         self.writer
-            .guarded_step(move |tx| traffic::requeue(tx, workspace, delivery, now))
+            .guarded_step(move |tx| requeue::requeue(tx, workspace, delivery, now))
     }
 
     fn recover(
@@ -250,10 +252,10 @@ impl Store for SqliteStore {
         match now {
             Some(now) => self
                 .writer
-                .guarded_step(move |tx| traffic::recover(tx, query, after, now, limit)),
+                .guarded_step(move |tx| requeue::recover(tx, query, after, now, limit)),
             None => self
                 .readers
-                .read(move |at| traffic::recoverable(at, query, after, limit)),
+                .read(move |at| requeue::recoverable(at, query, after, limit)),
         }
     }
 
@@ -264,7 +266,7 @@ impl Store for SqliteStore {
         id: MessageId,
     ) -> StoreFuture<'_, Option<Arc<Message>>> {
         self.readers
-            .read(move |at| traffic::message(at, workspace, app, id))
+            .read(move |at| listing::message(at, workspace, app, id))
     }
 
     fn messages(
@@ -276,7 +278,7 @@ impl Store for SqliteStore {
         page: Page<MessageId>,
     ) -> StoreFuture<'_, Vec<Arc<Message>>> {
         self.readers
-            .read(move |at| traffic::messages(at, workspace, app, since, until, page))
+            .read(move |at| listing::messages(at, workspace, app, since, until, page))
     }
 
     fn delivery(
@@ -285,16 +287,16 @@ impl Store for SqliteStore {
         id: DeliveryId,
     ) -> StoreFuture<'_, Option<(Delivery, Vec<Attempt>)>> {
         self.readers
-            .read(move |at| traffic::delivery(at, workspace, id))
+            .read(move |at| listing::delivery(at, workspace, id))
     }
 
     fn deliveries(&self, query: DeliveryQuery) -> StoreFuture<'_, Vec<Delivery>> {
-        self.readers.read(move |at| traffic::deliveries(at, &query))
+        self.readers.read(move |at| listing::deliveries(at, &query))
     }
 
     fn event_types(&self, workspace: WorkspaceId) -> StoreFuture<'_, Vec<EventType>> {
         self.readers
-            .read(move |at| traffic::event_types(at, workspace))
+            .read(move |at| listing::event_types(at, workspace))
     }
 
     fn prune(

@@ -103,7 +103,7 @@ fn put_workspace(tx: &mut Tx<'_>, workspace: &Workspace) -> Outcome<()> {
         "UPDATE workspace SET name = ?2, version = ?3, document = ?4 WHERE id = ?1 AND version = ?3 - 1"
     };
     let known = "SELECT 1 FROM workspace WHERE id = ?";
-    let changed = match write_unique(tx, sql, values)? {
+    let changed = match write_unique(tx, STEP, sql, values)? {
         Some(changed) => changed,
         None if first && exists(tx, known, [id])? => 0,
         None => {
@@ -131,7 +131,7 @@ fn put_api_key(tx: &Tx<'_>, key: &ApiKey) -> Outcome<()> {
     } else {
         "UPDATE api_key SET hash = ?2, version = ?3, document = ?4 WHERE id = ?1 AND version = ?3 - 1"
     };
-    let changed = match write_unique(tx, sql, values)? {
+    let changed = match write_unique(tx, STEP, sql, values)? {
         Some(changed) => changed,
         None if first && exists(tx, "SELECT 1 FROM api_key WHERE id = ?", [id])? => 0,
         None => {
@@ -237,7 +237,7 @@ fn keep_secret(tx: &Tx<'_>, secret: &SealedSecret) -> Outcome<()> {
         secret.version,
         &secret.sealed[..]
     ];
-    match write_unique(tx, sql, values)? {
+    match write_unique(tx, STEP, sql, values)? {
         Some(_) => Ok(()),
         None => Err(StoreError::Duplicate {
             what: format!("secret {}", secret.secret),
@@ -278,7 +278,12 @@ fn swapped(changed: usize, kind: &str, id: &dyn std::fmt::Display) -> Outcome<()
 }
 
 /// Runs a statement and returns how many rows it changed, or `None` when a unique column refused it.
-fn write_unique(tx: &Tx<'_>, sql: &str, values: impl Params) -> Outcome<Option<usize>> {
+pub(super) fn write_unique(
+    tx: &Tx<'_>,
+    step: &'static str,
+    sql: &str,
+    values: impl Params,
+) -> Outcome<Option<usize>> {
     let written = tx
         .connection
         .prepare_cached(sql)
@@ -290,7 +295,7 @@ fn write_unique(tx: &Tx<'_>, sql: &str, values: impl Params) -> Outcome<Option<u
         {
             Ok(None)
         }
-        Err(error) => Err(failed(STEP)(error)),
+        Err(error) => Err(failed(step)(error)),
     }
 }
 

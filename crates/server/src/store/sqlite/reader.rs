@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
+use hookturn_core::id::{EndpointId, WorkspaceId};
 use hookturn_core::store::{StoreError, StoreFuture};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -24,6 +25,15 @@ const THREADS: usize = 2;
 pub(super) struct At<'a> {
     pub(super) connection: &'a Connection,
     pub(super) numbers: &'a Numbers,
+}
+
+impl At<'_> {
+    /// The number of an endpoint of this workspace.
+    pub(super) fn endpoint_of(&self, workspace: WorkspaceId, id: EndpointId) -> Option<i64> {
+        let number = self.numbers.endpoint(id)?;
+        let (owner, _) = self.numbers.endpoint_of(number)?;
+        (owner == workspace).then_some(number)
+    }
 }
 
 type Query = Box<dyn FnOnce(&At<'_>) + Send>;
