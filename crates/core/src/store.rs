@@ -442,7 +442,7 @@ pub trait Store: Send + Sync {
         &self,
         finishes: Vec<Finish>,
         receivers: Vec<(WorkspaceId, EndpointId, ReceiverState)>,
-    ) -> StoreFuture<'_, ()>;
+    ) -> StoreFuture<'static, ()>;
 
     /// Reads a block of due rows of one endpoint. Everything handed to `finish` before this call
     /// is already applied.

@@ -4,6 +4,11 @@
 //! `telemetry`, `config` ← `store`, `outbound` ← `courier` ← `service`, `dispatch` ← `api`, `ui` ←
 //! `app` ← `cli`; a test fails on an upward `use`.
 
+pub mod api;
+pub mod app;
+pub mod config;
+pub mod courier;
+pub mod dispatch;
 pub mod outbound;
 pub mod service;
 pub mod store;

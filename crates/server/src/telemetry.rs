@@ -1,6 +1,8 @@
 //! The edge where time, randomness and the outside's view of the process come from: the system
 //! clock, the system's entropy, logs and metrics.
 
+pub mod metrics;
+
 use hookturn_core::id::Entropy;
 use hookturn_core::time::{Clock, Timestamp};
 use rand::RngCore;

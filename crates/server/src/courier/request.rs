@@ -1,0 +1,369 @@
+//! What goes over the wire: target, headers and body of each preset, and the signature over them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hookturn_core::endpoint::{Endpoint, Method, Preset};
+use hookturn_core::message::Message;
+use hookturn_core::time::Timestamp;
+use hookturn_core::workspace::Workspace;
+use hookturn_verify::{Content, HeaderNames, SignError, Signer, sign};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::outbound::{Refused, Request, Target};
+
+/// Everything about an endpoint that is the same for all its requests, parsed once.
+#[derive(Debug)]
+pub struct Prepared {
+    endpoint: Arc<Endpoint>,
+    workspace: Arc<Workspace>,
+    target: Arc<Target>,
+    url: String,
+    /// Custom headers, content type.
+    headers: HeaderMap,
+    id: Option<HeaderName>,
+    timestamp: Option<HeaderName>,
+    signature: HeaderName,
+}
+
+/// Why an endpoint cannot be sent to. Its configuration was checked when it was written, so this
+/// means that it is disabled or that a rule became stricter.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrepareError {
+    /// It has no URL.
+    #[error("the endpoint has no URL")]
+    NoUrl,
+    /// The URL cannot be used.
+    #[error("the endpoint's URL cannot be used")]
+    Target(#[from] Refused),
+    /// A header name or value cannot be sent.
+    #[error("the header {name} cannot be sent")]
+    Header {
+        /// Its name.
+        name: String,
+    },
+    /// The scheme refused to sign.
+    #[error("the request cannot be signed")]
+    Sign(#[from] SignError),
+}
+
+/// A request that is ready to go, with what the record keeps of its signature.
+#[derive(Debug)]
+pub struct Signed {
+    /// For the outbound client.
+    pub request: Request,
+    /// The Unix seconds that were signed.
+    pub timestamp: i64,
+    /// The value of the signature header.
+    pub signature: String,
+}
+
+impl Prepared {
+    /// Parses an endpoint's URL and headers.
+    pub fn new(endpoint: Arc<Endpoint>, workspace: Arc<Workspace>) -> Result<Self, PrepareError> {
+        let url = endpoint.url.as_ref().ok_or(PrepareError::NoUrl)?;
+        let target = Arc::new(Target::new(url.url())?);
+        let url = url.as_str().to_owned();
+        let mut headers = HeaderMap::with_capacity(endpoint.headers.len() + 4);
+        for (name, value) in &endpoint.headers {
+            let value = HeaderValue::from_str(value)
+                .map_err(|_| PrepareError::Header { name: name.clone() })?;
+            headers.append(header_name(name)?, value);
+        }
+        if endpoint.method == Method::Post {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        let names = header_names(endpoint.preset, &workspace);
+        let optional =
+            |name: &Option<Cow<'static, str>>| name.as_deref().map(header_name).transpose();
+        Ok(Self {
+            id: optional(&names.id)?,
+            timestamp: optional(&names.timestamp)?,
+            signature: header_name(&names.signature)?,
+            target,
+            url,
+            headers,
+            endpoint,
+            workspace,
+        })
+    }
+
+    /// The endpoint it was made from.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Whether it still describes these.
+    pub fn is_for(&self, endpoint: &Arc<Endpoint>, workspace: &Arc<Workspace>) -> bool {
+        self.endpoint.version == endpoint.version && self.workspace.version == workspace.version
+    }
+
+    /// The bytes that are signed and sent. The same for every attempt of a delivery.
+    pub fn body(&self, message: &Message) -> Bytes {
+        if self.endpoint.method == Method::Get {
+            return Bytes::new();
+        }
+        match self.endpoint.preset {
+            Preset::Standard | Preset::Github => message.payload.clone(),
+            Preset::Hopae => hopae_envelope(message),
+            Preset::Kore => minified(&message.payload),
+            Preset::KoreStream => cloud_events(&[message]),
+        }
+    }
+
+    /// Signs a request with the given keys at `now`.
+    pub fn sign(
+        &self,
+        message: &Message,
+        body: &Bytes,
+        signers: &[Arc<Signer>],
+        now: Timestamp,
+    ) -> Result<Signed, PrepareError> {
+        let id = message.id.to_string();
+        let timestamp = now.as_seconds();
+        let content = Content {
+            id: &id,
+            timestamp,
+            method: self.endpoint.method.as_str(),
+            url: &self.url,
+            body,
+        };
+        let keys: Vec<&Signer> = signers.iter().map(Arc::as_ref).collect();
+        let signature = sign(self.endpoint.preset.scheme(), &keys, &content)?;
+        let mut headers = self.headers.clone();
+        let mut put = |name: &HeaderName, value: &str| -> Result<(), PrepareError> {
+            let value = HeaderValue::from_str(value).map_err(|_| PrepareError::Header {
+                name: name.to_string(),
+            })?;
+            headers.insert(name.clone(), value);
+            Ok(())
+        };
+        put(&self.signature, &signature)?;
+        if let Some(name) = &self.id {
+            put(name, &id)?;
+        }
+        if let Some(name) = &self.timestamp {
+            put(name, &timestamp.to_string())?;
+        }
+        match self.endpoint.preset {
+            Preset::Standard | Preset::Hopae => {}
+            Preset::Kore | Preset::KoreStream => put(&http::header::DATE, &kore_date(now))?,
+            Preset::Github => put(&GITHUB_EVENT, message.event_type.as_str())?,
+        }
+        let request = Request {
+            method: match self.endpoint.method {
+                Method::Post => http::Method::POST,
+                Method::Get => http::Method::GET,
+            },
+            target: Arc::clone(&self.target),
+            headers,
+            body: body.clone(),
+            timeout_millis: self.endpoint.timeout_millis,
+            connect_timeout_millis: self.endpoint.connect_timeout_millis,
+        };
+        Ok(Signed {
+            request,
+            timestamp,
+            signature,
+        })
+    }
+}
+
+const GITHUB_EVENT: HeaderName = HeaderName::from_static("x-github-event");
+
+fn header_name(name: &str) -> Result<HeaderName, PrepareError> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| PrepareError::Header {
+        name: name.to_owned(),
+    })
+}
+
+/// The header names of a preset in a workspace: the scheme's, what the preset adds, and what the
+/// workspace renames.
+pub fn header_names(preset: Preset, workspace: &Workspace) -> HeaderNames {
+    let mut names = HeaderNames::of(preset.scheme());
+    match preset {
+        Preset::Standard | Preset::Hopae => {}
+        Preset::Kore | Preset::KoreStream => {
+            names.id = Some(Cow::Borrowed("kore-idempotency-token"));
+        }
+        Preset::Github => names.id = Some(Cow::Borrowed("x-github-delivery")),
+    }
+    if let Some(renames) = workspace.settings.header_names.get(&preset) {
+        let renamed = |name: &Option<String>| name.clone().map(Cow::Owned);
+        names.id = names.id.map(|id| renamed(&renames.id).unwrap_or(id));
+        names.timestamp = names
+            .timestamp
+            .map(|at| renamed(&renames.timestamp).unwrap_or(at));
+        names.signature = renamed(&renames.signature).unwrap_or(names.signature);
+    }
+    names
+}
+
+/// Hopae's envelope around the payload.
+fn hopae_envelope(message: &Message) -> Bytes {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Envelope<'a> {
+        event: &'a str,
+        event_id: Cow<'a, str>,
+        timestamp: String,
+        api_version: &'static str,
+        client_id: &'a str,
+        data: &'a RawValue,
+    }
+    let id = message.id.to_string();
+    let event_id = match &message.event_id {
+        Some(given) => Cow::Borrowed(given.as_str()),
+        None => Cow::Owned(id.replacen("msg_", "evt_", 1)),
+    };
+    json(&Envelope {
+        event: message.event_type.as_str(),
+        event_id,
+        timestamp: message.accepted_at.to_string(),
+        api_version: "v1",
+        client_id: message.app.as_str(),
+        data: raw(&message.payload),
+    })
+}
+
+/// KORE's event streams: an array of CloudEvents.
+fn cloud_events(messages: &[&Message]) -> Bytes {
+    #[derive(Serialize)]
+    struct CloudEvent<'a> {
+        data: &'a RawValue,
+        id: Cow<'a, str>,
+        time: String,
+        r#type: &'a str,
+        source: &'static str,
+        specversion: &'static str,
+        datacontenttype: &'static str,
+    }
+    let minified: Vec<Bytes> = messages
+        .iter()
+        .map(|message| minified(&message.payload))
+        .collect();
+    let events: Vec<_> = messages
+        .iter()
+        .zip(&minified)
+        .map(|(message, data)| CloudEvent {
+            data: raw(data),
+            id: message
+                .event_id
+                .as_deref()
+                .map_or_else(|| message.id.to_string().into(), Cow::Borrowed),
+            time: message.accepted_at.to_string(),
+            r#type: message.event_type.as_str(),
+            source: "hookturn",
+            specversion: "1.0",
+            datacontenttype: "application/json",
+        })
+        .collect();
+    json(&events)
+}
+
+fn json<T: Serialize>(value: &T) -> Bytes {
+    // Borrowed texts and raw JSON always serialise.
+    serde_json::to_vec(value).unwrap_or_default().into()
+}
+
+/// A payload as JSON that is not looked into again.
+fn raw(payload: &[u8]) -> &RawValue {
+    // Payloads are checked on accept; `null` stands for one that was damaged on disk.
+    serde_json::from_slice(payload).unwrap_or(RawValue::NULL)
+}
+
+/// JSON without insignificant white space: what KORE signs. Strings are kept byte by byte.
+fn minified(payload: &Bytes) -> Bytes {
+    let mut in_string = false;
+    let mut escaped = false;
+    let kept: Vec<u8> = payload
+        .iter()
+        .copied()
+        .filter(|byte| {
+            if in_string {
+                in_string = escaped || *byte != b'"';
+                escaped = !escaped && *byte == b'\\';
+                return true;
+            }
+            in_string = *byte == b'"';
+            !matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+        })
+        .collect();
+    if kept.len() == payload.len() {
+        payload.clone()
+    } else {
+        kept.into()
+    }
+}
+
+/// KORE's date: `%Y-%m-%dT%H:%M:%SZ`.
+fn kore_date(now: Timestamp) -> String {
+    let text = Timestamp::from_millis(now.as_seconds() * 1_000).to_string();
+    text.replace(".000Z", "Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hookturn_core::id::{MessageId, WorkspaceId};
+    use hookturn_core::message::EventType;
+
+    fn message(payload: &str) -> Message {
+        Message {
+            id: MessageId::from_bytes([1; 16]),
+            workspace: WorkspaceId::from_bytes([2; 16]),
+            app: "HqTRDIYH".parse().unwrap(),
+            event_type: EventType::new("verification.completed").unwrap(),
+            event_id: Some("evt_test_0001".to_owned()),
+            payload: Bytes::copy_from_slice(payload.as_bytes()),
+            accepted_at: Timestamp::from_millis(1_784_505_600_000),
+        }
+    }
+
+    #[test]
+    fn hopae_wraps_the_payload_without_touching_it() {
+        let body = hopae_envelope(&message(
+            r#"{"verificationId":"058ff1aa613a40a883d367a07d7b3713", "status":1.0}"#,
+        ));
+        assert_eq!(
+            std::str::from_utf8(&body).unwrap(),
+            r#"{"event":"verification.completed","eventId":"evt_test_0001","timestamp":"2026-07-20T00:00:00.000Z","apiVersion":"v1","clientId":"HqTRDIYH","data":{"verificationId":"058ff1aa613a40a883d367a07d7b3713", "status":1.0}}"#
+        );
+    }
+
+    #[test]
+    fn kore_drops_white_space_outside_strings_only() {
+        for (given, wanted) in [
+            (
+                "{\"a\" : \"b c\\\" d\" ,\n\"e\":\t[1, 2]}",
+                "{\"a\":\"b c\\\" d\",\"e\":[1,2]}",
+            ),
+            ("{\"a\":\"\\\\\" , \"b\":1}", "{\"a\":\"\\\\\",\"b\":1}"),
+            ("[]", "[]"),
+        ] {
+            let kept = minified(&Bytes::from_static(given.as_bytes()));
+            assert_eq!(std::str::from_utf8(&kept).unwrap(), wanted);
+        }
+    }
+
+    #[test]
+    fn kore_dates_have_no_fraction() {
+        assert_eq!(
+            kore_date(Timestamp::from_millis(1_784_505_600_789)),
+            "2026-07-20T00:00:00Z"
+        );
+    }
+
+    #[test]
+    fn a_cloud_event_array_carries_type_and_data() {
+        let one = message("{\"test_id\": 1}");
+        let events: serde_json::Value = serde_json::from_slice(&cloud_events(&[&one])).unwrap();
+        assert_eq!(events[0]["type"], "verification.completed");
+        assert_eq!(events[0]["data"]["test_id"], 1);
+        assert_eq!(events[0]["specversion"], "1.0");
+    }
+}

@@ -1,0 +1,46 @@
+//! A shard's inbox: batches from other threads, one wake-up for as many as are waiting.
+
+use std::sync::{Mutex, PoisonError};
+
+use hookturn_core::id::{EndpointId, WorkspaceId};
+use hookturn_core::store::Due;
+use tokio::sync::Notify;
+
+/// Something a shard should know.
+pub(super) enum Note {
+    /// Rows that were just accepted.
+    Accepted(Vec<Due>),
+    /// An endpoint was written.
+    Changed(EndpointId),
+    /// There may be due rows of this endpoint on disk.
+    Requeued(WorkspaceId, EndpointId),
+    /// Stop when the exchanges in flight are recorded.
+    Drain,
+}
+
+#[derive(Default)]
+pub(super) struct Inbox {
+    notes: Mutex<Vec<Note>>,
+    waiting: Notify,
+}
+
+impl Inbox {
+    pub(super) fn put(&self, note: Note) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = notes.is_empty();
+        notes.push(note);
+        drop(notes);
+        // The shard takes everything at once, so only the first note has to wake it.
+        if first {
+            self.waiting.notify_one();
+        }
+    }
+
+    pub(super) fn take(&self) -> Vec<Note> {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) async fn arrived(&self) {
+        self.waiting.notified().await;
+    }
+}

@@ -1,0 +1,197 @@
+//! Metrics: what the process counts, in the text format of Prometheus.
+//!
+//! Names follow its rules: a unit in base form as suffix, `_total` for counters. No label ever holds a
+//! secret, a URL or an id of a customer: their number must stay bounded.
+
+use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use hookturn_core::delivery::{Attempt, ExchangeResult, Next};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Upper bounds of the attempt duration buckets, in seconds.
+const SECONDS: [f64; 12] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0,
+];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    messages: Counter,
+    accepted: Counter,
+    refused: Counter,
+    failed: Counter,
+    fallbacks: Counter,
+    delivered: Counter,
+    retried: Counter,
+    exhausted: Counter,
+    duration: Histogram,
+    in_flight: Gauge,
+    due: Gauge,
+    store_bytes: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("hookturn");
+        let attempts = Family::<Outcome, Counter>::default();
+        let attempt = |outcome| attempts.get_or_create(&Outcome { outcome }).clone();
+        let (accepted, refused, failed) =
+            (attempt("accepted"), attempt("refused"), attempt("failed"));
+        registry.register("attempts", "Attempts by what came of them", attempts);
+        let decisions = Family::<Outcome, Counter>::default();
+        let decision = |outcome| decisions.get_or_create(&Outcome { outcome }).clone();
+        let (delivered, retried, exhausted) = (
+            decision("delivered"),
+            decision("retried"),
+            decision("exhausted"),
+        );
+        registry.register("decisions", "What followed an attempt", decisions);
+        let messages = Counter::default();
+        registry.register(
+            "messages_accepted",
+            "Messages answered 202",
+            messages.clone(),
+        );
+        let fallbacks = Counter::default();
+        registry.register(
+            "fallbacks",
+            "Attempts that were sent once more, signed with the other key",
+            fallbacks.clone(),
+        );
+        let duration = Histogram::new(SECONDS);
+        registry.register_with_unit(
+            "attempt_duration",
+            "Time of an attempt, fallback included",
+            Unit::Seconds,
+            duration.clone(),
+        );
+        let in_flight = Gauge::default();
+        registry.register(
+            "attempts_in_flight",
+            "Attempts that are under way",
+            in_flight.clone(),
+        );
+        let due = Gauge::default();
+        registry.register(
+            "deliveries_due",
+            "Pending deliveries in the store",
+            due.clone(),
+        );
+        let store_bytes = Gauge::default();
+        registry.register_with_unit(
+            "store_size",
+            "Size of the store",
+            Unit::Bytes,
+            store_bytes.clone(),
+        );
+        Self {
+            registry: Mutex::new(registry),
+            messages,
+            accepted,
+            refused,
+            failed,
+            fallbacks,
+            delivered,
+            retried,
+            exhausted,
+            duration,
+            in_flight,
+            due,
+            store_bytes,
+        }
+    }
+}
+
+impl Metrics {
+    /// Messages were acknowledged.
+    pub fn messages_accepted(&self, count: usize) {
+        self.messages.inc_by(count as u64);
+    }
+
+    /// An attempt begins.
+    pub fn attempt_begins(&self) {
+        self.in_flight.inc();
+    }
+
+    /// An attempt that had begun ended, with or without a record.
+    pub fn attempt_ends(&self) {
+        self.in_flight.dec();
+    }
+
+    /// An attempt was made, and this follows.
+    pub fn attempted(&self, attempt: &Attempt, next: &Next) {
+        self.duration
+            .observe(f64::from(attempt.duration_millis) / 1_000.0);
+        let outcome = match attempt.decisive().map(|exchange| &exchange.result) {
+            Some(ExchangeResult::Answered(_)) if attempt.accepted() => &self.accepted,
+            Some(ExchangeResult::Answered(_)) => &self.refused,
+            Some(ExchangeResult::Failed(_)) | None => &self.failed,
+        };
+        outcome.inc();
+        if attempt.exchanges.len() > 1 {
+            self.fallbacks.inc();
+        }
+        let decision = match next {
+            Next::Delivered => &self.delivered,
+            Next::RetryAt(_) => &self.retried,
+            Next::Exhausted(_) => &self.exhausted,
+        };
+        decision.inc();
+    }
+
+    /// What the store counted.
+    pub fn store(&self, due: u64, bytes: u64) {
+        self.due.set(due.cast_signed());
+        self.store_bytes.set(bytes.cast_signed());
+    }
+
+    /// The text that `/metrics` answers.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        if encode(&mut text, &registry).is_err() {
+            // Writing into a String does not fail; an empty page would hide that it did.
+            let _ = writeln!(text, "# metrics could not be written");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules_of_prometheus() {
+        let metrics = Metrics::default();
+        metrics.messages_accepted(3);
+        let text = metrics.render();
+        assert!(
+            text.contains("hookturn_messages_accepted_total 3"),
+            "{text}"
+        );
+        assert!(
+            text.contains("hookturn_attempt_duration_seconds_bucket"),
+            "{text}"
+        );
+        assert!(
+            text.contains("hookturn_attempts_total{outcome=\"accepted\"} 0"),
+            "{text}"
+        );
+        assert!(text.ends_with("# EOF\n"));
+    }
+}
