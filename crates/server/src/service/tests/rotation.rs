@@ -359,6 +359,13 @@ async fn g5_a_replay_shows_the_same_secret_and_another_body_does_not() {
         .await
         .unwrap();
     drop(guard);
+    // Its twin, late and on another way, is not told of the rotation that it opened itself.
+    let twin = rotate(ModeName::Overlap);
+    let twin = bench
+        .service
+        .open_rotation(&bench.owner, keyring, twin, None, Some(recording))
+        .await;
+    assert!(matches!(twin, Err(ServiceError::IdempotencyKeyUsed)));
     let Lookup::Replay(answer) = lookup([1; 32]).await else {
         panic!("not replayed")
     };
