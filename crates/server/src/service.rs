@@ -213,8 +213,8 @@ impl Service {
     /// 1. `decide` looks at the live view and says what to write.
     /// 2. The store takes all of it or nothing. On a conflict someone else was first: decide
     ///    again on what they left, at most [`TRIES`] times.
-    /// 3. A refusal or conflict under an idempotency key that has an answer by now was caused by
-    ///    the same request on another way: it becomes [`ServiceError::IdempotencyKeyUsed`].
+    /// 3. A refusal under an idempotency key that has an answer by now was caused by the same
+    ///    request on another way: it becomes [`ServiceError::IdempotencyKeyUsed`].
     async fn commit<T: Send>(
         &self,
         workspace: WorkspaceId,
@@ -241,7 +241,7 @@ impl Service {
             };
             match self.store.change(change).await {
                 Ok(()) => return Ok(out),
-                Err(StoreError::Conflict { .. }) => self.unless_answered(recording, at).await?,
+                Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -2,6 +2,7 @@
 
 use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
 use hookturn_core::delivery::{Attempt, Delivery, DeliveryStatus};
+use hookturn_core::endpoint::EndpointState;
 use hookturn_core::id::{ClientId, DeliveryId, EndpointId, MessageId};
 use hookturn_core::limits;
 use hookturn_core::message::EventType;
@@ -140,13 +141,14 @@ impl Service {
     }
 
     fn check_sendable(&self, endpoint: EndpointId) -> Result<(), ServiceError> {
-        match self.live.endpoint(endpoint) {
-            Some(endpoint) => check_takes_deliveries(&endpoint.state),
-            None => Err(ServiceError::conflict(
-                "endpoint_disabled",
-                "the endpoint is deleted",
-            )),
-        }
+        // The live view forgets a deleted endpoint when nothing refers to it any more.
+        let state = self.live.endpoint(endpoint).map_or(
+            EndpointState::Deleted {
+                since: Timestamp::EPOCH,
+            },
+            |endpoint| endpoint.state.clone(),
+        );
+        check_takes_deliveries(&state)
     }
 
     /// Queues the settled deliveries of an endpoint in a span of time again, block by block so that

@@ -73,15 +73,13 @@ impl Service {
         }
         let mut messages: Vec<NewMessage> = Vec::with_capacity(inputs.len());
         // Batches mostly repeat a type: one look at the live view for each run of the same one.
-        let mut wanted: Option<(EventType, Vec<EndpointId>)> = None;
+        let mut run: Option<(EventType, Vec<EndpointId>)> = None;
         for input in inputs {
-            let endpoints = match &wanted {
-                Some((event_type, endpoints)) if *event_type == input.event_type => {
-                    endpoints.clone()
-                }
+            let endpoints = match run.take() {
+                Some((event_type, endpoints)) if event_type == input.event_type => endpoints,
                 Some(_) | None => self.fan_out(caller, app, &input.event_type)?,
             };
-            wanted = Some((input.event_type.clone(), endpoints.clone()));
+            run = Some((input.event_type.clone(), endpoints.clone()));
             messages.push(self.new_message(caller, app, input, endpoints));
         }
         let ids = messages.iter().map(|new| new.message.id).collect();
@@ -201,11 +199,17 @@ impl Service {
 
 /// Refuses to queue for an endpoint that sends nothing.
 pub(super) fn check_takes_deliveries(state: &EndpointState) -> Result<(), ServiceError> {
-    if state.takes_messages() {
-        return Ok(());
+    match state {
+        EndpointState::Enabled | EndpointState::Paused { .. } => Ok(()),
+        EndpointState::Disabled { .. } => Err(ServiceError::conflict(
+            "endpoint_disabled",
+            "the endpoint is disabled: enable it first",
+        )),
+        EndpointState::Deleted { .. } => Err(ServiceError::conflict(
+            "endpoint_deleted",
+            "the endpoint is deleted: nothing can be sent there any more",
+        )),
     }
-    let message = format!("the endpoint is {}: enable it first", state.as_str());
-    Err(ServiceError::conflict("endpoint_disabled", message))
 }
 
 fn check_message(pointer: &str, input: &NewMessageInput) -> Result<(), ServiceError> {

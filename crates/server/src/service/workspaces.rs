@@ -104,6 +104,9 @@ impl Service {
         self.commit(id, &caller.context(), recording, |now| {
             let old = self.reached_workspace(caller, id)?;
             check_version(if_match, old.version)?;
+            if let Some(name) = &patch.name {
+                self.check_name_is_free(id, name)?;
+            }
             let patch = patch.clone();
             let settings = &old.settings;
             let out = Workspace {
@@ -133,6 +136,16 @@ impl Service {
             })
         })
         .await
+    }
+
+    fn check_name_is_free(&self, id: WorkspaceId, name: &str) -> Result<(), ServiceError> {
+        match self.live.workspace_named(name) {
+            Some(other) if other.id != id => Err(ServiceError::conflict(
+                "already_exists",
+                format!("a workspace named {name} already exists; choose another name"),
+            )),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn check_workspace_patch(

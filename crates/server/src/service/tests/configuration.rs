@@ -128,166 +128,77 @@ async fn g3_an_endpoint_cannot_use_an_empty_shared_keyring() {
     assert_eq!(pointer_of(refused), "/keyring");
 }
 
+fn header(endpoint: &mut NewEndpoint, name: &str, value: &str) {
+    endpoint.headers.insert(name.to_owned(), value.to_owned());
+}
+
+/// One change that makes a good endpoint impossible, and the field that is to blame.
+type Case = (&'static str, fn(&mut NewEndpoint));
+
+const IMPOSSIBLE: &[Case] = &[
+    ("/url", |e| e.url = Some("ftp://receiver.example".into())),
+    ("/url", |e| {
+        e.url = Some("https://internal.example/x".into());
+    }),
+    ("/url", |e| e.url = None),
+    ("/events/1", |e| {
+        e.events = vec!["a.b".into(), "no spaces".into()];
+    }),
+    ("/events", |e| {
+        e.events = vec!["a".into(); limits::EVENT_TYPES_PER_ENDPOINT + 1];
+    }),
+    ("/headers/webhook-id", |e| header(e, "webhook-id", "1")),
+    ("/headers/host", |e| header(e, "host", "x")),
+    ("/headers/x-a", |e| header(e, "x-a", "a\r\nb: c")),
+    ("/headers/x~1a", |e| header(e, "x/a", "b")),
+    ("/headers", |e| {
+        for index in 0..=limits::CUSTOM_HEADERS {
+            header(e, &format!("x-{index}"), "y");
+        }
+    }),
+    ("/method", |e| e.method = Method::Get),
+    ("/retry", |e| {
+        e.retry = Some(RetryPolicy {
+            delays_millis: vec![1; limits::RETRIES + 1],
+            jitter_percent: 0,
+            retry_on: RetryOn::AnyFailure,
+        });
+    }),
+    ("/timeoutMillis", |e| {
+        e.timeout_millis = Some(limits::TIMEOUT_MAX + 1);
+    }),
+    ("/timeoutMillis", |e| e.timeout_millis = Some(0)),
+    ("/connectTimeoutMillis", |e| {
+        e.connect_timeout_millis = Some(20_000);
+    }),
+    ("/maxInFlight", |e| e.max_in_flight = Some(0)),
+    ("/rateLimitPerSecond", |e| e.rate_limit_per_second = Some(0)),
+    ("/description", |e| e.description = "x".repeat(300)),
+    ("/secret", |e| {
+        e.keyring = own(KeyKind::Symmetric, Some("not whsec"));
+    }),
+    ("/secret", |e| e.keyring = own(KeyKind::Symmetric, Some(""))),
+    ("/secret", |e| {
+        e.keyring = own(KeyKind::Ed25519, Some("whsec_abcd"));
+    }),
+    ("/secretType", |e| {
+        e.keyring = own(KeyKind::Ed25519, None);
+        e.preset = Preset::Hopae;
+    }),
+];
+
 #[tokio::test]
 async fn impossible_endpoints_are_refused_with_the_field() {
     let bench = Bench::new().await;
     let app = bench.app().await;
-    let base = endpoint_input;
-    let headers = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
-    let url = |text: &str| Some(text.to_owned());
-    let cases: Vec<(&str, NewEndpoint)> = vec![
-        (
-            "/url",
-            NewEndpoint {
-                url: url("ftp://receiver.example"),
-                ..base()
-            },
-        ),
-        (
-            "/url",
-            NewEndpoint {
-                url: url("https://internal.example/x"),
-                ..base()
-            },
-        ),
-        (
-            "/url",
-            NewEndpoint {
-                url: None,
-                ..base()
-            },
-        ),
-        (
-            "/events/1",
-            NewEndpoint {
-                events: vec!["a.b".into(), "no spaces".into()],
-                ..base()
-            },
-        ),
-        (
-            "/events",
-            NewEndpoint {
-                events: vec!["a".into(); limits::EVENT_TYPES_PER_ENDPOINT + 1],
-                ..base()
-            },
-        ),
-        (
-            "/headers/webhook-id",
-            NewEndpoint {
-                headers: headers("webhook-id", "1"),
-                ..base()
-            },
-        ),
-        (
-            "/headers/host",
-            NewEndpoint {
-                headers: headers("host", "x"),
-                ..base()
-            },
-        ),
-        (
-            "/headers/x-a",
-            NewEndpoint {
-                headers: headers("x-a", "a\r\nb: c"),
-                ..base()
-            },
-        ),
-        (
-            "/method",
-            NewEndpoint {
-                method: Method::Get,
-                ..base()
-            },
-        ),
-        (
-            "/retry",
-            NewEndpoint {
-                retry: Some(RetryPolicy {
-                    delays_millis: vec![1; 31],
-                    jitter_percent: 0,
-                    retry_on: RetryOn::AnyFailure,
-                }),
-                ..base()
-            },
-        ),
-        (
-            "/timeoutMillis",
-            NewEndpoint {
-                timeout_millis: Some(limits::TIMEOUT_MAX + 1),
-                ..base()
-            },
-        ),
-        (
-            "/timeoutMillis",
-            NewEndpoint {
-                timeout_millis: Some(0),
-                ..base()
-            },
-        ),
-        (
-            "/connectTimeoutMillis",
-            NewEndpoint {
-                connect_timeout_millis: Some(20_000),
-                ..base()
-            },
-        ),
-        (
-            "/maxInFlight",
-            NewEndpoint {
-                max_in_flight: Some(0),
-                ..base()
-            },
-        ),
-        (
-            "/rateLimitPerSecond",
-            NewEndpoint {
-                rate_limit_per_second: Some(0),
-                ..base()
-            },
-        ),
-        (
-            "/description",
-            NewEndpoint {
-                description: "x".repeat(300),
-                ..base()
-            },
-        ),
-        (
-            "/secret",
-            NewEndpoint {
-                keyring: own(KeyKind::Symmetric, Some("not whsec")),
-                ..base()
-            },
-        ),
-        (
-            "/secret",
-            NewEndpoint {
-                keyring: own(KeyKind::Symmetric, Some("")),
-                ..base()
-            },
-        ),
-        (
-            "/secret",
-            NewEndpoint {
-                keyring: own(KeyKind::Ed25519, Some("whsec_abcd")),
-                ..base()
-            },
-        ),
-        (
-            "/secretType",
-            NewEndpoint {
-                keyring: own(KeyKind::Ed25519, None),
-                preset: Preset::Hopae,
-                ..base()
-            },
-        ),
-    ];
-    for (index, (pointer, input)) in cases.into_iter().enumerate() {
+    for (index, (pointer, spoil)) in IMPOSSIBLE.iter().enumerate() {
+        let mut input = endpoint_input();
+        spoil(&mut input);
         let refused = bench
             .service
             .create_endpoint(&bench.owner, app, input, None)
             .await;
-        assert_eq!(pointer_of(refused), pointer, "case {index}");
+        assert_eq!(pointer_of(refused), *pointer, "case {index}");
     }
     assert!(bench.live.endpoints(bench.owner.workspace, app).is_empty());
 }

@@ -1,5 +1,6 @@
 //! Secrets and rotations: the modes, their races, and where values go.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use hookturn_core::audit::AuditAction;
@@ -142,6 +143,8 @@ async fn staged_is_promoted_extended_undone_and_finished() {
     let listed = service.rotations(owner, open_only, first_page()).await;
     assert_eq!(listed.unwrap().items, []);
 
+    // Ids sort by their millisecond.
+    bench.clock.advance(1);
     let second = open(&bench, keyring, ModeName::Staged).await;
     service
         .cancel_rotation(owner, second.rotation.id, None, None)
@@ -356,6 +359,13 @@ async fn g5_a_replay_shows_the_same_secret_and_another_body_does_not() {
         .await
         .unwrap();
     drop(guard);
+    // Its twin, late and on another way, is not told of the rotation that it opened itself.
+    let twin = rotate(ModeName::Overlap);
+    let twin = bench
+        .service
+        .open_rotation(&bench.owner, keyring, twin, None, Some(recording))
+        .await;
+    assert!(matches!(twin, Err(ServiceError::IdempotencyKeyUsed)));
     let Lookup::Replay(answer) = lookup([1; 32]).await else {
         panic!("not replayed")
     };
@@ -403,7 +413,7 @@ async fn g8_no_value_reaches_the_disk_or_debug_in_plain_text() {
             .open_rotation(owner, keyring, rotate(mode), None, Some(recording))
             .await
             .unwrap();
-        shown += &format!("{opened:?}");
+        write!(shown, "{opened:?}").unwrap();
         values.push(opened.once.value);
     }
     let duplicate = NewSecretInput {
@@ -412,7 +422,7 @@ async fn g8_no_value_reaches_the_disk_or_debug_in_plain_text() {
     };
     let refused = service.create_secret(owner, keyring, duplicate, None, None);
     let refused = refused.await.unwrap_err();
-    shown += &format!("{refused:?} {refused}");
+    write!(shown, "{refused:?} {refused}").unwrap();
     let disk = bench.disk().await;
     let text = b"quarterly".as_slice();
     assert!(disk.windows(text.len()).any(|window| window == text));
