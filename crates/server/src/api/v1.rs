@@ -18,6 +18,7 @@ mod deliveries;
 mod endpoints;
 mod event_types;
 mod keyrings;
+mod master_key;
 mod messages;
 mod rotations;
 mod workspaces;
@@ -59,6 +60,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(workspaces::get, workspaces::patch))
         .routes(routes!(api_keys::create, api_keys::list))
         .routes(routes!(api_keys::revoke))
+        .routes(routes!(master_key::rotate))
 }
 
 /// The answer to a list: `view` gives each item's place in the list and its form.
