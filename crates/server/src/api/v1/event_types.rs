@@ -15,7 +15,7 @@ use crate::service::page::Listed;
 
 /// An event type that was published.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = EventType)]
+#[schema(as = PublishedEventType)]
 pub(in crate::api) struct EventTypeView {
     /// Its text.
     #[schema(value_type = schema::EventTypeText)]
@@ -38,11 +38,7 @@ pub(in crate::api) async fn list(
     let types = api.service.event_types(&call.caller).await?;
     let mut items: Vec<_> = types
         .into_iter()
-        .filter(|name| {
-            after
-                .as_deref()
-                .is_none_or(|after| name.as_str() > after)
-        })
+        .filter(|name| after.as_deref().is_none_or(|after| name.as_str() > after))
         .take(limit + 1)
         .collect();
     let has_more = items.len() > limit;

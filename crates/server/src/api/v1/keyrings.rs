@@ -150,7 +150,6 @@ impl SecretView {
 pub(in crate::api) struct SecretWithValue {
     /// The secret as it is listed from now on.
     #[serde(flatten)]
-    #[schema(inline)]
     details: SecretView,
     /// Its value.
     #[schema(example = "whsec_…")]
@@ -177,7 +176,6 @@ impl SecretWithValue {
 pub(in crate::api) struct CreatedSecretView {
     /// The secret, with its value this once.
     #[serde(flatten)]
-    #[schema(inline)]
     secret: SecretWithValue,
     /// The staged rotation that brings it; none for the first secret, which is active at once.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -320,7 +318,13 @@ pub(in crate::api) async fn create_secret(
     let record = |made: &CreatedSecret| render(made).to_bytes();
     let made = api
         .service
-        .create_secret(&call.caller, id, input, call.if_match()?, once.record(&record))
+        .create_secret(
+            &call.caller,
+            id,
+            input,
+            call.if_match()?,
+            once.record(&record),
+        )
         .await;
     Ok(render(&once.settle(&api.service, made).await?))
 }
@@ -355,7 +359,10 @@ pub(in crate::api) async fn activate(
             once.record(&record),
         )
         .await;
-    Ok(changed(&once.settle(&api.service, out).await?, api.service.now()))
+    Ok(changed(
+        &once.settle(&api.service, out).await?,
+        api.service.now(),
+    ))
 }
 
 /// Show the value of a secret again, if the workspace allows it. Recorded in the audit log first.
@@ -399,5 +406,8 @@ pub(in crate::api) async fn compromise(
             once.record(&record),
         )
         .await;
-    Ok(changed(&once.settle(&api.service, out).await?, api.service.now()))
+    Ok(changed(
+        &once.settle(&api.service, out).await?,
+        api.service.now(),
+    ))
 }

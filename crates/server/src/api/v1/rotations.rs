@@ -86,6 +86,7 @@ pub(in crate::api) struct RotationView {
     #[schema(value_type = schema::ModeText)]
     mode: &'static str,
     /// How long the old secret stays, in seconds.
+    #[schema(value_type = u64)]
     overlap_seconds: Millis,
     /// Where it is.
     #[schema(value_type = schema::StageText)]
@@ -153,7 +154,6 @@ impl RotationView {
 pub(in crate::api) struct OpenedRotationView {
     /// It.
     #[serde(flatten)]
-    #[schema(inline)]
     rotation: RotationView,
     /// The new secret, with its value this once (and again on an idempotent replay).
     secret: SecretWithValue,
@@ -191,7 +191,13 @@ pub(in crate::api) async fn open(
     let record = |opened: &OpenedRotation| render(opened).to_bytes();
     let opened = api
         .service
-        .open_rotation(&call.caller, id, input, call.if_match()?, once.record(&record))
+        .open_rotation(
+            &call.caller,
+            id,
+            input,
+            call.if_match()?,
+            once.record(&record),
+        )
         .await;
     Ok(render(&once.settle(&api.service, opened).await?))
 }
@@ -283,7 +289,10 @@ pub(in crate::api) async fn extend(
             once.record(&record),
         )
         .await;
-    Ok(changed(&once.settle(&api.service, out).await?, api.service.now()))
+    Ok(changed(
+        &once.settle(&api.service, out).await?,
+        api.service.now(),
+    ))
 }
 
 macro_rules! commands {
