@@ -97,7 +97,11 @@ impl Delivery {
 
     /// The number of shards on a machine with so many cores.
     pub fn shards_on(&self, cores: usize) -> usize {
-        if self.shards == 0 { cores.saturating_sub(1).max(1) } else { self.shards }
+        if self.shards == 0 {
+            cores.saturating_sub(1).max(1)
+        } else {
+            self.shards
+        }
     }
 }
 
@@ -111,7 +115,9 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { days: u32::try_from(limits::RETENTION_DEFAULT / DAY).unwrap_or(u32::MAX) }
+        Self {
+            days: u32::try_from(limits::RETENTION_DEFAULT / DAY).unwrap_or(u32::MAX),
+        }
     }
 }
 
@@ -127,7 +133,10 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info".to_owned() }
+        Self {
+            format: LogFormat::Text,
+            filter: "info".to_owned(),
+        }
     }
 }
 
@@ -147,6 +156,11 @@ pub enum LogFormat {
 pub struct SecretText(Zeroizing<String>);
 
 impl SecretText {
+    /// Takes a text.
+    pub fn new(text: &str) -> Self {
+        Self(Zeroizing::new(text.to_owned()))
+    }
+
     /// The text.
     pub fn expose(&self) -> &str {
         &self.0
@@ -215,17 +229,30 @@ pub enum ConfigError {
 }
 
 /// Variables of other parts of Hookturn: the command line's client and the tests.
-const OTHER_VARIABLES: &[&str] = &["HOOKTURN_SERVER", "HOOKTURN_API_KEY", "HOOKTURN_WORKSPACE", "HOOKTURN_OUTPUT"];
+const OTHER_VARIABLES: &[&str] = &[
+    "HOOKTURN_SERVER",
+    "HOOKTURN_API_KEY",
+    "HOOKTURN_WORKSPACE",
+    "HOOKTURN_OUTPUT",
+];
 const DEFAULT_LISTEN: &str = "127.0.0.1:8090";
 const DEFAULT_DATA_DIR: &str = "hookturn-data";
 const DEFAULT_FILE: &str = "hookturn.toml";
 
 /// Puts the configuration together.
 pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
-    let mut variables = Variables { env, read: Vec::new() };
-    let named = flags.config.or_else(|| variables.get("HOOKTURN_CONFIG").map(PathBuf::from));
-    let file = read_file(named)?;
-    let store = flags.store.or_else(|| variables.get("HOOKTURN_STORE")).or(file.store);
+    let mut variables = Variables {
+        env,
+        read: Vec::new(),
+    };
+    let named = flags
+        .config
+        .or_else(|| variables.get("HOOKTURN_CONFIG").map(PathBuf::from));
+    let file = read_file(named.as_deref())?;
+    let store = flags
+        .store
+        .or_else(|| variables.get("HOOKTURN_STORE"))
+        .or(file.store);
     if store.is_some_and(|store| !store.is_empty()) {
         return Err(ConfigError::StoreKind);
     }
@@ -241,14 +268,20 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
         .unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
     let mut config = Config {
         data_dir,
-        listen: value("--listen", "an address and port such as 127.0.0.1:8090", &listen)?,
+        listen: value(
+            "--listen",
+            "an address and port such as 127.0.0.1:8090",
+            &listen,
+        )?,
         outbound: file.outbound,
         delivery: file.delivery,
         retention: file.retention,
         log: file.log,
         master_key: variables.secret("HOOKTURN_MASTER_KEY", "HOOKTURN_MASTER_KEY_FILE")?,
-        bootstrap_api_key: variables
-            .secret("HOOKTURN_BOOTSTRAP_API_KEY", "HOOKTURN_BOOTSTRAP_API_KEY_FILE")?,
+        bootstrap_api_key: variables.secret(
+            "HOOKTURN_BOOTSTRAP_API_KEY",
+            "HOOKTURN_BOOTSTRAP_API_KEY_FILE",
+        )?,
         unknown_variables: Vec::new(),
     };
     apply_environment(&mut config, &mut variables)?;
@@ -257,17 +290,30 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
     }
     if !(1..=limits::IN_FLIGHT_PER_ENDPOINT).contains(&config.delivery.max_in_flight) {
         let given = config.delivery.max_in_flight.to_string();
-        return Err(ConfigError::Value { name: "delivery.max_in_flight", wanted: "1 to 1000", given });
+        return Err(ConfigError::Value {
+            name: "delivery.max_in_flight",
+            wanted: "1 to 1000",
+            given,
+        });
     }
     config.unknown_variables = variables.unknown();
     Ok(config)
 }
 
-fn apply_environment(config: &mut Config, variables: &mut Variables<'_>) -> Result<(), ConfigError> {
+fn apply_environment(
+    config: &mut Config,
+    variables: &mut Variables<'_>,
+) -> Result<(), ConfigError> {
     if let Some(text) = variables.get("HOOKTURN_ALLOW_NETS") {
         let nets = text.split(',').map(str::trim).filter(|net| !net.is_empty());
         config.outbound.allow_nets = nets
-            .map(|net| value("HOOKTURN_ALLOW_NETS", "networks such as 10.0.0.0/8,::1/128", net))
+            .map(|net| {
+                value(
+                    "HOOKTURN_ALLOW_NETS",
+                    "networks such as 10.0.0.0/8,::1/128",
+                    net,
+                )
+            })
             .collect::<Result<_, _>>()?;
     }
     if let Some(text) = variables.get("HOOKTURN_ALLOW_HTTP") {
@@ -280,7 +326,8 @@ fn apply_environment(config: &mut Config, variables: &mut Variables<'_>) -> Resu
         config.delivery.shards = value("HOOKTURN_SHARDS", "a number of threads", &text)?;
     }
     if let Some(text) = variables.get("HOOKTURN_DISABLE_AFTER_HOURS") {
-        config.delivery.disable_after_hours = value("HOOKTURN_DISABLE_AFTER_HOURS", "a number of hours", &text)?;
+        config.delivery.disable_after_hours =
+            value("HOOKTURN_DISABLE_AFTER_HOURS", "a number of hours", &text)?;
     }
     if let Some(text) = variables.get("HOOKTURN_RETENTION_DAYS") {
         config.retention.days = value("HOOKTURN_RETENTION_DAYS", "a number of days", &text)?;
@@ -298,7 +345,11 @@ fn log_format(name: &'static str, text: &str) -> Result<LogFormat, ConfigError> 
     match text {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
-        other => Err(ConfigError::Value { name, wanted: "text or json", given: other.to_owned() }),
+        other => Err(ConfigError::Value {
+            name,
+            wanted: "text or json",
+            given: other.to_owned(),
+        }),
     }
 }
 
@@ -307,12 +358,16 @@ fn value<T: std::str::FromStr>(
     wanted: &'static str,
     text: &str,
 ) -> Result<T, ConfigError> {
-    text.parse().map_err(|_| ConfigError::Value { name, wanted, given: text.to_owned() })
+    text.parse().map_err(|_| ConfigError::Value {
+        name,
+        wanted,
+        given: text.to_owned(),
+    })
 }
 
 /// The named file must exist; the default one may.
-fn read_file(named: Option<PathBuf>) -> Result<File, ConfigError> {
-    let path = named.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+fn read_file(named: Option<&Path>) -> Result<File, ConfigError> {
+    let path = named.unwrap_or(Path::new(DEFAULT_FILE)).to_owned();
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
@@ -320,7 +375,10 @@ fn read_file(named: Option<PathBuf>) -> Result<File, ConfigError> {
         }
         Err(source) => return Err(ConfigError::Unreadable { path, source }),
     };
-    toml::from_str(&text).map_err(|error| ConfigError::File { path, detail: error.to_string() })
+    toml::from_str(&text).map_err(|error| ConfigError::File {
+        path,
+        detail: error.to_string(),
+    })
 }
 
 struct Variables<'a> {
@@ -357,7 +415,10 @@ impl Variables<'_> {
 fn read_secret(path: &Path) -> Result<SecretText, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map(Zeroizing::new)
-        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        .map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
     Ok(SecretText(Zeroizing::new(text.trim().to_owned())))
 }
 
@@ -371,14 +432,23 @@ mod tests {
     use super::*;
 
     fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     fn in_file(text: &str) -> (tempfile::TempDir, Flags) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("h.toml");
         std::fs::write(&path, text).unwrap();
-        (dir, Flags { config: Some(path), ..Flags::default() })
+        (
+            dir,
+            Flags {
+                config: Some(path),
+                ..Flags::default()
+            },
+        )
     }
 
     #[test]
@@ -389,7 +459,10 @@ mod tests {
         assert_eq!(from_file.data_dir, Path::new("file"));
         let from_env = load(flags.clone(), &env(&[("HOOKTURN_LISTEN", "127.0.0.1:2")])).unwrap();
         assert_eq!(from_env.listen.port(), 2);
-        let flags = Flags { listen: Some("127.0.0.1:3".to_owned()), ..flags };
+        let flags = Flags {
+            listen: Some("127.0.0.1:3".to_owned()),
+            ..flags
+        };
         let from_flags = load(flags, &env(&[("HOOKTURN_LISTEN", "127.0.0.1:2")])).unwrap();
         assert_eq!(from_flags.listen.port(), 3);
     }
@@ -428,16 +501,26 @@ mod tests {
         std::fs::write(&path, "planted-secret\n").unwrap();
         let given = path.display().to_string();
         let config = load(flags.clone(), &env(&[("HOOKTURN_MASTER_KEY_FILE", &given)])).unwrap();
-        assert_eq!(config.master_key.as_ref().unwrap().expose(), "planted-secret");
+        assert_eq!(
+            config.master_key.as_ref().unwrap().expose(),
+            "planted-secret"
+        );
         assert!(!format!("{config:?}").contains("planted"));
-        let both = env(&[("HOOKTURN_MASTER_KEY_FILE", &given), ("HOOKTURN_MASTER_KEY", "x")]);
+        let both = env(&[
+            ("HOOKTURN_MASTER_KEY_FILE", &given),
+            ("HOOKTURN_MASTER_KEY", "x"),
+        ]);
         assert!(matches!(load(flags, &both), Err(ConfigError::Twice { .. })));
     }
 
     #[test]
     fn misspelt_variables_are_reported() {
         let (_dir, flags) = in_file("");
-        let config = load(flags, &env(&[("HOOKTURN_LITSEN", "x"), ("HOOKTURN_SERVER", "y")])).unwrap();
+        let config = load(
+            flags,
+            &env(&[("HOOKTURN_LITSEN", "x"), ("HOOKTURN_SERVER", "y")]),
+        )
+        .unwrap();
         assert_eq!(config.unknown_variables, ["HOOKTURN_LITSEN"]);
     }
 }

@@ -5,6 +5,8 @@
 //! `app` ← `cli`; a test fails on an upward `use`.
 
 pub mod api;
+pub mod app;
+pub mod config;
 pub mod courier;
 pub mod dispatch;
 pub mod outbound;
