@@ -22,6 +22,9 @@ fn main() -> ExitCode {
     let config = hookturn::config::load(flags, &env).unwrap();
     match hookturn::app::serve(&config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => { eprintln!("{}", hookturn::app::explain(&error)); ExitCode::FAILURE }
+        Err(error) => {
+            eprintln!("{}", hookturn::app::explain(&error));
+            ExitCode::FAILURE
+        }
     }
 }

@@ -243,6 +243,10 @@ fn plain(expected: &str) -> &str {
 }
 
 /// Tells an absent field (`None`) from one that is `null` (`Some(None)`), for PATCH.
+#[expect(
+    clippy::option_option,
+    reason = "absent, null and a value are three things"
+)]
 pub(super) fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {

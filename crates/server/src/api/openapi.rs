@@ -342,6 +342,8 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
+    use hookturn_core::workspace::Scope;
+
     use super::*;
 
     fn document() -> Value {
@@ -375,7 +377,7 @@ mod tests {
             assert!(statuses.contains_key("500"), "{route:?}");
             assert_eq!(
                 operation["x-required-scope"].as_str(),
-                route.scope.map(|scope| scope.as_str()),
+                route.scope.map(Scope::as_str),
                 "{route:?}"
             );
             assert_eq!(statuses.contains_key("401"), route.scope.is_some());

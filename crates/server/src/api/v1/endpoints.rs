@@ -173,6 +173,10 @@ pub(in crate::api) struct PatchEndpoint {
     #[schema(minimum = 1, maximum = 1000)]
     max_in_flight: Option<u32>,
     /// Attempts per second; `null` for no limit.
+    #[expect(
+        clippy::option_option,
+        reason = "absent, null and a value are three things"
+    )]
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, minimum = 1)]
     rate_limit_per_second: Option<Option<u32>>,
