@@ -123,7 +123,6 @@ impl ApiKeyView {
 pub(in crate::api) struct NewApiKeyView {
     /// The key as it is listed from now on.
     #[serde(flatten)]
-    #[schema(inline)]
     details: ApiKeyView,
     /// Its text, shown this once. Store it like a password.
     #[schema(example = "sk_workspace_test_…")]

@@ -45,6 +45,10 @@ pub(in crate::api) struct PatchApp {
     /// Free text pairs, as a whole.
     labels: Option<BTreeMap<String, String>>,
     /// Overlap of a dialect's rotate call, in seconds; `null` for the workspace's.
+    #[expect(
+        clippy::option_option,
+        reason = "absent, null and a value are three things"
+    )]
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, maximum = 2_592_000)]
     rotation_overlap_seconds: Option<Option<u32>>,

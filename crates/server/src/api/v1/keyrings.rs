@@ -150,7 +150,6 @@ impl SecretView {
 pub(in crate::api) struct SecretWithValue {
     /// The secret as it is listed from now on.
     #[serde(flatten)]
-    #[schema(inline)]
     details: SecretView,
     /// Its value.
     #[schema(example = "whsec_…")]
@@ -177,7 +176,6 @@ impl SecretWithValue {
 pub(in crate::api) struct CreatedSecretView {
     /// The secret, with its value this once.
     #[serde(flatten)]
-    #[schema(inline)]
     secret: SecretWithValue,
     /// The staged rotation that brings it; none for the first secret, which is active at once.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -86,6 +86,7 @@ pub(in crate::api) struct RotationView {
     #[schema(value_type = schema::ModeText)]
     mode: &'static str,
     /// How long the old secret stays, in seconds.
+    #[schema(value_type = u64)]
     overlap_seconds: Millis,
     /// Where it is.
     #[schema(value_type = schema::StageText)]
@@ -153,7 +154,6 @@ impl RotationView {
 pub(in crate::api) struct OpenedRotationView {
     /// It.
     #[serde(flatten)]
-    #[schema(inline)]
     rotation: RotationView,
     /// The new secret, with its value this once (and again on an idempotent replay).
     secret: SecretWithValue,
