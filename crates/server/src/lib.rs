@@ -8,6 +8,7 @@ pub mod api;
 pub mod app;
 pub mod config;
 pub mod courier;
+pub mod demo;
 pub mod dispatch;
 pub mod outbound;
 pub mod service;

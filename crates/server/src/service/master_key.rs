@@ -18,6 +18,9 @@ use crate::store::seal::{MasterKey, Place};
 /// Values that are sealed again in one step.
 const BLOCK: usize = 200;
 
+/// A value sealed again, and the bytes it replaces.
+type Swap = (SealedSecret, Arc<[u8]>);
+
 /// Where master keys are kept.
 pub trait MasterKeys: Send + Sync {
     /// The keys to go on with, the new current one first and `present` after it, durable when this
@@ -78,7 +81,7 @@ impl Service {
     }
 
     /// A block of values that are not sealed with the current key, each sealed again.
-    fn stale_secrets(&self) -> Result<Vec<(SealedSecret, Arc<[u8]>)>, ServiceError> {
+    fn stale_secrets(&self) -> Result<Vec<Swap>, ServiceError> {
         let stale = |secret: &Arc<SealedSecret>| !self.sealer.is_current(&secret.sealed);
         let block = self
             .live
