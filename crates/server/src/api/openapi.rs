@@ -272,7 +272,7 @@ fn parameters() -> Value {
         "Cursor": {
             "name": "cursor", "in": "query", "required": false,
             "description": "`nextCursor` of the page before.",
-            "schema": { "type": "string" }
+            "schema": { "type": "string", "pattern": "^[A-Za-z0-9_-]*$" }
         },
         "IdempotencyKey": {
             "name": "Idempotency-Key", "in": "header", "required": false,
@@ -282,6 +282,7 @@ fn parameters() -> Value {
         "IfMatch": {
             "name": "If-Match", "in": "header", "required": false,
             "description": "The ETag of an earlier answer: change only if nothing changed since.",
+            "example": "\"1\"",
             "schema": { "type": "string", "pattern": "^(\\*|\"[0-9]+\")$" }
         }
     })

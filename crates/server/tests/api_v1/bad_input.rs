@@ -300,6 +300,12 @@ fn configuration_fields() -> Vec<Case> {
             &json!({"secret": [PLANTED]}),
             "/secret",
         ),
+        field(
+            "mode of a wrong type",
+            ROTATIONS,
+            &json!({"mode": 5}),
+            "/mode",
+        ),
         field("no mode", ROTATIONS, &json!({}), "/mode"),
         field(
             "unknown mode",

@@ -268,7 +268,7 @@ impl Bench {
     /// Makes an app and returns its path.
     pub(crate) async fn app(&self) -> String {
         let made = self.post("/v1/apps", json!({ "name": "shop" })).await.ok();
-        format!("/v1/apps/{}", made["id"].as_str().unwrap())
+        format!("/v1/apps/{}", made["clientId"].as_str().unwrap())
     }
 
     /// Makes an endpoint of an app.

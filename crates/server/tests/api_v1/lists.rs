@@ -67,7 +67,7 @@ async fn every_list_is_whole_and_without_repetition() {
         bench.post(&format!("{app}/messages"), message).await.ok();
     }
     for (list, field, count) in [
-        ("/v1/apps".to_owned(), "id", 5),
+        ("/v1/apps".to_owned(), "clientId", 5),
         (format!("{app}/endpoints"), "id", 4),
         (format!("{app}/messages"), "id", 4),
         // 1 + 2 + 3 + 4 endpoints existed when the messages came.

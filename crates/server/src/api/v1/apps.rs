@@ -25,7 +25,11 @@ use crate::service::apps::{AppPatch, AppPlace, NewApp};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct CreateApp {
     /// For people.
-    #[schema(min_length = 1, max_length = 256)]
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
+    )]
     name: String,
     /// Free text pairs, at most 20.
     #[serde(default)]
@@ -40,7 +44,11 @@ pub(in crate::api) struct CreateApp {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct PatchApp {
     /// For people.
-    #[schema(min_length = 1, max_length = 256)]
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
+    )]
     name: Option<String>,
     /// Free text pairs, as a whole.
     labels: Option<BTreeMap<String, String>>,

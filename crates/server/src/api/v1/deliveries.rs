@@ -387,17 +387,12 @@ pub(in crate::api) struct RecoverDeliveries {
     /// Made before this time; now without it.
     #[schema(value_type = Option<schema::TimeText>)]
     until: Option<Timestamp>,
-    /// Which of them.
-    #[serde(default = "exhausted")]
+    /// Which of them; the exhausted ones without it.
     #[schema(value_type = Option<schema::SettledText>)]
-    status: DeliveryStatus,
+    status: Option<DeliveryStatus>,
     /// Only count them.
     #[serde(default)]
     dry_run: bool,
-}
-
-const fn exhausted() -> DeliveryStatus {
-    DeliveryStatus::Exhausted
 }
 
 /// What a recover did.
@@ -428,7 +423,7 @@ pub(in crate::api) async fn recover(
     let input = Recover {
         since: asked.since,
         until: asked.until,
-        status: asked.status,
+        status: asked.status.unwrap_or(DeliveryStatus::Exhausted),
         dry_run: asked.dry_run,
     };
     let render = |done: &Recovered| {

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Manage, Read};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Nothing, nullable};
+use super::super::json::{JsonBody, Nothing, nullable, or_default};
 use super::super::page::{PageView, Query};
 use super::super::problem::Problem;
 use super::super::schema;
@@ -36,14 +36,14 @@ pub(in crate::api) struct CreateEndpoint {
     url: Option<String>,
     /// For people.
     #[serde(default)]
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     description: String,
     /// The shape of a known sender; `standard` without it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     #[schema(value_type = Option<schema::PresetText>)]
     preset: Preset,
     /// The HTTP method.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     #[schema(value_type = Option<schema::MethodText>)]
     method: Method,
     /// Which event types it wants; all of them when empty.
@@ -54,7 +54,7 @@ pub(in crate::api) struct CreateEndpoint {
     #[serde(default)]
     headers: BTreeMap<String, String>,
     /// Which keyring signs: one of its own, or the workspace's shared one.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     #[schema(value_type = Option<schema::KeyringChoiceText>)]
     keyring: KeyringWord,
     /// What kind of keys its own keyring holds.
@@ -64,10 +64,10 @@ pub(in crate::api) struct CreateEndpoint {
     #[schema(value_type = Option<String>, max_length = 512)]
     secret: Option<GivenSecret>,
     /// What its first secret is called.
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     secret_name: Option<String>,
     /// How it starts.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     #[schema(value_type = Option<schema::SwitchText>)]
     state: StateWord,
     /// When a failed delivery is tried again.
@@ -148,7 +148,7 @@ pub(in crate::api) struct PatchEndpoint {
     #[schema(format = "uri", max_length = 2048)]
     url: Option<String>,
     /// For people.
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     description: Option<String>,
     /// The HTTP method.
     #[schema(value_type = Option<schema::MethodText>)]
@@ -197,7 +197,7 @@ pub(in crate::api) struct RetryView {
     #[schema(maximum = 100)]
     jitter_percent: u8,
     /// Which failures are worth a retry.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     #[schema(value_type = Option<schema::RetryOnText>)]
     retry_on: RetryOn,
 }

@@ -57,7 +57,7 @@ pub(super) fn millis(seconds: Option<u32>) -> Option<Millis> {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct CreateSecret {
     /// What its owner calls it.
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     name: Option<String>,
     /// A value to import; generated without it.
     #[schema(value_type = Option<String>, max_length = 512)]
@@ -69,7 +69,7 @@ pub(in crate::api) struct CreateSecret {
     #[serde(default)]
     replace_pending: bool,
     /// Why.
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     reason: Option<String>,
 }
 

@@ -32,13 +32,13 @@ pub(in crate::api) struct OpenRotation {
     #[schema(maximum = 2_592_000)]
     overlap_seconds: Option<u32>,
     /// What the new secret is called.
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     name: Option<String>,
     /// A value to import; generated without it.
     #[schema(value_type = Option<String>, max_length = 512)]
     secret: Option<GivenSecret>,
     /// Why.
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     reason: Option<String>,
 }
 
