@@ -1,0 +1,11 @@
+//! The embedded engine: the conformance suite, and what only SQLite can get wrong.
+
+mod crash;
+mod engine;
+mod group_commit;
+mod opening;
+mod secrecy;
+
+use engine::Sqlite;
+
+hookturn::store_conformance!(Sqlite);
