@@ -286,7 +286,7 @@ impl Store for SqliteStore {
 
     fn event_types(&self, workspace: WorkspaceId) -> StoreFuture<'_, Vec<EventType>> {
         self.readers
-            .read(move |at| listing::event_types(at, workspace))
+            .read(move |at| Ok(listing::event_types(at, workspace)))
     }
 
     fn prune(

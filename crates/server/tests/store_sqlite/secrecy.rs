@@ -47,15 +47,15 @@ async fn g8_a_planted_secret_is_in_no_file_and_an_erased_box_neither() {
     let keyring = values.keyring(&tenant.endpoints[0]);
     let master = MasterKey::generate(&SystemEntropy);
     let sealer = Sealer::new(vec![master.clone()], Arc::new(SystemEntropy));
-    let sealed = |empty: SealedSecret| SealedSecret {
+    let in_box = |empty: SealedSecret| SealedSecret {
         sealed: sealer
             .seal(Place::Secret(&empty), PLANTED.as_bytes())
             .into(),
         ..empty
     };
     let (kept, erased) = (
-        sealed(values.secret(&keyring, b"")),
-        sealed(values.secret(&keyring, b"")),
+        in_box(values.secret(&keyring, b"")),
+        in_box(values.secret(&keyring, b"")),
     );
     let mut answer = values.answer(b"");
     answer.sealed_response = sealer
@@ -110,7 +110,7 @@ async fn g8_a_planted_secret_is_in_no_file_and_an_erased_box_neither() {
     };
     let change = values.changing(tenant.workspace.id, vec![erase]);
     store.change(change).await.unwrap();
-    let fresh = sealed(kept.clone());
+    let fresh = in_box(kept.clone());
     let swaps = vec![(fresh.clone(), Arc::clone(&kept.sealed))];
     assert_eq!(store.reseal(swaps).await.unwrap(), 1);
     drop(store);

@@ -137,7 +137,7 @@ pub async fn a_first_version_must_not_exist_and_a_later_one_must(engine: &impl E
         .await;
     let keyring = world.live.keyring(tenant.endpoints[0].keyring).unwrap();
     let mut renamed = tenant.workspace.clone();
-    renamed.name = "another".to_owned();
+    "another".clone_into(&mut renamed.name);
     let mut skipped = tenant.endpoints[0].clone();
     skipped.version = 3;
     let mut unknown = world.endpoint(&tenant.app);
@@ -171,7 +171,7 @@ pub async fn unique_names_and_hashes_are_taken_once(engine: &impl Engine) {
     world.write(id, vec![Write::ApiKey(key)]).await;
     let mut renamed = second.workspace.clone();
     renamed.version = 2;
-    renamed.name = "acme".to_owned();
+    "acme".clone_into(&mut renamed.name);
     for write in [
         Write::Workspace(world.workspace("acme")),
         Write::Workspace(renamed),
@@ -189,7 +189,7 @@ pub async fn unique_names_and_hashes_are_taken_once(engine: &impl Engine) {
     // A name that its owner gave up is free.
     let mut moved = first.workspace.clone();
     moved.version = 2;
-    moved.name = "acme, formerly".to_owned();
+    "acme, formerly".clone_into(&mut moved.name);
     world.write(id, vec![Write::Workspace(moved)]).await;
     world
         .write(id, vec![Write::Workspace(world.workspace("acme"))])
@@ -212,10 +212,10 @@ pub async fn everything_configured_survives_a_restart(engine: &impl Engine) {
             world.restart().await;
         }
         let loaded = world.store().load().await.unwrap();
-        assert_eq!(loaded.workspaces, [tenant.workspace.clone()]);
-        assert_eq!(loaded.apps, [tenant.app.clone()]);
-        assert_eq!(loaded.api_keys, [key.clone()]);
-        assert_eq!(loaded.secrets, [secret.clone()]);
+        assert_eq!(loaded.workspaces, std::slice::from_ref(&tenant.workspace));
+        assert_eq!(loaded.apps, std::slice::from_ref(&tenant.app));
+        assert_eq!(loaded.api_keys, std::slice::from_ref(&key));
+        assert_eq!(loaded.secrets, std::slice::from_ref(&secret));
         assert_eq!((loaded.endpoints.len(), loaded.keyrings.len()), (2, 2));
         assert!(loaded.keyrings.contains(&keyring));
         for endpoint in &tenant.endpoints {

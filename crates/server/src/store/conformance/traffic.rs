@@ -1,6 +1,7 @@
 //! Accepting messages.
 
 use hookturn_core::id::MessageId;
+use hookturn_core::message::EventType;
 use hookturn_core::store::{Accept, Hint, NewMessage, Page, StoreError};
 
 use super::Engine;
@@ -165,7 +166,7 @@ pub async fn event_types_are_listed_sorted_per_workspace(engine: &impl Engine) {
     for _ in 0..2 {
         let found = world.store().event_types(tenant.workspace.id).await;
         let found = found.unwrap();
-        let words: Vec<_> = found.iter().map(|name| name.as_str()).collect();
+        let words: Vec<_> = found.iter().map(EventType::as_str).collect();
         assert_eq!(words, ["a.one", "b.two"]);
         world.restart().await;
     }

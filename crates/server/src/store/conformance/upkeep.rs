@@ -138,12 +138,12 @@ pub async fn what_a_removed_app_left_is_listed_until_it_is_pruned(engine: &impl 
             since: START.after(10),
         };
         // A description that looks like a state must not be taken for one.
-        endpoint.description = r#""state":"enabled""#.to_owned();
+        r#""state":"enabled""#.clone_into(&mut endpoint.description);
         Write::Endpoint(endpoint)
     };
     let mut decoy = other.endpoints[0].clone();
     decoy.version = 2;
-    decoy.description = r#""state":"deleted""#.to_owned();
+    r#""state":"deleted""#.clone_into(&mut decoy.description);
     world
         .write(other.workspace.id, vec![Write::Endpoint(decoy.clone())])
         .await;
