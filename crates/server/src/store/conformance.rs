@@ -134,6 +134,7 @@ macro_rules! store_conformance {
                 deliveries_are_filtered_by_everything_together,
                 pages_of_pending_and_settled_deliveries_have_no_gap_and_no_repeat,
                 a_delivery_is_found_at_every_moment_while_it_settles,
+                a_new_event_type_never_disturbs_a_reader,
                 messages_are_paged_within_their_times,
                 nothing_is_read_across_workspaces;
             upkeep:

@@ -123,6 +123,23 @@ fn a_directory_that_cannot_be_written_is_refused() {
     assert!(matches!(error, OpenError::Unwritable { .. }), "{error:?}");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_can_read_what_the_store_writes() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = tempfile::tempdir().unwrap();
+    let store = open(&database(&place)).unwrap();
+    store.backup(place.path().join("backup.db")).await.unwrap();
+    let mut seen = 0;
+    for file in std::fs::read_dir(place.path()).unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{:?}", file.file_name());
+        seen += 1;
+    }
+    assert!(seen >= 3, "database, log and backup");
+}
+
 #[tokio::test]
 async fn a_second_opener_is_refused_until_the_first_has_stopped() {
     let place = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hookturn_core::delivery::{Delivery, DeliveryStatus, ExhaustedReason, Next};
 use hookturn_core::id::{DeliveryId, MessageId};
 use hookturn_core::message::EventType;
-use hookturn_core::store::{DeliveryQuery, Due, DueQuery, Page};
+use hookturn_core::store::{Accept, DeliveryQuery, Due, DueQuery, Page};
 use hookturn_core::time::Timestamp;
 
 use super::Engine;
@@ -156,6 +156,38 @@ pub async fn a_delivery_is_found_at_every_moment_while_it_settles(engine: &impl 
         );
     }
     moving.await.unwrap();
+}
+
+/// Whoever reads while the first message of a type is accepted finds it whole or not at all.
+pub async fn a_new_event_type_never_disturbs_a_reader(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let messages: Vec<_> = (0..200)
+        .map(|index| {
+            let event_type = format!("type.{index}");
+            let to = [&tenant.endpoints[0]];
+            world.message(&tenant.app, START, &event_type, 8, &to)
+        })
+        .collect();
+    let store = Arc::clone(world.store());
+    let accepting = tokio::spawn(async move {
+        for new in messages {
+            let accept = Accept {
+                messages: vec![new],
+                idempotency: None,
+            };
+            store.accept(accept).await.unwrap();
+        }
+    });
+    let mut seen = 0;
+    while !accepting.is_finished() {
+        let query = all_of(&tenant.app);
+        let found = world.store().deliveries(query).await.unwrap().len();
+        assert!(found >= seen);
+        seen = found;
+    }
+    accepting.await.unwrap();
+    assert_eq!(world.due(&tenant.endpoints[0], START).await.rows.len(), 200);
 }
 
 /// Messages newest first, in `[since, until)`, page by page.
