@@ -13,6 +13,7 @@ use hookturn::outbound::{AddressPolicy, ClientConfig, SystemResolver};
 use hookturn::service::apps::NewApp;
 use hookturn::service::deliveries::DeliveryFilter;
 use hookturn::service::endpoints::{CreatedEndpoint, EndpointPatch, NewEndpoint, Switch};
+use hookturn::service::master_key::MasterKeys;
 use hookturn::service::messages::NewMessageInput;
 use hookturn::service::rotation::{ModeName, NewRotation, OpenedRotation};
 use hookturn::service::{self, Caller, Service, TargetPolicy};
@@ -24,7 +25,7 @@ use hookturn_core::delivery::{Attempt, Delivery, DeliveryStatus};
 use hookturn_core::endpoint::{Endpoint, Preset};
 use hookturn_core::id::{ClientId, DeliveryId, EndpointId, Entropy, KeyringId, MessageId};
 use hookturn_core::message::EventType;
-use hookturn_core::store::{Page, Store};
+use hookturn_core::store::{Page, Store, StoreFuture};
 use hookturn_core::time::{Clock, DAY, Millis, Timestamp};
 use hookturn_verify::{Secret, Verifier};
 
@@ -61,6 +62,19 @@ struct AnyTarget;
 impl TargetPolicy for AnyTarget {
     fn check(&self, _: &url::Url) -> Result<(), String> {
         Ok(())
+    }
+}
+
+/// Nobody changes the master key here.
+struct OneMasterKey;
+
+impl MasterKeys for OneMasterKey {
+    fn next(&self, _: &[MasterKey]) -> Result<Vec<MasterKey>, String> {
+        Err("there is no other".to_owned())
+    }
+
+    fn keep_check(&self, _: Vec<u8>) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
     }
 }
 
@@ -137,6 +151,7 @@ impl Rig {
             clock: Arc::clone(&self.clock) as _,
             entropy: Arc::clone(&self.entropy) as _,
             targets: Arc::new(AnyTarget),
+            master_keys: Arc::new(OneMasterKey),
             settings: service::Settings::default(),
         }));
         service.bootstrap(Some(API_KEY.to_owned())).await.unwrap();
