@@ -4,6 +4,7 @@
 //! `telemetry`, `config` ← `store`, `outbound` ← `courier` ← `service`, `dispatch` ← `api`, `ui` ←
 //! `app` ← `cli`; a test fails on an upward `use`.
 
+pub mod cli;
 pub mod courier;
 pub mod dispatch;
 pub mod outbound;
