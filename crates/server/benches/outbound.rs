@@ -50,16 +50,16 @@ fn main() {
         "client", "requests/s", "client CPU µs"
     );
     for _ in 0..ROUNDS {
-        report("hookturn outbound", requests, ours(address, requests));
+        report("hookturn outbound", requests, &ours(address, requests));
         report(
             "hyper conn, task each",
             requests,
-            hyper_conn(address, requests),
+            &hyper_conn(address, requests),
         );
         report(
             "hyper-util legacy client",
             requests,
-            hyper_legacy(address, requests),
+            &hyper_legacy(address, requests),
         );
     }
 }
@@ -70,7 +70,7 @@ struct Cost {
     cpu: Duration,
 }
 
-fn report(name: &str, requests: u64, cost: Cost) {
+fn report(name: &str, requests: u64, cost: &Cost) {
     let count = f64::from(u32::try_from(requests).unwrap());
     println!(
         "{name:<28} {:>12.0} {:>16.2}",
@@ -225,7 +225,7 @@ fn measure(requests: u64, work: impl AsyncFn(Rc<Cell<u64>>)) -> Cost {
         work(Rc::new(Cell::new(requests))).await;
         Cost {
             wall: started.elapsed(),
-            cpu: thread_cpu() - before,
+            cpu: thread_cpu().saturating_sub(before),
         }
     })
 }

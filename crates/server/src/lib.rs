@@ -4,7 +4,10 @@
 //! `telemetry`, `config` ← `store`, `outbound` ← `courier` ← `service`, `dispatch` ← `api`, `ui` ←
 //! `app` ← `cli`; a test fails on an upward `use`.
 
+pub mod api;
+pub mod app;
 pub mod cli;
+pub mod config;
 pub mod courier;
 pub mod dispatch;
 pub mod outbound;

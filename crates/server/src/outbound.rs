@@ -9,7 +9,7 @@
 //!   classified. No redirect is followed, no proxy is read from the environment, and metadata services
 //!   are refused whatever is configured.
 //! - **Time**: one deadline covers DNS, connect, TLS, headers and body.
-//! - **Bytes**: a head of at most 16 KiB and 64 headers; at most 16 KiB of body is kept and the rest is
+//! - **Bytes**: a head of at most 8 KiB and 64 headers; at most 16 KiB of body is kept and the rest is
 //!   not read; all bytes of an exchange together are counted below the parser, so that nothing endless
 //!   is worked through. Nothing is decompressed.
 //! - **Connections**: idle ones are bounded per host, in all and in time; those in use by the caller's

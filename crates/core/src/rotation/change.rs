@@ -58,8 +58,7 @@ impl Change {
         secret: NewSecret,
         reason: Option<String>,
     ) {
-        // Either an undone secret, which its owner has given up, or the old one of an overlap that
-        // an immediate rotation cuts short.
+        // Only an undone secret can still be retiring here: its owner has given it up.
         if let Some(abandoned) = self.keyring.retiring(self.now).map(|secret| secret.id) {
             self.retire(abandoned, self.now, "superseded");
         }

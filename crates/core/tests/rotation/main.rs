@@ -4,7 +4,5 @@
 mod plan;
 mod properties;
 mod receivers;
-mod rules_1_to_6;
-mod rules_7_to_12;
-mod stored;
+mod rules;
 mod support;

@@ -471,3 +471,103 @@ impl fmt::Display for Rule {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The forms of IPv6 that lead to an IPv4 address.
+    fn carriers(v4: Ipv4Addr) -> [Ipv6Addr; 3] {
+        let [a, b, c, d] = v4.octets();
+        let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        [
+            v4.to_ipv6_mapped(),
+            Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
+            Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1),
+        ]
+    }
+
+    /// Near the edges of the special networks, and anywhere.
+    fn any_v4() -> impl Strategy<Value = Ipv4Addr> {
+        let first = prop_oneof![
+            Just(0_u8),
+            Just(10),
+            Just(100),
+            Just(127),
+            Just(168),
+            Just(169),
+            Just(172),
+            Just(192),
+            Just(198),
+            Just(203),
+            224_u8..=255,
+            any::<u8>(),
+        ];
+        let second = prop_oneof![
+            Just(0_u8),
+            Just(16),
+            Just(31),
+            Just(63),
+            Just(64),
+            Just(127),
+            Just(128),
+            Just(168),
+            Just(254),
+            any::<u8>(),
+        ];
+        (first, second, any::<u8>(), any::<u8>()).prop_map(|(a, b, c, d)| Ipv4Addr::new(a, b, c, d))
+    }
+
+    proptest! {
+        /// G10: no form of IPv6 is a way around what is said of IPv4, whatever is allowed.
+        #[test]
+        fn g10_an_address_is_judged_alike_in_every_form(v4 in any_v4(), bits in 0_u8..=32, other in any_v4()) {
+            let net = ipnet::Ipv4Net::new(other, bits).unwrap();
+            for allow_nets in [vec![], vec![IpNet::V4(net)], vec![IpNet::V4(net), "fc00::/7".parse().unwrap()]] {
+                let policy = AddressPolicy { allow_nets, allow_http: false };
+                let plain = policy.check_addr(IpAddr::V4(v4)).map_err(|refused| refused.rule);
+                for v6 in carriers(v4) {
+                    let carried = policy.check_addr(IpAddr::V6(v6)).map_err(|refused| refused.rule);
+                    prop_assert_eq!(plain, carried, "{}", v6);
+                }
+            }
+        }
+
+        /// The standard library's own predicates never call forbidden what we call public.
+        #[test]
+        fn g10_public_is_none_of_the_special_kinds(v4 in any_v4(), v6 in any::<u128>()) {
+            if classify(IpAddr::V4(v4)).is_none() {
+                prop_assert!(!(v4.is_private() || v4.is_loopback() || v4.is_link_local()
+                    || v4.is_broadcast() || v4.is_documentation() || v4.is_multicast()
+                    || v4.is_unspecified()), "{}", v4);
+            }
+            let v6 = Ipv6Addr::from(v6);
+            if classify(IpAddr::V6(v6)).is_none() {
+                prop_assert!(!(v6.is_loopback() || v6.is_multicast() || v6.is_unspecified()
+                    || v6.is_unique_local() || v6.is_unicast_link_local()), "{}", v6);
+            }
+        }
+
+        /// G10: metadata services stay closed to every configuration and in every form.
+        #[test]
+        fn g10_no_network_opens_metadata(bits in 0_u8..=32, last in any::<u8>()) {
+            for v4 in [Ipv4Addr::new(169, 254, 169, last), Ipv4Addr::new(100, 100, 100, 200)] {
+                let net = ipnet::Ipv4Net::new(v4, bits).unwrap();
+                let policy = AddressPolicy { allow_nets: vec![IpNet::V4(net), "::/0".parse().unwrap()], allow_http: true };
+                for ip in carriers(v4).map(IpAddr::V6).into_iter().chain([IpAddr::V4(v4)]) {
+                    prop_assert_eq!(policy.check_addr(ip).unwrap_err().rule, Rule::Metadata, "{}", ip);
+                }
+            }
+        }
+
+        /// Parsing and judging any URL ends in a value.
+        #[test]
+        fn any_url_is_judged(text in "(https?://)?\\PC{0,40}") {
+            if let Ok(url) = Url::parse(&text) {
+                let policy = AddressPolicy::default();
+                prop_assert_eq!(policy.check_url(&url).is_ok(), Target::new(&url).is_ok_and(|target| policy.check_target(&target).is_ok()));
+            }
+        }
+    }
+}

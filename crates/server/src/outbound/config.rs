@@ -10,8 +10,10 @@ use rustls::pki_types::pem::PemObject;
 use super::address::AddressPolicy;
 use super::resolver::Resolve;
 
-/// Largest head of a response, in bytes: what common servers and proxies allow themselves.
-pub const RESPONSE_HEAD_BYTES: usize = 16 * 1024;
+/// Largest head of a response, in bytes: what nginx takes from a server behind it by default. Twice as
+/// much would put the largest head with the largest body above
+/// [`ATTEMPT_BYTES`](hookturn_core::limits::ATTEMPT_BYTES).
+pub const RESPONSE_HEAD_BYTES: usize = 8 * 1024;
 
 /// Shared by the clients of all delivery shards.
 pub struct ClientConfig {

@@ -23,6 +23,9 @@ use super::target::Target;
 /// Body bytes beyond what is kept that are thrown away to save the connection; more closes it.
 const DISCARDED_BYTES: usize = 8 * 1024;
 
+/// Bodies of unknown length start in a buffer of this size.
+const SHORT_BODY_BYTES: usize = 2 * 1024;
+
 /// How far an exchange has come: what a timeout is reported by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -197,6 +200,11 @@ impl Kept {
 
     fn add(&mut self, data: &Bytes) {
         let room = RESPONSE_BODY_BYTES - self.bytes.len();
+        let wanted = self.bytes.len() + room.min(data.len());
+        if wanted > self.bytes.capacity() && wanted > SHORT_BODY_BYTES {
+            // Growing step by step would hold two large buffers at each step.
+            self.bytes.reserve(room);
+        }
         self.bytes.extend_from_slice(&data[..room.min(data.len())]);
         if data.len() > room {
             self.truncated = true;
@@ -300,7 +308,7 @@ fn broken(error: &hyper::Error, trace: &Trace) -> Failure {
     if error.is_parse_too_large() {
         return Failure::new(
             FailureKind::HeadTooLarge,
-            "the head of the response is larger than 16 KiB or has more than 100 headers",
+            "the head of the response is larger than 8 KiB or has more than 100 headers",
         );
     }
     if error.is_parse() {

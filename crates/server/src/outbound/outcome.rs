@@ -202,3 +202,59 @@ impl FailureKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Option<RetryAfter> {
+        RetryAfter::parse(&HeaderValue::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn retry_after_is_a_number_or_a_date() {
+        assert_eq!(parse("0"), Some(RetryAfter::Seconds(0)));
+        assert_eq!(parse(" 120 "), Some(RetryAfter::Seconds(120)));
+        assert_eq!(
+            parse("99999999999999999999999"),
+            Some(RetryAfter::Seconds(u64::MAX))
+        );
+        assert_eq!(
+            parse("Wed, 21 Oct 2015 07:28:00 GMT"),
+            Some(RetryAfter::At(1_445_412_480))
+        );
+        for nonsense in ["", "-1", "1.5", "soon", "Wed, 21 Oct 1915 07:28:00 GMT"] {
+            assert_eq!(parse(nonsense), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn g10_retry_after_never_leaves_the_range_of_times() {
+        let now = Timestamp::from_millis(1_000);
+        assert_eq!(
+            RetryAfter::Seconds(2).due(now),
+            Timestamp::from_millis(3_000)
+        );
+        assert_eq!(RetryAfter::At(5).due(now), Timestamp::from_millis(5_000));
+        for late in [RetryAfter::Seconds(u64::MAX), RetryAfter::At(u64::MAX)] {
+            assert_eq!(late.due(now), Timestamp::FAR_FUTURE);
+        }
+    }
+
+    #[test]
+    fn every_kind_has_its_own_code_and_advice() {
+        for kind in FailureKind::ALL {
+            assert_eq!(FailureKind::parse(kind.as_str()), Some(kind));
+            assert!(kind.advice().len() > 20);
+        }
+        assert_eq!(FailureKind::parse("unknown"), None);
+    }
+
+    #[test]
+    fn g10_a_detail_is_cut_at_a_character() {
+        let failure = Failure::new(FailureKind::Tls, "ä".repeat(1_000));
+        assert_eq!(failure.detail.len(), Failure::DETAIL_BYTES);
+        let failure = Failure::new(FailureKind::Tls, format!("x{}", "ä".repeat(1_000)));
+        assert_eq!(failure.detail.len(), Failure::DETAIL_BYTES - 1);
+    }
+}

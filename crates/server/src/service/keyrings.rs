@@ -9,13 +9,13 @@ use hookturn_core::audit::{Actor, AuditAction, AuditEntry, Context, Subject};
 use hookturn_core::endpoint::{Endpoint, EndpointState};
 use hookturn_core::id::{KeyringId, RotationId, SecretId};
 use hookturn_core::rotation::{
-    Applied, Command, Keyring, KeyringOwner, Rejected, Rotation, SecretVersion, apply,
+    Applied, Command, KeyKind, Keyring, KeyringOwner, Rejected, Rotation, SecretVersion, apply,
     default_overlap,
 };
 use hookturn_core::store::Write;
 use hookturn_core::time::{Millis, Timestamp};
 use hookturn_core::workspace::{RevealPolicy, Scope};
-use hookturn_verify::Secret;
+use hookturn_verify::{PublicKey, Secret};
 use zeroize::Zeroizing;
 
 use super::{Caller, Decision, Recording, Service, ServiceError, check_version};
@@ -283,6 +283,22 @@ impl Service {
             )
             .await?;
         Ok(SecretOnce { secret, value })
+    }
+
+    /// The public half of an Ed25519 secret, which receivers verify with; `None` for a symmetric or
+    /// a destroyed one. Needs `read`.
+    pub async fn public_key(
+        &self,
+        caller: &Caller,
+        keyring: KeyringId,
+        secret: SecretId,
+    ) -> Result<Option<PublicKey>, ServiceError> {
+        let keyring = self.keyring(caller, keyring).await?;
+        let secret = known_secret(&keyring, secret)?;
+        match keyring.kind {
+            KeyKind::Symmetric => Ok(None),
+            KeyKind::Ed25519 => Ok(self.unseal(secret.id)?.and_then(|value| value.public_key())),
+        }
     }
 
     /// Writes down what time has done to keyrings: retired secrets, completed rotations. Returns

@@ -1,1 +1,6 @@
-//! Tests.
+//! The service on the real embedded store, use case by use case.
+
+mod access;
+mod configuration;
+mod rotation;
+mod traffic;

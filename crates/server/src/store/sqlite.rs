@@ -13,15 +13,19 @@
 
 mod checkpoint;
 mod configuration;
+mod ledger;
+mod listing;
+mod loading;
 mod open;
 mod reader;
+mod requeue;
 mod rows;
 mod traffic;
 mod upkeep;
 mod writer;
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hookturn_core::audit::{AuditEntry, Context, Recorded};
@@ -78,7 +82,7 @@ impl SqliteStore {
         let lock = open::lock(&options.path)?;
         let connection = open::open_for_writing(&options.path)?;
         let numbers = Arc::new(rows::Numbers::default());
-        let loaded = configuration::load(&connection, &numbers).map_err(OpenError::Contents)?;
+        let loaded = loading::load(&connection, &numbers).map_err(OpenError::Contents)?;
         options.live.reset(loaded);
         let readers = Readers::start(&options.path, &numbers)?;
         let writer = Writer::start(connection, &options, numbers)?;
@@ -88,6 +92,12 @@ impl SqliteStore {
             path: Arc::new(options.path),
             _lock: Arc::new(lock),
         })
+    }
+
+    /// How many transactions were committed since the start: with the number of steps it tells how
+    /// many share one sync.
+    pub fn commits(&self) -> u64 {
+        self.writer.commits()
     }
 
     /// A value kept beside the data, such as the box that tells whether a master key fits.
@@ -102,10 +112,23 @@ impl SqliteStore {
     }
 }
 
+/// Writes a consistent copy of the database at `from` to `to`, also while another process has it open.
+pub fn backup_beside(from: &Path, to: &Path) -> Result<Result<(), StoreError>, OpenError> {
+    let connection = open::open_for_reading(from)?;
+    let numbers = rows::Numbers::default();
+    Ok(upkeep::backup(
+        &reader::At {
+            connection: &connection,
+            numbers: &numbers,
+        },
+        to,
+    ))
+}
+
 impl Store for SqliteStore {
     fn load(&self) -> StoreFuture<'_, Configuration> {
         self.readers
-            .read(|at| configuration::load(at.connection, at.numbers))
+            .read(|at| loading::load(at.connection, at.numbers))
     }
 
     fn change(&self, change: Change) -> StoreFuture<'_, ()> {
@@ -120,9 +143,8 @@ impl Store for SqliteStore {
         entries: Vec<AuditEntry>,
         at: Timestamp,
     ) -> StoreFuture<'_, ()> {
-        self.writer.guarded_step(move |tx| {
-            configuration::append_audit(tx, workspace, &context, entries, at)
-        })
+        self.writer
+            .guarded_step(move |tx| ledger::append_audit(tx, workspace, &context, entries, at))
     }
 
     fn audit_log(
@@ -132,7 +154,7 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> StoreFuture<'_, Vec<Recorded>> {
         self.readers
-            .read(move |at| configuration::audit_log(at, workspace, after, limit))
+            .read(move |at| ledger::audit_log(at, workspace, after, limit))
     }
 
     fn idempotent_answer(
@@ -141,7 +163,7 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> StoreFuture<'_, Option<IdempotencyRecord>> {
         self.readers
-            .read(move |at| configuration::idempotent_answer(at, key, now))
+            .read(move |at| ledger::idempotent_answer(at, key, now))
     }
 
     fn rotation(
@@ -174,13 +196,16 @@ impl Store for SqliteStore {
     }
 
     fn accept(&self, accept: Accept) -> StoreFuture<'_, ()> {
+        // One message is refused before its first write; several, or a key with them, may be refused
+        // halfway.
+        let guarded = accept.messages.len() > 1 || accept.idempotency.is_some();
         let rows = accept
             .messages
             .iter()
             .map(|new| 1 + new.deliveries.len())
             .sum();
         self.writer
-            .step_of(rows, move |tx| traffic::accept(tx, accept))
+            .step_of(rows, guarded, move |tx| traffic::accept(tx, accept))
     }
 
     fn finish(
@@ -188,7 +213,7 @@ impl Store for SqliteStore {
         finishes: Vec<Finish>,
         receivers: Vec<(WorkspaceId, EndpointId, ReceiverState)>,
     ) -> StoreFuture<'static, ()> {
-        self.writer.step_of(finishes.len(), move |tx| {
+        self.writer.step_of(finishes.len(), false, move |tx| {
             traffic::finish(tx, &finishes, receivers)
         })
     }
@@ -214,7 +239,7 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> StoreFuture<'_, Option<Delivery>> {
         self.writer
-            .guarded_step(move |tx| traffic::requeue(tx, workspace, delivery, now))
+            .guarded_step(move |tx| requeue::requeue(tx, workspace, delivery, now))
     }
 
     fn recover(
@@ -227,10 +252,10 @@ impl Store for SqliteStore {
         match now {
             Some(now) => self
                 .writer
-                .guarded_step(move |tx| traffic::recover(tx, query, after, now, limit)),
+                .guarded_step(move |tx| requeue::recover(tx, query, after, now, limit)),
             None => self
                 .readers
-                .read(move |at| traffic::recoverable(at, query, after, limit)),
+                .read(move |at| requeue::recoverable(at, query, after, limit)),
         }
     }
 
@@ -241,7 +266,7 @@ impl Store for SqliteStore {
         id: MessageId,
     ) -> StoreFuture<'_, Option<Arc<Message>>> {
         self.readers
-            .read(move |at| traffic::message(at, workspace, app, id))
+            .read(move |at| listing::message(at, workspace, app, id))
     }
 
     fn messages(
@@ -253,7 +278,7 @@ impl Store for SqliteStore {
         page: Page<MessageId>,
     ) -> StoreFuture<'_, Vec<Arc<Message>>> {
         self.readers
-            .read(move |at| traffic::messages(at, workspace, app, since, until, page))
+            .read(move |at| listing::messages(at, workspace, app, since, until, page))
     }
 
     fn delivery(
@@ -262,16 +287,16 @@ impl Store for SqliteStore {
         id: DeliveryId,
     ) -> StoreFuture<'_, Option<(Delivery, Vec<Attempt>)>> {
         self.readers
-            .read(move |at| traffic::delivery(at, workspace, id))
+            .read(move |at| listing::delivery(at, workspace, id))
     }
 
     fn deliveries(&self, query: DeliveryQuery) -> StoreFuture<'_, Vec<Delivery>> {
-        self.readers.read(move |at| traffic::deliveries(at, &query))
+        self.readers.read(move |at| listing::deliveries(at, &query))
     }
 
     fn event_types(&self, workspace: WorkspaceId) -> StoreFuture<'_, Vec<EventType>> {
         self.readers
-            .read(move |at| traffic::event_types(at, workspace))
+            .read(move |at| listing::event_types(at, workspace))
     }
 
     fn prune(

@@ -1,14 +1,20 @@
 //! Reader threads: a few connections of their own, so that no page waits for the writer and no
 //! caller needs a blocking pool.
+//!
+//! Every query runs in a read transaction of its own: all its statements see one commit, so that a
+//! delivery that settles meanwhile is found once, not twice and not never.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
+use hookturn_core::id::{EndpointId, WorkspaceId};
 use hookturn_core::store::{StoreError, StoreFuture};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::failed;
 use super::open::{self, OpenError};
 use super::rows::Numbers;
 
@@ -19,6 +25,15 @@ const THREADS: usize = 2;
 pub(super) struct At<'a> {
     pub(super) connection: &'a Connection,
     pub(super) numbers: &'a Numbers,
+}
+
+impl At<'_> {
+    /// The number of an endpoint of this workspace.
+    pub(super) fn endpoint_of(&self, workspace: WorkspaceId, id: EndpointId) -> Option<i64> {
+        let number = self.numbers.endpoint(id)?;
+        let (owner, _) = self.numbers.endpoint_of(number)?;
+        (owner == workspace).then_some(number)
+    }
 }
 
 type Query = Box<dyn FnOnce(&At<'_>) + Send>;
@@ -57,7 +72,7 @@ impl Readers {
         if let Some(queries) = &self.queries {
             // If the threads are gone the reply is dropped, and the answer says so.
             let _ = queries.send(Box::new(move |at| {
-                let _ = reply.send(query(at));
+                let _ = reply.send(in_snapshot(at, query));
             }));
         }
         Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Stopped)) })
@@ -73,6 +88,31 @@ impl Drop for Readers {
             }
         }
     }
+}
+
+fn in_snapshot<T>(
+    at: &At<'_>,
+    query: impl FnOnce(&At<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let run = |sql| {
+        at.connection
+            .prepare_cached(sql)
+            .and_then(|mut s| s.execute([]))
+            .map_err(failed("read"))
+    };
+    run("BEGIN")?;
+    // A query keeps nothing: what it holds is dropped when it unwinds.
+    let answer = catch_unwind(AssertUnwindSafe(|| query(at)));
+    // After a failed read the engine may have ended the transaction itself.
+    if !at.connection.is_autocommit() {
+        run("COMMIT")?;
+    }
+    answer.unwrap_or_else(|_| {
+        Err(StoreError::Engine {
+            step: "read",
+            source: "a query panicked".into(),
+        })
+    })
 }
 
 fn serve(connection: &Connection, numbers: &Numbers, inbox: &Mutex<mpsc::Receiver<Query>>) {

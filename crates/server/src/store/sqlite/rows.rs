@@ -47,7 +47,7 @@ impl Numbers {
         read(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn publish(&self, fresh: Vec<NewNumber>) {
+    pub(super) fn publish(&self, fresh: &[NewNumber]) {
         if fresh.is_empty() {
             return;
         }
@@ -55,22 +55,53 @@ impl Numbers {
         for number in fresh {
             match number {
                 NewNumber::Workspace(id, number) => {
-                    known.workspaces.insert(id, number);
-                    known.workspace_of.insert(number, id);
+                    known.workspaces.insert(*id, *number);
+                    known.workspace_of.insert(*number, *id);
                 }
                 NewNumber::Endpoint(workspace, id, number) => {
-                    known.endpoints.insert(id, number);
-                    known.endpoint_of.insert(number, (workspace, id));
+                    known.endpoints.insert(*id, *number);
+                    known.endpoint_of.insert(*number, (*workspace, *id));
                 }
                 NewNumber::EventType(workspace, name, number) => {
-                    known.event_type_of.insert(number, name.clone());
+                    known.event_type_of.insert(*number, name.clone());
                     known
                         .event_types
-                        .entry(workspace)
+                        .entry(*workspace)
                         .or_default()
-                        .insert(name, number);
+                        .insert(name.clone(), *number);
                 }
             }
+        }
+    }
+
+    /// Takes back what was published for a transaction that was not committed.
+    pub(super) fn retract(&self, fresh: &[NewNumber]) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for number in fresh {
+            match number {
+                NewNumber::Workspace(id, number) => {
+                    known.workspaces.remove(id);
+                    known.workspace_of.remove(number);
+                }
+                NewNumber::Endpoint(_, id, number) => {
+                    known.endpoints.remove(id);
+                    known.endpoint_of.remove(number);
+                }
+                NewNumber::EventType(workspace, name, number) => {
+                    known.event_type_of.remove(number);
+                    if let Some(names) = known.event_types.get_mut(workspace) {
+                        names.remove(name);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Forgets an endpoint whose row is gone. Its number is never given out again.
+    pub(super) fn forget_endpoint(&self, id: EndpointId) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(number) = known.endpoints.remove(&id) {
+            known.endpoint_of.remove(&number);
         }
     }
 

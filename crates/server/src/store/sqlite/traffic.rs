@@ -5,20 +5,18 @@
 
 use std::sync::Arc;
 
-use hookturn_core::delivery::{
-    Attempt, Delivery, DeliveryState, DeliveryStatus, ExhaustedReason, Next,
-};
-use hookturn_core::id::{ClientId, DeliveryId, EndpointId, MessageId, WorkspaceId};
+use hookturn_core::delivery::{Attempt, ExhaustedReason, Next};
+use hookturn_core::id::{EndpointId, MessageId, WorkspaceId};
 use hookturn_core::message::{EventType, Message};
 use hookturn_core::store::{
-    Accept, DeliveryQuery, Due, DueBlock, DueQuery, Finish, Hint, NewMessage, Page, Progress,
-    ReceiverState, RecoverQuery, StoreError,
+    Accept, Due, DueBlock, DueQuery, Finish, NewMessage, ReceiverState, StoreError,
 };
 use hookturn_core::time::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::configuration::{collect, execute, put_idempotent_answer};
+use super::configuration::{collect, execute, write_unique};
 use super::failed;
+use super::ledger::put_idempotent_answer;
 use super::reader::At;
 use super::rows::{self, NewNumber, Numbers, as_i64, impossible, to_document};
 use super::writer::Tx;
@@ -45,6 +43,11 @@ fn accept_message(tx: &mut Tx<'_>, new: NewMessage) -> Outcome<()> {
     const STEP: &str = "accept a message";
     let message = &new.message;
     let workspace = tx.workspace(message.workspace)?;
+    let endpoints = new
+        .deliveries
+        .iter()
+        .map(|(_, endpoint)| tx.endpoint(*endpoint))
+        .collect::<Outcome<Vec<_>>>()?;
     let event_type = event_type_number(tx, workspace, &message.event_type)?;
     let accepted_at = message.accepted_at.as_millis();
     let sql = "INSERT INTO message (workspace, app, id, event_type, event_id, accepted_at, payload)
@@ -58,10 +61,13 @@ fn accept_message(tx: &mut Tx<'_>, new: NewMessage) -> Outcome<()> {
         accepted_at,
         &message.payload[..]
     ];
-    execute(tx, STEP, sql, values)?;
+    if write_unique(tx, STEP, sql, values)?.is_none() {
+        return Err(StoreError::Duplicate {
+            what: format!("message {}", message.id),
+        });
+    }
     let number = tx.connection.last_insert_rowid();
-    for (delivery, endpoint) in new.deliveries {
-        let to = tx.endpoint(endpoint)?;
+    for ((delivery, endpoint), to) in new.deliveries.into_iter().zip(endpoints) {
         let sql = "INSERT INTO due (endpoint, due_at, delivery, message, attempts, attempts_before_requeue, not_before)
                    VALUES (?1, ?2, ?3, ?4, 0, 0, ?2)";
         execute(
@@ -121,63 +127,125 @@ pub(super) fn finish(
         .iter()
         .try_for_each(|finish| finish_one(tx, finish))?;
     for (_, endpoint, receiver) in receivers {
+        let Ok(number) = tx.endpoint(endpoint) else {
+            continue;
+        };
         let document = to_document("endpoint", &receiver)?;
         let sql = "UPDATE endpoint SET receiver = ? WHERE number = ?";
-        execute(
-            tx,
-            "remember a receiver",
-            sql,
-            params![document, tx.endpoint(endpoint)?],
-        )?;
+        execute(tx, "remember a receiver", sql, params![document, number])?;
         tx.effects.receivers.push((endpoint, receiver));
     }
     Ok(())
 }
 
+/// 1. The attempt is recorded, under the next free number if another one has its own already.
+/// 2. The row as it was read moves to its next time, or makes room for the settled delivery.
+/// 3. If there is no such row any more, someone queued the delivery by hand meanwhile: what stands
+///    there now learns of the attempt and stays.
+///
+/// An endpoint that was forgotten has no deliveries left, so there is nothing to finish.
 fn finish_one(tx: &mut Tx<'_>, finish: &Finish) -> Outcome<()> {
-    const STEP: &str = "record an attempt";
     let due = &finish.due;
-    let message = &due.message;
-    let endpoint = tx.endpoint(due.endpoint)?;
-    let delivery = due.delivery.to_bytes();
-    if let Some(attempt) = &finish.attempt {
-        // The same attempt can come twice only if a crash lost the first record of it.
-        let sql =
-            "INSERT OR REPLACE INTO attempt (delivery, number, app, record) VALUES (?, ?, ?, ?)";
-        let record = rows::attempt_to_record(attempt)?;
-        execute(
-            tx,
-            STEP,
-            sql,
-            params![delivery, attempt.number, message.app.as_str(), record],
-        )?;
-    }
-    let attempts = finish
-        .attempt
-        .as_ref()
-        .map_or(due.attempts, |attempt| attempt.number);
-    let key = (endpoint, due.due_at.as_millis());
-    let exhausted = match finish.next {
+    let Ok(endpoint) = tx.endpoint(due.endpoint) else {
+        return Ok(());
+    };
+    let attempts = match &finish.attempt {
+        Some(attempt) => record_attempt(tx, due, attempt)?,
+        None => due.attempts,
+    };
+    let as_read = match finish.next {
         Next::RetryAt(at) => {
             let place = if finish.keeps_place { due.due_at } else { at };
-            let sql = "UPDATE due SET due_at = ?4, not_before = ?5, attempts = ?6
-                       WHERE endpoint = ?1 AND due_at = ?2 AND delivery = ?3";
-            let values = params![
-                key.0,
-                key.1,
-                delivery,
-                place.as_millis(),
-                at.as_millis(),
-                attempts
-            ];
-            return execute(tx, STEP, sql, values).map(drop);
+            postpone(tx, endpoint, due, place, at, attempts)?
         }
-        Next::Delivered => None,
-        Next::Exhausted(reason) => Some(reason.as_str()),
+        Next::Delivered => settle(tx, endpoint, finish, attempts, None)?,
+        Next::Exhausted(reason) => settle(tx, endpoint, finish, attempts, Some(reason))?,
     };
-    let sql = "DELETE FROM due WHERE endpoint = ? AND due_at = ? AND delivery = ?";
-    if execute(tx, STEP, sql, params![key.0, key.1, delivery])? == 0 {
-        return Ok(());
+    if !as_read && finish.attempt.is_some() {
+        count_late_attempt(tx, due, attempts)?;
+    }
+    Ok(())
+}
+
+/// Returns the number under which the attempt is kept.
+fn record_attempt(tx: &Tx<'_>, due: &Due, attempt: &Attempt) -> Outcome<u32> {
+    const STEP: &str = "record an attempt";
+    let delivery = due.delivery.to_bytes();
+    let app = due.message.app;
+    let sql = "INSERT INTO attempt (delivery, number, app, record) VALUES (?, ?, ?, ?)
+               ON CONFLICT DO NOTHING";
+    let record = rows::attempt_to_record(attempt)?;
+    let values = params![delivery, attempt.number, app.as_str(), record];
+    if execute(tx, STEP, sql, values)? == 1 {
+        return Ok(attempt.number);
+    }
+    // A delivery that is queued by hand while it is being sent may be sent twice at once, and both
+    // attempts count from the same row.
+    let last = "SELECT max(number) FROM attempt WHERE delivery = ?";
+    let last: u32 = tx
+        .connection
+        .prepare_cached(last)
+        .and_then(|mut s| s.query_row([delivery], |row| rows::count(row, 0)))
+        .map_err(failed(STEP))?;
+    let number = last + 1;
+    let renumbered = Attempt {
+        number,
+        ..attempt.clone()
+    };
+    let record = rows::attempt_to_record(&renumbered)?;
+    execute(
+        tx,
+        STEP,
+        sql,
+        params![delivery, number, app.as_str(), record],
+    )?;
+    Ok(number)
+}
+
+/// Moves a due row; returns whether it was still as read.
+fn postpone(
+    tx: &Tx<'_>,
+    endpoint: i64,
+    due: &Due,
+    place: Timestamp,
+    not_before: Timestamp,
+    attempts: u32,
+) -> Outcome<bool> {
+    let sql = "UPDATE due SET due_at = ?5, not_before = ?6, attempts = ?7
+               WHERE endpoint = ?1 AND due_at = ?2 AND delivery = ?3 AND not_before = ?4";
+    let values = params![
+        endpoint,
+        due.due_at.as_millis(),
+        due.delivery.to_bytes(),
+        due.not_before.as_millis(),
+        place.as_millis(),
+        not_before.as_millis(),
+        attempts
+    ];
+    execute(tx, "postpone a delivery", sql, values).map(|changed| changed == 1)
+}
+
+/// Replaces a due row by a settled delivery; returns whether it was still as read.
+fn settle(
+    tx: &mut Tx<'_>,
+    endpoint: i64,
+    finish: &Finish,
+    attempts: u32,
+    exhausted: Option<ExhaustedReason>,
+) -> Outcome<bool> {
+    const STEP: &str = "settle a delivery";
+    let (due, message) = (&finish.due, &finish.due.message);
+    let delivery = due.delivery.to_bytes();
+    let sql =
+        "DELETE FROM due WHERE endpoint = ? AND due_at = ? AND delivery = ? AND not_before = ?";
+    let values = params![
+        endpoint,
+        due.due_at.as_millis(),
+        delivery,
+        due.not_before.as_millis()
+    ];
+    if execute(tx, STEP, sql, values)? == 0 {
+        return Ok(false);
     }
     let workspace = tx.workspace(message.workspace)?;
     let event_type = event_type_number(tx, workspace, &message.event_type)?;
@@ -192,16 +260,40 @@ fn finish_one(tx: &mut Tx<'_>, finish: &Finish) -> Outcome<()> {
         event_type,
         attempts,
         finish.at.as_millis(),
-        exhausted
+        exhausted.map(ExhaustedReason::as_str)
     ];
-    execute(tx, STEP, sql, values).map(drop)
+    execute(tx, STEP, sql, values).map(|_| true)
+}
+
+/// Tells a delivery that moved while it was being sent that there is one more attempt. A retry policy
+/// that was started anew by hand does not count it, for it began before.
+fn count_late_attempt(tx: &Tx<'_>, due: &Due, number: u32) -> Outcome<()> {
+    const STEP: &str = "count a late attempt";
+    let delivery = due.delivery.to_bytes();
+    let sql = "UPDATE due SET attempts = max(attempts, ?2),
+                      attempts_before_requeue = iif(attempts < ?2, ?2, attempts_before_requeue)
+               WHERE delivery = ?1";
+    if execute(tx, STEP, sql, params![delivery, number])? == 1 {
+        return Ok(());
+    }
+    let workspace = tx.workspace(due.message.workspace)?;
+    let app = due.message.app;
+    let sql = "UPDATE settled SET attempts = max(attempts, ?4)
+               WHERE workspace = ?1 AND app = ?2 AND delivery = ?3";
+    let values = params![workspace, app.as_str(), delivery, number];
+    if execute(tx, STEP, sql, values)? == 1 {
+        return Ok(());
+    }
+    // Pruned meanwhile: nothing would ever find the attempt again.
+    let sql = "DELETE FROM attempt WHERE delivery = ?";
+    execute(tx, STEP, sql, [delivery]).map(drop)
 }
 
 // ----- the queue -----
 
 pub(super) fn due(at: &At<'_>, query: DueQuery) -> Outcome<DueBlock> {
     const STEP: &str = "read due deliveries";
-    let Some(endpoint) = at.numbers.endpoint(query.endpoint) else {
+    let Some(endpoint) = at.endpoint_of(query.workspace, query.endpoint) else {
         return Ok(DueBlock::default());
     };
     let sql = "SELECT d.due_at, d.delivery, d.attempts, d.attempts_before_requeue, d.not_before,
@@ -212,7 +304,7 @@ pub(super) fn due(at: &At<'_>, query: DueQuery) -> Outcome<DueBlock> {
     let values = params![
         endpoint,
         query.until.as_millis(),
-        as_i64(query.limit as u64 + 1)
+        as_i64((query.limit as u64).saturating_add(1))
     ];
     let mut found = statement.query(values).map_err(failed(STEP))?;
     let mut block = DueBlock::default();
@@ -255,7 +347,7 @@ fn due_row(row: &Row<'_>, endpoint: EndpointId, message: Message) -> rusqlite::R
 }
 
 /// Reads `app, id, event_type, event_id, accepted_at, payload` from column `from` on.
-fn message_at(
+pub(super) fn message_at(
     numbers: &Numbers,
     workspace: WorkspaceId,
     row: &Row<'_>,
@@ -314,434 +406,4 @@ pub(super) fn due_endpoints(at: &At<'_>) -> Outcome<Vec<(WorkspaceId, EndpointId
             })
         },
     )
-}
-
-pub(super) fn requeue(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    delivery: DeliveryId,
-    now: Timestamp,
-) -> Outcome<Option<Delivery>> {
-    let at = At {
-        connection: tx.connection,
-        numbers: tx.numbers,
-    };
-    let Some(known) = find_delivery(&at, workspace, delivery)? else {
-        return Ok(None);
-    };
-    match known.state {
-        DeliveryState::Pending { .. } => {
-            let sql = "UPDATE due SET due_at = min(due_at, ?2), not_before = min(not_before, ?2),
-                              attempts_before_requeue = attempts WHERE delivery = ?1";
-            execute(
-                tx,
-                "queue a delivery again",
-                sql,
-                params![delivery.to_bytes(), now.as_millis()],
-            )?;
-        }
-        DeliveryState::Delivered { .. } | DeliveryState::Exhausted { .. } => {
-            unsettle(tx, &known, now)?;
-        }
-    }
-    tx.effects
-        .hints
-        .push(Hint::Requeued(workspace, known.endpoint));
-    Ok(Some(Delivery {
-        state: DeliveryState::Pending { due_at: now },
-        ..known
-    }))
-}
-
-/// Turns a settled delivery back into a due row.
-fn unsettle(tx: &Tx<'_>, delivery: &Delivery, now: Timestamp) -> Outcome<()> {
-    const STEP: &str = "queue a delivery again";
-    let workspace = tx.workspace(delivery.workspace)?;
-    let app = delivery.app.as_str();
-    let id = delivery.id.to_bytes();
-    let sql = "INSERT INTO due (endpoint, due_at, delivery, message, attempts, attempts_before_requeue, not_before)
-               SELECT s.endpoint, ?4, s.delivery, m.number, s.attempts, s.attempts, ?4
-               FROM settled s JOIN message m ON m.workspace = s.workspace AND m.app = s.app AND m.id = s.message
-               WHERE s.workspace = ?1 AND s.app = ?2 AND s.delivery = ?3";
-    execute(tx, STEP, sql, params![workspace, app, id, now.as_millis()])?;
-    let sql = "DELETE FROM settled WHERE workspace = ? AND app = ? AND delivery = ?";
-    execute(tx, STEP, sql, params![workspace, app, id]).map(drop)
-}
-
-pub(super) fn recover(
-    tx: &mut Tx<'_>,
-    query: RecoverQuery,
-    after: Option<DeliveryId>,
-    now: Timestamp,
-    limit: usize,
-) -> Outcome<Progress<DeliveryId>> {
-    let at = At {
-        connection: tx.connection,
-        numbers: tx.numbers,
-    };
-    let found = recoverable_rows(&at, query, after, limit)?;
-    for delivery in &found {
-        unsettle(tx, delivery, now)?;
-    }
-    tx.effects
-        .hints
-        .push(Hint::Requeued(query.workspace, query.endpoint));
-    Ok(progress(&found, limit))
-}
-
-pub(super) fn recoverable(
-    at: &At<'_>,
-    query: RecoverQuery,
-    after: Option<DeliveryId>,
-    limit: usize,
-) -> Outcome<Progress<DeliveryId>> {
-    recoverable_rows(at, query, after, limit).map(|found| progress(&found, limit))
-}
-
-fn progress(found: &[Delivery], limit: usize) -> Progress<DeliveryId> {
-    let resume = found
-        .last()
-        .filter(|_| found.len() == limit)
-        .map(|delivery| delivery.id);
-    Progress {
-        rows: found.len(),
-        resume,
-    }
-}
-
-const SETTLED: &str = "SELECT delivery, endpoint, message, event_type, attempts, settled_at, exhausted, app FROM settled";
-
-fn recoverable_rows(
-    at: &At<'_>,
-    query: RecoverQuery,
-    after: Option<DeliveryId>,
-    limit: usize,
-) -> Outcome<Vec<Delivery>> {
-    let filter = match query.status {
-        DeliveryStatus::Exhausted => "exhausted IS NOT NULL",
-        DeliveryStatus::Delivered => "exhausted IS NULL",
-        DeliveryStatus::Pending => return Ok(Vec::new()),
-    };
-    let (Some(workspace), Some(endpoint)) = (
-        at.numbers.workspace(query.workspace),
-        at.numbers.endpoint(query.endpoint),
-    ) else {
-        return Ok(Vec::new());
-    };
-    let sql = format!(
-        "{SETTLED} WHERE workspace = ? AND app = ? AND delivery > ? AND delivery >= ? AND delivery < ?
-         AND endpoint = ? AND {filter} ORDER BY delivery LIMIT ?"
-    );
-    let values = params![
-        workspace,
-        query.app.as_str(),
-        after.map_or([0; 16], DeliveryId::to_bytes),
-        DeliveryId::first_at(query.since).to_bytes(),
-        DeliveryId::first_at(query.until).to_bytes(),
-        endpoint,
-        as_i64(limit as u64)
-    ];
-    collect(
-        at.connection,
-        "find deliveries to recover",
-        &sql,
-        values,
-        |row| settled_at(at, query.workspace, row),
-    )
-}
-
-// ----- reading -----
-
-fn settled_at(
-    at: &At<'_>,
-    workspace: WorkspaceId,
-    row: &Row<'_>,
-) -> rusqlite::Result<Outcome<Delivery>> {
-    let id: DeliveryId = rows::id(row, 0)?;
-    let (endpoint, event_type): (i64, i64) = (row.get(1)?, row.get(3)?);
-    let settled_at = rows::time(row, 5)?;
-    let state = match row.get_ref(6)?.as_str_or_null()? {
-        None => DeliveryState::Delivered { at: settled_at },
-        Some(word) => match ExhaustedReason::from_word(word) {
-            Some(reason) => DeliveryState::Exhausted {
-                at: settled_at,
-                reason,
-            },
-            None => {
-                return Ok(Err(impossible(
-                    "settled",
-                    "exhausted",
-                    &id,
-                    "an unknown word",
-                )));
-            }
-        },
-    };
-    let Some((_, endpoint)) = at.numbers.endpoint_of(endpoint) else {
-        return Ok(Err(impossible(
-            "settled",
-            "endpoint",
-            &id,
-            "no such endpoint",
-        )));
-    };
-    let Some(event_type) = at.numbers.event_type_of(event_type) else {
-        return Ok(Err(impossible(
-            "settled",
-            "event_type",
-            &id,
-            "no such event type",
-        )));
-    };
-    let (message, attempts, app) = (
-        rows::id(row, 2)?,
-        rows::count(row, 4)?,
-        rows::client_id(row, 7)?,
-    );
-    Ok(Ok(Delivery {
-        id,
-        workspace,
-        app,
-        endpoint,
-        message,
-        event_type,
-        attempts,
-        state,
-    }))
-}
-
-const PENDING: &str = "SELECT d.delivery, d.endpoint, m.id, m.event_type, d.attempts, max(d.due_at, d.not_before), m.app
-                       FROM due d JOIN message m ON m.number = d.message";
-
-fn pending_at(at: &At<'_>, row: &Row<'_>) -> rusqlite::Result<Outcome<Delivery>> {
-    let id: DeliveryId = rows::id(row, 0)?;
-    let (endpoint, event_type): (i64, i64) = (row.get(1)?, row.get(3)?);
-    let Some((workspace, endpoint)) = at.numbers.endpoint_of(endpoint) else {
-        return Ok(Err(impossible("due", "endpoint", &id, "no such endpoint")));
-    };
-    let Some(event_type) = at.numbers.event_type_of(event_type) else {
-        return Ok(Err(impossible(
-            "message",
-            "event_type",
-            &id,
-            "no such event type",
-        )));
-    };
-    let state = DeliveryState::Pending {
-        due_at: rows::time(row, 5)?,
-    };
-    let (message, attempts, app) = (
-        rows::id(row, 2)?,
-        rows::count(row, 4)?,
-        rows::client_id(row, 6)?,
-    );
-    Ok(Ok(Delivery {
-        id,
-        workspace,
-        app,
-        endpoint,
-        message,
-        event_type,
-        attempts,
-        state,
-    }))
-}
-
-/// One delivery, pending or settled. A settled row is found by its app, which its first attempt
-/// names; a delivery that settled without an attempt is looked for in every app.
-fn find_delivery(at: &At<'_>, workspace: WorkspaceId, id: DeliveryId) -> Outcome<Option<Delivery>> {
-    const STEP: &str = "read a delivery";
-    let sql = format!("{PENDING} WHERE d.delivery = ?");
-    let pending = collect(at.connection, STEP, &sql, [id.to_bytes()], |row| {
-        pending_at(at, row)
-    })?;
-    if let Some(pending) = pending.into_iter().next() {
-        return Ok(Some(pending).filter(|delivery| delivery.workspace == workspace));
-    }
-    let Some(number) = at.numbers.workspace(workspace) else {
-        return Ok(None);
-    };
-    let sql = format!(
-        "{SETTLED} WHERE workspace = ?1 AND delivery = ?2 AND app IN (
-             SELECT app FROM attempt WHERE delivery = ?2
-             UNION ALL SELECT id FROM app WHERE workspace = ?1 AND NOT EXISTS (SELECT 1 FROM attempt WHERE delivery = ?2))"
-    );
-    let values = params![number, id.to_bytes()];
-    let settled = collect(at.connection, STEP, &sql, values, |row| {
-        settled_at(at, workspace, row)
-    })?;
-    Ok(settled.into_iter().next())
-}
-
-pub(super) fn delivery(
-    at: &At<'_>,
-    workspace: WorkspaceId,
-    id: DeliveryId,
-) -> Outcome<Option<(Delivery, Vec<Attempt>)>> {
-    let Some(delivery) = find_delivery(at, workspace, id)? else {
-        return Ok(None);
-    };
-    let sql = "SELECT record FROM attempt WHERE delivery = ? ORDER BY number";
-    let attempts = collect(
-        at.connection,
-        "read attempts",
-        sql,
-        [id.to_bytes()],
-        |row| Ok(rows::attempt_from_record(&id, row.get_ref(0)?.as_blob()?)),
-    )?;
-    Ok(Some((delivery, attempts)))
-}
-
-pub(super) fn deliveries(at: &At<'_>, query: &DeliveryQuery) -> Outcome<Vec<Delivery>> {
-    let wanted = |status| query.status.is_none_or(|only| only == status);
-    let mut found = Vec::new();
-    if wanted(DeliveryStatus::Pending) {
-        found.extend(listed(at, query, DeliveryStatus::Pending)?);
-    }
-    if wanted(DeliveryStatus::Delivered) || wanted(DeliveryStatus::Exhausted) {
-        found.extend(listed(
-            at,
-            query,
-            query.status.unwrap_or(DeliveryStatus::Delivered),
-        )?);
-    }
-    found.sort_unstable_by_key(|delivery| std::cmp::Reverse(delivery.id));
-    found.truncate(query.page.limit);
-    Ok(found)
-}
-
-fn listed(at: &At<'_>, query: &DeliveryQuery, kind: DeliveryStatus) -> Outcome<Vec<Delivery>> {
-    const STEP: &str = "list deliveries";
-    let Some(workspace) = at.numbers.workspace(query.workspace) else {
-        return Ok(Vec::new());
-    };
-    let endpoint = match query.endpoint.map(|id| at.numbers.endpoint(id)) {
-        Some(None) => return Ok(Vec::new()),
-        Some(number) => number,
-        None => None,
-    };
-    let event_type = match query
-        .event_type
-        .as_ref()
-        .map(|name| at.numbers.event_type(workspace, name))
-    {
-        Some(None) => return Ok(Vec::new()),
-        Some(number) => number,
-        None => None,
-    };
-    let (from, before) = id_range(query);
-    let pending = kind == DeliveryStatus::Pending;
-    let exhausted = match query.status {
-        Some(DeliveryStatus::Exhausted) => "AND exhausted IS NOT NULL",
-        Some(DeliveryStatus::Delivered) => "AND exhausted IS NULL",
-        Some(DeliveryStatus::Pending) | None => "",
-    };
-    let sql = if pending {
-        format!("{PENDING} WHERE m.workspace = ?1 AND m.app = ?2 AND d.delivery >= ?3 AND d.delivery < ?4
-                 AND (?5 IS NULL OR d.endpoint = ?5) AND (?6 IS NULL OR m.event_type = ?6)
-                 AND (?7 IS NULL OR m.id = ?7) ORDER BY d.delivery DESC LIMIT ?8")
-    } else {
-        format!(
-            "{SETTLED} WHERE workspace = ?1 AND app = ?2 AND delivery >= ?3 AND delivery < ?4
-                 AND (?5 IS NULL OR endpoint = ?5) AND (?6 IS NULL OR event_type = ?6)
-                 AND (?7 IS NULL OR message = ?7) {exhausted} ORDER BY delivery DESC LIMIT ?8"
-        )
-    };
-    let values = params![
-        workspace,
-        query.app.as_str(),
-        from.to_bytes(),
-        before.to_bytes(),
-        endpoint,
-        event_type,
-        query.message.map(MessageId::to_bytes),
-        as_i64(query.page.limit as u64)
-    ];
-    collect(at.connection, STEP, &sql, values, |row| {
-        if pending {
-            pending_at(at, row)
-        } else {
-            settled_at(at, query.workspace, row)
-        }
-    })
-}
-
-/// The ids a query can match: `[from, before)`. Deliveries are made with their message.
-fn id_range(query: &DeliveryQuery) -> (DeliveryId, DeliveryId) {
-    let last = DeliveryId::from_bytes([0xff; 16]);
-    let since = query
-        .since
-        .map_or(DeliveryId::from_bytes([0; 16]), DeliveryId::first_at);
-    let until = query.until.map_or(last, DeliveryId::first_at);
-    let (made, made_before) = query.message.map_or((since, last), |message| {
-        let at = message.created_at();
-        (
-            DeliveryId::first_at(at),
-            DeliveryId::first_at(at.after(60_000)),
-        )
-    });
-    (
-        since.max(made),
-        until
-            .min(made_before)
-            .min(query.page.before.unwrap_or(last)),
-    )
-}
-
-const MESSAGE: &str = "SELECT app, id, event_type, event_id, accepted_at, payload FROM message";
-
-pub(super) fn message(
-    at: &At<'_>,
-    workspace: WorkspaceId,
-    app: ClientId,
-    id: MessageId,
-) -> Outcome<Option<Arc<Message>>> {
-    let Some(number) = at.numbers.workspace(workspace) else {
-        return Ok(None);
-    };
-    let sql = format!("{MESSAGE} WHERE workspace = ? AND app = ? AND id = ?");
-    let values = params![number, app.as_str(), id.to_bytes()];
-    let found = collect(at.connection, "read a message", &sql, values, |row| {
-        Ok(message_at(at.numbers, workspace, row, 0).map(Arc::new))
-    })?;
-    Ok(found.into_iter().next())
-}
-
-pub(super) fn messages(
-    at: &At<'_>,
-    workspace: WorkspaceId,
-    app: ClientId,
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
-    page: Page<MessageId>,
-) -> Outcome<Vec<Arc<Message>>> {
-    let Some(number) = at.numbers.workspace(workspace) else {
-        return Ok(Vec::new());
-    };
-    let last = MessageId::from_bytes([0xff; 16]);
-    let from = since.map_or(MessageId::from_bytes([0; 16]), MessageId::first_at);
-    let before = until
-        .map_or(last, MessageId::first_at)
-        .min(page.before.unwrap_or(last));
-    let sql = format!(
-        "{MESSAGE} WHERE workspace = ? AND app = ? AND id >= ? AND id < ? ORDER BY id DESC LIMIT ?"
-    );
-    let values = params![
-        number,
-        app.as_str(),
-        from.to_bytes(),
-        before.to_bytes(),
-        as_i64(page.limit as u64)
-    ];
-    collect(at.connection, "list messages", &sql, values, |row| {
-        Ok(message_at(at.numbers, workspace, row, 0).map(Arc::new))
-    })
-}
-
-pub(super) fn event_types(at: &At<'_>, workspace: WorkspaceId) -> Outcome<Vec<EventType>> {
-    Ok(at
-        .numbers
-        .workspace(workspace)
-        .map(|number| at.numbers.event_types(number))
-        .unwrap_or_default())
 }

@@ -3,9 +3,14 @@
 //! A step is a closure over [`Tx`]. Its effects on memory (live view, hints, numbers) are collected
 //! in [`Effects`] and happen only after the commit. A *guarded* step runs inside a savepoint: when it
 //! fails, only its own writes are undone. An unguarded step must not fail after its first write; if
-//! the engine fails it there, the whole batch is rolled back and every step of it is told.
+//! it does so all the same, the whole batch is rolled back and every step of it is told. The same
+//! happens when a step panics: the thread outlives it and takes the next batch.
+//!
+//! Numbers are published before the commit, so that a reader never meets a row whose number it does
+//! not know; until then no committed row holds them. A rollback takes them back.
 
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
@@ -85,7 +90,6 @@ impl Effects {
 
     /// Live view first, then hints: whoever follows a hint must see the new configuration.
     fn happen(self, live: &Live, numbers: &Numbers, sink: &dyn HintSink) {
-        numbers.publish(self.numbers);
         let endpoints: Vec<_> = self
             .writes
             .iter()
@@ -105,14 +109,16 @@ impl Effects {
         }
         for endpoint in self.forgotten {
             live.forget_endpoint(endpoint);
+            numbers.forget_endpoint(endpoint);
         }
         let mut hints = self.hints;
         hints.extend(endpoints);
         if !self.accepted.is_empty() {
             hints.push(Hint::Accepted(self.accepted));
         }
-        if !hints.is_empty() {
-            sink.hint(hints);
+        // What is committed stays committed, whatever becomes of its listener.
+        if !hints.is_empty() && catch_unwind(AssertUnwindSafe(|| sink.hint(hints))).is_err() {
+            tracing::error!("a listener for due work panicked; the due rows on disk are kept");
         }
     }
 }
@@ -148,10 +154,15 @@ where
             return Ok(());
         };
         if !self.guarded {
+            let before = tx.connection.total_changes();
             let result = work(tx);
-            let engine_failed = matches!(result, Err(StoreError::Engine { .. }));
+            let undo = match &result {
+                Ok(_) => false,
+                Err(StoreError::Engine { .. }) => true,
+                Err(_) => tx.connection.total_changes() != before,
+            };
             self.result = Some(result);
-            return if engine_failed { Err(Abort) } else { Ok(()) };
+            return if undo { Err(Abort) } else { Ok(()) };
         }
         let mark = tx.effects.mark();
         let run = |sql| {
@@ -198,6 +209,7 @@ enum Order {
 /// The handle of the writer thread.
 pub(super) struct Writer {
     orders: mpsc::Sender<Order>,
+    commits: Arc<AtomicU64>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -210,9 +222,11 @@ impl Writer {
         let (orders, inbox) = mpsc::channel();
         let wal_pages = watch_wal(&mut connection)?;
         let checkpointer = Checkpointer::start(&options.path)?;
+        let commits = Arc::new(AtomicU64::new(0));
         let thread = Thread {
             connection,
             inbox,
+            commits: Arc::clone(&commits),
             numbers,
             live: Arc::clone(&options.live),
             sink: Arc::clone(&options.hints),
@@ -225,8 +239,14 @@ impl Writer {
             .map_err(OpenError::Thread)?;
         Ok(Self {
             orders,
+            commits,
             thread: Mutex::new(Some(thread)),
         })
+    }
+
+    /// How many transactions were committed since the start.
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
     }
 
     /// Queues a step that does not fail after its first write. It is queued when this returns,
@@ -238,13 +258,14 @@ impl Writer {
         self.queue(1, false, work)
     }
 
-    /// The same, of a known size.
+    /// Queues a step of a known size, guarded or not.
     pub(super) fn step_of<T: Send + 'static>(
         &self,
         rows: usize,
+        guarded: bool,
         work: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> StoreFuture<'static, T> {
-        self.queue(rows, false, work)
+        self.queue(rows, guarded, work)
     }
 
     /// Queues a step that may be refused halfway; then only its own writes are undone.
@@ -307,6 +328,7 @@ fn watch_wal(connection: &mut Connection) -> Result<Arc<AtomicI32>, OpenError> {
 struct Thread {
     connection: Connection,
     inbox: mpsc::Receiver<Order>,
+    commits: Arc<AtomicU64>,
     numbers: Arc<Numbers>,
     live: Arc<Live>,
     sink: Arc<dyn HintSink>,
@@ -367,21 +389,37 @@ impl Thread {
                 .map_err(failed("commit"))
         };
         run("BEGIN IMMEDIATE")?;
+        // A step owns what it captured and leaves nothing in memory but effects, which are dropped
+        // with the batch: nothing half done can be seen after it unwinds.
+        let effects = catch_unwind(AssertUnwindSafe(|| self.run_all(batch)))
+            .unwrap_or_else(|_| Err(aborted("a step panicked")))?;
+        self.numbers.publish(&effects.numbers);
+        if let Err(error) = run("COMMIT") {
+            self.numbers.retract(&effects.numbers);
+            return Err(error);
+        }
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(effects)
+    }
+
+    fn run_all(&self, batch: &mut [Box<dyn Step>]) -> Result<Effects, StoreError> {
         let mut tx = Tx {
             connection: &self.connection,
             numbers: &self.numbers,
             effects: Effects::default(),
         };
         for step in batch {
-            if step.run(&mut tx).is_err() {
-                return Err(StoreError::Engine {
-                    step: "write",
-                    source: "a step failed and could not be undone alone".into(),
-                });
-            }
+            step.run(&mut tx)
+                .map_err(|Abort| aborted("a step failed and could not be undone alone"))?;
         }
-        run("COMMIT")?;
         Ok(tx.effects)
+    }
+}
+
+fn aborted(why: &'static str) -> StoreError {
+    StoreError::Engine {
+        step: "write",
+        source: why.into(),
     }
 }
 

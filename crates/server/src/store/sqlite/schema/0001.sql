@@ -32,14 +32,19 @@ CREATE TABLE app (
     PRIMARY KEY (workspace, id)
 ) STRICT, WITHOUT ROWID;
 
+-- A number is never given out twice: what refers to a forgotten endpoint must not find another.
 CREATE TABLE endpoint (
-    number    INTEGER PRIMARY KEY,
-    workspace INTEGER NOT NULL,
-    id        BLOB NOT NULL UNIQUE,
-    version   INTEGER NOT NULL,
-    document  TEXT NOT NULL,
-    receiver  TEXT
+    number     INTEGER PRIMARY KEY AUTOINCREMENT,
+    workspace  INTEGER NOT NULL,
+    app        TEXT NOT NULL,
+    id         BLOB NOT NULL UNIQUE,
+    version    INTEGER NOT NULL,
+    document   TEXT NOT NULL,
+    deleted_at INTEGER,
+    receiver   TEXT
 ) STRICT;
+CREATE INDEX endpoint_app ON endpoint (workspace, app);
+CREATE INDEX endpoint_deleted ON endpoint (deleted_at) WHERE deleted_at IS NOT NULL;
 
 CREATE TABLE keyring (
     workspace INTEGER NOT NULL,

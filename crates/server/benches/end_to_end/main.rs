@@ -1,0 +1,167 @@
+//! The end-to-end bench: one table from one run of the real binary.
+//!
+//! `cargo xtask bench` runs it. It starts `hookturn serve` as a child on an empty store, publishes over
+//! HTTP, receives what is delivered, and compares the books: every accepted message must have arrived
+//! once at every endpoint. Beside each throughput stands the *ceiling* of the same minute, so that the
+//! ratio can be compared between machines. The last section judges the targets.
+//!
+//! ```text
+//! main -> runs -> fixture -> process   the server, its processor time and memory
+//!              |          -> load      publishing connections, closed or paced
+//!              |          -> receiver  the endpoints' side, every id in a book
+//!              |          -> tally     lost, duplicates, latency
+//!              -> ceiling               outbound + verify against the same receiver
+//!      -> report -> table               text, targets, JSON
+//! ```
+//!
+//! Everything stays on loopback; every load is bounded in time and in messages. Publisher and receiver
+//! share the processor with the server, as they do in the ceiling; what they take is a column.
+
+mod api;
+mod ceiling;
+mod fixture;
+mod histogram;
+mod http;
+mod load;
+mod machine;
+mod number;
+mod process;
+mod receiver;
+mod report;
+mod runs;
+mod scenario;
+mod table;
+mod tally;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::fixture::Bench;
+use crate::machine::Machine;
+use crate::number::{Epoch, Error};
+use crate::report::{Report, Row};
+use crate::scenario::{Effort, Kind, Scenario};
+
+/// Measure the server end to end and print one table.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench")]
+struct Arguments {
+    /// About two seconds for each scenario instead of eight
+    #[arg(long)]
+    quick: bool,
+    /// Run only scenarios whose name contains this; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Seconds of each load (1 to 120)
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+    /// Write the report as JSON too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Make the stores below this directory instead of the build's own
+    #[arg(long, value_name = "DIR", default_value = env!("CARGO_TARGET_TMPDIR"))]
+    dir: PathBuf,
+    /// Exit with 2 when a target is missed
+    #[arg(long)]
+    strict: bool,
+    /// List the scenarios and exit
+    #[arg(long)]
+    list: bool,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
+    let chosen = choose(&arguments.only)?;
+    if arguments.list {
+        for scenario in chosen {
+            println!("{}", scenario.name);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    std::fs::create_dir_all(&arguments.dir)?;
+    let bench = Bench {
+        epoch: Epoch::start(),
+        dir: arguments.dir.clone(),
+        effort: Effort::new(arguments.quick, arguments.seconds),
+    };
+    let machine = Machine::look(&bench.dir)?;
+    println!("{machine}");
+    let report = measure(&bench, machine, &chosen)?;
+    report::print(&report);
+    if let Some(file) = &arguments.json {
+        write_json(file, &report)?;
+    }
+    Ok(if report.failed() {
+        ExitCode::FAILURE
+    } else if arguments.strict && report.missed() {
+        ExitCode::from(2)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn choose(only: &[String]) -> Result<Vec<Scenario>, Error> {
+    let wanted = |scenario: &Scenario| {
+        only.is_empty() || only.iter().any(|part| scenario.name.contains(part))
+    };
+    let chosen: Vec<Scenario> = scenario::all().into_iter().filter(wanted).collect();
+    if chosen.is_empty() {
+        return Err("no scenario has such a name; --list shows them".into());
+    }
+    Ok(chosen)
+}
+
+/// Runs one scenario after another; one that fails leaves its reason in the report.
+fn measure(bench: &Bench, machine: Machine, chosen: &[Scenario]) -> Result<Report, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut starts = None;
+    let mut rows = Vec::new();
+    for (number, scenario) in (1..).zip(chosen) {
+        eprint!("[{number}/{}] {} ... ", chosen.len(), scenario.name);
+        let _shown = std::io::stderr().flush();
+        let outcome = if scenario.kind == Kind::Start {
+            runtime.block_on(runs::starts(bench)).map(|found| {
+                starts = Some(found);
+                None
+            })
+        } else {
+            runtime.block_on(runs::run(bench, scenario)).map(Some)
+        };
+        match outcome {
+            Ok(row) => {
+                eprintln!("done");
+                rows.extend(row);
+            }
+            Err(error) => {
+                eprintln!("failed: {error}");
+                rows.push(Row::failed(&scenario.name, &error.to_string()));
+            }
+        }
+    }
+    Ok(Report::new(machine, starts, rows))
+}
+
+fn write_json(file: &Path, report: &Report) -> Result<(), Error> {
+    let mut text = serde_json::to_vec_pretty(report)?;
+    text.push(b'\n');
+    std::fs::write(file, text)?;
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! What is run: one value for each row of the table.
+
+use std::time::Duration;
+
+/// How a scenario loads the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// As fast as the whole path goes.
+    Closed,
+    /// A fixed number of requests a second.
+    Paced(u32),
+    /// Half of what the same server just did as fast as it went.
+    HalfOfMaximum,
+    /// A quarter of that, with reads and rotations beside it.
+    Mixed,
+    /// A backlog of paused endpoints, let go.
+    Drain,
+    /// Starting, idling and stopping.
+    Start,
+}
+
+/// One row.
+#[derive(Debug, Clone)]
+pub(crate) struct Scenario {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) connections: usize,
+    pub(crate) payload_bytes: usize,
+    pub(crate) fan_out: u32,
+    pub(crate) messages: u32,
+}
+
+/// The run that the throughput and CPU targets speak of.
+pub(crate) const SINGLE: &str = "256c-256b-f1-m1";
+/// The same with batches.
+pub(crate) const BATCH: &str = "256c-256b-f1-m100";
+pub(crate) const START: &str = "start";
+pub(crate) const MIXED: &str = "mixed";
+pub(crate) const PACED: &str = "paced-100";
+pub(crate) const HALF: &str = "paced-half";
+pub(crate) const DRAIN: &str = "drain";
+
+/// How much of everything.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effort {
+    /// Time of one load.
+    pub(crate) time: Duration,
+    /// Messages of one load at most; deliveries are as many times more as there are endpoints.
+    pub(crate) max_messages: u64,
+    /// Messages of the drained backlog.
+    pub(crate) backlog: u64,
+    /// Starts of the server.
+    pub(crate) starts: u32,
+}
+
+impl Effort {
+    pub(crate) fn new(quick: bool, seconds: Option<u64>) -> Self {
+        let time = seconds.unwrap_or(if quick { 2 } else { 8 }).clamp(1, 120);
+        Self {
+            time: Duration::from_secs(time),
+            max_messages: time * 200_000,
+            backlog: if quick { 20_000 } else { 100_000 },
+            starts: if quick { 5 } else { 11 },
+        }
+    }
+
+    /// Each of the two measurements of the ceiling beside a run.
+    pub(crate) fn ceiling(&self) -> Duration {
+        (self.time / 4).max(Duration::from_millis(750))
+    }
+
+    /// The load before a measured one: it fills pools and caches, or tells the maximum.
+    pub(crate) fn warm_up(&self) -> Duration {
+        (self.time / 4).clamp(Duration::from_millis(500), Duration::from_secs(2))
+    }
+}
+
+/// All scenarios, in the order of the table.
+pub(crate) fn all() -> Vec<Scenario> {
+    let single = |name: &str, kind, connections| Scenario {
+        name: name.to_owned(),
+        kind,
+        connections,
+        payload_bytes: 256,
+        fan_out: 1,
+        messages: 1,
+    };
+    let mut all = vec![single(START, Kind::Start, 1)];
+    for messages in [1, 100] {
+        for fan_out in [1, 10] {
+            for payload_bytes in [256, 2048] {
+                for connections in [64, 256] {
+                    all.push(Scenario {
+                        name: format!("{connections}c-{payload_bytes}b-f{fan_out}-m{messages}"),
+                        kind: Kind::Closed,
+                        connections,
+                        payload_bytes,
+                        fan_out,
+                        messages,
+                    });
+                }
+            }
+        }
+    }
+    all.push(single(PACED, Kind::Paced(100), 64));
+    all.push(single(HALF, Kind::HalfOfMaximum, 64));
+    all.push(single(MIXED, Kind::Mixed, 64));
+    all.push(Scenario {
+        messages: 100,
+        ..single(DRAIN, Kind::Drain, 256)
+    });
+    all
+}
+
+impl Scenario {
+    /// Concurrent deliveries to one endpoint, so that all of them together use as many connections as
+    /// the ceiling does.
+    pub(crate) fn max_in_flight(&self) -> u32 {
+        let all = u32::try_from(self.connections).unwrap_or(u32::MAX);
+        (all / self.fan_out).max(1)
+    }
+}

@@ -1,0 +1,148 @@
+//! The native API: HTTP in front of the service.
+//!
+//! A handler extracts its arguments, makes one service call and converts the result. What all of
+//! them share is here and below: [`problem`] (every error), `auth` (who calls and may they),
+//! `idempotency` (the same POST twice), `json` (bodies), `page` (lists), `router` (every route and
+//! the scope it needs), [`openapi()`] (the document made of them).
+//!
+//! The guarantees: an answer 202 follows the commit (G1); every error is a problem document with
+//! the request's id; no error and no log line holds a value that a caller sent, except names of
+//! fields and ids (G8). Nothing is logged for a request that goes well.
+//!
+//! Not here: connection limits, header timeouts and draining, which belong to whoever serves the
+//! router.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use hookturn_core::delivery::Attempt;
+use hookturn_core::endpoint::Endpoint;
+use hookturn_core::id::{Entropy, MessageId, draw};
+use http::{HeaderName, HeaderValue, header};
+
+use crate::service::{Caller, Service, ServiceError};
+
+mod auth;
+mod convert;
+mod health;
+mod idempotency;
+mod json;
+mod openapi;
+mod page;
+pub mod problem;
+mod router;
+mod schema;
+mod v1;
+
+pub use health::{Readiness, Ready};
+pub use openapi::openapi;
+pub use router::router;
+
+use problem::Problem;
+
+/// What the handlers stand on. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiState {
+    /// The use cases.
+    pub service: Arc<Service>,
+    /// Whether traffic is welcome.
+    pub ready: Readiness,
+    /// What `/metrics` shows.
+    pub metrics: Arc<dyn Metrics>,
+    /// Sends test events.
+    pub tests: Arc<dyn TestSender>,
+    /// Where request ids come from.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl fmt::Debug for ApiState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiState")
+            .field("ready", &self.ready)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Counters and gauges of the whole process.
+pub trait Metrics: Send + Sync {
+    /// All of them in the OpenMetrics text format.
+    fn render(&self) -> String;
+}
+
+/// A future that [`TestSender`] returns.
+pub type TestFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<TestReport, ServiceError>> + Send + 'a>>;
+
+/// Sends one test event to an endpoint and waits for what comes of it.
+pub trait TestSender: Send + Sync {
+    /// Sends a fresh message of type `hookturn.test`, signed as a delivery would be, once. Nothing
+    /// is stored but what is learned of the receiver.
+    fn send_test<'a>(&'a self, caller: &'a Caller, endpoint: Arc<Endpoint>) -> TestFuture<'a>;
+}
+
+/// What came of a test event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestReport {
+    /// The id the receiver saw.
+    pub message: MessageId,
+    /// What was sent and answered.
+    pub attempt: Attempt,
+}
+
+/// The id of one request: made here, never taken from the caller.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct RequestId(uuid::Uuid);
+
+impl RequestId {
+    fn new(entropy: &dyn Entropy) -> Self {
+        Self(uuid::Builder::from_random_bytes(draw(entropy)).into_uuid())
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The outermost step of every request: gives it an id, and writes out its problem if it has one.
+async fn edge(State(api): State<ApiState>, mut request: Request, next: Next) -> Response {
+    let id = RequestId::new(api.entropy.as_ref());
+    request.extensions_mut().insert(id);
+    let mut response = next.run(request).await;
+    let mut buffer = uuid::Uuid::encode_buffer();
+    let text = id.0.hyphenated().encode_lower(&mut buffer);
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        report(&problem, text);
+        problem.render(&mut response, text);
+    }
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(REQUEST_ID, value);
+    }
+    // Answers may hold a secret that is shown once.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The one place where the cause of an internal error is logged.
+fn report(problem: &Problem, request_id: &str) {
+    let Some(source) = problem.source() else {
+        return;
+    };
+    let mut chain = source.to_string();
+    let mut next = source.source();
+    while let Some(cause) = next {
+        chain.push_str(": ");
+        chain.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    tracing::error!(request_id, code = problem.code().as_str(), %chain, "a request failed");
+}

@@ -1,0 +1,202 @@
+//! Who calls, for which workspace, and whether their key may.
+//!
+//! 1. `Authorization: Bearer <key>`, given once; the scheme's case does not matter. Anything else
+//!    is a 401.
+//! 2. An operator key chooses a workspace by `Hookturn-Workspace: <id or name>` (`default` without
+//!    it). A workspace key reaches its own only.
+//! 3. The scope is part of the handler's type: `Call<Manage>`. It is checked before the body is
+//!    read, so that strangers cannot make the server read bodies.
+
+use std::marker::PhantomData;
+
+use axum::extract::{FromRequestParts, Path};
+use hookturn_core::workspace::Scope;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use serde::de::DeserializeOwned;
+
+use super::idempotency::{self, Once, Stop};
+use super::problem::{Code, Problem};
+use super::{ApiState, RequestId};
+use crate::service::Caller;
+
+/// Chooses the workspace of an operator key.
+pub(super) const WORKSPACE: HeaderName = HeaderName::from_static("hookturn-workspace");
+
+/// A scope as a type.
+pub(super) trait Needs: Send + Sync + 'static {
+    /// The scope.
+    const SCOPE: Scope;
+}
+
+macro_rules! scopes {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub(super) enum $name {}
+
+        impl Needs for $name {
+            const SCOPE: Scope = Scope::$name;
+        }
+    )*};
+}
+
+scopes! {
+    /// The call publishes.
+    Publish;
+    /// The call changes configuration.
+    Manage;
+    /// The call touches secrets.
+    Secrets;
+    /// The call reads.
+    Read;
+}
+
+/// An authenticated request whose key has the scope `N`.
+#[derive(Debug)]
+pub(super) struct Call<N> {
+    /// Who calls.
+    pub(super) caller: Caller,
+    method: Method,
+    uri: Uri,
+    idempotency_key: Option<String>,
+    if_match: Option<HeaderValue>,
+    scope: PhantomData<N>,
+}
+
+impl<N: Needs> FromRequestParts<ApiState> for Call<N> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &ApiState) -> Result<Self, Problem> {
+        let request_id = parts.extensions.get::<RequestId>().copied();
+        let request_id = request_id.unwrap_or_default().to_string();
+        let bearer = bearer(&parts.headers)?;
+        let workspace = workspace(&parts.headers)?;
+        let key = api.service.authenticate(bearer)?;
+        let caller = api.service.caller_for(key, workspace, request_id, None)?;
+        api.service.require(&caller, N::SCOPE).await?;
+        let idempotency_key = match parts.method {
+            Method::POST => idempotency::read(&parts.headers)?,
+            _ => None,
+        };
+        Ok(Self {
+            caller,
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            idempotency_key,
+            if_match: parts.headers.get(header::IF_MATCH).cloned(),
+            scope: PhantomData,
+        })
+    }
+}
+
+impl<N: Needs> Call<N> {
+    /// Begins a POST with this body: see [`idempotency`].
+    pub(super) async fn once(&self, api: &ApiState, body: &[u8]) -> Result<Once, Stop> {
+        let place = (self.method.as_str(), self.uri.path());
+        let given = self.idempotency_key.as_deref();
+        idempotency::begin(&api.service, &self.caller, given, place, body).await
+    }
+
+    /// The version that `If-Match` asks for. A tag that is not one of ours matches no version.
+    pub(super) fn if_match(&self) -> Result<Option<u64>, Problem> {
+        let Some(value) = &self.if_match else {
+            return Ok(None);
+        };
+        let text = value.to_str().unwrap_or_default().trim();
+        if text == "*" {
+            return Ok(None);
+        }
+        let tag = text
+            .strip_prefix("W/")
+            .unwrap_or(text)
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'))
+            .filter(|tag| !tag.contains('"'));
+        match tag {
+            // A weak tag never matches: RFC 9110, section 13.1.1.
+            Some(_) if text.starts_with("W/") => Ok(Some(u64::MAX)),
+            Some(tag) => Ok(Some(tag.parse().unwrap_or(u64::MAX))),
+            None => Err(Problem::new(
+                Code::InvalidHeader,
+                "nothing was changed: send If-Match with the one ETag of an earlier answer",
+            )),
+        }
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (first, second) = (values.next(), values.next());
+    let text = match (first, second) {
+        (Some(value), None) => value.to_str().unwrap_or_default(),
+        (None | Some(_), _) => "",
+    };
+    text.split_once(' ')
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .filter(|token| !token.is_empty())
+        .ok_or_else(|| {
+            Problem::new(
+                Code::Unauthorized,
+                "send the API key as `Authorization: Bearer sk_…`",
+            )
+        })
+}
+
+fn workspace(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    headers
+        .get(WORKSPACE)
+        .map(|value| {
+            value.to_str().map_err(|_| {
+                Problem::new(
+                    Code::InvalidHeader,
+                    "Hookturn-Workspace holds the id or the name of a workspace",
+                )
+            })
+        })
+        .transpose()
+}
+
+/// The ids in a path. One that cannot be an id names nothing: 404.
+#[derive(Debug)]
+pub(super) struct Ids<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Ids<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::<T>::from_request_parts(parts, state).await {
+            Ok(Path(ids)) => Ok(Self(ids)),
+            Err(_) => Err(Problem::new(
+                Code::NotFound,
+                "a part of the path is not an id of the kind that belongs there",
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_is_read_from_one_bearer_header() {
+        for (values, wanted) in [
+            (&["Bearer sk_a"][..], Some("sk_a")),
+            (&["bearer  sk_a "], Some("sk_a")),
+            (&["BEARER sk_a"], Some("sk_a")),
+            (&[], None),
+            (&["Basic sk_a"], None),
+            (&["Bearer"], None),
+            (&["Bearer "], None),
+            (&["Bearer a", "Bearer b"], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, value.parse().unwrap());
+            }
+            assert_eq!(bearer(&headers).ok(), wanted, "{values:?}");
+        }
+    }
+}

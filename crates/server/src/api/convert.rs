@@ -1,0 +1,90 @@
+//! From the service's errors to problem documents.
+
+use hookturn_core::rotation::Rejected;
+
+use super::problem::{Code, Problem};
+use crate::service::ServiceError;
+
+impl From<ServiceError> for Problem {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::NotFound { what } => Self::not_found(what),
+            ServiceError::Forbidden { needs } => Self::new(
+                Code::Forbidden,
+                format!("the API key lacks the scope `{needs}`: use a key that has it"),
+            )
+            .with("needsScope", needs.as_str()),
+            ServiceError::OperatorOnly => Self::new(
+                Code::Forbidden,
+                "only an operator's API key (sk_operator_…) may do this",
+            ),
+            ServiceError::Unauthorized => Self::new(
+                Code::Unauthorized,
+                "the API key is unknown, expired or revoked",
+            ),
+            ServiceError::Invalid { pointer, message } => Self::field(pointer, message),
+            ServiceError::Rejected(rejected) => rejected.into(),
+            ServiceError::Conflict { code: "concurrent_change", message } => {
+                Self::new(Code::Contended, message).retry_after(1)
+            }
+            ServiceError::Conflict { code, message } => Self::new(Code::State(code), message),
+            ServiceError::PreconditionFailed { current } => Self::new(
+                Code::PreconditionFailed,
+                format!("nothing was changed: the version is {current} now; read it again"),
+            )
+            .with("currentVersion", current),
+            ServiceError::IdempotencyKeyUsed => Self::new(
+                Code::IdempotencyInProgress,
+                "the same Idempotency-Key got its answer meanwhile: repeat the request to get it",
+            )
+            .retry_after(1),
+            ServiceError::TooLarge { what, limit } => Self::new(
+                Code::TooLarge,
+                format!("nothing was stored: {what} has at most {limit} bytes"),
+            ),
+            ServiceError::Unavailable => Self::new(
+                Code::Unavailable,
+                "the server is stopping; whether the change was stored is unknown: repeat it \
+                 with the same Idempotency-Key",
+            )
+            .retry_after(1),
+            ServiceError::Internal(source) => Self::internal(source),
+        }
+    }
+}
+
+impl From<Rejected> for Problem {
+    fn from(rejected: Rejected) -> Self {
+        let problem = Self::new(Code::State(rejected.code()), rejected.to_string());
+        match rejected {
+            Rejected::UnknownSecret { .. } => Self::not_found("secret"),
+            Rejected::RotationOpen { open, .. } => problem.with("openRotationId", open.to_string()),
+            Rejected::PendingExists { secret, rotation } => problem
+                .with("openRotationId", rotation.to_string())
+                .with("pendingSecretId", secret.to_string()),
+            Rejected::DuplicateSecret { existing, .. } => {
+                problem.with("existingSecretId", existing.to_string())
+            }
+            Rejected::OverlapTooLong => Self::field("/overlapSeconds", rejected.to_string()),
+            Rejected::TextTooLong { field } => {
+                Self::field(format!("/{field}"), rejected.to_string())
+            }
+            Rejected::ModeNotOffered { .. } => Self::field("/mode", rejected.to_string()),
+            Rejected::NotLater { retire_at } => problem.with("retireAt", retire_at.to_string()),
+            Rejected::NotLatestRotation { latest, .. } => match latest {
+                Some(latest) => problem.with("latestRotationId", latest.to_string()),
+                None => problem,
+            },
+            Rejected::NoActiveSecret
+            | Rejected::NotPending { .. }
+            | Rejected::NotRetired { .. }
+            | Rejected::AlreadyCompromised { .. }
+            | Rejected::NotStaged { .. }
+            | Rejected::NothingRetiring { .. }
+            | Rejected::NothingToUndo { .. }
+            | Rejected::UndoDestroyed { .. }
+            | Rejected::UndoCompromised { .. }
+            | Rejected::NothingToSettle => problem,
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! `Idempotency-Key` on every POST.
+//!
+//! 1. A key is 1 to 255 visible ASCII characters, given once; anything else is a 400.
+//! 2. It is bound to workspace, method and path, and to the body it first came with: another body
+//!    is a 422.
+//! 3. While the first request runs, the same key is a 409 that may be repeated.
+//! 4. The answer is stored, sealed, in the transaction of the change it answers, and replayed for
+//!    24 hours with `Idempotency-Replayed: true`. Only answers of changes are stored: a refused
+//!    request changed nothing, and the same key may try again.
+//! 5. `test` and `reveal` change nothing that could happen twice: there the key only keeps two from
+//!    running at once, and a repeated call runs again.
+
+use std::fmt;
+
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hookturn_core::limits;
+use hookturn_core::store::IdempotencyKey;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::problem::{Code, Problem};
+use crate::service::idempotency::{self as keys, InFlightGuard, Lookup};
+use crate::service::{Caller, Recording, Service, ServiceError};
+
+/// The request header.
+pub(super) const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+/// Says that an answer was stored before.
+pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// A successful answer: what is sent, and what is stored to be sent again.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Answer {
+    status: u16,
+    location: Option<String>,
+    version: Option<u64>,
+    link: Option<String>,
+    body: Vec<u8>,
+    #[serde(skip)]
+    replayed: bool,
+}
+
+impl Answer {
+    /// An answer with a JSON body.
+    pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Self {
+        Self {
+            status: status.as_u16(),
+            location: None,
+            version: None,
+            link: None,
+            // Views hold texts, numbers and maps with text keys: nothing JSON cannot say.
+            body: serde_json::to_vec(body).unwrap_or_default(),
+            replayed: false,
+        }
+    }
+
+    /// 200 with a JSON body.
+    pub(super) fn ok(body: &impl Serialize) -> Self {
+        Self::json(StatusCode::OK, body)
+    }
+
+    /// 201 with a JSON body, at `location`.
+    pub(super) fn created(location: String, body: &impl Serialize) -> Self {
+        Self {
+            location: Some(location),
+            ..Self::json(StatusCode::CREATED, body)
+        }
+    }
+
+    /// 204.
+    pub(super) fn no_content() -> Self {
+        Self {
+            status: 204,
+            location: None,
+            version: None,
+            link: None,
+            body: Vec::new(),
+            replayed: false,
+        }
+    }
+
+    /// The same with an `ETag`.
+    pub(super) fn version(mut self, version: u64) -> Self {
+        self.version = Some(version);
+        self
+    }
+
+    /// The same with a `Link` to the next page.
+    pub(super) fn link(mut self, link: Option<String>) -> Self {
+        self.link = link;
+        self
+    }
+
+    /// The stored form: postcard, of a struct whose fields only ever grow at the end.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).unwrap_or_default()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, postcard::Error> {
+        let stored: Self = postcard::from_bytes(bytes)?;
+        Ok(Self {
+            replayed: true,
+            ..stored
+        })
+    }
+}
+
+impl fmt::Debug for Answer {
+    /// Without the body: it may hold a secret that is shown once.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::OK);
+        let mut response = Response::new(axum::body::Body::from(Bytes::from(self.body)));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        if status != StatusCode::NO_CONTENT {
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            );
+        }
+        let mut put = |name: HeaderName, value: Option<String>| {
+            if let Some(value) = value.and_then(|text| HeaderValue::try_from(text).ok()) {
+                headers.insert(name, value);
+            }
+        };
+        put(header::LOCATION, self.location);
+        put(header::ETAG, self.version.map(|version| format!("\"{version}\"")));
+        put(header::LINK, self.link);
+        if self.replayed {
+            headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        }
+        response
+    }
+}
+
+/// Why a handler ends early: a problem, or an answer that was given before.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Something is wrong.
+    Problem(Problem),
+    /// The idempotency key has an answer.
+    Replay(Answer),
+}
+
+impl<E: Into<Problem>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Problem(error.into())
+    }
+}
+
+impl IntoResponse for Stop {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Problem(problem) => problem.into_response(),
+            Self::Replay(answer) => answer.into_response(),
+        }
+    }
+}
+
+/// What a handler answers.
+pub(super) type Outcome = Result<Answer, Stop>;
+
+/// A request that may be one of several with the same key. While it lives, the others are refused.
+#[derive(Debug)]
+pub(super) struct Once {
+    keyed: Option<Keyed>,
+}
+
+#[derive(Debug)]
+struct Keyed {
+    key: IdempotencyKey,
+    fingerprint: [u8; 32],
+    _running: InFlightGuard,
+}
+
+impl Once {
+    /// How to record the answer with the change, if the request has a key.
+    pub(super) fn record<'a, T>(
+        &self,
+        render: &'a (dyn Fn(&T) -> Vec<u8> + Send + Sync),
+    ) -> Option<Recording<'a, T>> {
+        self.keyed.as_ref().map(|keyed| Recording {
+            key: keyed.key,
+            fingerprint: keyed.fingerprint,
+            render,
+        })
+    }
+
+    /// What came of the change. When the same request on another way was first, its answer.
+    pub(super) async fn settle<T>(
+        &self,
+        service: &Service,
+        result: Result<T, ServiceError>,
+    ) -> Result<T, Stop> {
+        match (result, &self.keyed) {
+            (Ok(out), _) => Ok(out),
+            (Err(ServiceError::IdempotencyKeyUsed), Some(keyed)) => {
+                let found = service.replay(keyed.key, keyed.fingerprint).await;
+                Err(match found.map_err(Problem::from)? {
+                    Some(known) => stop(known),
+                    // It expired within this very request.
+                    None => in_progress().into(),
+                })
+            }
+            (Err(error), _) => Err(Problem::from(error).into()),
+        }
+    }
+}
+
+/// Begins a POST: finds out whether it was answered before.
+pub(super) async fn begin(
+    service: &Service,
+    caller: &Caller,
+    given: Option<&str>,
+    (method, path): (&str, &str),
+    body: &[u8],
+) -> Result<Once, Stop> {
+    let Some(given) = given else {
+        return Ok(Once { keyed: None });
+    };
+    let key = keys::key(caller.workspace, method, path, given);
+    let fingerprint: [u8; 32] = Sha256::digest(body).into();
+    match service
+        .lookup(key, fingerprint)
+        .await
+        .map_err(Problem::from)?
+    {
+        Lookup::Fresh(guard) => Ok(Once {
+            keyed: Some(Keyed {
+                key,
+                fingerprint,
+                _running: guard,
+            }),
+        }),
+        known @ (Lookup::Replay(_) | Lookup::InProgress | Lookup::Mismatch) => {
+            Err(stop(known))
+        }
+    }
+}
+
+fn stop(known: Lookup) -> Stop {
+    match known {
+        Lookup::Replay(bytes) => match Answer::from_bytes(&bytes) {
+            Ok(answer) => Stop::Replay(answer),
+            Err(damaged) => Problem::internal(damaged).into(),
+        },
+        Lookup::Mismatch => Problem::new(
+            Code::IdempotencyMismatch,
+            "nothing was stored: repeat the first body, or use a new Idempotency-Key",
+        )
+        .into(),
+        Lookup::Fresh(_) | Lookup::InProgress => in_progress().into(),
+    }
+}
+
+fn in_progress() -> Problem {
+    Problem::new(
+        Code::IdempotencyInProgress,
+        "wait for the first request with this Idempotency-Key, then repeat this one to get its answer",
+    )
+    .retry_after(1)
+}
+
+/// The key of a request, checked.
+pub(super) fn read(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(HEADER).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default();
+    let sound = (1..=limits::IDEMPOTENCY_KEY_CHARS).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
+        && values.next().is_none();
+    if sound {
+        Ok(Some(text.to_owned()))
+    } else {
+        Err(Problem::new(
+            Code::InvalidIdempotencyKey,
+            format!(
+                "nothing was stored: send one Idempotency-Key of 1 to {} visible ASCII characters",
+                limits::IDEMPOTENCY_KEY_CHARS
+            ),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_answer_comes_back_whole_and_marked() {
+        let answer = Answer::created("/v1/apps/a1B2c3D4".to_owned(), &serde_json::json!({"id": 1}))
+            .version(3);
+        let stored = Answer::from_bytes(&answer.to_bytes()).unwrap();
+        assert_eq!(
+            stored,
+            Answer {
+                replayed: true,
+                ..answer
+            }
+        );
+        let response = stored.into_response();
+        assert_eq!(response.status(), 201);
+        assert_eq!(response.headers()["etag"], "\"3\"");
+        assert_eq!(response.headers()["location"], "/v1/apps/a1B2c3D4");
+        assert_eq!(response.headers()["idempotency-replayed"], "true");
+        assert!(Answer::from_bytes(b"").is_err());
+    }
+
+    #[test]
+    fn keys_are_visible_ascii_given_once() {
+        let with = |values: &[&[u8]]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(HEADER, HeaderValue::from_bytes(value).unwrap());
+            }
+            read(&headers)
+        };
+        assert!(with(&[]).unwrap().is_none());
+        assert!(with(&[b"a"]).unwrap().is_some());
+        assert!(with(&[&[b'x'; 255]]).unwrap().is_some());
+        for bad in [&[&b""[..]][..], &[&[b'x'; 256]], &[b"a b"], &[b"a\xff"], &[b"a", b"b"]] {
+            assert_eq!(with(bad).unwrap_err().code(), Code::InvalidIdempotencyKey, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Request bodies: read within a bound, parsed strictly, and explained when they are not valid.
+//!
+//! A body is parsed once and fast. Only when that fails is it parsed again with its path tracked,
+//! so that good requests do not pay for the explanation of bad ones. The explanation names fields
+//! and what is expected, never the value that was sent.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::{Deserialize, Deserializer};
+use serde_path_to_error::Segment;
+
+use super::problem::{Code, Problem};
+
+/// A request body of at most `MAX` bytes that is declared as JSON, or is absent. It may hold
+/// secrets, so it has no `Debug`.
+pub(super) struct JsonBody<const MAX: usize> {
+    /// The bytes as they came.
+    pub(super) bytes: Bytes,
+}
+
+impl<S: Send + Sync, const MAX: usize> FromRequest<S> for JsonBody<MAX> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let declared = is_json(request.headers());
+        if content_length(request.headers()).is_some_and(|length| length > MAX as u64) {
+            return Err(too_large(MAX));
+        }
+        let body = request.into_body();
+        let bytes = read(body, MAX).await?;
+        if !declared && !bytes.is_empty() {
+            return Err(Problem::new(
+                Code::UnsupportedMediaType,
+                "send the body with `Content-Type: application/json`",
+            ));
+        }
+        Ok(Self { bytes })
+    }
+}
+
+impl<const MAX: usize> JsonBody<MAX> {
+    /// The body as a `T`.
+    pub(super) fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Problem> {
+        parse(&self.bytes)
+    }
+
+    /// The body as a `T`, or the default without a body.
+    pub(super) fn parse_or_default<'a, T: Deserialize<'a> + Default>(
+        &'a self,
+    ) -> Result<T, Problem> {
+        if self.bytes.is_empty() {
+            Ok(T::default())
+        } else {
+            self.parse()
+        }
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return false;
+    };
+    let Ok(text) = value.to_str() else {
+        return false;
+    };
+    let essence = text.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+        || (essence.len() > "application/+json".len()
+            && essence
+                .get(.."application/".len())
+                .is_some_and(|start| start.eq_ignore_ascii_case("application/"))
+            && essence
+                .get(essence.len() - "+json".len()..)
+                .is_some_and(|end| end.eq_ignore_ascii_case("+json")))
+}
+
+fn too_large(max: usize) -> Problem {
+    Problem::new(
+        Code::TooLarge,
+        format!("nothing was stored: the body has at most {max} bytes"),
+    )
+}
+
+async fn read(body: Body, max: usize) -> Result<Bytes, Problem> {
+    match Limited::new(body, max).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large(max)),
+        Err(_) => Err(Problem::new(
+            Code::IncompleteBody,
+            "nothing was stored: the connection ended before the body did",
+        )),
+    }
+}
+
+/// Parses `bytes`, or says what is wrong with them.
+pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        Problem::new(
+            Code::InvalidUtf8,
+            format!(
+                "nothing was stored: byte {} of the body is not part of a UTF-8 character",
+                error.valid_up_to()
+            ),
+        )
+    })?;
+    serde_json::from_str(text).map_err(|error| explain::<T>(text, &error))
+}
+
+const OUT_OF_RANGE: &str = "number out of range";
+
+fn explain<'a, T: Deserialize<'a>>(text: &'a str, error: &serde_json::Error) -> Problem {
+    let said = error.to_string();
+    if !error.is_data() && !said.starts_with(OUT_OF_RANGE) {
+        return malformed(error, &said);
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        // A whole value, and something after it that is not white space.
+        Ok(_) => malformed(error, &said),
+        Err(tracked) => {
+            let pointer = pointer(tracked.path());
+            let said = tracked.inner().to_string();
+            let (pointer, detail) = describe(pointer, &said);
+            Problem::field(pointer, detail)
+        }
+    }
+}
+
+fn malformed(error: &serde_json::Error, said: &str) -> Problem {
+    let (line, column) = (error.line(), error.column());
+    // Messages about syntax are fixed texts; the position is given apart.
+    let said = said
+        .split(" at line ")
+        .next()
+        .unwrap_or("not a JSON text")
+        .to_owned();
+    Problem::new(
+        Code::MalformedJson,
+        format!("nothing was stored: line {line}, column {column}: {said}"),
+    )
+    .with("line", line)
+    .with("column", column)
+}
+
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    let mut pointer = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => push(&mut pointer, &index.to_string()),
+            Segment::Map { key } => push(&mut pointer, key),
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    pointer
+}
+
+/// Longest name of a field that a caller made up and an answer repeats, in characters.
+const NAME_CHARS: usize = 64;
+
+fn push(pointer: &mut String, key: &str) {
+    pointer.push('/');
+    for letter in key.chars().take(NAME_CHARS) {
+        match letter {
+            '~' => pointer.push_str("~0"),
+            '/' => pointer.push_str("~1"),
+            other => pointer.push(other),
+        }
+    }
+}
+
+/// A body that says nothing: absent or `{}`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+/// Turns serde's sentence, which may repeat what was sent, into where and what is expected.
+fn describe(mut pointer: String, said: &str) -> (String, String) {
+    let said = said.split(" at line ").next().unwrap_or(said);
+    let quoted = || said.split('`').nth(1).unwrap_or_default();
+    if said.starts_with("unknown field") {
+        let allowed = said
+            .rsplit_once(", ")
+            .map_or("", |_| said.split("`, ").nth(1).unwrap_or_default());
+        // A path that serde already ends with the field needs no second one.
+        if !pointer.ends_with(&format!("/{}", quoted())) && !looks_secret(quoted()) {
+            push(&mut pointer, quoted());
+        }
+        return (pointer, format!("unknown field; {allowed}"));
+    }
+    if said.starts_with("missing field") {
+        push(&mut pointer, quoted());
+        return (pointer, "is required".to_owned());
+    }
+    if said.starts_with("duplicate field") {
+        push(&mut pointer, quoted());
+        return (pointer, "is given twice".to_owned());
+    }
+    if said.starts_with(OUT_OF_RANGE) {
+        return (pointer, "the number is out of range".to_owned());
+    }
+    if said.starts_with("unknown variant") {
+        let expected = said.rsplit("expected ").next().unwrap_or_default();
+        return (pointer, format!("expected {expected}"));
+    }
+    if said.starts_with("invalid ") {
+        let expected = said.rsplit(", expected ").next().unwrap_or_default();
+        return (pointer, format!("expected {}", plain(expected)));
+    }
+    (pointer, said.to_owned())
+}
+
+fn looks_secret(name: &str) -> bool {
+    ["whsec_", "whsk_", "sk_"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
+/// What a Rust type is called outside.
+fn plain(expected: &str) -> &str {
+    match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, not negative and not too large",
+        "i64" => "a whole number",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        text if text.starts_with("struct ") => "an object",
+        other => other,
+    }
+}
+
+/// Tells an absent field (`None`) from one that is `null` (`Some(None)`), for PATCH.
+pub(super) fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    #[expect(dead_code, reason = "only parsed")]
+    struct Sample {
+        name: String,
+        count: Option<u32>,
+        #[serde(default)]
+        inner: Vec<Inner>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only parsed")]
+    struct Inner {
+        mode: Mode,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    enum Mode {
+        One,
+        Two,
+    }
+
+    /// Body, code, pointer of the first error.
+    const BAD: &[(&str, &str, &str)] = &[
+        ("", "malformed_json", ""),
+        ("{", "malformed_json", ""),
+        (r#"{"name":"a"} x"#, "malformed_json", ""),
+        (r#"{"name":"a","colour":1}"#, "invalid_field", "/colour"),
+        (r#"{"count":1}"#, "invalid_field", "/name"),
+        (r#"{"name":"a","count":-1}"#, "invalid_field", "/count"),
+        (r#"{"name":"a","count":1.5}"#, "invalid_field", "/count"),
+        (r#"{"name":"a","count":1e999}"#, "invalid_field", "/count"),
+        (
+            r#"{"name":"a","count":"whsec_a1"}"#,
+            "invalid_field",
+            "/count",
+        ),
+        (
+            r#"{"name":"a","inner":[{"mode":"whsec_a1"}]}"#,
+            "invalid_field",
+            "/inner/0/mode",
+        ),
+        (
+            r#"{"name":"a","inner":[{"mode":"one","a/b":1}]}"#,
+            "invalid_field",
+            "/inner/0/a~1b",
+        ),
+        (r#"{"name":"a","name":"b"}"#, "invalid_field", "/name"),
+        (r#"["whsec_a1"]"#, "invalid_field", ""),
+    ];
+
+    #[test]
+    fn bad_bodies_get_a_code_and_a_pointer_and_no_echo() {
+        for (body, code, pointer) in BAD {
+            let problem = parse::<Sample>(body.as_bytes()).unwrap_err();
+            assert_eq!(problem.code().as_str(), *code, "{body}");
+            let shown = format!("{problem:?}");
+            if problem.code() == Code::InvalidField {
+                let wanted = format!("pointer: Some({pointer:?})");
+                assert!(shown.contains(&wanted), "{body}: {shown}");
+            }
+            assert!(!shown.contains("a1"), "{body}: {shown}");
+        }
+    }
+
+    #[test]
+    fn other_bytes_than_utf8_are_refused() {
+        let problem = parse::<Sample>(b"{\"name\":\"\xff\"}").unwrap_err();
+        assert_eq!(problem.code(), Code::InvalidUtf8);
+    }
+
+    #[test]
+    fn json_is_recognised_with_parameters_and_suffixes() {
+        for (value, wanted) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/cloudevents+json", true),
+            ("text/json", false),
+            ("application/jsonp", false),
+            ("application/+json", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, value.parse().unwrap());
+            assert_eq!(is_json(&headers), wanted, "{value}");
+        }
+        assert!(!is_json(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,339 @@
+//! The OpenAPI 3.1 document.
+//!
+//! Handlers describe what is theirs: body, success, summary. What follows from a rule is added
+//! here from the table of routes, so that no handler can forget it: security, path parameters,
+//! `limit` and `cursor`, `Idempotency-Key`, `If-Match`, and every problem that can be answered.
+
+use std::sync::OnceLock;
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
+use serde_json::{Map, Value, json};
+use utoipa::OpenApi;
+
+use super::problem::ProblemDocument;
+use super::router::{Kind, ROUTES, Route, routes};
+use super::schema;
+
+/// What does not come from a handler.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Hookturn",
+        description = "Accepts events, signs them, delivers them to endpoints, and rotates the signing secrets without stopping a delivery.",
+    ),
+    tags(
+        (name = "Apps", description = "Consumers of webhooks."),
+        (name = "Endpoints", description = "URLs of an app, with everything that decides how deliveries reach them."),
+        (name = "Messages", description = "Accepted events."),
+        (name = "Deliveries", description = "One message for one endpoint, with its attempts."),
+        (name = "Secrets", description = "Keyrings and the secrets in them."),
+        (name = "Rotations", description = "Moves of a keyring from one active secret to the next."),
+        (name = "Access", description = "Workspaces and API keys."),
+        (name = "Audit", description = "What was done, by whom."),
+        (name = "Health", description = "For load balancers and metric collectors."),
+    ),
+    components(schemas(
+        ProblemDocument,
+        schema::ClientIdText,
+        schema::WorkspaceIdText,
+        schema::ApiKeyIdText,
+        schema::EndpointIdText,
+        schema::KeyringIdText,
+        schema::SecretIdText,
+        schema::RotationIdText,
+        schema::MessageIdText,
+        schema::DeliveryIdText,
+        schema::EventTypeText,
+        schema::EventFilterText,
+        schema::FingerprintText,
+        schema::ScopeText,
+        schema::PresetText,
+        schema::MethodText,
+        schema::RetryOnText,
+        schema::DeliveryStatusText,
+        schema::ModeText,
+        schema::StageText,
+        schema::SecretStatusText,
+        schema::KeyKindText,
+        schema::EnvironmentText,
+        schema::ReachText,
+        schema::RevealPolicyText,
+        schema::TimeText,
+        schema::AnyJson,
+    ))
+)]
+struct Frame;
+
+/// The document before the routes are added.
+pub(super) fn frame() -> utoipa::openapi::OpenApi {
+    Frame::openapi()
+}
+
+/// The OpenAPI document as indented JSON, the same for the same build.
+pub fn openapi() -> String {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| {
+        let mut text = serde_json::to_string_pretty(&complete()).unwrap_or_default();
+        text.push('\n');
+        text
+    })
+    .clone()
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "Health",
+    responses((status = 200, description = "OpenAPI 3.1.", body = schema::AnyJson)))]
+pub(super) async fn document() -> Response {
+    let mut response = openapi().into_response();
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response
+}
+
+fn complete() -> Value {
+    let (_, api) = routes();
+    let mut document = serde_json::to_value(api).unwrap_or_default();
+    for route in ROUTES {
+        let operation = &mut document["paths"][route.path][route.method];
+        if operation.is_object() {
+            complete_operation(operation, route);
+        }
+    }
+    document["components"]["securitySchemes"] = json!({
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "An API key: `sk_operator_…`, `sk_workspace_test_…` or `sk_workspace_prod_…`."
+        }
+    });
+    document["components"]["responses"] = problems();
+    document["components"]["parameters"] = parameters();
+    document["components"]["headers"] = headers();
+    document["webhooks"] = webhooks();
+    document
+}
+
+fn complete_operation(operation: &mut Value, route: &Route) {
+    let mut parameters = path_parameters(route.path);
+    let mut statuses = vec!["500"];
+    match route.scope {
+        None => operation["security"] = json!([]),
+        Some(scope) => {
+            operation["security"] = json!([{ "bearer": [] }]);
+            operation["x-required-scope"] = scope.as_str().into();
+            parameters.push(shared("Workspace"));
+            statuses.extend(["400", "401", "403", "404", "503"]);
+        }
+    }
+    if route.path == "/readyz" {
+        statuses.push("503");
+    }
+    if route.kind == Kind::List {
+        parameters.extend([shared("Limit"), shared("Cursor")]);
+    }
+    if route.kind == Kind::Versioned {
+        parameters.push(shared("IfMatch"));
+        statuses.push("412");
+    }
+    if route.method == "post" {
+        parameters.push(shared("IdempotencyKey"));
+    }
+    if matches!(route.method, "post" | "patch") {
+        statuses.extend(["409", "413", "415", "422"]);
+    }
+    if route.method == "delete" {
+        statuses.push("409");
+    }
+    if let Some(own) = operation["parameters"].as_array() {
+        parameters.extend(own.iter().cloned());
+    }
+    if !parameters.is_empty() {
+        operation["parameters"] = parameters.into();
+    }
+    for status in statuses {
+        operation["responses"][status] =
+            json!({ "$ref": format!("#/components/responses/Problem{status}") });
+    }
+    complete_success(operation, route);
+}
+
+fn complete_success(operation: &mut Value, route: &Route) {
+    let Some(responses) = operation["responses"].as_object_mut() else {
+        return;
+    };
+    for (status, response) in responses {
+        if !status.starts_with('2') {
+            continue;
+        }
+        let headers = &mut response["headers"];
+        headers["X-Request-Id"] = json!({ "$ref": "#/components/headers/RequestId" });
+        if route.method == "post" {
+            headers["Idempotency-Replayed"] =
+                json!({ "$ref": "#/components/headers/Replayed" });
+        }
+        if route.kind == Kind::List {
+            headers["Link"] = json!({ "$ref": "#/components/headers/Next" });
+        }
+        if status == "201" {
+            headers["Location"] = json!({ "$ref": "#/components/headers/Location" });
+        }
+    }
+}
+
+fn shared(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/parameters/{name}") })
+}
+
+fn path_parameters(path: &str) -> Vec<Value> {
+    path.split('/')
+        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+        .map(|name| {
+            let mut letters = name.chars();
+            let first = letters.next().map(|c| c.to_ascii_uppercase());
+            let kind: String = first.into_iter().chain(letters).collect();
+            json!({
+                "name": name,
+                "in": "path",
+                "required": true,
+                "schema": { "$ref": format!("#/components/schemas/{kind}Text") }
+            })
+        })
+        .collect()
+}
+
+/// Statuses of problems and when they come.
+const PROBLEMS: &[(&str, &str)] = &[
+    (
+        "400",
+        "The body is not JSON or not UTF-8, or a parameter or header is not valid.",
+    ),
+    ("401", "The API key is missing, unknown, expired or revoked."),
+    ("403", "The API key lacks the scope, or is not an operator's."),
+    (
+        "404",
+        "There is no such thing in this workspace.",
+    ),
+    (
+        "409",
+        "The state of the resource does not allow it, or the first request with this Idempotency-Key is still running.",
+    ),
+    ("412", "If-Match names another version than the current one."),
+    ("413", "The body or the payload is too large."),
+    ("415", "The body is not declared as application/json."),
+    (
+        "422",
+        "A field is unknown, missing, of another type or out of bounds, or the Idempotency-Key was used with another body.",
+    ),
+    ("500", "Internal error; the log has the cause."),
+    ("503", "Starting, draining, or the store does not answer."),
+];
+
+fn problems() -> Value {
+    let mut responses = Map::new();
+    for (status, description) in PROBLEMS {
+        let mut headers = json!({
+            "X-Request-Id": { "$ref": "#/components/headers/RequestId" }
+        });
+        if *status == "401" {
+            headers["WWW-Authenticate"] =
+                json!({ "schema": { "type": "string" }, "description": "`Bearer`." });
+        }
+        if matches!(*status, "409" | "503") {
+            headers["Retry-After"] = json!({ "schema": { "type": "integer", "minimum": 1 },
+                "description": "Seconds after which the same request may succeed." });
+        }
+        responses.insert(
+            format!("Problem{status}"),
+            json!({
+                "description": description,
+                "headers": headers,
+                "content": { "application/problem+json": {
+                    "schema": { "$ref": "#/components/schemas/Problem" } } }
+            }),
+        );
+    }
+    Value::Object(responses)
+}
+
+fn parameters() -> Value {
+    json!({
+        "Workspace": {
+            "name": "Hookturn-Workspace", "in": "header", "required": false,
+            "description": "Id or name of the workspace that an operator's key acts in; `default` without it.",
+            "schema": { "type": "string" }
+        },
+        "Limit": {
+            "name": "limit", "in": "query", "required": false,
+            "description": "Items on the page.",
+            "schema": { "type": "integer", "minimum": 1, "maximum": 200, "default": 50 }
+        },
+        "Cursor": {
+            "name": "cursor", "in": "query", "required": false,
+            "description": "`nextCursor` of the page before.",
+            "schema": { "type": "string" }
+        },
+        "IdempotencyKey": {
+            "name": "Idempotency-Key", "in": "header", "required": false,
+            "description": "Repeat a request under the same key and it happens once; the first answer is replayed for 24 hours.",
+            "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" }
+        },
+        "IfMatch": {
+            "name": "If-Match", "in": "header", "required": false,
+            "description": "The ETag of an earlier answer: change only if nothing changed since.",
+            "schema": { "type": "string", "pattern": "^(\\*|\"[0-9]+\")$" }
+        }
+    })
+}
+
+fn headers() -> Value {
+    json!({
+        "RequestId": {
+            "description": "The id of this request, for the log and the audit log.",
+            "schema": { "type": "string", "format": "uuid" }
+        },
+        "Replayed": {
+            "description": "`true` when the answer was given before under the same Idempotency-Key.",
+            "schema": { "type": "string", "const": "true" }
+        },
+        "Next": {
+            "description": "The next page, `rel=\"next\"`.",
+            "schema": { "type": "string" }
+        },
+        "Location": {
+            "description": "Where the new resource is.",
+            "schema": { "type": "string", "format": "uri-reference" }
+        }
+    })
+}
+
+/// What endpoints of the preset `standard` receive.
+fn webhooks() -> Value {
+    let header = |name: &str, description: &str, pattern: &str| {
+        json!({ "name": name, "in": "header", "required": true, "description": description,
+            "schema": { "type": "string", "pattern": pattern } })
+    };
+    json!({
+        "delivery": { "post": {
+            "summary": "A message for an endpoint",
+            "description": "Sent to the endpoint's URL with the payload exactly as it was published, signed as Standard Webhooks says: over `webhook-id`, `webhook-timestamp` and the body, joined by dots. Verify before parsing, and refuse timestamps older or newer than five minutes. During a rotation the header may list two signatures; one that matches is enough. The same `webhook-id` may come more than once.",
+            "operationId": "delivery",
+            "parameters": [
+                header("webhook-id", "The id of the message: the same on every attempt.", "^msg_[0-9a-z]{26}$"),
+                header("webhook-timestamp", "Unix seconds at which this attempt was signed.", "^[1-9][0-9]*$"),
+                header("webhook-signature", "`v1,` and base64 of HMAC-SHA256, or `v1a,` and base64 of Ed25519; several are separated by one space.", "^v1a?,[A-Za-z0-9+/=]+( v1a?,[A-Za-z0-9+/=]+)*$")
+            ],
+            "requestBody": { "required": true, "content": { "application/json": {
+                "schema": { "$ref": "#/components/schemas/AnyJson" } } } },
+            "responses": {
+                "2XX": { "description": "Accepted. Anything else is tried again by the endpoint's retry policy." },
+                "410": { "description": "Gone: the endpoint is disabled and nothing is sent to it again." },
+                "429": { "description": "Later, please: `Retry-After` is obeyed, up to a day." },
+                "503": { "description": "Later, please: `Retry-After` is obeyed, up to a day." }
+            },
+            "security": []
+        } }
+    })
+}

@@ -1,0 +1,354 @@
+//! What went wrong, as RFC 9457 problem documents.
+//!
+//! [`Code`] is the one list of errors: it answers the status, the title and whether asking again
+//! helps. A [`Problem`] is a code with what there is to say about this request; it travels as an
+//! extension of an empty response until [`super::edge`] writes the body, because only there is the
+//! request id known. The source of a problem never reaches the caller: the edge logs it once.
+//!
+//! Nothing that a caller sent is repeated in a problem except names of fields and ids: a secret may
+//! stand anywhere in a body, also where a number belongs.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $word:literal, $status:ident, $retry:literal, $title:literal;)*) => {
+        /// Every error of the native API.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Code {
+            $($(#[$doc])* $name,)*
+            /// A conflict with the state of a resource, named by the service.
+            State(&'static str),
+        }
+
+        impl Code {
+            /// Every code that this module names.
+            pub const KNOWN: &'static [Self] = &[$(Self::$name),*];
+
+            /// The stable word in `code` and `type`.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)*
+                    Self::State(word) => word,
+                }
+            }
+
+            /// The HTTP status.
+            pub const fn status(self) -> StatusCode {
+                match self {
+                    $(Self::$name => StatusCode::$status,)*
+                    Self::State(_) => StatusCode::CONFLICT,
+                }
+            }
+
+            /// Whether the same request can succeed later without a change.
+            pub const fn retry_helps(self) -> bool {
+                match self {
+                    $(Self::$name => $retry,)*
+                    Self::State(_) => false,
+                }
+            }
+
+            /// The same for every problem of this code.
+            pub const fn title(self) -> &'static str {
+                match self {
+                    $(Self::$name => $title,)*
+                    Self::State(_) => "The state of the resource does not allow this",
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The body is not JSON.
+    MalformedJson = "malformed_json", BAD_REQUEST, false, "The body is not valid JSON";
+    /// The body is not UTF-8.
+    InvalidUtf8 = "invalid_utf8", BAD_REQUEST, false, "The body is not UTF-8";
+    /// The body could not be read to its end.
+    IncompleteBody = "incomplete_body", BAD_REQUEST, true, "The body ended early";
+    /// A query parameter is unknown or has an impossible value.
+    InvalidParameter = "invalid_parameter", BAD_REQUEST, false, "A query parameter is not valid";
+    /// A request header is not what it must be.
+    InvalidHeader = "invalid_header", BAD_REQUEST, false, "A request header is not valid";
+    /// `Idempotency-Key` is empty, too long or not visible ASCII.
+    InvalidIdempotencyKey = "invalid_idempotency_key", BAD_REQUEST, false, "The Idempotency-Key is not valid";
+    /// No key, or one that opens nothing.
+    Unauthorized = "unauthorized", UNAUTHORIZED, false, "A valid API key is needed";
+    /// The key lacks a scope or reach.
+    Forbidden = "forbidden", FORBIDDEN, false, "The API key may not do this";
+    /// No such thing, or not in this workspace.
+    NotFound = "not_found", NOT_FOUND, false, "Not found";
+    /// The path exists with other methods.
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, false, "The path does not have this method";
+    /// A request with the same idempotency key is still running.
+    IdempotencyInProgress = "idempotency_in_progress", CONFLICT, true, "The first request with this Idempotency-Key is still running";
+    /// Others changed the same thing all the time.
+    Contended = "contended", CONFLICT, true, "Other requests changed the same thing at the same time";
+    /// `If-Match` names another version.
+    PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, false, "The resource has another version";
+    /// The body or the payload in it is too large.
+    TooLarge = "too_large", PAYLOAD_TOO_LARGE, false, "The body or the payload is too large";
+    /// The body is not declared as JSON.
+    UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, false, "The body must be application/json";
+    /// A field of the body is unknown, missing, of another type or out of bounds.
+    InvalidField = "invalid_field", UNPROCESSABLE_ENTITY, false, "A field of the body is not valid";
+    /// The same idempotency key came with another body.
+    IdempotencyMismatch = "idempotency_mismatch", UNPROCESSABLE_ENTITY, false, "The Idempotency-Key was used with another body";
+    /// Our fault.
+    Internal = "internal", INTERNAL_SERVER_ERROR, true, "Internal error";
+    /// Starting, draining, or the store does not answer.
+    Unavailable = "unavailable", SERVICE_UNAVAILABLE, true, "Not available at the moment";
+}
+
+/// What is wrong with one field of the body or one query parameter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FieldError {
+    /// Where in the body: an RFC 6901 JSON pointer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "/url")]
+    pub pointer: Option<String>,
+    /// Which query parameter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "limit")]
+    pub parameter: Option<String>,
+    /// What is expected there.
+    #[schema(example = "the scheme must be https")]
+    pub detail: String,
+}
+
+/// An error answer. Cheap to move; see the module text.
+#[derive(Debug, Clone)]
+pub struct Problem(Box<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    code: Code,
+    detail: Cow<'static, str>,
+    errors: Vec<FieldError>,
+    members: Map<String, Value>,
+    retry_after_seconds: Option<u32>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+impl Problem {
+    /// A problem of this code. `detail` says what happened and what to do next.
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            members: Map::new(),
+            retry_after_seconds: None,
+            source: None,
+        }))
+    }
+
+    /// A field of the body that is not valid.
+    pub fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(
+            Code::InvalidField,
+            "nothing was stored: correct the fields listed in `errors`",
+        )
+        .at(pointer, detail)
+    }
+
+    /// A query parameter that is not valid.
+    pub fn parameter(name: impl Into<String>, detail: impl Into<String>) -> Self {
+        let mut problem = Self::new(
+            Code::InvalidParameter,
+            "correct the query parameters listed in `errors`",
+        );
+        problem.0.errors.push(FieldError {
+            pointer: None,
+            parameter: Some(name.into()),
+            detail: detail.into(),
+        });
+        problem
+    }
+
+    /// No such resource, or one that the caller must not know of.
+    pub fn not_found(what: &str) -> Self {
+        Self::new(
+            Code::NotFound,
+            format!("there is no such {what} in this workspace"),
+        )
+    }
+
+    /// An error of ours; `source` is logged, never shown.
+    pub fn internal(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        let mut problem = Self::new(
+            Code::Internal,
+            "the request failed on our side; the log has the cause under this request id",
+        );
+        problem.0.source = Some(Arc::from(source.into()));
+        problem
+    }
+
+    /// The same with one more field error.
+    pub fn at(mut self, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        self.0.errors.push(FieldError {
+            pointer: Some(pointer.into()),
+            parameter: None,
+            detail: detail.into(),
+        });
+        self
+    }
+
+    /// The same with an extension member.
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.0.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The same with `Retry-After`.
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.0.retry_after_seconds = Some(seconds);
+        self
+    }
+
+    /// Its code.
+    pub const fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// What caused it, for the log.
+    pub fn source(&self) -> Option<&(dyn Error + Send + Sync)> {
+        self.0.source.as_deref()
+    }
+
+    fn document(&self, request_id: &str) -> Value {
+        let Inner {
+            code,
+            detail,
+            errors,
+            members,
+            ..
+        } = &*self.0;
+        let mut document = Map::new();
+        let mut put = |name: &str, value: Value| document.insert(name.to_owned(), value);
+        put(
+            "type",
+            format!("urn:hookturn:problem:{}", code.as_str()).into(),
+        );
+        put("title", code.title().into());
+        put("status", code.status().as_u16().into());
+        put("detail", detail.clone().into());
+        put("code", code.as_str().into());
+        put("requestId", request_id.into());
+        put("retryable", code.retry_helps().into());
+        if !errors.is_empty() {
+            put(
+                "errors",
+                serde_json::to_value(errors).unwrap_or(Value::Null),
+            );
+        }
+        document.extend(
+            members
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
+        Value::Object(document)
+    }
+
+    /// Writes the problem into its response, whose other headers stay.
+    pub(super) fn render(&self, response: &mut Response, request_id: &str) {
+        let headers = response.headers_mut();
+        headers.remove(header::CONTENT_LENGTH);
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if self.0.code == Code::Unauthorized {
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"hookturn\""),
+            );
+        }
+        if let Some(seconds) = self.0.retry_after_seconds {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        *response.body_mut() = Body::from(self.document(request_id).to_string());
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.0.code.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The form of every error, for the OpenAPI document.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Problem)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) struct ProblemDocument {
+    /// Names the kind of problem: `urn:hookturn:problem:` and the code.
+    #[schema(format = "uri", example = "urn:hookturn:problem:not_found")]
+    r#type: String,
+    /// The same for every problem of this code.
+    title: String,
+    /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    /// What happened, and what to do next.
+    detail: String,
+    /// A stable word for programs.
+    #[schema(pattern = "^[a-z0-9_]+$")]
+    code: String,
+    /// The same as the header `X-Request-Id`.
+    #[schema(format = "uuid")]
+    request_id: String,
+    /// Whether the same request can succeed later without a change.
+    retryable: bool,
+    /// Fields or parameters that are not valid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<FieldError>>,
+    /// The rotation that is open, when that is in the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open_rotation_id: Option<String>,
+    /// The version the resource has, when `If-Match` named another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_version: Option<u64>,
+    /// The scope that the key lacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    needs_scope: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_words_with_an_error_status() {
+        let mut words: Vec<_> = Code::KNOWN.iter().map(|code| code.as_str()).collect();
+        words.sort_unstable();
+        let count = words.len();
+        words.dedup();
+        assert_eq!(words.len(), count);
+        for code in Code::KNOWN {
+            assert!(code.status().as_u16() >= 400, "{code:?}");
+            assert!(!code.title().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_document_shows_no_source() {
+        let problem = Problem::internal("the disk said whsec_hidden");
+        let text = problem.document("req").to_string();
+        assert!(!text.contains("whsec_hidden"), "{text}");
+        assert!(problem.source().is_some());
+    }
+}

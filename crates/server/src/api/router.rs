@@ -1,0 +1,155 @@
+//! Every route, the scope it needs, and what else is true of it.
+//!
+//! [`ROUTES`] is the table that the OpenAPI document is completed from and that the tests walk: a
+//! route that is missing here fails them. The scope that is enforced is in the handler's type; the
+//! same tests prove that table and type agree.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use hookturn_core::workspace::Scope;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::problem::{Code, Problem};
+use super::{ApiState, edge, health, openapi, v1};
+
+/// One route of the API.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Route {
+    /// The method.
+    pub(super) method: &'static str,
+    /// The path, with parameters in braces.
+    pub(super) path: &'static str,
+    /// The scope it needs; none for what is public.
+    pub(super) scope: Option<Scope>,
+    /// What else is true of it.
+    pub(super) kind: Kind,
+}
+
+/// What else is true of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Nothing.
+    Plain,
+    /// It is a list with `limit` and `cursor`.
+    List,
+    /// It changes something whose version `If-Match` may name.
+    Versioned,
+    /// It carries a batch, so its body may be larger.
+    Batch,
+}
+
+const fn route(
+    method: &'static str,
+    path: &'static str,
+    scope: Option<Scope>,
+    kind: Kind,
+) -> Route {
+    Route {
+        method,
+        path,
+        scope,
+        kind,
+    }
+}
+
+const PUBLISH: Option<Scope> = Some(Scope::Publish);
+const MANAGE: Option<Scope> = Some(Scope::Manage);
+const SECRETS: Option<Scope> = Some(Scope::Secrets);
+const READ: Option<Scope> = Some(Scope::Read);
+
+const APP: &str = "/v1/apps/{clientId}";
+const ENDPOINTS: &str = "/v1/apps/{clientId}/endpoints";
+const ENDPOINT: &str = "/v1/apps/{clientId}/endpoints/{endpointId}";
+const SECRET_LIST: &str = "/v1/keyrings/{keyringId}/secrets";
+
+/// Every route.
+#[rustfmt::skip]
+pub(super) const ROUTES: &[Route] = &[
+    route("get", "/livez", None, Kind::Plain),
+    route("get", "/readyz", None, Kind::Plain),
+    route("get", "/metrics", None, Kind::Plain),
+    route("get", "/openapi.json", None, Kind::Plain),
+    route("post", "/v1/apps", MANAGE, Kind::Plain),
+    route("get", "/v1/apps", READ, Kind::List),
+    route("get", APP, READ, Kind::Plain),
+    route("patch", APP, MANAGE, Kind::Versioned),
+    route("delete", APP, MANAGE, Kind::Versioned),
+    route("post", ENDPOINTS, MANAGE, Kind::Plain),
+    route("get", ENDPOINTS, READ, Kind::List),
+    route("get", ENDPOINT, READ, Kind::Plain),
+    route("patch", ENDPOINT, MANAGE, Kind::Versioned),
+    route("delete", ENDPOINT, MANAGE, Kind::Versioned),
+    route("post", "/v1/apps/{clientId}/endpoints/{endpointId}/test", MANAGE, Kind::Plain),
+    route("post", "/v1/apps/{clientId}/endpoints/{endpointId}/recover", MANAGE, Kind::Plain),
+    route("post", "/v1/apps/{clientId}/messages", PUBLISH, Kind::Plain),
+    route("get", "/v1/apps/{clientId}/messages", READ, Kind::List),
+    route("post", "/v1/apps/{clientId}/messages/batch", PUBLISH, Kind::Batch),
+    route("get", "/v1/apps/{clientId}/messages/{messageId}", READ, Kind::Plain),
+    route("get", "/v1/apps/{clientId}/deliveries", READ, Kind::List),
+    route("get", "/v1/deliveries/{deliveryId}", READ, Kind::Plain),
+    route("post", "/v1/deliveries/{deliveryId}/retry", MANAGE, Kind::Plain),
+    route("get", "/v1/keyrings/{keyringId}", READ, Kind::Plain),
+    route("get", SECRET_LIST, READ, Kind::List),
+    route("post", SECRET_LIST, SECRETS, Kind::Versioned),
+    route("post", "/v1/keyrings/{keyringId}/secrets/{secretId}/activate", SECRETS, Kind::Versioned),
+    route("post", "/v1/keyrings/{keyringId}/secrets/{secretId}/reveal", SECRETS, Kind::Plain),
+    route("post", "/v1/keyrings/{keyringId}/secrets/{secretId}/compromise", SECRETS, Kind::Versioned),
+    route("post", "/v1/keyrings/{keyringId}/rotations", SECRETS, Kind::Versioned),
+    route("get", "/v1/rotations", READ, Kind::List),
+    route("get", "/v1/rotations/{rotationId}", READ, Kind::Plain),
+    route("post", "/v1/rotations/{rotationId}/promote", SECRETS, Kind::Versioned),
+    route("post", "/v1/rotations/{rotationId}/extend", SECRETS, Kind::Versioned),
+    route("post", "/v1/rotations/{rotationId}/undo", SECRETS, Kind::Versioned),
+    route("post", "/v1/rotations/{rotationId}/finish", SECRETS, Kind::Versioned),
+    route("post", "/v1/rotations/{rotationId}/cancel", SECRETS, Kind::Versioned),
+    route("get", "/v1/audit", READ, Kind::List),
+    route("get", "/v1/event-types", READ, Kind::List),
+    route("post", "/v1/workspaces", MANAGE, Kind::Plain),
+    route("get", "/v1/workspaces", READ, Kind::List),
+    route("get", "/v1/workspaces/{workspaceId}", READ, Kind::Plain),
+    route("patch", "/v1/workspaces/{workspaceId}", MANAGE, Kind::Versioned),
+    route("post", "/v1/api-keys", MANAGE, Kind::Plain),
+    route("get", "/v1/api-keys", MANAGE, Kind::List),
+    route("delete", "/v1/api-keys/{apiKeyId}", MANAGE, Kind::Plain),
+];
+
+/// The routes with what their handlers say about themselves.
+pub(super) fn routes() -> (Router<ApiState>, OpenApi) {
+    OpenApiRouter::with_openapi(openapi::frame())
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .routes(routes!(openapi::document))
+        .merge(v1::routes())
+        .split_for_parts()
+}
+
+/// The API over its state.
+pub fn router(state: ApiState) -> Router {
+    let (router, _) = routes();
+    router
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        // Bodies are bounded where they are read, by the bound of their route.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(state.clone(), edge))
+        .with_state(state)
+}
+
+async fn no_route() -> Problem {
+    Problem::new(
+        Code::NotFound,
+        "there is no such path: /openapi.json lists all of them",
+    )
+}
+
+async fn no_method() -> Problem {
+    // axum adds the Allow header.
+    Problem::new(
+        Code::MethodNotAllowed,
+        "the path does not have this method: the Allow header lists those it has",
+    )
+}

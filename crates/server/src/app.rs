@@ -1,0 +1,352 @@
+//! The application: puts the parts together, starts them in order, and stops them in reverse.
+//!
+//! Start: master key → store (migrated, live view loaded) → key check → service → first API key →
+//! delivery shards (everything that was due goes on) → listener → one line `listening on http://…`.
+//!
+//! Stop, on SIGTERM or SIGINT: readiness off → no new connections, requests finish → exchanges in
+//! flight finish and are recorded → store closed. A second signal stops at once; what was not
+//! recorded is due again at the next start.
+
+pub mod backup;
+mod http;
+mod keys;
+mod sweeps;
+mod test_event;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hookturn_core::store::{Store, StoreError};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::api::{self, ApiState, Readiness};
+use crate::config::{Config, LogFormat, SecretText};
+use crate::courier::Courier;
+use crate::courier::keys::KeyCache;
+use crate::dispatch::{self, Dispatch, Inboxes};
+use crate::outbound::{self, AddressPolicy, ClientConfig, SystemResolver};
+use crate::service::{self, Service, ServiceError, TargetPolicy};
+use crate::store::live::Live;
+use crate::store::seal::Sealer;
+use crate::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{SystemClock, SystemEntropy};
+
+pub use keys::KeyFailure;
+
+/// The name of the database in the data directory.
+pub const DATABASE: &str = "hookturn.db";
+
+/// Why the server did not start. Nothing was accepted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The data directory cannot be used.
+    #[error("cannot use the data directory {path}; check that it exists or can be made, and belongs to the user hookturn runs as")]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The master key is missing or wrong.
+    #[error(transparent)]
+    MasterKey(#[from] KeyFailure),
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}; another program may be using it: stop it, or choose another --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The extra root certificates cannot be used.
+    #[error("cannot use the extra root certificates of {path}")]
+    Roots {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The first API key cannot be made.
+    #[error("cannot make the first API key: {0}")]
+    Bootstrap(#[source] ServiceError),
+    /// Anything else that start-up needs.
+    #[error("cannot {what}")]
+    Start {
+        /// What.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+fn start_failure<E: std::error::Error + Send + Sync + 'static>(
+    what: &'static str,
+) -> impl FnOnce(E) -> Failure {
+    move |source| Failure::Start { what, source: Box::new(source) }
+}
+
+/// A running server. Dropping it does not stop it cleanly; [`Server::stop`] does.
+pub struct Server {
+    address: SocketAddr,
+    first_key: Option<SecretText>,
+    store: SqliteStore,
+    dispatch: Arc<Dispatch>,
+    ready: Readiness,
+    stop: watch::Sender<bool>,
+    accepting: tokio::task::JoinHandle<()>,
+    sweeps: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts everything on the current runtime and returns when it is ready.
+    pub async fn start(config: &Config) -> Result<Self, Failure> {
+        let path = prepare_data_dir(config)?;
+        let existed = path.exists();
+        let entropy = Arc::new(SystemEntropy);
+        let clock = Arc::new(SystemClock);
+        let master_keys = keys::resolve(config, existed, entropy.as_ref())?;
+        let live = Arc::new(Live::default());
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let inboxes = Inboxes::new(config.delivery.shards_on(cores));
+        let store = SqliteStore::open(SqliteOptions {
+            path,
+            live: Arc::clone(&live),
+            hints: Arc::new(inboxes.clone()),
+        })?;
+        let sealer = Arc::new(Sealer::new(master_keys, entropy.clone()));
+        keys::check(&store, &sealer).await?;
+        let client = Arc::new(client_config(config)?);
+        let metrics = Arc::new(Metrics::default());
+        let shared: Arc<dyn Store> = Arc::new(store.clone());
+        let service = Arc::new(Service::new(service::Parts {
+            store: Arc::clone(&shared),
+            live: Arc::clone(&live),
+            sealer: Arc::clone(&sealer),
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            targets: Arc::new(Targets(client.policy.clone())),
+            settings: service::Settings {
+                max_in_flight: config.delivery.max_in_flight,
+                ..service::Settings::default()
+            },
+        }));
+        let first_key = bootstrap(&service, config).await?;
+        let courier = Arc::new(Courier::new(
+            Arc::clone(&live),
+            KeyCache::new(Arc::clone(&sealer)),
+            clock.clone(),
+        ));
+        let parts = dispatch::Parts {
+            store: Arc::clone(&shared),
+            live: Arc::clone(&live),
+            courier: Arc::clone(&courier),
+            client: Arc::clone(&client),
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            metrics: Arc::clone(&metrics),
+            disable_after: config.delivery.disable_after_millis(),
+        };
+        let dispatch = Dispatch::start(parts, inboxes)
+            .await
+            .map_err(start_failure("start the delivery shards"))?;
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|source| Failure::Listen { address: config.listen, source })?;
+        let address = listener.local_addr().map_err(start_failure("read the address"))?;
+        let ready = Readiness::default();
+        let router = api::router(ApiState {
+            service: Arc::clone(&service),
+            ready: ready.clone(),
+            metrics: Arc::clone(&metrics) as _,
+            tests: Arc::new(test_event::Tester::new(courier, client, Arc::clone(&live), clock.clone(), entropy.clone())),
+            entropy: entropy.clone(),
+        });
+        let (stop, stopping) = watch::channel(false);
+        let accepting = tokio::spawn(http::accept(listener, router, stopping.clone()));
+        let sweeps = tokio::spawn(sweeps::run(sweeps::Parts {
+            service,
+            store: shared,
+            metrics,
+            clock,
+            retention_days: config.retention.days,
+            stopping,
+        }));
+        ready.set_ready();
+        Ok(Self {
+            address,
+            first_key,
+            store,
+            dispatch: Arc::new(dispatch),
+            ready,
+            stop,
+            accepting,
+            sweeps,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The API key that was generated because the store was empty and none was given.
+    pub fn first_key(&self) -> Option<&SecretText> {
+        self.first_key.as_ref()
+    }
+
+    /// Stops cleanly: readiness off, requests finish, exchanges finish and are recorded.
+    pub async fn stop(self) {
+        self.ready.set_draining();
+        let _ = self.stop.send(true);
+        let _ = self.accepting.await;
+        let _ = self.sweeps.await;
+        self.dispatch.drain().await;
+        if let Err(error) = self.store.flush().await {
+            tracing::error!(error = %error, "the store failed while stopping");
+        }
+    }
+}
+
+/// Runs a server until it is told to stop. `announce` is given the address when it is ready.
+pub fn serve(config: &Config) -> Result<(), Failure> {
+    start_logging(config);
+    for name in &config.unknown_variables {
+        tracing::warn!(variable = %name, "this environment variable is not known; check its spelling");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(start_failure("start the runtime"))?;
+    runtime.block_on(async {
+        let mut signals = Signals::new().map_err(start_failure("listen for signals"))?;
+        let server = Server::start(config).await?;
+        let mut out = std::io::stderr().lock();
+        if let Some(key) = server.first_key() {
+            let _ = writeln!(out, "first API key (shown this once): {}", key.expose());
+        }
+        let _ = writeln!(out, "listening on http://{}", server.address());
+        drop(out);
+        signals.next().await;
+        tracing::info!("stopping: requests and exchanges in flight finish first; signal again to stop at once");
+        tokio::select! {
+            () = server.stop() => {}
+            () = signals.next() => tracing::warn!("stopped at once; what was not recorded is due again at the next start"),
+        }
+        Ok(())
+    })
+}
+
+/// SIGTERM and SIGINT alike.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Sends log lines to standard error. A second call changes nothing.
+pub fn start_logging(config: &Config) {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.filter)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _ = match config.log.format {
+        LogFormat::Text => lines.with_ansi(false).try_init(),
+        LogFormat::Json => lines.json().try_init(),
+    };
+}
+
+fn prepare_data_dir(config: &Config) -> Result<PathBuf, Failure> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let path = &config.data_dir;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| Failure::DataDir { path: path.clone(), source })?;
+    Ok(path.join(DATABASE))
+}
+
+fn client_config(config: &Config) -> Result<ClientConfig, Failure> {
+    let policy = AddressPolicy {
+        allow_nets: config.outbound.allow_nets.clone(),
+        allow_http: config.outbound.allow_http,
+    };
+    let roots = match &config.outbound.extra_roots_file {
+        Some(path) => Some(std::fs::read(path).map_err(|source| Failure::Roots {
+            path: path.clone(),
+            source: Box::new(source),
+        })?),
+        None => None,
+    };
+    ClientConfig::new(policy, Arc::new(SystemResolver::new()), roots.as_deref()).map_err(
+        |source: outbound::ConfigError| Failure::Roots {
+            path: config.outbound.extra_roots_file.clone().unwrap_or_default(),
+            source: Box::new(source),
+        },
+    )
+}
+
+async fn bootstrap(service: &Service, config: &Config) -> Result<Option<SecretText>, Failure> {
+    let given = config.bootstrap_api_key.as_ref().map(|key| key.expose().to_owned());
+    let generated = given.is_none();
+    let made = service.bootstrap(given).await.map_err(Failure::Bootstrap)?;
+    Ok(made.filter(|_| generated).map(|made| SecretText::new(made.text.as_str())))
+}
+
+/// The address policy, as the service asks it.
+struct Targets(AddressPolicy);
+
+impl TargetPolicy for Targets {
+    fn check(&self, url: &url::Url) -> Result<(), String> {
+        self.0.check_url(url).map_err(|refused| refused.to_string())
+    }
+}
+
+impl api::Metrics for Metrics {
+    fn render(&self) -> String {
+        Metrics::render(self)
+    }
+}
+
+/// What went wrong, with every cause, on one line.
+pub fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Errors of background steps carry no caller to tell.
+fn log_step(step: &'static str, result: Result<(), StoreError>) {
+    if let Err(error) = result {
+        tracing::error!(step, error = %explain(&error), "a background step failed; it is tried again");
+    }
+}

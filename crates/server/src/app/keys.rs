@@ -1,0 +1,102 @@
+//! The master key: where it comes from, and whether it fits the store.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use hookturn_core::id::Entropy;
+use hookturn_core::store::StoreError;
+
+use crate::config::Config;
+use crate::store::seal::{MasterKey, OpenError, ParseMasterKeyError, Place, Sealer};
+use crate::store::sqlite::SqliteStore;
+
+/// The name of the key file in the data directory.
+pub const KEY_FILE: &str = "master.key";
+/// Under this name the store keeps a box that opens with the right master key.
+const CHECK: &str = "master_key_check";
+
+/// Why there is no usable master key. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyFailure {
+    /// The database exists, its key does not.
+    #[error("the master key {path} is missing, and the secrets in the database cannot be read without it; put the file back, or give the key by HOOKTURN_MASTER_KEY_FILE")]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The file cannot be read or written.
+    #[error("cannot use the master key file {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The text is not a key.
+    #[error("the master key is not valid")]
+    Parse(#[from] ParseMasterKeyError),
+    /// The key is not the one the store was sealed with.
+    #[error("the master key does not fit this database; give the key it was sealed with by HOOKTURN_MASTER_KEY_FILE or {KEY_FILE}")]
+    Wrong(#[source] OpenError),
+    /// The store could not be asked.
+    #[error("cannot check the master key")]
+    Store(#[from] StoreError),
+}
+
+/// The master keys: from the environment, else from the key file, else made new, which only happens
+/// with a new database.
+pub(super) fn resolve(
+    config: &Config,
+    database_exists: bool,
+    entropy: &dyn Entropy,
+) -> Result<Vec<MasterKey>, KeyFailure> {
+    if let Some(text) = &config.master_key {
+        return Ok(MasterKey::parse_list(text.expose())?);
+    }
+    let path = config.data_dir.join(KEY_FILE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(MasterKey::parse_list(&zeroize::Zeroizing::new(text))?),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(KeyFailure::File { path, source: error })
+        }
+        Err(_) if database_exists => Err(KeyFailure::Missing { path }),
+        Err(_) => {
+            let key = MasterKey::generate(entropy);
+            write(&path, std::slice::from_ref(&key))
+                .map_err(|source| KeyFailure::File { path, source })?;
+            Ok(vec![key])
+        }
+    }
+}
+
+/// Writes a key file, readable by its owner only, whole or not at all.
+pub(super) fn write(path: &Path, keys: &[MasterKey]) -> std::io::Result<()> {
+    let fresh = path.with_extension("key.new");
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    for key in keys {
+        file.write_all(key.expose().as_bytes())?;
+        file.write_all(b"\n")?;
+    }
+    file.sync_all()?;
+    std::fs::rename(&fresh, path)?;
+    // The name must survive a crash too.
+    path.parent().map_or(Ok(()), |parent| std::fs::File::open(parent)?.sync_all())
+}
+
+/// Refuses a key that cannot open what the store holds.
+pub(super) async fn check(store: &SqliteStore, sealer: &Sealer) -> Result<(), KeyFailure> {
+    match store.meta(CHECK).await? {
+        Some(sealed) => sealer.open(Place::Check, &sealed).map(drop).map_err(KeyFailure::Wrong),
+        None => {
+            Ok(store.put_meta(CHECK, sealer.seal(Place::Check, b"hookturn")).await?)
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Test events: one attempt, made now, so that the owner of an endpoint sees whether it works.
+
+use std::sync::Arc;
+
+use hookturn_core::endpoint::Endpoint;
+use hookturn_core::id::{Entropy, MessageId};
+use hookturn_core::message::{EventType, Message};
+use hookturn_core::time::Clock;
+use serde_json::json;
+
+use crate::api::{TestFuture, TestReport, TestSender};
+use crate::courier::Courier;
+use crate::courier::request::Prepared;
+use crate::outbound::{Client, ClientConfig};
+use crate::service::{Caller, ServiceError};
+use crate::store::live::Live;
+
+/// Sends test events with a client of its own: they never wait behind deliveries.
+pub(super) struct Tester {
+    courier: Arc<Courier>,
+    client: Client,
+    live: Arc<Live>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl Tester {
+    pub(super) fn new(
+        courier: Arc<Courier>,
+        client: Arc<ClientConfig>,
+        live: Arc<Live>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Self {
+        Self { courier, client: Client::new(client), live, clock, entropy }
+    }
+
+    async fn send(&self, endpoint: &Endpoint) -> Result<TestReport, ServiceError> {
+        let unusable = |error: &dyn std::error::Error| ServiceError::Conflict {
+            code: "endpoint_unusable",
+            message: super::explain(error),
+        };
+        let view = self.live.signing(endpoint.id).ok_or(ServiceError::not_found("endpoint"))?;
+        let prepared = Prepared::new(Arc::clone(&view.endpoint), Arc::clone(&view.workspace))
+            .map_err(|error| unusable(&error))?;
+        let now = self.clock.now();
+        let payload = json!({ "test": true, "clientId": endpoint.app, "endpointId": endpoint.id, "at": now });
+        let message = Message {
+            id: MessageId::new(now, self.entropy.as_ref()),
+            workspace: endpoint.workspace,
+            app: endpoint.app,
+            event_type: EventType::new("hookturn.test").map_err(|error| unusable(&error))?,
+            event_id: None,
+            payload: payload.to_string().into(),
+            accepted_at: now,
+        };
+        let known = view.receiver.view;
+        let made = self
+            .courier
+            .attempt(&self.client, &prepared, view, &message, 1, known)
+            .await
+            .map_err(|error| unusable(&error))?;
+        Ok(TestReport { message: message.id, attempt: made.attempt })
+    }
+}
+
+impl TestSender for Tester {
+    fn send_test<'a>(&'a self, _: &'a Caller, endpoint: Arc<Endpoint>) -> TestFuture<'a> {
+        Box::pin(async move { self.send(&endpoint).await })
+    }
+}

@@ -1,0 +1,526 @@
+//! Configuration: flags, then `HOOKTURN_*` environment, then `hookturn.toml`, then defaults.
+//!
+//! Each section of the file is a struct whose documentation is the documentation of its keys. Unknown
+//! keys are refused, in the file and on the command line; a `HOOKTURN_*` variable nobody knows is
+//! reported. Every key of the environment that holds a secret can be given as `…_FILE` instead.
+//! [`sample`] is the commented file that `hookturn init` writes; a test parses it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use hookturn_core::limits;
+use hookturn_core::time::{DAY, HOUR, Millis};
+use ipnet::IpNet;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+/// What the command line gives. What is absent is looked for in the environment, then in the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// `--config FILE`
+    pub config: Option<PathBuf>,
+    /// `--data-dir DIR`
+    pub data_dir: Option<PathBuf>,
+    /// `--listen ADDR`
+    pub listen: Option<String>,
+    /// `--store URL`
+    pub store: Option<String>,
+    /// `--log-format text|json`
+    pub log_format: Option<String>,
+}
+
+/// Everything a server needs to know before it starts.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the database and the master key are.
+    pub data_dir: PathBuf,
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// Where to deliver, and where not.
+    pub outbound: Outbound,
+    /// How to deliver.
+    pub delivery: Delivery,
+    /// How long to keep.
+    pub retention: Retention,
+    /// What to write to standard error.
+    pub log: Log,
+    /// The master key's text, when it is not in the data directory.
+    pub master_key: Option<SecretText>,
+    /// The API key that is made when the store is empty.
+    pub bootstrap_api_key: Option<SecretText>,
+    /// `HOOKTURN_*` variables that nothing reads: probably misspelt.
+    pub unknown_variables: Vec<String>,
+}
+
+/// `[outbound]`: where deliveries may go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outbound {
+    /// Networks that are allowed although they are not public, such as `10.0.0.0/8`.
+    pub allow_nets: Vec<IpNet>,
+    /// Whether `http://` targets are allowed.
+    pub allow_http: bool,
+    /// A PEM file of certificate authorities that are trusted besides the public ones.
+    pub extra_roots_file: Option<PathBuf>,
+}
+
+/// `[delivery]`: how deliveries are made.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Delivery {
+    /// Delivery threads; 0 for one less than there are cores.
+    pub shards: usize,
+    /// Hours an endpoint may fail without one success before it is disabled.
+    pub disable_after_hours: u32,
+    /// Exchanges that may be open to an endpoint at once unless it says otherwise.
+    pub max_in_flight: u32,
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        let hours = limits::DISABLE_AFTER_DEFAULT / HOUR;
+        Self {
+            shards: 0,
+            disable_after_hours: u32::try_from(hours).unwrap_or(u32::MAX),
+            max_in_flight: 32,
+        }
+    }
+}
+
+impl Delivery {
+    /// The time of `disable_after_hours`.
+    pub fn disable_after_millis(&self) -> Millis {
+        Millis::from(self.disable_after_hours) * HOUR
+    }
+
+    /// The number of shards on a machine with so many cores.
+    pub fn shards_on(&self, cores: usize) -> usize {
+        if self.shards == 0 {
+            cores.saturating_sub(1).max(1)
+        } else {
+            self.shards
+        }
+    }
+}
+
+/// `[retention]`: how long things are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Days that settled messages and their attempts are kept. The audit log is kept for ever.
+    pub days: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            days: u32::try_from(limits::RETENTION_DEFAULT / DAY).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// `[log]`: what is written to standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `text` or `json`.
+    pub format: LogFormat,
+    /// Levels, such as `info` or `warn,hookturn::dispatch=debug`.
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            filter: "info".to_owned(),
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A secret from the environment: shown nowhere, wiped on drop.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(Zeroizing<String>);
+
+impl SecretText {
+    /// Takes a text.
+    pub fn new(text: &str) -> Self {
+        Self(Zeroizing::new(text.to_owned()))
+    }
+
+    /// The text.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// The file as written. Top-level keys are those of the command line.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    data_dir: Option<PathBuf>,
+    listen: Option<String>,
+    store: Option<String>,
+    outbound: Outbound,
+    delivery: Delivery,
+    retention: Retention,
+    log: Log,
+}
+
+/// What is wrong with the configuration. Nothing was started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A file could not be read.
+    #[error("cannot read {path}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The configuration file is not valid.
+    #[error("{path} is not a valid configuration: {detail}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Where and what, over several lines.
+        detail: String,
+    },
+    /// A value cannot be used.
+    #[error("{name} must be {wanted}, not {given:?}")]
+    Value {
+        /// The flag, variable or key.
+        name: &'static str,
+        /// What it should be.
+        wanted: &'static str,
+        /// What it is; never that of a secret.
+        given: String,
+    },
+    /// Both a variable and its `_FILE` form are set.
+    #[error("both {name} and {name}_FILE are set; keep one of them")]
+    Twice {
+        /// The variable.
+        name: &'static str,
+    },
+    /// The store is of a kind this version does not have.
+    #[error("this version has the embedded store only; leave --store away (PostgreSQL is planned)")]
+    StoreKind,
+}
+
+/// Variables of other parts of Hookturn: the command line's client and the tests.
+const OTHER_VARIABLES: &[&str] = &[
+    "HOOKTURN_SERVER",
+    "HOOKTURN_API_KEY",
+    "HOOKTURN_WORKSPACE",
+    "HOOKTURN_OUTPUT",
+];
+const DEFAULT_LISTEN: &str = "127.0.0.1:8090";
+const DEFAULT_DATA_DIR: &str = "hookturn-data";
+const DEFAULT_FILE: &str = "hookturn.toml";
+
+/// Puts the configuration together.
+pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
+    let mut variables = Variables {
+        env,
+        read: Vec::new(),
+    };
+    let named = flags
+        .config
+        .or_else(|| variables.get("HOOKTURN_CONFIG").map(PathBuf::from));
+    let file = read_file(named.as_deref())?;
+    let store = flags
+        .store
+        .or_else(|| variables.get("HOOKTURN_STORE"))
+        .or(file.store);
+    if store.is_some_and(|store| !store.is_empty()) {
+        return Err(ConfigError::StoreKind);
+    }
+    let data_dir = flags
+        .data_dir
+        .or_else(|| variables.get("HOOKTURN_DATA_DIR").map(PathBuf::from))
+        .or(file.data_dir)
+        .unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+    let listen = flags
+        .listen
+        .or_else(|| variables.get("HOOKTURN_LISTEN"))
+        .or(file.listen)
+        .unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
+    let mut config = Config {
+        data_dir,
+        listen: value(
+            "--listen",
+            "an address and port such as 127.0.0.1:8090",
+            &listen,
+        )?,
+        outbound: file.outbound,
+        delivery: file.delivery,
+        retention: file.retention,
+        log: file.log,
+        master_key: variables.secret("HOOKTURN_MASTER_KEY", "HOOKTURN_MASTER_KEY_FILE")?,
+        bootstrap_api_key: variables.secret(
+            "HOOKTURN_BOOTSTRAP_API_KEY",
+            "HOOKTURN_BOOTSTRAP_API_KEY_FILE",
+        )?,
+        unknown_variables: Vec::new(),
+    };
+    apply_environment(&mut config, &mut variables)?;
+    if let Some(format) = flags.log_format {
+        config.log.format = log_format("--log-format", &format)?;
+    }
+    if !(1..=limits::IN_FLIGHT_PER_ENDPOINT).contains(&config.delivery.max_in_flight) {
+        let given = config.delivery.max_in_flight.to_string();
+        return Err(ConfigError::Value {
+            name: "delivery.max_in_flight",
+            wanted: "1 to 1000",
+            given,
+        });
+    }
+    config.unknown_variables = variables.unknown();
+    Ok(config)
+}
+
+fn apply_environment(
+    config: &mut Config,
+    variables: &mut Variables<'_>,
+) -> Result<(), ConfigError> {
+    if let Some(text) = variables.get("HOOKTURN_ALLOW_NETS") {
+        let nets = text.split(',').map(str::trim).filter(|net| !net.is_empty());
+        config.outbound.allow_nets = nets
+            .map(|net| {
+                value(
+                    "HOOKTURN_ALLOW_NETS",
+                    "networks such as 10.0.0.0/8,::1/128",
+                    net,
+                )
+            })
+            .collect::<Result<_, _>>()?;
+    }
+    if let Some(text) = variables.get("HOOKTURN_ALLOW_HTTP") {
+        config.outbound.allow_http = value("HOOKTURN_ALLOW_HTTP", "true or false", &text)?;
+    }
+    if let Some(text) = variables.get("HOOKTURN_EXTRA_ROOTS_FILE") {
+        config.outbound.extra_roots_file = Some(text.into());
+    }
+    if let Some(text) = variables.get("HOOKTURN_SHARDS") {
+        config.delivery.shards = value("HOOKTURN_SHARDS", "a number of threads", &text)?;
+    }
+    if let Some(text) = variables.get("HOOKTURN_DISABLE_AFTER_HOURS") {
+        config.delivery.disable_after_hours =
+            value("HOOKTURN_DISABLE_AFTER_HOURS", "a number of hours", &text)?;
+    }
+    if let Some(text) = variables.get("HOOKTURN_RETENTION_DAYS") {
+        config.retention.days = value("HOOKTURN_RETENTION_DAYS", "a number of days", &text)?;
+    }
+    if let Some(text) = variables.get("HOOKTURN_LOG") {
+        config.log.filter = text;
+    }
+    if let Some(text) = variables.get("HOOKTURN_LOG_FORMAT") {
+        config.log.format = log_format("HOOKTURN_LOG_FORMAT", &text)?;
+    }
+    Ok(())
+}
+
+fn log_format(name: &'static str, text: &str) -> Result<LogFormat, ConfigError> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        other => Err(ConfigError::Value {
+            name,
+            wanted: "text or json",
+            given: other.to_owned(),
+        }),
+    }
+}
+
+fn value<T: std::str::FromStr>(
+    name: &'static str,
+    wanted: &'static str,
+    text: &str,
+) -> Result<T, ConfigError> {
+    text.parse().map_err(|_| ConfigError::Value {
+        name,
+        wanted,
+        given: text.to_owned(),
+    })
+}
+
+/// The named file must exist; the default one may.
+fn read_file(named: Option<&Path>) -> Result<File, ConfigError> {
+    let path = named.unwrap_or(Path::new(DEFAULT_FILE)).to_owned();
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(File::default());
+        }
+        Err(source) => return Err(ConfigError::Unreadable { path, source }),
+    };
+    toml::from_str(&text).map_err(|error| ConfigError::File {
+        path,
+        detail: error.to_string(),
+    })
+}
+
+struct Variables<'a> {
+    env: &'a BTreeMap<String, String>,
+    read: Vec<&'static str>,
+}
+
+impl Variables<'_> {
+    fn get(&mut self, name: &'static str) -> Option<String> {
+        self.read.push(name);
+        self.env.get(name).filter(|text| !text.is_empty()).cloned()
+    }
+
+    fn secret(
+        &mut self,
+        name: &'static str,
+        file: &'static str,
+    ) -> Result<Option<SecretText>, ConfigError> {
+        match (self.get(name), self.get(file)) {
+            (Some(_), Some(_)) => Err(ConfigError::Twice { name }),
+            (Some(text), None) => Ok(Some(SecretText(Zeroizing::new(text)))),
+            (None, Some(path)) => read_secret(Path::new(&path)).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn unknown(&self) -> Vec<String> {
+        let known = |name: &str| self.read.contains(&name) || OTHER_VARIABLES.contains(&name);
+        let ours = self.env.keys().filter(|name| name.starts_with("HOOKTURN_"));
+        ours.filter(|name| !known(name)).cloned().collect()
+    }
+}
+
+fn read_secret(path: &Path) -> Result<SecretText, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map(Zeroizing::new)
+        .map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+    Ok(SecretText(Zeroizing::new(text.trim().to_owned())))
+}
+
+/// The commented configuration file with every key at its default.
+pub fn sample() -> &'static str {
+    include_str!("config/hookturn.toml")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    fn in_file(text: &str) -> (tempfile::TempDir, Flags) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("h.toml");
+        std::fs::write(&path, text).unwrap();
+        (
+            dir,
+            Flags {
+                config: Some(path),
+                ..Flags::default()
+            },
+        )
+    }
+
+    #[test]
+    fn flags_win_over_environment_over_file_over_defaults() {
+        let (_dir, flags) = in_file("listen = \"127.0.0.1:1\"\ndata_dir = \"file\"\n");
+        let from_file = load(flags.clone(), &env(&[])).unwrap();
+        assert_eq!(from_file.listen.port(), 1);
+        assert_eq!(from_file.data_dir, Path::new("file"));
+        let from_env = load(flags.clone(), &env(&[("HOOKTURN_LISTEN", "127.0.0.1:2")])).unwrap();
+        assert_eq!(from_env.listen.port(), 2);
+        let flags = Flags {
+            listen: Some("127.0.0.1:3".to_owned()),
+            ..flags
+        };
+        let from_flags = load(flags, &env(&[("HOOKTURN_LISTEN", "127.0.0.1:2")])).unwrap();
+        assert_eq!(from_flags.listen.port(), 3);
+    }
+
+    #[test]
+    fn the_sample_is_valid_and_shows_the_defaults() {
+        let (_dir, flags) = in_file(sample());
+        let sampled = load(flags, &env(&[])).unwrap();
+        let (_dir, flags) = in_file("");
+        let default = load(flags, &env(&[])).unwrap();
+        assert_eq!(format!("{sampled:?}"), format!("{default:?}"));
+    }
+
+    #[test]
+    fn unknown_keys_and_impossible_values_are_refused_by_name() {
+        for (text, wanted) in [
+            ("data_dri = \"x\"", "data_dri"),
+            ("[outbound]\nallow_net = []", "allow_net"),
+            ("[delivery]\nmax_in_flight = 0", "max_in_flight"),
+            ("[delivery]\nshards = -1", "shards"),
+            ("listen = \"nowhere\"", "--listen"),
+        ] {
+            let (_dir, flags) = in_file(text);
+            let error = load(flags, &env(&[])).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{text}: {error}");
+        }
+        let (_dir, flags) = in_file("");
+        let error = load(flags, &env(&[("HOOKTURN_ALLOW_NETS", "10.0.0.0/99")])).unwrap_err();
+        assert!(error.to_string().contains("10.0.0.0/99"));
+    }
+
+    #[test]
+    fn g8_secrets_come_from_files_too_and_are_never_shown() {
+        let (dir, flags) = in_file("");
+        let path = dir.path().join("key");
+        std::fs::write(&path, "planted-secret\n").unwrap();
+        let given = path.display().to_string();
+        let config = load(flags.clone(), &env(&[("HOOKTURN_MASTER_KEY_FILE", &given)])).unwrap();
+        assert_eq!(
+            config.master_key.as_ref().unwrap().expose(),
+            "planted-secret"
+        );
+        assert!(!format!("{config:?}").contains("planted"));
+        let both = env(&[
+            ("HOOKTURN_MASTER_KEY_FILE", &given),
+            ("HOOKTURN_MASTER_KEY", "x"),
+        ]);
+        assert!(matches!(load(flags, &both), Err(ConfigError::Twice { .. })));
+    }
+
+    #[test]
+    fn misspelt_variables_are_reported() {
+        let (_dir, flags) = in_file("");
+        let config = load(
+            flags,
+            &env(&[("HOOKTURN_LITSEN", "x"), ("HOOKTURN_SERVER", "y")]),
+        )
+        .unwrap();
+        assert_eq!(config.unknown_variables, ["HOOKTURN_LITSEN"]);
+    }
+}

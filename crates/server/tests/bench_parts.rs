@@ -1,0 +1,324 @@
+//! The parts of the end-to-end bench, tested on their own: a bench that counts wrong proves nothing.
+//!
+//! `fake` stands for the server: it accepts, gives out ids and delivers, and it can be told to lose or
+//! to repeat. The books must say exactly what it did.
+
+#![expect(
+    dead_code,
+    reason = "the bench's main, which is not part of this test, uses the rest"
+)]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may panic, and the fake server is part of the tests"
+)]
+
+#[path = "../benches/end_to_end/api.rs"]
+mod api;
+#[path = "../benches/end_to_end/ceiling.rs"]
+mod ceiling;
+#[path = "bench_parts/fake.rs"]
+mod fake;
+#[path = "../benches/end_to_end/histogram.rs"]
+mod histogram;
+#[path = "../benches/end_to_end/http.rs"]
+mod http;
+#[path = "../benches/end_to_end/load.rs"]
+mod load;
+#[path = "../benches/end_to_end/machine.rs"]
+mod machine;
+#[path = "../benches/end_to_end/number.rs"]
+mod number;
+#[path = "../benches/end_to_end/process.rs"]
+mod process;
+#[path = "../benches/end_to_end/receiver.rs"]
+mod receiver;
+#[path = "../benches/end_to_end/report.rs"]
+mod report;
+#[path = "../benches/end_to_end/scenario.rs"]
+mod scenario;
+#[path = "../benches/end_to_end/table.rs"]
+mod table;
+#[path = "../benches/end_to_end/tally.rs"]
+mod tally;
+
+use std::path::Path;
+use std::time::Duration;
+
+use hookturn_core::id::MessageId;
+use proptest::prelude::*;
+
+use crate::api::{Api, payload, publish};
+use crate::fake::{Fake, Faults};
+use crate::histogram::Histogram;
+use crate::load::{Load, Pace, Plan};
+use crate::number::Epoch;
+use crate::receiver::Receiver;
+use crate::report::{Row, Starts};
+use crate::tally::{Arrival, Published, message_id, message_ids, tally};
+
+/// A message id that only its number tells apart.
+fn id_text(number: u128) -> String {
+    MessageId::from_bytes(number.to_be_bytes()).to_string()
+}
+
+proptest! {
+    #[test]
+    fn a_quantile_is_the_sorted_value_or_slightly_above(
+        mut values in prop::collection::vec(any::<u64>(), 1..300),
+        share in 1..=1_000_u64,
+    ) {
+        let mut histogram = Histogram::new();
+        for value in &values {
+            histogram.record(*value);
+        }
+        values.sort_unstable();
+        let rank = (values.len() as u64 * share).div_ceil(1_000);
+        let exact = values[usize::try_from(rank).unwrap() - 1];
+        let found = u64::try_from(histogram.per_mille(share).unwrap().as_nanos()).unwrap();
+        prop_assert!(exact <= found && found - exact <= exact / 64, "{exact} became {found}");
+    }
+
+    #[test]
+    fn an_id_is_read_as_the_server_writes_it(number in any::<u128>()) {
+        prop_assert_eq!(message_id(id_text(number).as_bytes()), Some(number));
+    }
+
+    #[test]
+    fn what_is_no_id_is_none(text in "msg_[0-9a-z]{25,27}|[a-z]{2,4}_[0-9a-z]{26}|.{0,40}") {
+        let ours = message_id(text.as_bytes());
+        let theirs = text.parse::<MessageId>().ok();
+        prop_assert_eq!(ours, theirs.map(|id| u128::from_be_bytes(id.to_bytes())));
+    }
+
+    #[test]
+    fn a_payload_is_json_of_exactly_the_asked_length(bytes in 40..5_000_usize) {
+        let text = payload(bytes);
+        prop_assert_eq!(text.len(), bytes);
+        prop_assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
+    }
+}
+
+#[test]
+fn an_empty_histogram_has_no_quantile() {
+    assert_eq!(Histogram::new().per_mille(990), None);
+}
+
+#[test]
+fn ids_are_found_in_both_answers() {
+    let one = format!(r#"{{"id":"{}"}}"#, id_text(7));
+    assert_eq!(message_ids(one.as_bytes()).collect::<Vec<_>>(), [7]);
+    let two = format!(r#"{{ "ids": ["{}", "{}"] }}"#, id_text(8), id_text(9));
+    assert_eq!(message_ids(two.as_bytes()).collect::<Vec<_>>(), [8, 9]);
+}
+
+#[test]
+fn the_books_count_by_message_and_endpoint() {
+    let mut published: Vec<Published> = [(3, 100), (1, 200), (2, 50)]
+        .map(|(id, sent)| Published { id, sent })
+        .into();
+    let arrivals = [
+        // Message 1 arrived at both endpoints, at the first one three times.
+        (1, 0, 210),
+        (1, 0, 290),
+        (1, 1, 230),
+        (1, 0, 300),
+        // Message 2 at the first alone, sent before the measured time; message 3 nowhere.
+        (2, 0, 90),
+        // Nobody published message 9, and nobody has a third endpoint.
+        (9, 0, 95),
+        (1, 2, 300),
+    ]
+    .map(|(id, endpoint, at)| Arrival { id, at, endpoint });
+    let books = tally(&mut published, &arrivals, 2, 100);
+    assert_eq!(books.lost, 3);
+    assert_eq!(books.duplicates, 2);
+    assert_eq!(books.unacknowledged, 2);
+    let receipt = |share| books.receipt.per_mille(share);
+    assert_eq!(receipt(1), Some(Duration::from_nanos(10)));
+    assert_eq!(receipt(1_000), Some(Duration::from_nanos(30)));
+}
+
+#[test]
+fn a_head_is_read_when_it_is_whole() {
+    let request = b"POST /3 HTTP/1.1\r\nWebhook-Id:  msg_1 \r\ncontent-length: 2\r\n\r\n{}";
+    let head = request.len() - 2;
+    for cut in 0..head {
+        let part = http::read_head(&request[..cut], |_, _| {});
+        assert_eq!(part, None, "after {cut} bytes");
+    }
+    let mut fields = Vec::new();
+    let read = http::read_head(request, |name, value| fields.push((name, value)));
+    assert_eq!(read, Some((&b"POST /3 HTTP/1.1"[..], head)));
+    let expected: [(&[u8], &[u8]); 2] = [(b"Webhook-Id", b"msg_1"), (b"content-length", b"2")];
+    assert_eq!(fields, expected);
+}
+
+#[test]
+fn proc_files_are_read_by_their_fields() {
+    let stat = "42 (a b) c) S 1 42 42 0 -1 4194304 500 0 3 0 170 30 5 6 20 0 9 0 1000 1 2";
+    assert_eq!(process::ticks(stat), Some(200));
+    let mounts = "\
+/dev/a / ext4 rw 0 0
+tmpfs /tmp tmpfs rw 0 0
+/dev/b /tmp/deep xfs rw 0 0
+";
+    let kind = |path| machine::file_system(mounts, Path::new(path));
+    assert_eq!(kind("/home/x"), "ext4");
+    assert_eq!(kind("/tmp/x"), "tmpfs");
+    assert_eq!(kind("/tmp/deep/x"), "xfs");
+}
+
+#[test]
+fn the_readiness_line_is_found_among_others() {
+    let addr = |line| process::address(line).map(|addr| addr.port());
+    assert_eq!(addr("listening on http://127.0.0.1:8080"), Some(8080));
+    assert_eq!(
+        addr("INFO listening on http://127.0.0.1:9/, store /x"),
+        Some(9)
+    );
+    assert_eq!(addr("opening the store"), None);
+}
+
+/// Publishes against the fake and closes the books when everything it owes has arrived.
+async fn run_against(faults: Faults, fan_out: u32, messages: u32, plan: Plan) -> (Load, Books) {
+    let epoch = Epoch::start();
+    let receiver = Receiver::start(epoch).unwrap();
+    let fake = Fake::start(faults).await;
+    let mut api = Api::open(fake.addr()).await.unwrap();
+    let app = api.create_app().await.unwrap();
+    for number in 0..fan_out {
+        let url = receiver.url(number);
+        api.create_endpoint(&app, &url, 8).await.unwrap();
+    }
+    let plan = Plan {
+        addr: fake.addr(),
+        request: publish(fake.addr(), &app, messages, 256),
+        messages: u64::from(messages),
+        fan_out: u64::from(fan_out),
+        ..plan
+    };
+    let mut load = load::run(&plan, &receiver, epoch).await.unwrap();
+    fake.all_delivered().await;
+    assert_eq!(receiver.strange(), 0);
+    let arrivals = receiver.arrivals();
+    assert_eq!(receiver.count(), arrivals.len() as u64);
+    let books = tally(&mut load.published, &arrivals, fan_out, 0);
+    (load, books)
+}
+
+type Books = crate::tally::Tally;
+
+fn closed(max_messages: u64) -> Plan {
+    Plan {
+        addr: ([127, 0, 0, 1], 1).into(),
+        request: [].into(),
+        messages: 1,
+        fan_out: 1,
+        connections: 8,
+        pace: Pace::Closed { backlog: 100 },
+        time: Duration::from_mins(1),
+        max_messages,
+    }
+}
+
+#[tokio::test]
+async fn a_faultless_server_loses_and_repeats_nothing() {
+    let (load, books) = run_against(Faults::default(), 1, 1, closed(2_000)).await;
+    assert_eq!((load.accepted, load.refused, load.broken), (2_000, 0, 0));
+    assert_eq!(load.published.len(), 2_000);
+    assert!(load.accept.per_mille(500).is_some());
+    assert!(books.receipt.per_mille(500).is_some());
+    assert_eq!(
+        (books.lost, books.duplicates, books.unacknowledged),
+        (0, 0, 0)
+    );
+}
+
+#[tokio::test]
+async fn batches_and_fan_out_are_counted_by_delivery() {
+    let (load, books) = run_against(Faults::default(), 3, 100, closed(2_000)).await;
+    assert_eq!(load.accepted, 20);
+    assert_eq!(load.published.len(), 2_000);
+    assert_eq!(
+        (books.lost, books.duplicates, books.unacknowledged),
+        (0, 0, 0)
+    );
+}
+
+#[tokio::test]
+async fn every_loss_repetition_and_refusal_is_counted() {
+    let faults = Faults {
+        lost: Some(10),
+        repeated: Some(25),
+        refused: Some(100),
+    };
+    // 1,010 requests are 1,000 accepted ones; losses hold the backlog, which is wide enough.
+    let plan = Plan {
+        pace: Pace::Closed { backlog: 10_000 },
+        ..closed(1_010)
+    };
+    let (load, books) = run_against(faults, 1, 1, plan).await;
+    assert_eq!((load.accepted, load.refused), (1_000, 10));
+    assert!(load.refusal.unwrap().starts_with("503: "));
+    assert_eq!(books.lost, 100);
+    // Deliveries 25, 75, … are repeated; every second of them, 50, 100, … is lost instead.
+    assert_eq!(books.duplicates, 20);
+}
+
+#[tokio::test]
+async fn a_paced_load_sends_exactly_what_is_due() {
+    let plan = Plan {
+        pace: Pace::Paced { per_second: 2_000 },
+        time: Duration::from_millis(200),
+        ..closed(u64::MAX)
+    };
+    let (load, books) = run_against(Faults::default(), 1, 1, plan).await;
+    assert_eq!(load.accepted, 400);
+    // The last one is due one period before the end.
+    assert!(load.answered - load.started >= 199_000_000);
+    assert_eq!((books.lost, books.duplicates), (0, 0));
+}
+
+#[tokio::test]
+async fn the_ceiling_is_measured_with_signed_requests() {
+    let rate = ceiling::measure(4, 256, Duration::from_millis(100), Epoch::start())
+        .await
+        .unwrap();
+    assert!(rate > 100.0, "{rate} requests/s");
+}
+
+#[test]
+fn targets_are_judged_by_the_rows_they_name() {
+    let row = Row {
+        deliveries_per_second: Some(12_000.0),
+        ceiling_per_second: Some(100_000.0),
+        cpu_seconds_per_10k: Some(0.91),
+        lost: Some(0),
+        duplicates: Some(1),
+        ..Row::named(scenario::SINGLE)
+    };
+    let starts = Starts {
+        first_ms: Some(40.0),
+        again_ms: Some(101.0),
+        stop_ms: Some(5.0),
+        idle_memory_mb: Some(29.9),
+    };
+    let machine = machine::Machine::look(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
+    let report = report::Report::new(machine, Some(starts), vec![row]);
+    let passed: Vec<Option<bool>> = report.targets.iter().map(|target| target.passed).collect();
+    assert_eq!(
+        passed,
+        [
+            Some(true),
+            None,
+            Some(false),
+            None,
+            Some(true),
+            Some(false),
+            Some(true),
+            Some(false)
+        ]
+    );
+    assert!(report.missed() && !report.failed());
+    insta::assert_snapshot!(report::text(&report));
+}
