@@ -8,6 +8,7 @@
 //! recorded is due again at the next start.
 
 pub mod backup;
+pub mod checkup;
 mod http;
 mod keys;
 mod sweeps;
@@ -31,10 +32,11 @@ use crate::outbound::{self, AddressPolicy, ClientConfig, SystemResolver};
 use crate::service::{self, Service, ServiceError, TargetPolicy};
 use crate::store::live::Live;
 use crate::store::seal::Sealer;
-use crate::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{SystemClock, SystemEntropy};
 
+pub use crate::store::sqlite::OpenError;
 pub use keys::KeyFailure;
 
 /// The name of the database in the data directory.
@@ -45,7 +47,9 @@ pub const DATABASE: &str = "hookturn.db";
 #[non_exhaustive]
 pub enum Failure {
     /// The data directory cannot be used.
-    #[error("cannot use the data directory {path}; check that it exists or can be made, and belongs to the user hookturn runs as")]
+    #[error(
+        "cannot use the data directory {path}; check that it exists or can be made, and belongs to the user hookturn runs as"
+    )]
     DataDir {
         /// The directory.
         path: PathBuf,
@@ -60,7 +64,9 @@ pub enum Failure {
     #[error(transparent)]
     Store(#[from] OpenError),
     /// The address is taken or not ours.
-    #[error("cannot listen on {address}; another program may be using it: stop it, or choose another --listen")]
+    #[error(
+        "cannot listen on {address}; another program may be using it: stop it, or choose another --listen"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -94,7 +100,10 @@ pub enum Failure {
 fn start_failure<E: std::error::Error + Send + Sync + 'static>(
     what: &'static str,
 ) -> impl FnOnce(E) -> Failure {
-    move |source| Failure::Start { what, source: Box::new(source) }
+    move |source| Failure::Start {
+        what,
+        source: Box::new(source),
+    }
 }
 
 /// A running server. Dropping it does not stop it cleanly; [`Server::stop`] does.
@@ -161,16 +170,28 @@ impl Server {
         let dispatch = Dispatch::start(parts, inboxes)
             .await
             .map_err(start_failure("start the delivery shards"))?;
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(|source| Failure::Listen { address: config.listen, source })?;
-        let address = listener.local_addr().map_err(start_failure("read the address"))?;
+        let listener =
+            TcpListener::bind(config.listen)
+                .await
+                .map_err(|source| Failure::Listen {
+                    address: config.listen,
+                    source,
+                })?;
+        let address = listener
+            .local_addr()
+            .map_err(start_failure("read the address"))?;
         let ready = Readiness::default();
         let router = api::router(ApiState {
             service: Arc::clone(&service),
             ready: ready.clone(),
             metrics: Arc::clone(&metrics) as _,
-            tests: Arc::new(test_event::Tester::new(courier, client, Arc::clone(&live), clock.clone(), entropy.clone())),
+            tests: Arc::new(test_event::Tester::new(
+                courier,
+                client,
+                Arc::clone(&live),
+                clock.clone(),
+                entropy.clone(),
+            )),
             entropy: entropy.clone(),
         });
         let (stop, stopping) = watch::channel(false);
@@ -257,7 +278,10 @@ struct Signals {
 impl Signals {
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) {
@@ -272,7 +296,9 @@ impl Signals {
 pub fn start_logging(config: &Config) {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log.filter)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let _ = match config.log.format {
         LogFormat::Text => lines.with_ansi(false).try_init(),
         LogFormat::Json => lines.json().try_init(),
@@ -286,7 +312,10 @@ fn prepare_data_dir(config: &Config) -> Result<PathBuf, Failure> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|source| Failure::DataDir { path: path.clone(), source })?;
+        .map_err(|source| Failure::DataDir {
+            path: path.clone(),
+            source,
+        })?;
     Ok(path.join(DATABASE))
 }
 
@@ -311,10 +340,15 @@ fn client_config(config: &Config) -> Result<ClientConfig, Failure> {
 }
 
 async fn bootstrap(service: &Service, config: &Config) -> Result<Option<SecretText>, Failure> {
-    let given = config.bootstrap_api_key.as_ref().map(|key| key.expose().to_owned());
+    let given = config
+        .bootstrap_api_key
+        .as_ref()
+        .map(|key| key.expose().to_owned());
     let generated = given.is_none();
     let made = service.bootstrap(given).await.map_err(Failure::Bootstrap)?;
-    Ok(made.filter(|_| generated).map(|made| SecretText::new(made.text.as_str())))
+    Ok(made
+        .filter(|_| generated)
+        .map(|made| SecretText::new(made.text.as_str())))
 }
 
 /// The address policy, as the service asks it.
@@ -330,6 +364,11 @@ impl api::Metrics for Metrics {
     fn render(&self) -> String {
         Metrics::render(self)
     }
+}
+
+/// The description of the API: OpenAPI 3.1 as indented JSON.
+pub fn openapi() -> String {
+    api::openapi()
 }
 
 /// What went wrong, with every cause, on one line.

@@ -10,21 +10,33 @@
 mod api_key;
 mod app;
 mod args;
+mod audit;
+mod backup;
 mod client;
 mod completion;
 mod delivery;
+mod doctor;
 mod endpoint;
 pub mod exit;
+mod init;
 mod input;
+mod listen;
+mod master_key;
 mod message;
+mod openapi;
 mod output;
 mod plan;
+mod request;
 mod rotation;
 mod secret;
+mod serve;
+mod sign;
+mod verify;
 mod workspace;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -73,6 +85,14 @@ pub fn run() -> ExitCode {
 
 fn dispatch(command: Command, edge: &Edge, output: &mut Output) -> Outcome {
     match command {
+        Command::Serve(serve) => serve::run(&serve, edge),
+        Command::Doctor(doctor) => doctor::run(&doctor, edge, output),
+        Command::Backup(backup) => backup::run(&backup, edge, output),
+        Command::Openapi => openapi::run(output),
+        Command::Init(init) => init::run(&init, output),
+        Command::Listen(listen) => listen::run(&listen, edge, output),
+        Command::Sign(sign) => sign::run(&sign, edge, output),
+        Command::Verify(verify) => verify::run(&verify, edge, output),
         Command::App(remote) => plan::run(remote, edge, output),
         Command::Endpoint(remote) => plan::run(remote, edge, output),
         Command::Message(remote) => message::run(remote, edge, output),
@@ -81,6 +101,8 @@ fn dispatch(command: Command, edge: &Edge, output: &mut Output) -> Outcome {
         Command::Rotation(remote) => plan::run(remote, edge, output),
         Command::ApiKey(remote) => plan::run(remote, edge, output),
         Command::Workspace(remote) => plan::run(remote, edge, output),
+        Command::Audit(remote) => audit::run(remote, edge, output),
+        Command::MasterKey(remote) => master_key::run(remote, edge, output),
         Command::Completion(completion) => completion::run(&completion, output),
         Command::ExitCodes => {
             output.bytes(Exit::table().as_bytes())?;
@@ -89,10 +111,7 @@ fn dispatch(command: Command, edge: &Edge, output: &mut Output) -> Outcome {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the environment; it is handed down from here"
-)]
+/// The one place that reads the environment; it is handed down from here.
 fn environment() -> BTreeMap<String, String> {
     // Names and values that are not UTF-8 are none of ours.
     std::env::vars_os()
@@ -151,7 +170,7 @@ fn footer(name: &str) -> String {
     };
     let mut text = String::from("Exit codes:\n");
     for exit in exits {
-        text.push_str(&format!("  {:>2}  {}\n", exit.code(), exit.meaning()));
+        let _ = writeln!(text, "  {:>2}  {}", exit.code(), exit.meaning());
     }
     if REMOTE.contains(&name) {
         text.push_str(

@@ -24,9 +24,10 @@ impl From<ServiceError> for Problem {
             ),
             ServiceError::Invalid { pointer, message } => Self::field(pointer, message),
             ServiceError::Rejected(rejected) => rejected.into(),
-            ServiceError::Conflict { code: "concurrent_change", message } => {
-                Self::new(Code::Contended, message).retry_after(1)
-            }
+            ServiceError::Conflict {
+                code: "concurrent_change",
+                message,
+            } => Self::new(Code::Contended, message).retry_after(1),
             ServiceError::Conflict { code, message } => Self::new(Code::State(code), message),
             ServiceError::PreconditionFailed { current } => Self::new(
                 Code::PreconditionFailed,

@@ -133,7 +133,10 @@ impl IntoResponse for Answer {
             }
         };
         put(header::LOCATION, self.location);
-        put(header::ETAG, self.version.map(|version| format!("\"{version}\"")));
+        put(
+            header::ETAG,
+            self.version.map(|version| format!("\"{version}\"")),
+        );
         put(header::LINK, self.link);
         if self.replayed {
             headers.insert(REPLAYED, HeaderValue::from_static("true"));
@@ -241,9 +244,7 @@ pub(super) async fn begin(
                 _running: guard,
             }),
         }),
-        known @ (Lookup::Replay(_) | Lookup::InProgress | Lookup::Mismatch) => {
-            Err(stop(known))
-        }
+        known @ (Lookup::Replay(_) | Lookup::InProgress | Lookup::Mismatch) => Err(stop(known)),
     }
 }
 
@@ -299,8 +300,11 @@ mod tests {
 
     #[test]
     fn a_stored_answer_comes_back_whole_and_marked() {
-        let answer = Answer::created("/v1/apps/a1B2c3D4".to_owned(), &serde_json::json!({"id": 1}))
-            .version(3);
+        let answer = Answer::created(
+            "/v1/apps/a1B2c3D4".to_owned(),
+            &serde_json::json!({"id": 1}),
+        )
+        .version(3);
         let stored = Answer::from_bytes(&answer.to_bytes()).unwrap();
         assert_eq!(
             stored,
@@ -329,8 +333,18 @@ mod tests {
         assert!(with(&[]).unwrap().is_none());
         assert!(with(&[b"a"]).unwrap().is_some());
         assert!(with(&[&[b'x'; 255]]).unwrap().is_some());
-        for bad in [&[&b""[..]][..], &[&[b'x'; 256]], &[b"a b"], &[b"a\xff"], &[b"a", b"b"]] {
-            assert_eq!(with(bad).unwrap_err().code(), Code::InvalidIdempotencyKey, "{bad:?}");
+        for bad in [
+            &[&b""[..]][..],
+            &[&[b'x'; 256]],
+            &[b"a b"],
+            &[b"a\xff"],
+            &[b"a", b"b"],
+        ] {
+            assert_eq!(
+                with(bad).unwrap_err().code(),
+                Code::InvalidIdempotencyKey,
+                "{bad:?}"
+            );
         }
     }
 }

@@ -171,8 +171,7 @@ fn complete_success(operation: &mut Value, route: &Route) {
         let headers = &mut response["headers"];
         headers["X-Request-Id"] = json!({ "$ref": "#/components/headers/RequestId" });
         if route.method == "post" {
-            headers["Idempotency-Replayed"] =
-                json!({ "$ref": "#/components/headers/Replayed" });
+            headers["Idempotency-Replayed"] = json!({ "$ref": "#/components/headers/Replayed" });
         }
         if route.kind == Kind::List {
             headers["Link"] = json!({ "$ref": "#/components/headers/Next" });
@@ -210,17 +209,23 @@ const PROBLEMS: &[(&str, &str)] = &[
         "400",
         "The body is not JSON or not UTF-8, or a parameter or header is not valid.",
     ),
-    ("401", "The API key is missing, unknown, expired or revoked."),
-    ("403", "The API key lacks the scope, or is not an operator's."),
     (
-        "404",
-        "There is no such thing in this workspace.",
+        "401",
+        "The API key is missing, unknown, expired or revoked.",
     ),
+    (
+        "403",
+        "The API key lacks the scope, or is not an operator's.",
+    ),
+    ("404", "There is no such thing in this workspace."),
     (
         "409",
         "The state of the resource does not allow it, or the first request with this Idempotency-Key is still running.",
     ),
-    ("412", "If-Match names another version than the current one."),
+    (
+        "412",
+        "If-Match names another version than the current one.",
+    ),
     ("413", "The body or the payload is too large."),
     ("415", "The body is not declared as application/json."),
     (

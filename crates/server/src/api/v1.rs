@@ -70,7 +70,7 @@ fn page_answer<T, P: Display, V: Serialize>(
 ) -> Answer {
     let (places, data): (Vec<P>, Vec<V>) = listed.items.into_iter().map(view).unzip();
     let next_cursor = match places.last() {
-        Some(last) if listed.has_more => Some(cursor(list, last)),
+        Some(end) if listed.has_more => Some(cursor(list, end)),
         Some(_) | None => None,
     };
     let link = next_cursor.as_deref().map(|cursor| uri.next_link(cursor));

@@ -37,7 +37,9 @@ pub fn backup(data_dir: &Path, to: &Path) -> Result<(), BackupFailure> {
         return Err(BackupFailure::NoDatabase { path: from });
     }
     if to.exists() {
-        return Err(BackupFailure::Exists { path: to.to_owned() });
+        return Err(BackupFailure::Exists {
+            path: to.to_owned(),
+        });
     }
     Ok(sqlite::backup_beside(&from, to)??)
 }

@@ -23,7 +23,11 @@ const LAST_REQUESTS: Duration = Duration::from_secs(15);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves connections until told to stop, then lets the requests under way finish.
-pub(super) async fn accept(listener: TcpListener, router: Router, mut stopping: watch::Receiver<bool>) {
+pub(super) async fn accept(
+    listener: TcpListener,
+    router: Router,
+    mut stopping: watch::Receiver<bool>,
+) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -31,13 +35,18 @@ pub(super) async fn accept(listener: TcpListener, router: Router, mut stopping: 
         .header_read_timeout(HEADER_TIME)
         .max_buf_size(HEAD_BYTES)
         .pipeline_flush(true);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(256);
     let builder = Arc::new(builder);
     let service = TowerToHyperService::new(router);
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     let graceful = GracefulShutdown::new();
     loop {
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { break };
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
+            break;
+        };
         let stream = tokio::select! {
             _ = stopping.changed() => break,
             accepted = listener.accept() => match accepted {
@@ -62,7 +71,10 @@ pub(super) async fn accept(listener: TcpListener, router: Router, mut stopping: 
         });
     }
     drop(listener);
-    if tokio::time::timeout(LAST_REQUESTS, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(LAST_REQUESTS, graceful.shutdown())
+        .await
+        .is_err()
+    {
         tracing::warn!("some requests did not finish in time and were cut off");
     }
 }

@@ -14,14 +14,16 @@ use crate::store::sqlite::SqliteStore;
 /// The name of the key file in the data directory.
 pub const KEY_FILE: &str = "master.key";
 /// Under this name the store keeps a box that opens with the right master key.
-const CHECK: &str = "master_key_check";
+pub(super) const CHECK: &str = "master_key_check";
 
 /// Why there is no usable master key. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyFailure {
     /// The database exists, its key does not.
-    #[error("the master key {path} is missing, and the secrets in the database cannot be read without it; put the file back, or give the key by HOOKTURN_MASTER_KEY_FILE")]
+    #[error(
+        "the master key {path} is missing, and the secrets in the database cannot be read without it; put the file back, or give the key by HOOKTURN_MASTER_KEY_FILE"
+    )]
     Missing {
         /// Where it was looked for.
         path: PathBuf,
@@ -39,7 +41,9 @@ pub enum KeyFailure {
     #[error("the master key is not valid")]
     Parse(#[from] ParseMasterKeyError),
     /// The key is not the one the store was sealed with.
-    #[error("the master key does not fit this database; give the key it was sealed with by HOOKTURN_MASTER_KEY_FILE or {KEY_FILE}")]
+    #[error(
+        "the master key does not fit this database; give the key it was sealed with by HOOKTURN_MASTER_KEY_FILE or {KEY_FILE}"
+    )]
     Wrong(#[source] OpenError),
     /// The store could not be asked.
     #[error("cannot check the master key")]
@@ -59,9 +63,10 @@ pub(super) fn resolve(
     let path = config.data_dir.join(KEY_FILE);
     match std::fs::read_to_string(&path) {
         Ok(text) => Ok(MasterKey::parse_list(&zeroize::Zeroizing::new(text))?),
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(KeyFailure::File { path, source: error })
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(KeyFailure::File {
+            path,
+            source: error,
+        }),
         Err(_) if database_exists => Err(KeyFailure::Missing { path }),
         Err(_) => {
             let key = MasterKey::generate(entropy);
@@ -88,15 +93,19 @@ pub(super) fn write(path: &Path, keys: &[MasterKey]) -> std::io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&fresh, path)?;
     // The name must survive a crash too.
-    path.parent().map_or(Ok(()), |parent| std::fs::File::open(parent)?.sync_all())
+    path.parent()
+        .map_or(Ok(()), |parent| std::fs::File::open(parent)?.sync_all())
 }
 
 /// Refuses a key that cannot open what the store holds.
 pub(super) async fn check(store: &SqliteStore, sealer: &Sealer) -> Result<(), KeyFailure> {
     match store.meta(CHECK).await? {
-        Some(sealed) => sealer.open(Place::Check, &sealed).map(drop).map_err(KeyFailure::Wrong),
-        None => {
-            Ok(store.put_meta(CHECK, sealer.seal(Place::Check, b"hookturn")).await?)
-        }
+        Some(kept) => sealer
+            .open(Place::Check, &kept)
+            .map(drop)
+            .map_err(KeyFailure::Wrong),
+        None => Ok(store
+            .put_meta(CHECK, sealer.seal(Place::Check, b"hookturn"))
+            .await?),
     }
 }

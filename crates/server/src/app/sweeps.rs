@@ -60,7 +60,11 @@ async fn remove_old(parts: &mut Parts) {
     let retention = Millis::from(parts.retention_days) * DAY;
     loop {
         let now = parts.clock.now();
-        match parts.store.prune(now.before(retention), now, PRUNE_ROWS).await {
+        match parts
+            .store
+            .prune(now.before(retention), now, PRUNE_ROWS)
+            .await
+        {
             Ok(progress) if progress.resume.is_some() && !*parts.stopping.borrow() => {
                 tokio::time::sleep(PRUNE_PAUSE).await;
             }

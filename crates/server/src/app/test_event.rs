@@ -32,7 +32,13 @@ impl Tester {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
-        Self { courier, client: Client::new(client), live, clock, entropy }
+        Self {
+            courier,
+            client: Client::new(client),
+            live,
+            clock,
+            entropy,
+        }
     }
 
     async fn send(&self, endpoint: &Endpoint) -> Result<TestReport, ServiceError> {
@@ -40,11 +46,15 @@ impl Tester {
             code: "endpoint_unusable",
             message: super::explain(error),
         };
-        let view = self.live.signing(endpoint.id).ok_or(ServiceError::not_found("endpoint"))?;
+        let view = self
+            .live
+            .signing(endpoint.id)
+            .ok_or(ServiceError::not_found("endpoint"))?;
         let prepared = Prepared::new(Arc::clone(&view.endpoint), Arc::clone(&view.workspace))
             .map_err(|error| unusable(&error))?;
         let now = self.clock.now();
-        let payload = json!({ "test": true, "clientId": endpoint.app, "endpointId": endpoint.id, "at": now });
+        let payload =
+            json!({ "test": true, "clientId": endpoint.app, "endpointId": endpoint.id, "at": now });
         let message = Message {
             id: MessageId::new(now, self.entropy.as_ref()),
             workspace: endpoint.workspace,
@@ -60,7 +70,10 @@ impl Tester {
             .attempt(&self.client, &prepared, view, &message, 1, known)
             .await
             .map_err(|error| unusable(&error))?;
-        Ok(TestReport { message: message.id, attempt: made.attempt })
+        Ok(TestReport {
+            message: message.id,
+            attempt: made.attempt,
+        })
     }
 }
 

@@ -37,6 +37,22 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Run the server.
+    Serve(super::serve::Serve),
+    /// Look whether a server can start here and will do well.
+    Doctor(super::doctor::Doctor),
+    /// Copy the database, also while the server runs.
+    Backup(super::backup::Backup),
+    /// Print the description of the API (OpenAPI 3.1).
+    Openapi,
+    /// Write a commented hookturn.toml and make the data directory.
+    Init(super::init::Init),
+    /// Receive webhooks on this machine, verify and print them.
+    Listen(super::listen::Listen),
+    /// Sign a body and print the headers.
+    Sign(super::sign::Sign),
+    /// Say which secret signed a captured request, or why none did.
+    Verify(super::verify::Verify),
     /// Apps: the consumers of webhooks.
     App(Remote<super::app::App>),
     /// Endpoints: where the deliveries of an app go.
@@ -53,6 +69,10 @@ pub(super) enum Command {
     ApiKey(Remote<super::api_key::ApiKey>),
     /// Workspaces: the customer accounts of the operator.
     Workspace(Remote<super::workspace::Workspace>),
+    /// The audit log, and the proof that nobody changed it.
+    Audit(Remote<super::audit::Audit>),
+    /// The master key, under which secrets rest.
+    MasterKey(Remote<super::master_key::MasterKey>),
     /// Print a completion script for a shell.
     Completion(super::completion::Completion),
     /// What the exit codes mean.

@@ -77,12 +77,13 @@ pub(super) struct Recover {
 const COLUMNS: &[Column] = &[
     ("ID", "id"),
     ("STATUS", "status"),
-    ("ATTEMPTS", "attempts"),
+    ("ATTEMPTS", "attemptCount"),
     ("EVENT TYPE", "eventType"),
     ("ENDPOINT", "endpointId"),
     ("MESSAGE", "messageId"),
     ("DUE", "dueAt"),
-    ("REASON", "reason"),
+    ("SETTLED", "settledAt"),
+    ("EXHAUSTED", "exhaustedReason"),
 ];
 
 impl Planned for Delivery {

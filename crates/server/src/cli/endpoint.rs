@@ -156,7 +156,7 @@ impl Fields {
         };
         put("description", self.description.map(Value::from));
         let types = self.event_types;
-        put("eventTypes", (!types.is_empty()).then(|| types.into()));
+        put("events", (!types.is_empty()).then(|| types.into()));
         let headers: Map<_, _> = headers
             .into_iter()
             .map(|(name, value)| (name, value.into()))
@@ -201,7 +201,7 @@ const COLUMNS: &[Column] = &[
     ("URL", "url"),
     ("PRESET", "preset"),
     ("STATE", "state"),
-    ("EVENT TYPES", "eventTypes"),
+    ("EVENTS", "events"),
     ("KEYRING", "keyringId"),
     ("CREATED", "createdAt"),
 ];

@@ -197,16 +197,13 @@ fn show_object(
     }
 }
 
-/// The value that an answer shows once: of a secret (`value`), of an API key (`key`).
+/// The value that an answer shows once: of an endpoint's or a rotation's new secret, of a secret, of
+/// an API key.
 fn once(document: &mut Value) -> Option<&mut Value> {
-    let members = document.as_object_mut()?;
-    let here = ["value", "key"]
+    let place = ["/secret/value", "/value", "/key"]
         .into_iter()
-        .find(|name| members.get(*name).is_some_and(Value::is_string));
-    match here {
-        Some(name) => members.get_mut(name),
-        None => members.values_mut().find_map(once),
-    }
+        .find(|place| document.pointer(place).is_some_and(Value::is_string))?;
+    document.pointer_mut(place)
 }
 
 #[cfg(test)]

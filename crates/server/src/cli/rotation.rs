@@ -185,7 +185,7 @@ impl Open {
             }
         }
         if let Some(path) = &self.secret_file {
-            body["value"] = input::secret_text(path)?.as_str().into();
+            body["secret"] = input::secret_text(path)?.as_str().into();
         }
         let path = format!("/v1/keyrings/{}/rotations", self.keyring);
         let request = Request::post(path, &body).if_match(self.version.if_version);

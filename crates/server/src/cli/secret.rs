@@ -142,7 +142,7 @@ impl Create {
             body["name"] = name.into();
         }
         if let Some(path) = &self.secret_file {
-            body["value"] = input::secret_text(path)?.as_str().into();
+            body["secret"] = input::secret_text(path)?.as_str().into();
         }
         if self.replace_pending {
             body["replacePending"] = true.into();

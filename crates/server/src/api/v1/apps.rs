@@ -55,9 +55,9 @@ pub(in crate::api) struct PatchApp {
 #[serde(rename_all = "camelCase")]
 #[schema(as = App)]
 pub(in crate::api) struct AppView {
-    /// Its id: `clientId` elsewhere.
+    /// Its public name in paths, unique in its workspace.
     #[schema(value_type = schema::ClientIdText)]
-    id: ClientId,
+    client_id: ClientId,
     /// For people.
     name: String,
     /// Free text pairs.
@@ -78,7 +78,7 @@ pub(in crate::api) struct AppView {
 impl AppView {
     fn new(app: &App) -> Self {
         Self {
-            id: app.id,
+            client_id: app.id,
             name: app.name.clone(),
             labels: app.labels.clone(),
             rotation_overlap_seconds: app.rotation_overlap_seconds,

@@ -368,9 +368,8 @@ pub(in crate::api) async fn retry(
 ) -> Outcome {
     let once = call.once(&api, &body.bytes).await?;
     let _: Nothing = body.parse_or_default()?;
-    let render = |queued: &Delivery| {
-        Answer::json(http::StatusCode::ACCEPTED, &DeliveryView::new(queued))
-    };
+    let render =
+        |queued: &Delivery| Answer::json(http::StatusCode::ACCEPTED, &DeliveryView::new(queued));
     let record = |queued: &Delivery| render(queued).to_bytes();
     let queued = api
         .service

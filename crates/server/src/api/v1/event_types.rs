@@ -38,11 +38,7 @@ pub(in crate::api) async fn list(
     let types = api.service.event_types(&call.caller).await?;
     let mut items: Vec<_> = types
         .into_iter()
-        .filter(|name| {
-            after
-                .as_deref()
-                .is_none_or(|after| name.as_str() > after)
-        })
+        .filter(|name| after.as_deref().is_none_or(|after| name.as_str() > after))
         .take(limit + 1)
         .collect();
     let has_more = items.len() > limit;

@@ -320,7 +320,13 @@ pub(in crate::api) async fn create_secret(
     let record = |made: &CreatedSecret| render(made).to_bytes();
     let made = api
         .service
-        .create_secret(&call.caller, id, input, call.if_match()?, once.record(&record))
+        .create_secret(
+            &call.caller,
+            id,
+            input,
+            call.if_match()?,
+            once.record(&record),
+        )
         .await;
     Ok(render(&once.settle(&api.service, made).await?))
 }
@@ -355,7 +361,10 @@ pub(in crate::api) async fn activate(
             once.record(&record),
         )
         .await;
-    Ok(changed(&once.settle(&api.service, out).await?, api.service.now()))
+    Ok(changed(
+        &once.settle(&api.service, out).await?,
+        api.service.now(),
+    ))
 }
 
 /// Show the value of a secret again, if the workspace allows it. Recorded in the audit log first.
@@ -399,5 +408,8 @@ pub(in crate::api) async fn compromise(
             once.record(&record),
         )
         .await;
-    Ok(changed(&once.settle(&api.service, out).await?, api.service.now()))
+    Ok(changed(
+        &once.settle(&api.service, out).await?,
+        api.service.now(),
+    ))
 }

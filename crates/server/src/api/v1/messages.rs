@@ -174,9 +174,7 @@ pub(in crate::api) async fn publish_batch(
     }
     let inputs: Result<Vec<_>, _> = (0..)
         .zip(asked.messages)
-        .map(|(index, asked): (usize, _)| {
-            input(&body.bytes, asked, &format!("/messages/{index}"))
-        })
+        .map(|(index, asked): (usize, _)| input(&body.bytes, asked, &format!("/messages/{index}")))
         .collect();
     let render = |ids: &Vec<MessageId>| Answer::json(StatusCode::ACCEPTED, &AcceptedBatch { ids });
     let record = |ids: &Vec<MessageId>| render(ids).to_bytes();

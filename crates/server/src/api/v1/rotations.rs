@@ -191,7 +191,13 @@ pub(in crate::api) async fn open(
     let record = |opened: &OpenedRotation| render(opened).to_bytes();
     let opened = api
         .service
-        .open_rotation(&call.caller, id, input, call.if_match()?, once.record(&record))
+        .open_rotation(
+            &call.caller,
+            id,
+            input,
+            call.if_match()?,
+            once.record(&record),
+        )
         .await;
     Ok(render(&once.settle(&api.service, opened).await?))
 }
@@ -283,7 +289,10 @@ pub(in crate::api) async fn extend(
             once.record(&record),
         )
         .await;
-    Ok(changed(&once.settle(&api.service, out).await?, api.service.now()))
+    Ok(changed(
+        &once.settle(&api.service, out).await?,
+        api.service.now(),
+    ))
 }
 
 macro_rules! commands {
