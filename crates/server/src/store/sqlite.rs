@@ -128,6 +128,30 @@ pub fn backup_beside(from: &Path, to: &Path) -> Result<Result<(), StoreError>, O
     ))
 }
 
+/// What a look at a database from beside it found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examined {
+    /// Size of the file in bytes, the write-ahead log not included.
+    pub bytes: u64,
+    /// The value kept under the key that was asked for.
+    pub meta: Option<Vec<u8>>,
+}
+
+/// Reads the database at `path` without changing it, also while another process has it open: whether
+/// it is ours, not newer than this version, and whole. `meta` names a kept value to return.
+pub fn examine(path: &Path, meta: &str) -> Result<Examined, OpenError> {
+    let connection = open::open_for_reading(path)?;
+    open::check(&connection, path)?;
+    let at = reader::At {
+        connection: &connection,
+        numbers: &rows::Numbers::default(),
+    };
+    Ok(Examined {
+        bytes: std::fs::metadata(path).map_or(0, |file| file.len()),
+        meta: configuration::meta(&at, meta).map_err(OpenError::Contents)?,
+    })
+}
+
 impl Store for SqliteStore {
     fn load(&self) -> StoreFuture<'_, Configuration> {
         self.readers
