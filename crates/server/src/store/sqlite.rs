@@ -1,7 +1,7 @@
 //! The embedded engine: SQLite in one file, one writer, group commit.
 //!
 //! One plain thread owns the only writing connection. Whoever wants to write hands it a step; the
-//! thread takes whatever is waiting (up to [`writer::BATCH_STEPS`]), runs it all in one transaction,
+//! thread takes whatever is waiting (up to `writer::BATCH_STEPS`), runs it all in one transaction,
 //! commits, and only then answers, so that one sync pays for many steps. `synchronous = FULL`: an
 //! answer means the write-ahead log reached the disk.
 //!
