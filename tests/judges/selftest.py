@@ -1,7 +1,8 @@
 """Judges the judges: holds every library to the verdicts it is known for.
 
 The requests are signed here and now with Python's own hmac (and `cryptography` for Ed25519), in
-every scheme, with one signature and with two, valid and broken. No code of Hookturn takes part. When
+every scheme, with one signature and with two, valid and broken; for KORE, which has no library, the
+signatures that KORE published count too. No code of Hookturn takes part. When
 a library's new version begins to judge otherwise, this fails, and a failure of the integration tests
 is not blamed on the wrong side.
 
@@ -24,7 +25,9 @@ from typing import Any, Callable, Iterable
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+KORE_VECTORS = Path(__file__).parents[2] / "crates/verify/tests/vectors/kore.json"
 BODY = json.dumps({"event": "judge.selftest", "text": "naïve ✓ \u2028"}, ensure_ascii=False).encode()
+URL = "http://127.0.0.1/"
 TOO_OLD_SECONDS = 3600
 DEADLINE_SECONDS = 120
 
@@ -42,6 +45,7 @@ KNOWN = {
     "standard-v1a": {"cryptography-python": "accept", "node:crypto": "accept"},
     "hopae": {"stripe-npm": "accept", "stripe-python": "accept"},
     "github": {"@octokit/webhooks-methods-npm": "reject", "gidgethub-python": "reject"},
+    "kore": {"node:crypto": "reject", "hashlib-python": "reject"},
 }
 
 # Where a library stands apart from the others: Stripe's bound only the age, and OpenAI's raise an
@@ -142,6 +146,34 @@ def github(_now: int) -> Callable[..., dict[str, Any]]:
     return request
 
 
+def kore(_now: int) -> Callable[..., dict[str, Any]]:
+    keys = {"old": new_secret(), "new": new_secret()}
+
+    def request(signers: list[str], age: int = 0) -> dict[str, Any]:
+        signed = [f"{keys[name]}POST{URL}".encode() + BODY for name in signers]
+        digests = [hashlib.sha256(part).hexdigest() for part in signed]
+        return {"secret": keys["old"], "headers": {"Kore-Signature": ",".join(digests)}}
+
+    return request
+
+
+def kore_published() -> Iterable[tuple[str, dict[str, Any]]]:
+    """Name and request of every vector of KORE's own page."""
+    page = json.loads(KORE_VECTORS.read_text())
+    for vector in page["vectors"]:
+        urls = [page["url"]]
+        if vector["name"] == "3":
+            urls += page["same_signature_as_3_for_urls"]
+        for url in urls:
+            yield f"published {vector['name']} for {url}", {
+                "secret": vector["secret"],
+                "method": page["method"],
+                "url": url,
+                "headers": {"kore-signature": vector["signature"]},
+                "body": vector["body"].encode(),
+            }
+
+
 def cases(scheme: str, make: Callable[..., dict[str, Any]]) -> Iterable[tuple[str, dict, str | None]]:
     """Name, request and verdict; no verdict where KNOWN says it per judge."""
     yield "old alone", make(["old"]), "accept"
@@ -151,7 +183,7 @@ def cases(scheme: str, make: Callable[..., dict[str, Any]]) -> Iterable[tuple[st
     yield "new twice", make(["new", "new"]), "reject"
     yield "another body", {**make(["old"]), "body": BODY + b" "}, "reject"
     yield "no signature header", {**make(["old"]), "headers": {}}, "reject"
-    if scheme != "github":
+    if scheme not in ("github", "kore"):
         yield "too old", make(["old"], age=TOO_OLD_SECONDS), "reject"
         yield "from the future", make(["old"], age=-TOO_OLD_SECONDS), "reject"
 
@@ -174,6 +206,7 @@ def all_cases(now: int) -> list[tuple[str, str, dict[str, Any], str | None]]:
         "standard-v1a": standard_v1a,
         "hopae": hopae,
         "github": github,
+        "kore": kore,
     }
     listed = [
         (scheme, name, request, verdict)
@@ -183,6 +216,9 @@ def all_cases(now: int) -> list[tuple[str, str, dict[str, Any], str | None]]:
     both = mixed(now)
     listed.append(("standard", "v1a, v1", both, "accept"))
     listed.append(("standard-v1a", "v1a, v1", both, "accept"))
+    for name, request in kore_published():
+        listed.append(("kore", name, request, "accept"))
+        listed.append(("kore", f"{name}, with another URL", {**request, "url": URL}, "reject"))
     return listed
 
 
@@ -192,7 +228,7 @@ def captured(scheme: str, request: dict[str, Any]) -> str:
         {
             "scheme": scheme,
             "method": "POST",
-            "url": "http://127.0.0.1/",
+            "url": URL,
             "bodyBase64": base64.b64encode(body).decode(),
             **{key: value for key, value in request.items() if key != "body"},
         }

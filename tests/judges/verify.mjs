@@ -6,9 +6,9 @@
 //   the Python libraries. To judge: `node "$HOOKTURN_JUDGE_NODE/verify.mjs"` and
 //   `"$HOOKTURN_JUDGE_PYTHON" tests/judges/verify.py`.
 // - Standard input: one JSON object a line, a captured request:
-//   {"scheme": "standard" | "standard-v1a" | "hopae" | "github",
+//   {"scheme": "standard" | "standard-v1a" | "hopae" | "github" | "kore",
 //    "secret": "whsec_…", "publicKey": "whpk_…" (standard-v1a only),
-//    "method": "POST", "url": "…", "headers": {"name": "value"}, "bodyBase64": "…",
+//    "method": "POST", "url": "…" (as it was configured), "headers": {"name": "value"}, "bodyBase64": "…",
 //    "expect": "accept" | "reject" (optional)}
 // - Standard output: for each request one JSON object a line for every library that knows the scheme:
 //   {"request": 1, "judge": "svix-npm@2.5.0", "verdict": "accept" | "reject" | "error", "detail": "…"}
@@ -17,7 +17,13 @@
 // - Exit code: 0, or 1 if a verdict differs from `expect`, or 2 if a line was not understood.
 // - The libraries read the system's clock and allow five minutes: judge a request while it is fresh.
 
-import { createPublicKey, verify as verifyBytes, webcrypto } from "node:crypto";
+import {
+  createHash,
+  createPublicKey,
+  timingSafeEqual,
+  verify as verifyBytes,
+  webcrypto,
+} from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 
@@ -91,6 +97,13 @@ const JUDGES = {
       },
     },
   ],
+  kore: [
+    {
+      name: `node:crypto@${process.versions.node}`,
+      refusals: [Refused],
+      judge: verifyKore,
+    },
+  ],
 };
 
 function installed(name) {
@@ -123,6 +136,19 @@ function verifyEd25519(request) {
     .filter((token) => token.startsWith("v1a,"))
     .some((token) => verifyBytes(null, signed, key, Buffer.from(token.slice(4), "base64")));
   if (!matches) throw new Refused("no v1a signature matches");
+}
+
+/** KORE's plain digest, as its page on validating signatures describes it; it has no library. */
+function verifyKore(request) {
+  const given = Buffer.from(header(request, "kore-signature"), "latin1");
+  const address = request.url.replace(/[?#].*$/s, "");
+  const digest = createHash("sha256")
+    .update(request.secret + request.method + address + request.body, "utf8")
+    .digest("hex");
+  const wanted = Buffer.from(digest, "latin1");
+  if (given.length !== wanted.length || !timingSafeEqual(given, wanted)) {
+    throw new Refused("the digest does not match");
+  }
 }
 
 function parse(line) {

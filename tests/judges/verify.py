@@ -6,7 +6,10 @@ say which language they are from: "standardwebhooks-python@1.1.0".
 """
 
 import base64
+import hashlib
+import hmac
 import json
+import platform
 import sys
 import time
 from importlib.metadata import version
@@ -93,6 +96,18 @@ def by_cryptography(request: Request) -> None:
     raise Refused("no v1a signature matches")
 
 
+def by_hashlib(request: Request) -> None:
+    """KORE's plain digest, as its page on validating signatures describes it; it has no library."""
+    given = header(request, "kore-signature")
+    address = request["url"].partition("?")[0].partition("#")[0]
+    digest = hashlib.sha256()
+    for part in (request["secret"], request["method"], address):
+        digest.update(part.encode())
+    digest.update(request["body"])
+    if not hmac.compare_digest(given.encode(), digest.hexdigest().encode()):
+        raise Refused("the digest does not match")
+
+
 def installed(name: str) -> str:
     return f"{name}-python@{version(name)}"
 
@@ -110,6 +125,7 @@ JUDGES: dict[str, list[Judge]] = {
     "standard-v1a": [(installed("cryptography"), by_cryptography, (Refused,))],
     "hopae": [(installed("stripe"), by_stripe, (stripe.SignatureVerificationError, Refused))],
     "github": [(installed("gidgethub"), by_gidgethub, (gidgethub.ValidationFailure, Refused))],
+    "kore": [(f"hashlib-python@{platform.python_version()}", by_hashlib, (Refused,))],
 }
 
 

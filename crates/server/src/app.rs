@@ -144,6 +144,7 @@ impl Server {
             clock: clock.clone(),
             entropy: entropy.clone(),
             targets: Arc::new(Targets(client.policy.clone())),
+            master_keys: Arc::new(keys::KeptKeys::new(config, store.clone())),
             settings: service::Settings {
                 max_in_flight: config.delivery.max_in_flight,
                 ..service::Settings::default()

@@ -19,7 +19,7 @@ use hookturn_core::delivery::{
 use hookturn_core::endpoint::Preset;
 use hookturn_core::id::SecretId;
 use hookturn_core::message::Message;
-use hookturn_core::receiver::{self, ReceiverView, belief_after, fallback_is_due};
+use hookturn_core::receiver::{self, ReceiverView, fallback_is_due};
 use hookturn_core::rotation::{Keyring, signing_plan};
 use hookturn_core::time::{Clock, Timestamp};
 use tokio::time::Instant;
@@ -41,8 +41,8 @@ pub struct Courier {
 pub struct Attempted {
     /// For the record.
     pub attempt: Attempt,
-    /// The receiver's view after it.
-    pub receiver: ReceiverView,
+    /// What its exchanges say about the receiver's key, in order.
+    pub evidence: Vec<receiver::Exchange>,
     /// When the last exchange ended.
     pub ended_at: Timestamp,
 }
@@ -91,23 +91,15 @@ impl Courier {
         let plan = signing_plan(&view.keyring, &known, scheme, started_at)
             .map_err(|_| NotSent::NoLiveSecret)?;
         let body = prepared.body(message);
-        let mut receiver = known;
         let mut exchanges = Vec::with_capacity(1);
         let signing = Signing {
             reason: ExchangeReason::Plan,
             keys: &plan.sign_with,
         };
-        let first = self
-            .exchange(
-                client,
-                prepared,
-                &view,
-                message,
-                &body,
-                signing,
-                &mut receiver,
-            )
+        let (first, learnt) = self
+            .exchange(client, prepared, &view, message, &body, signing)
             .await?;
+        let mut evidence = Vec::from_iter(learnt);
         let refused = fallback_is_due(
             known.belief,
             receiver::Exchange {
@@ -125,17 +117,18 @@ impl Courier {
                 keys: &[other],
             };
             let second = self
-                .exchange(
-                    client,
-                    prepared,
-                    &view,
-                    message,
-                    &body,
-                    signing,
-                    &mut receiver,
-                )
-                .await?;
-            exchanges.push(second);
+                .exchange(client, prepared, &view, message, &body, signing)
+                .await;
+            match second {
+                Ok((second, learnt)) => {
+                    exchanges.push(second);
+                    evidence.extend(learnt);
+                }
+                // The first exchange happened and stands for the attempt.
+                Err(error) => {
+                    tracing::error!(endpoint = %prepared.endpoint().id, secret = %other, error = %error, "the fallback could not be signed; the attempt is recorded without it");
+                }
+            }
         }
         let duration_millis = u32::try_from(begun.elapsed().as_millis()).unwrap_or(u32::MAX);
         Ok(Attempted {
@@ -145,7 +138,7 @@ impl Courier {
                 duration_millis,
                 exchanges,
             },
-            receiver,
+            evidence,
             ended_at: self.clock.now(),
         })
     }
@@ -157,7 +150,12 @@ impl Courier {
         let anyone = ReceiverView::default();
         let plan = signing_plan(&view.keyring, &anyone, scheme, self.clock.now()).ok()?;
         let live = plan.sign_with.contains(&key) || plan.fallback == Some(key);
-        live.then_some(view)
+        // The active key signs even when compromised, but as a fallback no such key is used.
+        let sound = view
+            .keyring
+            .secret(key)
+            .is_some_and(|secret| secret.compromised.is_none());
+        (live && sound).then_some(view)
     }
 
     #[expect(
@@ -172,8 +170,7 @@ impl Courier {
         message: &Message,
         body: &bytes::Bytes,
         signing: Signing<'_>,
-        receiver: &mut ReceiverView,
-    ) -> Result<Exchange, NotSent> {
+    ) -> Result<(Exchange, Option<receiver::Exchange>), NotSent> {
         let sent_at = self.clock.now();
         let signers = self.keys.signers(
             &self.live,
@@ -199,15 +196,15 @@ impl Courier {
             timings: timings(&answer.timings),
             result: recorded(answer.result, self.clock.now()),
         };
-        if let [only] = *signing.keys {
-            let evidence = receiver::Exchange {
+        let learnt = match *signing.keys {
+            [only] => Some(receiver::Exchange {
                 signed_with: only,
                 sent_at,
                 status: exchange.status(),
-            };
-            receiver.belief = belief_after(receiver.belief, evidence);
-        }
-        Ok(exchange)
+            }),
+            _ => None,
+        };
+        Ok((exchange, learnt))
     }
 }
 

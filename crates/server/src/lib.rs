@@ -2,12 +2,13 @@
 //!
 //! ARCHITECTURE.md at the root of the repository has the map. Modules stand in layers, lowest first:
 //! `telemetry`, `config` ← `store`, `outbound` ← `courier` ← `service`, `dispatch` ← `api`, `ui` ←
-//! `app` ← `cli`; a test fails on an upward `use`.
+//! `app` ← `demo` ← `cli`; a test fails on an upward `use`.
 
 pub mod api;
 pub mod app;
 pub mod config;
 pub mod courier;
+pub mod demo;
 pub mod dispatch;
 pub mod outbound;
 pub mod service;

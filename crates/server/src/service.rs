@@ -41,6 +41,7 @@ pub mod endpoints;
 pub mod error;
 pub mod idempotency;
 pub mod keyrings;
+pub mod master_key;
 pub mod messages;
 pub mod page;
 pub mod rotation;
@@ -65,6 +66,8 @@ pub struct Service {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     targets: Arc<dyn TargetPolicy>,
+    master_keys: Arc<dyn master_key::MasterKeys>,
+    master_key_turn: tokio::sync::Mutex<()>,
     settings: Settings,
     sequence: Sequence,
     in_flight: idempotency::InFlight,
@@ -84,6 +87,8 @@ pub struct Parts {
     pub entropy: Arc<dyn Entropy>,
     /// Which URLs an endpoint may have.
     pub targets: Arc<dyn TargetPolicy>,
+    /// Where master keys are kept.
+    pub master_keys: Arc<dyn master_key::MasterKeys>,
     /// What the operator configured.
     pub settings: Settings,
 }
@@ -176,6 +181,7 @@ impl Service {
             clock,
             entropy,
             targets,
+            master_keys,
             settings,
         } = parts;
         Self {
@@ -185,6 +191,8 @@ impl Service {
             clock,
             entropy,
             targets,
+            master_keys,
+            master_key_turn: tokio::sync::Mutex::default(),
             settings,
             sequence: Sequence::default(),
             in_flight: idempotency::InFlight::default(),

@@ -1,6 +1,8 @@
 //! Stores: engines behind the [`Store`](hookturn_core::store::Store) trait, the live view they keep,
 //! and the sealing of what must not rest in plain text.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod live;
 pub mod seal;
 pub mod sqlite;

@@ -303,7 +303,17 @@ fn targets_are_judged_by_the_rows_they_name() {
         stop_ms: Some(5.0),
         idle_memory_mb: Some(29.9),
     };
-    let machine = machine::Machine::look(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
+    let machine = machine::Machine {
+        date: "2026-11-21T00:00:00Z".to_owned(),
+        version: "0.1.0",
+        processor: "a processor".to_owned(),
+        cores: 2,
+        kernel: "6".to_owned(),
+        file_system: "ext4".to_owned(),
+        sync_median_micros: 100,
+        sync_p99_micros: 400,
+        load_average: "0 0 0".to_owned(),
+    };
     let report = report::Report::new(machine, Some(starts), vec![row]);
     let passed: Vec<Option<bool>> = report.targets.iter().map(|target| target.passed).collect();
     assert_eq!(

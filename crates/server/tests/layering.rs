@@ -1,7 +1,7 @@
 //! The server's modules form layers, and a module uses only what stands below it.
 //!
 //! ```text
-//! telemetry, config ← store, outbound ← service, dispatch ← api, ui ← app ← cli
+//! telemetry, config ← store, outbound ← courier ← service, dispatch ← api, ui ← app ← demo ← cli
 //! ```
 //!
 //! The test reads the sources: every path that begins at the crate's root, in a `use` or inline,
@@ -23,8 +23,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("store", &["telemetry", "config"]),
     ("outbound", &["telemetry", "config"]),
-    ("service", &["telemetry", "config", "store", "outbound"]),
-    ("dispatch", &["telemetry", "config", "store", "outbound"]),
+    ("courier", &["telemetry", "config", "store", "outbound"]),
+    (
+        "service",
+        &["telemetry", "config", "store", "outbound", "courier"],
+    ),
+    (
+        "dispatch",
+        &["telemetry", "config", "store", "outbound", "courier"],
+    ),
     ("api", &["telemetry", "config", "service"]),
     ("ui", &["telemetry", "config", "service"]),
     (
@@ -34,13 +41,15 @@ const LAYERS: &[(&str, &[&str])] = &[
             "config",
             "store",
             "outbound",
+            "courier",
             "service",
             "dispatch",
             "api",
             "ui",
         ],
     ),
-    ("cli", &["telemetry", "config", "service", "app"]),
+    ("demo", &["telemetry", "config", "app"]),
+    ("cli", &["telemetry", "config", "service", "api", "app", "demo"]),
 ];
 
 /// The crate's roots only declare modules and re-export; the layers begin below them.

@@ -128,13 +128,17 @@ pub(crate) async fn run(plan: &Plan, receiver: &Receiver, epoch: Epoch) -> Resul
     Ok(shared.load.into_inner())
 }
 
-/// Runs all connections, and one clock for those that hold: a timer for each would cost more than the
-/// requests.
+/// Runs all connections, and one clock for those that hold: a timer for each would cost more than
+/// their requests.
 async fn drive(shared: &Shared<'_>, connections: Vec<Connection>) -> Result<(), Error> {
     let workers = connections
         .into_iter()
         .map(|connection| worker(shared, connection));
     let release = async {
+        if shared.due.is_some() {
+            // A paced load holds nobody.
+            std::future::pending::<()>().await;
+        }
         loop {
             sleep(HOLD).await;
             if !shared.must_hold() {

@@ -18,6 +18,8 @@ use crate::scenario::{Kind, Scenario};
 const READ_EVERY: Duration = Duration::from_millis(50);
 /// One rotation after so many reads.
 const READS_PER_ROTATION: usize = 10;
+/// Two ceilings of one row may differ by this share of the larger one.
+const CEILING_SPREAD: f64 = 0.2;
 /// A started server is looked at when it has had nothing to do for this long.
 const IDLE: Duration = Duration::from_millis(500);
 
@@ -48,8 +50,13 @@ async fn beside_ceilings(
         )
     };
     let before = measure().await?;
-    let row = run.await?;
+    let mut row = run.await?;
     let after = measure().await?;
+    if (before - after).abs() > before.max(after) * CEILING_SPREAD {
+        row.notes.push(format!(
+            "the ceiling went from {before:.0}/s to {after:.0}/s: the machine is not quiet, measure again"
+        ));
+    }
     Ok(Row {
         ceiling_per_second: Some(f64::midpoint(before, after)),
         ..row

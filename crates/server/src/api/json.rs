@@ -9,6 +9,7 @@ use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_path_to_error::Segment;
 
@@ -120,32 +121,25 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Proble
 
 const OUT_OF_RANGE: &str = "number out of range";
 
+/// Whether a text is JSON at all is asked apart: serde calls some wrong types a syntax error.
 fn explain<'a, T: Deserialize<'a>>(text: &'a str, error: &serde_json::Error) -> Problem {
-    let said = error.to_string();
-    if !error.is_data() && !said.starts_with(OUT_OF_RANGE) {
-        return malformed(error, &said);
+    if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
+        return malformed(&error);
     }
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
-        // A whole value, and something after it that is not white space.
-        Ok(_) => malformed(error, &said),
-        Err(tracked) => {
-            let pointer = pointer(tracked.path());
-            let said = tracked.inner().to_string();
-            let (pointer, detail) = describe(pointer, &said);
-            Problem::field(pointer, detail)
-        }
-    }
+    let (pointer, said) = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Ok(_) => (String::new(), error.to_string()),
+        Err(tracked) => (pointer(tracked.path()), tracked.inner().to_string()),
+    };
+    let (pointer, detail) = describe(pointer, &said);
+    Problem::field(pointer, detail)
 }
 
-fn malformed(error: &serde_json::Error, said: &str) -> Problem {
+fn malformed(error: &serde_json::Error) -> Problem {
     let (line, column) = (error.line(), error.column());
     // Messages about syntax are fixed texts; the position is given apart.
-    let said = said
-        .split(" at line ")
-        .next()
-        .unwrap_or("not a JSON text")
-        .to_owned();
+    let said = error.to_string();
+    let said = said.split(" at line ").next().unwrap_or("not a JSON text");
     Problem::new(
         Code::MalformedJson,
         format!("nothing was stored: line {line}, column {column}: {said}"),
@@ -171,6 +165,9 @@ const NAME_CHARS: usize = 64;
 
 fn push(pointer: &mut String, key: &str) {
     pointer.push('/');
+    if looks_secret(key) {
+        return;
+    }
     for letter in key.chars().take(NAME_CHARS) {
         match letter {
             '~' => pointer.push_str("~0"),
@@ -190,12 +187,12 @@ fn describe(mut pointer: String, said: &str) -> (String, String) {
     let said = said.split(" at line ").next().unwrap_or(said);
     let quoted = || said.split('`').nth(1).unwrap_or_default();
     if said.starts_with("unknown field") {
-        let allowed = said
-            .rsplit_once(", ")
-            .map_or("", |_| said.split("`, ").nth(1).unwrap_or_default());
+        let allowed = said.split_once("`, ").map_or("", |(_, allowed)| allowed);
         // A path that serde already ends with the field needs no second one.
-        if !pointer.ends_with(&format!("/{}", quoted())) && !looks_secret(quoted()) {
-            push(&mut pointer, quoted());
+        let mut last = String::new();
+        push(&mut last, quoted());
+        if !pointer.ends_with(&last) {
+            pointer.push_str(&last);
         }
         return (pointer, format!("unknown field; {allowed}"));
     }
@@ -209,6 +206,9 @@ fn describe(mut pointer: String, said: &str) -> (String, String) {
     }
     if said.starts_with(OUT_OF_RANGE) {
         return (pointer, "the number is out of range".to_owned());
+    }
+    if said.starts_with("expected ") {
+        return (pointer, "expected a value of another type".to_owned());
     }
     if said.starts_with("unknown variant") {
         let expected = said.rsplit("expected ").next().unwrap_or_default();
@@ -239,7 +239,18 @@ fn plain(expected: &str) -> &str {
     }
 }
 
+/// Takes `null` for an absent field.
+pub(super) fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
 /// Tells an absent field (`None`) from one that is `null` (`Some(None)`), for PATCH.
+#[expect(
+    clippy::option_option,
+    reason = "absent, null and a value are three things"
+)]
 pub(super) fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
@@ -295,12 +306,23 @@ mod tests {
             "/inner/0/mode",
         ),
         (
+            r#"{"name":"a","inner":[{"mode":5}]}"#,
+            "invalid_field",
+            "/inner/0/mode",
+        ),
+        (
+            r#"{"name":"a","inner":[{"mode":null}]}"#,
+            "invalid_field",
+            "/inner/0/mode",
+        ),
+        (
             r#"{"name":"a","inner":[{"mode":"one","a/b":1}]}"#,
             "invalid_field",
             "/inner/0/a~1b",
         ),
         (r#"{"name":"a","name":"b"}"#, "invalid_field", "/name"),
         (r#"["whsec_a1"]"#, "invalid_field", ""),
+        (r#"{"name":"a","whsec_a1":1}"#, "invalid_field", "/"),
     ];
 
     #[test]

@@ -44,22 +44,6 @@ use super::schema;
         schema::RotationIdText,
         schema::MessageIdText,
         schema::DeliveryIdText,
-        schema::EventTypeText,
-        schema::EventFilterText,
-        schema::FingerprintText,
-        schema::ScopeText,
-        schema::PresetText,
-        schema::MethodText,
-        schema::RetryOnText,
-        schema::DeliveryStatusText,
-        schema::ModeText,
-        schema::StageText,
-        schema::SecretStatusText,
-        schema::KeyKindText,
-        schema::EnvironmentText,
-        schema::ReachText,
-        schema::RevealPolicyText,
-        schema::TimeText,
         schema::AnyJson,
     ))
 )]
@@ -150,6 +134,16 @@ fn complete_operation(operation: &mut Value, route: &Route) {
     if let Some(own) = operation["parameters"].as_array() {
         parameters.extend(own.iter().cloned());
     }
+    // An absent body is allowed, a body `null` is not.
+    let schema = &mut operation["requestBody"]["content"]["application/json"]["schema"];
+    if let Some(choice) = schema["oneOf"].get(0).cloned() {
+        *schema = choice;
+    }
+    if operation["requestBody"]["content"]["application/json"]["schema"].is_null()
+        && let Some(members) = operation.as_object_mut()
+    {
+        members.remove("requestBody");
+    }
     if !parameters.is_empty() {
         operation["parameters"] = parameters.into();
     }
@@ -197,7 +191,7 @@ fn path_parameters(path: &str) -> Vec<Value> {
                 "name": name,
                 "in": "path",
                 "required": true,
-                "schema": { "$ref": format!("#/components/schemas/{kind}Text") }
+                "schema": { "$ref": format!("#/components/schemas/{kind}") }
             })
         })
         .collect()
@@ -278,7 +272,7 @@ fn parameters() -> Value {
         "Cursor": {
             "name": "cursor", "in": "query", "required": false,
             "description": "`nextCursor` of the page before.",
-            "schema": { "type": "string" }
+            "schema": { "type": "string", "pattern": "^[A-Za-z0-9_-]*$" }
         },
         "IdempotencyKey": {
             "name": "Idempotency-Key", "in": "header", "required": false,
@@ -288,6 +282,7 @@ fn parameters() -> Value {
         "IfMatch": {
             "name": "If-Match", "in": "header", "required": false,
             "description": "The ETag of an earlier answer: change only if nothing changed since.",
+            "example": "\"1\"",
             "schema": { "type": "string", "pattern": "^(\\*|\"[0-9]+\")$" }
         }
     })
@@ -341,4 +336,84 @@ fn webhooks() -> Value {
             "security": []
         } }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use hookturn_core::workspace::Scope;
+
+    use super::*;
+
+    fn document() -> Value {
+        serde_json::from_str(&openapi()).unwrap()
+    }
+
+    #[test]
+    fn every_route_is_in_the_document_and_in_the_table() {
+        let document = document();
+        let mut documented = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for method in item.as_object().unwrap().keys() {
+                documented.insert((method.clone(), path.clone()));
+            }
+        }
+        let table: BTreeSet<_> = ROUTES
+            .iter()
+            .map(|route| (route.method.to_owned(), route.path.to_owned()))
+            .collect();
+        assert_eq!(documented, table);
+    }
+
+    #[test]
+    fn every_operation_names_its_statuses_and_its_scope() {
+        let document = document();
+        for route in ROUTES {
+            let operation = &document["paths"][route.path][route.method];
+            assert!(operation["operationId"].is_string(), "{route:?}");
+            let statuses = operation["responses"].as_object().unwrap();
+            assert!(statuses.keys().any(|s| s.starts_with('2')), "{route:?}");
+            assert!(statuses.contains_key("500"), "{route:?}");
+            assert_eq!(
+                operation["x-required-scope"].as_str(),
+                route.scope.map(Scope::as_str),
+                "{route:?}"
+            );
+            assert_eq!(statuses.contains_key("401"), route.scope.is_some());
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        fn walk(value: &Value, document: &Value) {
+            match value {
+                Value::Object(members) => {
+                    if let Some(target) = members.get("$ref").and_then(Value::as_str) {
+                        let pointer = target.strip_prefix('#').unwrap();
+                        assert!(document.pointer(pointer).is_some(), "{target}");
+                    }
+                    members.values().for_each(|value| walk(value, document));
+                }
+                Value::Array(items) => items.iter().for_each(|value| walk(value, document)),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            }
+        }
+        let document = document();
+        walk(&document, &document);
+        assert_eq!(document["openapi"], "3.1.0");
+        assert!(document["webhooks"]["delivery"]["post"].is_object());
+    }
+
+    #[test]
+    fn the_checked_in_document_is_this_one() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/api/openapi.json");
+        let stored = std::fs::read_to_string(&path).unwrap();
+        // `hookturn openapi > docs/api/openapi.json` writes it anew.
+        assert!(
+            stored == openapi(),
+            "docs/api/openapi.json is not what `hookturn openapi` prints: write it anew"
+        );
+    }
 }

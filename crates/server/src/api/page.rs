@@ -68,9 +68,10 @@ impl Query {
         }
     }
 
-    /// Takes `cursor`, which must come from the same list.
+    /// Takes `cursor`, which must come from the same list; an empty one is the beginning.
     pub(super) fn take_cursor<T: FromStr>(&mut self, list: &str) -> Result<Option<T>, Problem> {
-        let Some(text) = self.take::<String>("cursor", "a text")? else {
+        let text = self.take::<String>("cursor", "a text")?;
+        let Some(text) = text.filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
         let foreign = || {

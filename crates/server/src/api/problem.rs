@@ -289,11 +289,10 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The form of every error, for the OpenAPI document.
+/// What went wrong: RFC 9457.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Problem)]
-#[expect(dead_code, reason = "only its schema is used")]
 pub(super) struct ProblemDocument {
     /// Names the kind of problem: `urn:hookturn:problem:` and the code.
     #[schema(format = "uri", example = "urn:hookturn:problem:not_found")]

@@ -111,6 +111,7 @@ pub(super) const ROUTES: &[Route] = &[
     route("get", "/v1/workspaces", READ, Kind::List),
     route("get", "/v1/workspaces/{workspaceId}", READ, Kind::Plain),
     route("patch", "/v1/workspaces/{workspaceId}", MANAGE, Kind::Versioned),
+    route("post", "/v1/master-key/rotate", MANAGE, Kind::Plain),
     route("post", "/v1/api-keys", MANAGE, Kind::Plain),
     route("get", "/v1/api-keys", MANAGE, Kind::List),
     route("delete", "/v1/api-keys/{apiKeyId}", MANAGE, Kind::Plain),

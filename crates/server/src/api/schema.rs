@@ -3,6 +3,8 @@
 //! The domain knows nothing of OpenAPI, so each kind of text is described here once, as a type that
 //! only has a schema; views name it with `#[schema(value_type = …)]`.
 
+use std::borrow::Cow;
+
 use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
@@ -32,8 +34,41 @@ macro_rules! texts {
             }
         }
 
-        impl ToSchema for $name {}
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                plain(stringify!($name))
+            }
+        }
     )*};
+}
+
+macro_rules! words {
+    ($($(#[$doc:meta])* $name:ident: $words:expr, $about:literal;)*) => {$(
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                wrap(
+                    text()
+                        .enum_values(Some($words))
+                        .description(Some($about))
+                        .build(),
+                )
+            }
+        }
+
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                plain(stringify!($name))
+            }
+        }
+    )*};
+}
+
+/// The name in the document: these types only differ from those of the domain by their ending.
+fn plain(name: &'static str) -> Cow<'static, str> {
+    name.strip_suffix("Text").unwrap_or(name).into()
 }
 
 texts! {
@@ -59,32 +94,51 @@ texts! {
     EventTypeText: "^[A-Za-z0-9._:-]{1,128}$", "invoice.paid", "What happened.";
     /// Schema of an entry of an event filter.
     EventFilterText: "^[A-Za-z0-9._:-]{1,128}(\\.\\*)?$", "invoice.*", "An event type, or a prefix and `.*`.";
-    /// Schema of a scope.
-    ScopeText: "^(publish|manage|secrets|read)$", "publish", "One thing a key may do.";
-    /// Schema of a preset.
-    PresetText: "^(standard|hopae|kore|kore-stream|github)$", "standard", "The shape of a known sender: scheme, headers, body form and retry policy.";
-    /// Schema of an HTTP method of deliveries.
-    MethodText: "^(POST|GET)$", "POST", "`GET` for the preset `kore` only.";
-    /// Schema of which failures are retried.
-    RetryOnText: "^(anyFailure|transientOnly)$", "anyFailure", "`transientOnly`: 408, 423, 5xx and network errors.";
-    /// Schema of a delivery's status.
-    DeliveryStatusText: "^(pending|delivered|exhausted)$", "pending", "Where a delivery stands.";
-    /// Schema of a rotation's mode.
-    ModeText: "^(immediate|overlap|staged|proven)$", "overlap", "How a rotation moves. `proven` is not offered by this version.";
-    /// Schema of a rotation's stage.
-    StageText: "^(staged|overlap|completed|cancelled|undone)$", "overlap", "Where a rotation is.";
-    /// Schema of a secret's status.
-    SecretStatusText: "^(pending|active|retiring|retired|destroyed)$", "active", "Where a secret is in its life.";
-    /// Schema of the kind of a key.
-    KeyKindText: "^(symmetric|ed25519)$", "symmetric", "`symmetric`: `whsec_…`; `ed25519`: `whsk_…`, for the preset `standard`.";
-    /// Schema of a key's environment.
-    EnvironmentText: "^(test|prod)$", "test", "A word in the key's text. Both behave alike.";
-    /// Schema of what a key reaches.
-    ReachText: "^(operator|workspace)$", "workspace", "`operator`: every workspace.";
-    /// Schema of a reveal policy.
-    RevealPolicyText: "^(allowed|never)$", "allowed", "Whether a secret may be read again after the answer that created it.";
     /// Schema of a fingerprint.
     FingerprintText: "^[0-9a-f]{8}$", "3f9c01ab", "The first 8 hex digits of SHA-256 of a secret's value.";
+}
+
+words! {
+    /// Schema of a scope.
+    ScopeText: ["publish", "manage", "secrets", "read"], "One thing a key may do.";
+    /// Schema of a preset.
+    PresetText: ["standard", "hopae", "kore", "kore-stream", "github"], "The shape of a known sender: scheme, headers, body form and retry policy.";
+    /// Schema of an HTTP method of deliveries.
+    MethodText: ["POST", "GET"], "`GET` for the preset `kore` only.";
+    /// Schema of which failures are retried.
+    RetryOnText: ["anyFailure", "transientOnly"], "`transientOnly`: 408, 423, 5xx and network errors.";
+    /// Schema of a delivery's status.
+    DeliveryStatusText: ["pending", "delivered", "exhausted"], "Where a delivery stands.";
+    /// Schema of a rotation's mode.
+    ModeText: ["immediate", "overlap", "staged", "proven"], "How a rotation moves. `proven` is not offered by this version.";
+    /// Schema of a rotation's stage.
+    StageText: ["staged", "overlap", "completed", "cancelled", "undone"], "Where a rotation is.";
+    /// Schema of a secret's status.
+    SecretStatusText: ["pending", "active", "retiring", "retired", "destroyed"], "Where a secret is in its life.";
+    /// Schema of the kind of a key.
+    KeyKindText: ["symmetric", "ed25519"], "`symmetric`: `whsec_…`; `ed25519`: `whsk_…`, for the preset `standard`.";
+    /// Schema of a key's environment.
+    EnvironmentText: ["test", "prod"], "A word in the key's text. Both behave alike.";
+    /// Schema of what a key reaches.
+    ReachText: ["operator", "workspace"], "`operator`: every workspace.";
+    /// Schema of a reveal policy.
+    RevealPolicyText: ["allowed", "never"], "Whether a secret may be read again after the answer that created it.";
+    /// Schema of which keyring signs for a new endpoint.
+    KeyringChoiceText: ["own", "workspace"], "A keyring of the endpoint's own, or the workspace's shared one.";
+    /// Schema of the state an owner may choose.
+    SwitchText: ["enabled", "paused", "disabled"], "`paused`: messages wait; `disabled`: messages make no delivery.";
+    /// Schema of an endpoint's state.
+    EndpointStateText: ["enabled", "paused", "disabled", "deleted"], "Whether it takes deliveries.";
+    /// Schema of why an endpoint is disabled.
+    DisabledReasonText: ["byOwner", "gone", "failing"], "`gone`: the receiver answered 410; `failing`: nothing was accepted for too long.";
+    /// Schema of a class of receivers.
+    ReceiverClassText: ["list_aware", "first_only", "last_only", "single", "does_not_verify", "unreachable", "unknown"], "How a receiver treats a request with several signatures.";
+    /// Schema of why a delivery is not attempted again.
+    ExhaustedReasonText: ["attemptsUsed", "notRetried", "gone", "endpointDisabled", "endpointDeleted"], "Why it is not attempted again.";
+    /// Schema of why an exchange was signed the way it was.
+    ExchangeReasonText: ["plan", "fallback"], "`fallback`: the first exchange was refused in a way that can be about the signature.";
+    /// Schema of the deliveries that can be recovered.
+    SettledText: ["exhausted", "delivered"], "Which settled deliveries.";
 }
 
 /// Schema of a point in time.
@@ -102,7 +156,11 @@ impl PartialSchema for TimeText {
     }
 }
 
-impl ToSchema for TimeText {}
+impl ToSchema for TimeText {
+    fn name() -> Cow<'static, str> {
+        "Time".into()
+    }
+}
 
 /// Schema of any JSON value.
 pub(super) struct AnyJson;

@@ -18,6 +18,7 @@ mod deliveries;
 mod endpoints;
 mod event_types;
 mod keyrings;
+mod master_key;
 mod messages;
 mod rotations;
 mod workspaces;
@@ -59,16 +60,17 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(workspaces::get, workspaces::patch))
         .routes(routes!(api_keys::create, api_keys::list))
         .routes(routes!(api_keys::revoke))
+        .routes(routes!(master_key::rotate))
 }
 
-/// The answer to a list: `view` gives each item's place in the list and its form.
+/// The answer to a list: `form` gives each item's place in the list and its form.
 fn page_answer<T, P: Display, V: Serialize>(
     listed: Listed<T>,
     list: &str,
     uri: &ListUri,
-    view: impl FnMut(T) -> (P, V),
+    form: impl FnMut(T) -> (P, V),
 ) -> Answer {
-    let (places, data): (Vec<P>, Vec<V>) = listed.items.into_iter().map(view).unzip();
+    let (places, data): (Vec<P>, Vec<V>) = listed.items.into_iter().map(form).unzip();
     let next_cursor = match places.last() {
         Some(end) if listed.has_more => Some(cursor(list, end)),
         Some(_) | None => None,

@@ -5,14 +5,16 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use hookturn_core::id::Entropy;
-use hookturn_core::store::StoreError;
+use hookturn_core::store::{StoreError, StoreFuture};
 
 use crate::config::Config;
+use crate::service::master_key::MasterKeys;
 use crate::store::seal::{MasterKey, OpenError, ParseMasterKeyError, Place, Sealer};
 use crate::store::sqlite::SqliteStore;
+use crate::telemetry::SystemEntropy;
 
 /// The name of the key file in the data directory.
-pub const KEY_FILE: &str = "master.key";
+pub(super) const KEY_FILE: &str = "master.key";
 /// Under this name the store keeps a box that opens with the right master key.
 const CHECK: &str = "master_key_check";
 
@@ -95,6 +97,51 @@ pub(super) fn write(path: &Path, keys: &[MasterKey]) -> std::io::Result<()> {
     // The name must survive a crash too.
     path.parent()
         .map_or(Ok(()), |parent| std::fs::File::open(parent)?.sync_all())
+}
+
+/// The key file of the data directory, or keys that come from elsewhere.
+pub(super) struct KeptKeys {
+    store: SqliteStore,
+    /// `None` when the keys come from the environment, which this process cannot change.
+    file: Option<PathBuf>,
+}
+
+impl KeptKeys {
+    pub(super) fn new(config: &Config, store: SqliteStore) -> Self {
+        let file = config
+            .master_key
+            .is_none()
+            .then(|| config.data_dir.join(KEY_FILE));
+        Self { store, file }
+    }
+}
+
+impl MasterKeys for KeptKeys {
+    fn next(&self, present: &[MasterKey]) -> Result<Vec<MasterKey>, String> {
+        let Some(file) = &self.file else {
+            return if present.len() > 1 {
+                Ok(present.to_vec())
+            } else {
+                Err("the master key comes from HOOKTURN_MASTER_KEY: set it to the new key, a comma and \
+                     the present one, restart, and rotate again; nothing was changed"
+                    .to_owned())
+            };
+        };
+        let mut keys = vec![MasterKey::generate(&SystemEntropy)];
+        // Older ones than the present key seal nothing any more; answers under it live for a day.
+        keys.extend(present.first().cloned());
+        write(file, &keys).map_err(|error| {
+            format!(
+                "the key file {} cannot be written ({error}); nothing was changed",
+                file.display()
+            )
+        })?;
+        Ok(keys)
+    }
+
+    fn keep_check(&self, sealed: Vec<u8>) -> StoreFuture<'_, ()> {
+        self.store.put_meta(CHECK, sealed)
+    }
 }
 
 /// Refuses a key that cannot open what the store holds.

@@ -15,7 +15,7 @@ use crate::telemetry::metrics::Metrics;
 /// How often keyrings are settled. Bookkeeping only: signing never waits for it.
 const SETTLE: Duration = Duration::from_secs(1);
 /// How often what is past its retention is removed.
-const PRUNE: Duration = Duration::from_secs(600);
+const PRUNE: Duration = Duration::from_mins(10);
 /// How often the store counts itself for the metrics.
 const COUNT: Duration = Duration::from_secs(15);
 /// Rows one pruning step removes of each kind, so that a commit stays within milliseconds.

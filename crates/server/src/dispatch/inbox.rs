@@ -14,6 +14,8 @@ pub(super) enum Note {
     Changed(EndpointId),
     /// There may be due rows of this endpoint on disk.
     Requeued(WorkspaceId, EndpointId),
+    /// The clock may have moved.
+    Look,
     /// Stop when the exchanges in flight are recorded.
     Drain,
 }

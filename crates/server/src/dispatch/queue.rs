@@ -1,6 +1,6 @@
 //! The queue of one endpoint: a window of its due rows, and what may be sent of it now.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use hookturn_core::endpoint::{Endpoint, EndpointState};
@@ -15,6 +15,14 @@ use crate::courier::request::Prepared;
 const WINDOW: usize = 1_024;
 /// Rows in memory below which the next block is read.
 const LOW: usize = WINDOW / 4;
+/// Rows that a block adds.
+const BLOCK: usize = WINDOW / 2;
+/// Payload bytes kept in memory for one endpoint, whatever the number of rows.
+const WINDOW_BYTES: usize = 8 * 1024 * 1024;
+/// Payload bytes in memory below which the next block is read.
+const LOW_BYTES: usize = WINDOW_BYTES / 4;
+/// Payload bytes that a block adds.
+const BLOCK_BYTES: usize = WINDOW_BYTES / 2;
 
 /// What is on disk beyond the rows in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,12 +38,48 @@ enum Disk {
 pub(super) enum Wish {
     /// Send the row that `pop` returns.
     Send,
-    /// Read a block of this many rows that are due by now.
-    Read(usize),
+    /// Read a block of at most this size of rows that are due by now.
+    Read {
+        /// Rows.
+        rows: usize,
+        /// Bytes of payload.
+        bytes: usize,
+    },
     /// Nothing before this time, unless something happens.
     WaitUntil(Timestamp),
     /// Nothing until something happens.
     Rest,
+}
+
+/// What a lane of permits an endpoint waits in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InRound {
+    /// In none.
+    Nowhere,
+    /// In that of healthy endpoints.
+    Healthy,
+    /// In that of suspects.
+    Suspect,
+}
+
+/// A row as it was when it was finished: tells whether a block brings it from before or from after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Token {
+    due_at: Timestamp,
+    not_before: Timestamp,
+    attempts: u32,
+    attempts_before_requeue: u32,
+}
+
+impl Token {
+    pub(super) fn of(row: &Due) -> Self {
+        Self {
+            due_at: row.due_at,
+            not_before: row.not_before,
+            attempts: row.attempts,
+            attempts_before_requeue: row.attempts_before_requeue,
+        }
+    }
 }
 
 pub(super) struct Queue {
@@ -43,20 +87,34 @@ pub(super) struct Queue {
     pub(super) endpoint: Option<std::sync::Arc<Endpoint>>,
     pub(super) prepared: Option<Rc<Prepared>>,
     pub(super) receiver: ReceiverState,
+    /// Whether the store failed to take `receiver`.
+    pub(super) receiver_unstored: bool,
     pub(super) health: Health,
     pub(super) rate: RateLimit,
     pub(super) in_flight: u32,
-    /// Nothing is sent before: a 429 or 503 with `Retry-After`, or a store that failed.
+    /// Nothing is sent before: a 429 or 503 with `Retry-After`, or the rate limit.
     pub(super) hold_until: Timestamp,
-    /// Whether the shard's round holds it already.
-    pub(super) in_round: bool,
+    /// Nothing is sent, read or given up before: the store failed, or nothing could be sent.
+    pub(super) rest_until: Timestamp,
+    /// Which of the shard's rounds holds it already.
+    pub(super) in_round: InRound,
+    /// The earliest of the shard's timers for it.
+    pub(super) wake_at: Option<Timestamp>,
     ready: VecDeque<Due>,
-    /// Rows in memory, in flight, or finished but not yet committed: what a block may bring again.
-    known: HashSet<DeliveryId>,
+    ready_bytes: usize,
+    /// Rows in memory, in flight, or finished but not yet committed, with their payload bytes: what
+    /// a block may bring again.
+    known: HashMap<DeliveryId, usize>,
+    known_bytes: usize,
     disk: Disk,
     reading: bool,
-    /// Rows whose finish was committed while a block was being read: the block may still have them.
-    committed_while_reading: Vec<DeliveryId>,
+    /// Someone queued rows by hand: those in memory may have changed on disk.
+    refresh: bool,
+    /// Whether the block that is being read was asked for because of that.
+    refreshing: bool,
+    /// Rows whose finish was committed while a block was being read, as they were: the block may
+    /// still have them so, or have them again because someone queued them by hand since.
+    committed_while_reading: HashMap<DeliveryId, Token>,
 }
 
 impl Queue {
@@ -66,16 +124,23 @@ impl Queue {
             endpoint: None,
             prepared: None,
             receiver,
+            receiver_unstored: false,
             health: Health::default(),
             rate: RateLimit::default(),
             in_flight: 0,
             hold_until: Timestamp::EPOCH,
-            in_round: false,
+            rest_until: Timestamp::EPOCH,
+            in_round: InRound::Nowhere,
+            wake_at: None,
             ready: VecDeque::new(),
-            known: HashSet::new(),
+            ready_bytes: 0,
+            known: HashMap::new(),
+            known_bytes: 0,
             disk: Disk::Empty,
             reading: false,
-            committed_while_reading: Vec::new(),
+            refresh: false,
+            refreshing: false,
+            committed_while_reading: HashMap::new(),
         }
     }
 
@@ -85,9 +150,15 @@ impl Queue {
             .is_some_and(|endpoint| endpoint.ordered)
     }
 
-    /// Rows of which nothing is decided yet, as far as memory knows.
+    /// Whether it can be forgotten: no rows, and nothing in it that the next row would need.
     pub(super) fn is_idle(&self) -> bool {
-        self.known.is_empty() && self.disk == Disk::Empty && !self.reading
+        let empty = self.known.is_empty() && self.disk == Disk::Empty && !self.reading;
+        let serves = self.endpoint.as_ref().is_some_and(|endpoint| {
+            endpoint.state.takes_messages()
+                && (self.receiver.failing_since.is_some()
+                    || endpoint.rate_limit_per_second.is_some())
+        });
+        empty && self.in_flight == 0 && !serves && !self.receiver_unstored
     }
 
     /// Takes a row that was just accepted, or leaves it on disk when the window is full or when
@@ -97,11 +168,35 @@ impl Queue {
             Disk::Empty => self.reading,
             Disk::Due(at) => self.ordered() || self.reading || at <= now,
         };
-        if behind_disk || self.ready.len() >= WINDOW {
+        let full = self.ready.len() >= WINDOW || self.ready_bytes >= WINDOW_BYTES;
+        if behind_disk || full {
             self.on_disk(row.due_at);
-        } else if self.known.insert(row.delivery) {
-            self.ready.push_back(row);
+        } else if self.know(&row) {
+            self.push(row);
         }
+    }
+
+    /// Notes that a row is in memory. Returns whether that is new.
+    fn know(&mut self, row: &Due) -> bool {
+        let bytes = row.message.payload.len();
+        let new = self.known.insert(row.delivery, bytes).is_none();
+        self.known_bytes += if new { bytes } else { 0 };
+        new
+    }
+
+    fn forget(&mut self, delivery: DeliveryId) {
+        self.known_bytes -= self.known.remove(&delivery).unwrap_or(0);
+    }
+
+    fn push(&mut self, row: Due) {
+        self.ready_bytes += row.message.payload.len();
+        self.ready.push_back(row);
+    }
+
+    /// Someone queued rows by hand: some are on disk now, and those in memory may have changed.
+    pub(super) fn requeued(&mut self) {
+        self.refresh = true;
+        self.on_disk(Timestamp::EPOCH);
     }
 
     /// There is, or may be, a row on disk that is due at `at`.
@@ -113,13 +208,14 @@ impl Queue {
     }
 
     /// What to do at `now`, apart from the shard's own permits.
-    pub(super) fn wish(&mut self, now: Timestamp) -> Wish {
+    pub(super) fn wish(&self, now: Timestamp) -> Wish {
         let Some(endpoint) = &self.endpoint else {
             return Wish::Rest;
         };
         match endpoint.state {
-            EndpointState::Enabled => {}
             EndpointState::Paused { .. } => return Wish::Rest,
+            _ if now < self.rest_until => return self.after_rest(),
+            EndpointState::Enabled => {}
             // What waits is exhausted at once, block by block.
             EndpointState::Disabled { .. } | EndpointState::Deleted { .. } => {
                 return if self.ready.is_empty() {
@@ -132,22 +228,20 @@ impl Queue {
         // On an ordered endpoint a block must not be older than the last finish, and nothing may
         // pass a row that a block is about to bring.
         let busy = endpoint.ordered && self.in_flight > 0;
-        if self.ready.len() < LOW
-            && !busy
-            && let Wish::Read(rows) = self.wish_to_read(now)
-        {
-            return Wish::Read(rows);
+        let read = self.wish_to_read(now);
+        if (self.is_low() || self.refresh) && !busy && read != Wish::Rest {
+            return read;
         }
-        let closed = self
-            .hold_until
-            .max(self.health.closed_again_at(now).unwrap_or(Timestamp::EPOCH));
-        let Some(head) = self.ready.front() else {
+        let Some(earliest) = self.earliest_sendable(now) else {
             return match self.disk {
-                Disk::Due(at) if !self.reading => Wish::WaitUntil(at.max(now)),
+                Disk::Due(at) if !self.reading && !busy => Wish::WaitUntil(at.max(now)),
                 Disk::Due(_) | Disk::Empty => Wish::Rest,
             };
         };
-        let not_before = closed.max(head.not_before);
+        let closed = self
+            .hold_until
+            .max(self.health.closed_again_at(now).unwrap_or(Timestamp::EPOCH));
+        let not_before = closed.max(earliest);
         if now < not_before {
             return Wish::WaitUntil(not_before);
         }
@@ -166,59 +260,133 @@ impl Queue {
         }
     }
 
+    /// The rest matters only to a queue that would do something.
+    fn after_rest(&self) -> Wish {
+        if self.ready.is_empty() && self.disk == Disk::Empty {
+            Wish::Rest
+        } else {
+            Wish::WaitUntil(self.rest_until)
+        }
+    }
+
+    fn is_low(&self) -> bool {
+        self.ready.len() < LOW && self.ready_bytes < LOW_BYTES
+    }
+
     fn wish_to_read(&self, until: Timestamp) -> Wish {
         match self.disk {
             // Known rows come again in the block, so they are asked for on top.
             Disk::Due(at) if !self.reading && at <= until => {
-                Wish::Read(self.known.len() + WINDOW / 2)
+                let (rows, bytes) = if self.is_low() {
+                    (BLOCK, BLOCK_BYTES)
+                } else {
+                    (0, 0)
+                };
+                Wish::Read {
+                    rows: (self.known.len() + rows).max(1),
+                    bytes: self.known_bytes + bytes,
+                }
             }
             Disk::Due(_) | Disk::Empty => Wish::Rest,
         }
     }
 
-    /// The next row to send.
-    pub(super) fn pop(&mut self) -> Option<Due> {
-        self.ready.pop_front()
+    /// When the first row in memory may be sent: on an ordered endpoint that is the head, whatever
+    /// the others say. Others wait in their place only if the endpoint was ordered before.
+    fn earliest_sendable(&self, now: Timestamp) -> Option<Timestamp> {
+        let head = self.ready.front()?.not_before;
+        if head <= now || self.ordered() {
+            return Some(head);
+        }
+        self.ready.iter().map(|row| row.not_before).min()
+    }
+
+    /// The next row to send, or to give up.
+    pub(super) fn pop(&mut self, now: Timestamp) -> Option<Due> {
+        let index = if self.ordered() {
+            0
+        } else {
+            let sendable = |row: &Due| row.not_before <= now;
+            self.ready.iter().position(sendable).unwrap_or(0)
+        };
+        let row = self.ready.remove(index)?;
+        self.ready_bytes -= row.message.payload.len();
+        Some(row)
     }
 
     /// Puts back what could not be sent after all.
     pub(super) fn unpop(&mut self, row: Due) {
+        self.ready_bytes += row.message.payload.len();
         self.ready.push_front(row);
     }
 
     pub(super) fn reading(&mut self) {
         self.reading = true;
+        self.refreshing = std::mem::take(&mut self.refresh);
         self.disk = Disk::Empty;
     }
 
     /// Takes a block that was read, or nothing when reading failed.
-    pub(super) fn block(&mut self, block: Option<DueBlock>, retry_at: Timestamp) {
+    pub(super) fn block(&mut self, block: Option<DueBlock>, now: Timestamp, retry_at: Timestamp) {
         self.reading = false;
-        if let Some(block) = block {
-            for row in block.rows {
-                if self.known.insert(row.delivery) {
-                    self.ready.push_back(row);
-                }
-            }
-            if let Some(at) = block.next_due_at {
-                self.on_disk(at);
-            }
-        } else {
-            self.on_disk(Timestamp::EPOCH);
-            self.hold_until = self.hold_until.max(retry_at);
+        let refreshing = std::mem::take(&mut self.refreshing);
+        let committed = std::mem::take(&mut self.committed_while_reading);
+        let stale = |row: &Due| committed.get(&row.delivery) == Some(&Token::of(row));
+        for delivery in committed.keys() {
+            self.forget(*delivery);
         }
-        for delivery in std::mem::take(&mut self.committed_while_reading) {
-            self.known.remove(&delivery);
+        let Some(mut block) = block else {
+            self.refresh |= refreshing;
+            self.on_disk(Timestamp::EPOCH);
+            self.rest_until = self.rest_until.max(retry_at);
+            return;
+        };
+        if refreshing {
+            self.replace_by(&block.rows);
+        }
+        block
+            .rows
+            .retain(|row| !stale(row) && !self.known.contains_key(&row.delivery));
+        if let Some(at) = block.next_due_at {
+            self.on_disk(at);
+        }
+        let gives_up = self
+            .endpoint
+            .as_ref()
+            .is_some_and(|endpoint| !endpoint.state.takes_messages());
+        for row in block.rows {
+            // Asked for while the endpoint was disabled, or while the window had room.
+            let early = row.due_at > now && !gives_up;
+            if early || self.ready.len() >= WINDOW + BLOCK {
+                self.on_disk(row.due_at);
+                break;
+            }
+            self.know(&row);
+            self.push(row);
         }
     }
 
-    /// The finish of a row is committed: it is gone from disk, or due again at `again_at`.
-    pub(super) fn committed(&mut self, delivery: DeliveryId, again_at: Option<Timestamp>) {
+    /// Rows in memory take the form they have on disk.
+    fn replace_by(&mut self, rows: &[Due]) {
+        let fresh: HashMap<_, _> = rows.iter().map(|row| (row.delivery, row)).collect();
+        for row in &mut self.ready {
+            if let Some(fresh) = fresh.get(&row.delivery) {
+                row.clone_from(fresh);
+            }
+        }
+    }
+
+    /// The finish of a row is committed, or failed: it is gone from disk, or due at `again_at`.
+    pub(super) fn committed(
+        &mut self,
+        delivery: DeliveryId,
+        token: Token,
+        again_at: Option<Timestamp>,
+    ) {
         if self.reading {
-            self.committed_while_reading.push(delivery);
-            // A block that is under way may miss the row's new place.
+            self.committed_while_reading.insert(delivery, token);
         } else {
-            self.known.remove(&delivery);
+            self.forget(delivery);
         }
         if let Some(at) = again_at {
             self.on_disk(at);
@@ -229,18 +397,18 @@ impl Queue {
     /// come after it, so the row may come again at once, and nothing after it may be sent before.
     pub(super) fn held_in_place(&mut self, row: &Due) {
         self.back_to_disk();
-        self.known.remove(&row.delivery);
-        self.on_disk(row.due_at);
+        self.committed(row.delivery, Token::of(row), Some(row.due_at));
     }
 
     /// Forgets the rows that are not in flight: they are read again when they may be sent.
     pub(super) fn back_to_disk(&mut self) {
-        if let Some(first) = self.ready.front() {
-            let at = first.due_at;
-            for row in self.ready.drain(..) {
-                self.known.remove(&row.delivery);
-            }
-            self.on_disk(at);
+        let Some(first) = self.ready.iter().map(|row| row.due_at).min() else {
+            return;
+        };
+        for row in std::mem::take(&mut self.ready) {
+            self.forget(row.delivery);
         }
+        self.ready_bytes = 0;
+        self.on_disk(first);
     }
 }

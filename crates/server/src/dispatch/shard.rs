@@ -14,7 +14,7 @@ use hookturn_core::delivery::{Attempt, ExchangeResult, ExhaustedReason, Next, af
 use hookturn_core::endpoint::{DisabledReason, EndpointState};
 use hookturn_core::id::{DeliveryId, EndpointId, WorkspaceId, draw};
 use hookturn_core::limits::RETRY_AFTER_MAX;
-use hookturn_core::receiver::ReceiverView;
+use hookturn_core::receiver::{ReceiverView, belief_after};
 use hookturn_core::store::{Due, DueBlock, DueQuery, Finish, ReceiverState};
 use hookturn_core::time::{DAY, Millis, SECOND, Timestamp};
 use tokio::sync::Notify;
@@ -22,7 +22,7 @@ use tokio::task::LocalSet;
 
 use super::inbox::{Inbox, Note};
 use super::limits::{HEALTHY_LANE, SUSPECT_LANE, Sign};
-use super::queue::{Queue, Wish};
+use super::queue::{InRound, Queue, Token, Wish};
 use super::{Parts, disable::disable};
 use crate::courier::request::Prepared;
 use crate::courier::{Attempted, NotSent};
@@ -30,8 +30,6 @@ use crate::outbound::Client;
 
 /// Attempts one endpoint may start before the next one has its turn.
 const TURN: usize = 16;
-/// Payload bytes of one block of due rows, besides its number of rows.
-const BLOCK_BYTES: usize = 4 * 1024 * 1024;
 /// How long a queue rests when nothing could be sent or stored through no fault of its receiver.
 const REST: Millis = 10 * SECOND;
 /// The longest sleep: the wall clock may step, and timers are wall times.
@@ -43,7 +41,16 @@ const ACCEPTED_STALE: Millis = DAY;
 enum Event {
     Attempted(EndpointId, Due, bool, Box<Result<Attempted, NotSent>>),
     Block(EndpointId, Option<DueBlock>),
-    Committed(Vec<(EndpointId, DeliveryId, Afterwards)>, bool),
+    Committed(Vec<Finished>, bool),
+    Disabled,
+}
+
+/// A finish that was handed to the store.
+struct Finished {
+    endpoint: EndpointId,
+    delivery: DeliveryId,
+    token: Token,
+    afterwards: Afterwards,
 }
 
 /// What a committed finish means for the queue.
@@ -88,6 +95,7 @@ struct Shard {
     receivers: Vec<(WorkspaceId, EndpointId, ReceiverState)>,
     commits_open: usize,
     reads_open: usize,
+    disables_open: usize,
     draining: bool,
 }
 
@@ -106,6 +114,7 @@ pub(super) fn run(runtime: &tokio::runtime::Runtime, parts: Arc<Parts>, inbox: A
         receivers: Vec::new(),
         commits_open: 0,
         reads_open: 0,
+        disables_open: 0,
         draining: false,
     };
     LocalSet::new().block_on(runtime, shard.run());
@@ -122,8 +131,7 @@ impl Shard {
                 self.pump(now);
             }
             self.hand_in();
-            let open = self.healthy.open + self.suspect.open;
-            if self.draining && open == 0 && self.commits_open == 0 && self.reads_open == 0 {
+            if self.draining && self.nothing_open() {
                 return;
             }
             let events = Rc::clone(&self.events);
@@ -137,6 +145,11 @@ impl Shard {
                 () = tokio::time::sleep(self.sleep(now)) => {}
             }
         }
+    }
+
+    fn nothing_open(&self) -> bool {
+        let exchanges = self.healthy.open + self.suspect.open;
+        exchanges == 0 && self.commits_open + self.reads_open + self.disables_open == 0
     }
 
     fn sleep(&self, now: Timestamp) -> Duration {
@@ -162,9 +175,10 @@ impl Shard {
                 }
                 Note::Changed(id) => self.changed(id),
                 Note::Requeued(workspace, id) => {
-                    self.queue(workspace, id).on_disk(Timestamp::EPOCH);
+                    self.queue(workspace, id).requeued();
                     self.call_up(id);
                 }
+                Note::Look => {}
                 Note::Drain => self.draining = true,
             }
         }
@@ -209,13 +223,25 @@ impl Shard {
         let Some(queue) = self.queues.get_mut(&id) else {
             return;
         };
-        if !std::mem::replace(&mut queue.in_round, true) {
-            let lane = if queue.health.is_suspect() {
-                &mut self.suspect
-            } else {
-                &mut self.healthy
-            };
+        let (wanted, lane) = if queue.health.is_suspect() {
+            (InRound::Suspect, &mut self.suspect)
+        } else {
+            (InRound::Healthy, &mut self.healthy)
+        };
+        // A place in the other round, which may be stuck, is left behind and no longer counts.
+        if std::mem::replace(&mut queue.in_round, wanted) != wanted {
             lane.round.push_back(id);
+        }
+    }
+
+    /// Calls an endpoint up at a later time, unless it is called up before that anyway.
+    fn wake(&mut self, id: EndpointId, at: Timestamp) {
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
+        if queue.wake_at.is_none_or(|known| at < known) {
+            queue.wake_at = Some(at);
+            self.timers.push(Reverse((at, id)));
         }
     }
 
@@ -224,7 +250,13 @@ impl Shard {
             && at <= now
         {
             self.timers.pop();
-            self.call_up(id);
+            // An earlier timer that was pushed later has taken its place.
+            if let Some(queue) = self.queues.get_mut(&id)
+                && queue.wake_at == Some(at)
+            {
+                queue.wake_at = None;
+                self.call_up(id);
+            }
         }
     }
 
@@ -260,10 +292,15 @@ impl Shard {
         let Some(queue) = self.queues.get_mut(&id) else {
             return false;
         };
-        queue.in_round = false;
-        if queue.health.is_suspect() != suspect {
-            return true;
+        let place = if suspect {
+            InRound::Suspect
+        } else {
+            InRound::Healthy
+        };
+        if queue.in_round != place {
+            return false;
         }
+        queue.in_round = InRound::Nowhere;
         for _ in 0..TURN {
             let open = if suspect {
                 self.suspect.open
@@ -276,16 +313,13 @@ impl Shard {
             match queue.wish(now) {
                 Wish::Send if open >= limit => return true,
                 Wish::Send => self.send_next(id, now, suspect),
-                Wish::Read(rows) => self.read(id, now, rows),
+                Wish::Read { rows, bytes } => self.read(id, now, rows, bytes),
                 Wish::WaitUntil(at) => {
-                    self.timers.push(Reverse((at, id)));
+                    self.wake(id, at);
                     return false;
                 }
                 Wish::Rest => {
-                    if queue.is_idle()
-                        && queue.in_flight == 0
-                        && queue.receiver.failing_since.is_none()
-                    {
+                    if queue.is_idle() {
                         self.queues.remove(&id);
                     }
                     return false;
@@ -309,7 +343,7 @@ impl Shard {
             queue.hold_until = queue.hold_until.max(at);
             return;
         }
-        let Some(row) = queue.pop() else { return };
+        let Some(row) = queue.pop(now) else { return };
         match endpoint.state {
             EndpointState::Enabled | EndpointState::Paused { .. } => {
                 self.attempt(id, row, now, suspect);
@@ -349,7 +383,7 @@ impl Shard {
                 Err(error) => {
                     tracing::warn!(endpoint = %id, error = %error, "an endpoint cannot be sent to; its deliveries wait");
                     queue.unpop(row);
-                    queue.hold_until = now.after(REST);
+                    queue.rest_until = now.after(REST);
                     return;
                 }
             }
@@ -373,6 +407,9 @@ impl Shard {
         );
         tokio::task::spawn_local(async move {
             let number = row.attempts + 1;
+            // Asked again when the attempt begins: the turn that made this task may have been long,
+            // and a key that was retired meanwhile must not sign (G4).
+            let view = parts.live.signing(id).unwrap_or(view);
             let made = parts
                 .courier
                 .attempt(&client, &prepared, view, &row.message, number, known)
@@ -381,7 +418,7 @@ impl Shard {
         });
     }
 
-    fn read(&mut self, id: EndpointId, now: Timestamp, limit: usize) {
+    fn read(&mut self, id: EndpointId, now: Timestamp, limit: usize, payload_bytes: usize) {
         let Some(queue) = self.queues.get_mut(&id) else {
             return;
         };
@@ -401,7 +438,7 @@ impl Shard {
             endpoint: id,
             until,
             limit,
-            payload_bytes: BLOCK_BYTES,
+            payload_bytes,
         };
         // A read comes after every finish that was handed in before it.
         self.hand_in();
@@ -428,30 +465,36 @@ impl Shard {
                 Event::Block(id, block) => {
                     self.reads_open -= 1;
                     if let Some(queue) = self.queues.get_mut(&id) {
-                        queue.block(block, now.after(REST));
+                        queue.block(block, now, now.after(REST));
                     }
                     self.call_up(id);
                 }
-                Event::Committed(rows, happened) => {
-                    self.commits_open -= 1;
-                    for (id, delivery, afterwards) in rows {
-                        let Some(queue) = self.queues.get_mut(&id) else {
-                            continue;
-                        };
-                        match afterwards {
-                            // The row is as it was: it is read and sent again (G2), after a rest.
-                            _ if !happened => {
-                                queue.committed(delivery, Some(Timestamp::EPOCH));
-                                queue.hold_until = now.after(REST);
-                            }
-                            Afterwards::Gone => queue.committed(delivery, None),
-                            Afterwards::DueAgain(at) => queue.committed(delivery, Some(at)),
-                            Afterwards::InPlace => {}
-                        }
-                        self.call_up(id);
-                    }
-                }
+                Event::Committed(rows, happened) => self.committed(rows, happened, now),
+                Event::Disabled => self.disables_open -= 1,
             }
+        }
+    }
+
+    fn committed(&mut self, rows: Vec<Finished>, happened: bool, now: Timestamp) {
+        self.commits_open -= 1;
+        for finished in rows {
+            let id = finished.endpoint;
+            let Some(queue) = self.queues.get_mut(&id) else {
+                continue;
+            };
+            let again_at = match finished.afterwards {
+                // The row is as it was: it is read and sent again (G2), after a rest.
+                _ if !happened => {
+                    queue.receiver_unstored = true;
+                    queue.rest_until = now.after(REST);
+                    Some(Timestamp::EPOCH)
+                }
+                Afterwards::InPlace => continue,
+                Afterwards::Gone => None,
+                Afterwards::DueAgain(at) => Some(at),
+            };
+            queue.committed(finished.delivery, finished.token, again_at);
+            self.call_up(id);
         }
     }
 
@@ -479,7 +522,7 @@ impl Shard {
             Err(error) => {
                 tracing::error!(endpoint = %id, error = %chain(&error), "nothing was sent; the delivery waits");
                 queue.unpop(row);
-                queue.hold_until = now.after(REST);
+                queue.rest_until = now.after(REST);
                 self.call_up(id);
                 return;
             }
@@ -508,7 +551,7 @@ impl Shard {
         }
         let was_failing = queue.receiver.failing_since;
         let changed = remember(&mut queue.receiver, &made, now);
-        if changed {
+        if changed || std::mem::take(&mut queue.receiver_unstored) {
             self.receivers
                 .push((queue.workspace, id, queue.receiver.clone()));
         }
@@ -519,8 +562,12 @@ impl Shard {
             now,
             self.parts.disable_after,
         ) {
-            let parts = Arc::clone(&self.parts);
-            tokio::task::spawn_local(async move { disable(&parts, id, reason).await });
+            let (parts, events) = (Arc::clone(&self.parts), Rc::clone(&self.events));
+            self.disables_open += 1;
+            tokio::task::spawn_local(async move {
+                disable(&parts, id, reason).await;
+                events.put(Event::Disabled);
+            });
         }
         let keeps_place = endpoint.ordered && matches!(next, Next::RetryAt(_));
         if keeps_place {
@@ -550,7 +597,12 @@ impl Shard {
                     Next::RetryAt(at) => Afterwards::DueAgain(at),
                     Next::Delivered | Next::Exhausted(_) => Afterwards::Gone,
                 };
-                (finish.due.endpoint, finish.due.delivery, afterwards)
+                Finished {
+                    endpoint: finish.due.endpoint,
+                    delivery: finish.due.delivery,
+                    token: Token::of(&finish.due),
+                    afterwards,
+                }
             })
             .collect();
         let committed = self
@@ -595,9 +647,13 @@ fn asked_to_wait(attempt: &Attempt) -> Option<Millis> {
 /// belief that changed its key, the first failure, the first success after one.
 fn remember(state: &mut ReceiverState, made: &Attempted, now: Timestamp) -> bool {
     let key = |view: &ReceiverView| view.belief.map(|belief| belief.secret);
-    let mut changed =
-        key(&state.view) != key(&made.receiver) || state.view.class != made.receiver.class;
-    state.view = made.receiver;
+    let known = key(&state.view);
+    // Applied to what is known by now: attempts of one endpoint overlap, and one that began with an
+    // older belief and learnt nothing must not bring that back.
+    for exchange in &made.evidence {
+        state.view.belief = belief_after(state.view.belief, *exchange);
+    }
+    let mut changed = key(&state.view) != known;
     if made.attempt.accepted() {
         changed |= state.failing_since.take().is_some();
         if state

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use hookturn_core::delivery::{ExhaustedReason, Next};
 use hookturn_core::id::{ClientId, EndpointId, draw};
 use hookturn_core::message::EventType;
-use hookturn_core::store::{DueQuery, Finish, Hint, HintSink, IdempotencyKey, Page, Store};
+use hookturn_core::store::{
+    DueQuery, Finish, Hint, HintSink, IdempotencyKey, Page, Store, StoreFuture,
+};
 use hookturn_core::time::{Clock, Millis, Timestamp};
 use hookturn_core::workspace::{Environment, Scope, Scopes, Workspace};
 
@@ -17,6 +19,7 @@ use super::apps::NewApp;
 use super::endpoints::{CreatedEndpoint, NewEndpoint};
 use super::messages::NewMessageInput;
 use super::{Caller, Parts, Service, Settings, TargetPolicy, idempotency};
+use crate::service::master_key::MasterKeys;
 use crate::store::live::Live;
 use crate::store::seal::{MasterKey, Sealer};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -169,6 +172,21 @@ impl Bench {
     }
 }
 
+/// Makes a new master key and keeps it nowhere but in the sealer.
+struct KeptInMemory(Arc<SqliteStore>);
+
+impl MasterKeys for KeptInMemory {
+    fn next(&self, present: &[MasterKey]) -> Result<Vec<MasterKey>, String> {
+        let mut keys = vec![MasterKey::generate(&SystemEntropy)];
+        keys.extend_from_slice(present);
+        Ok(keys)
+    }
+
+    fn keep_check(&self, sealed: Vec<u8>) -> StoreFuture<'_, ()> {
+        self.0.put_meta("master_key_check", sealed)
+    }
+}
+
 /// A service on a store that nobody has bootstrapped.
 pub(super) fn empty() -> (
     Arc<Service>,
@@ -195,6 +213,7 @@ pub(super) fn empty() -> (
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         entropy,
         targets: Arc::new(NotInternal),
+        master_keys: Arc::new(KeptInMemory(Arc::clone(&store))),
         settings: Settings::default(),
     });
     (Arc::new(service), store, live, clock, directory)

@@ -312,6 +312,9 @@ impl View {
                 self.workspaces.insert(workspace.id, Arc::new(workspace));
             }
             Write::ApiKey(key) => {
+                if let Some(old) = self.api_keys.get(&key.id) {
+                    self.api_key_by_hash.remove(&old.hash);
+                }
                 self.api_key_by_hash.insert(key.hash, key.id);
                 self.api_keys.insert(key.id, Arc::new(key));
             }

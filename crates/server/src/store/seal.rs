@@ -257,20 +257,20 @@ mod tests {
     #[test]
     fn g8_a_box_opens_only_in_its_place_and_under_its_key() {
         let sealer = sealer();
-        let sealed = sealer.seal(Place::Secret(&secret(1)), b"whsec_planted");
-        assert!(!sealed.windows(7).any(|window| window == b"planted"));
+        let closed = sealer.seal(Place::Secret(&secret(1)), b"whsec_planted");
+        assert!(!closed.windows(7).any(|window| window == b"planted"));
         assert_eq!(
-            &**sealer.open(Place::Secret(&secret(1)), &sealed).unwrap(),
+            &**sealer.open(Place::Secret(&secret(1)), &closed).unwrap(),
             b"whsec_planted"
         );
         assert_eq!(
-            sealer.open(Place::Secret(&secret(2)), &sealed),
+            sealer.open(Place::Secret(&secret(2)), &closed),
             Err(OpenError::Damaged)
         );
-        assert_eq!(sealer.open(Place::Check, &sealed), Err(OpenError::Damaged));
+        assert_eq!(sealer.open(Place::Check, &closed), Err(OpenError::Damaged));
         let stranger = self::sealer();
         assert!(matches!(
-            stranger.open(Place::Secret(&secret(1)), &sealed),
+            stranger.open(Place::Secret(&secret(1)), &closed),
             Err(OpenError::UnknownKey { .. })
         ));
     }
@@ -278,18 +278,18 @@ mod tests {
     #[test]
     fn a_damaged_box_never_opens() {
         let sealer = sealer();
-        let sealed = sealer.seal(Place::Check, b"hello");
-        for position in 0..sealed.len() {
-            let mut damaged = sealed.clone();
+        let closed = sealer.seal(Place::Check, b"hello");
+        for position in 0..closed.len() {
+            let mut damaged = closed.clone();
             damaged[position] ^= 1;
             assert!(
                 sealer.open(Place::Check, &damaged).is_err(),
                 "byte {position}"
             );
         }
-        for length in 0..sealed.len() {
+        for length in 0..closed.len() {
             assert!(
-                sealer.open(Place::Check, &sealed[..length]).is_err(),
+                sealer.open(Place::Check, &closed[..length]).is_err(),
                 "cut at {length}"
             );
         }

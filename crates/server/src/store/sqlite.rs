@@ -20,6 +20,8 @@ mod open;
 mod reader;
 mod requeue;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod traffic;
 mod upkeep;
 mod writer;
@@ -51,8 +53,9 @@ pub use open::OpenError;
 /// The embedded store. Cloning is cheap; the threads stop when the last clone is dropped.
 #[derive(Clone)]
 pub struct SqliteStore {
-    writer: Arc<Writer>,
+    // First: the last connection to close removes the log, which one that only reads cannot do.
     readers: Arc<Readers>,
+    writer: Arc<Writer>,
     path: Arc<PathBuf>,
     // Last, so that the threads have stopped when another process may begin.
     _lock: Arc<File>,
@@ -296,7 +299,7 @@ impl Store for SqliteStore {
 
     fn event_types(&self, workspace: WorkspaceId) -> StoreFuture<'_, Vec<EventType>> {
         self.readers
-            .read(move |at| listing::event_types(at, workspace))
+            .read(move |at| Ok(listing::event_types(at, workspace)))
     }
 
     fn prune(

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Manage};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::JsonBody;
+use super::super::json::{JsonBody, or_default};
 use super::super::page::{PageView, Query};
 use super::super::schema;
 use super::page_answer;
@@ -24,17 +24,21 @@ use crate::service::api_keys::{ListedKey, NewApiKey, NewKey, NewReach};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct CreateApiKey {
     /// For people.
-    #[schema(min_length = 1, max_length = 256)]
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
+    )]
     name: String,
     /// What it may do; never more than the key that makes it.
     #[schema(value_type = Vec<schema::ScopeText>, min_items = 1, max_items = 4)]
     scopes: Vec<Scope>,
     /// What it reaches: this workspace without it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     #[schema(value_type = Option<schema::ReachText>)]
     reach: ReachWord,
     /// A word in its text.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     #[schema(value_type = Option<schema::EnvironmentText>)]
     environment: Environment,
     /// From when on it is refused.
@@ -123,7 +127,6 @@ impl ApiKeyView {
 pub(in crate::api) struct NewApiKeyView {
     /// The key as it is listed from now on.
     #[serde(flatten)]
-    #[schema(inline)]
     details: ApiKeyView,
     /// Its text, shown this once. Store it like a password.
     #[schema(example = "sk_workspace_test_…")]

@@ -25,7 +25,11 @@ use crate::service::apps::{AppPatch, AppPlace, NewApp};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct CreateApp {
     /// For people.
-    #[schema(min_length = 1, max_length = 256)]
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
+    )]
     name: String,
     /// Free text pairs, at most 20.
     #[serde(default)]
@@ -40,11 +44,19 @@ pub(in crate::api) struct CreateApp {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct PatchApp {
     /// For people.
-    #[schema(min_length = 1, max_length = 256)]
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
+    )]
     name: Option<String>,
     /// Free text pairs, as a whole.
     labels: Option<BTreeMap<String, String>>,
     /// Overlap of a dialect's rotate call, in seconds; `null` for the workspace's.
+    #[expect(
+        clippy::option_option,
+        reason = "absent, null and a value are three things"
+    )]
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, maximum = 2_592_000)]
     rotation_overlap_seconds: Option<Option<u32>>,

@@ -59,7 +59,7 @@ pub(in crate::api) struct DeliveryView {
     settled_at: Option<Timestamp>,
     /// Why it is not attempted again.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, example = "attemptsUsed")]
+    #[schema(value_type = Option<schema::ExhaustedReasonText>)]
     exhausted_reason: Option<ExhaustedReason>,
 }
 
@@ -91,7 +91,6 @@ impl DeliveryView {
 pub(in crate::api) struct DeliveryDetail {
     /// The delivery.
     #[serde(flatten)]
-    #[schema(inline)]
     delivery: DeliveryView,
     /// Its attempts, oldest first.
     attempts: Vec<AttemptView>,
@@ -134,7 +133,7 @@ impl AttemptView {
 #[schema(as = Exchange)]
 pub(in crate::api) struct ExchangeView {
     /// `plan`, or `fallback` after a refusal that can be about the signature.
-    #[schema(value_type = String, pattern = "^(plan|fallback)$")]
+    #[schema(value_type = schema::ExchangeReasonText)]
     reason: hookturn_core::delivery::ExchangeReason,
     /// The secrets that signed, in the order of their signatures.
     signed_with: Vec<SignedWithView>,
@@ -388,17 +387,12 @@ pub(in crate::api) struct RecoverDeliveries {
     /// Made before this time; now without it.
     #[schema(value_type = Option<schema::TimeText>)]
     until: Option<Timestamp>,
-    /// Which of them.
-    #[serde(default = "exhausted")]
-    #[schema(value_type = Option<String>, pattern = "^(exhausted|delivered)$", default = "exhausted")]
-    status: DeliveryStatus,
+    /// Which of them; the exhausted ones without it.
+    #[schema(value_type = Option<schema::SettledText>)]
+    status: Option<DeliveryStatus>,
     /// Only count them.
     #[serde(default)]
     dry_run: bool,
-}
-
-const fn exhausted() -> DeliveryStatus {
-    DeliveryStatus::Exhausted
 }
 
 /// What a recover did.
@@ -429,7 +423,7 @@ pub(in crate::api) async fn recover(
     let input = Recover {
         since: asked.since,
         until: asked.until,
-        status: asked.status,
+        status: asked.status.unwrap_or(DeliveryStatus::Exhausted),
         dry_run: asked.dry_run,
     };
     let render = |done: &Recovered| {

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Manage, Read};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Nothing, nullable};
+use super::super::json::{JsonBody, Nothing, nullable, or_default};
 use super::super::page::{PageView, Query};
 use super::super::problem::Problem;
 use super::super::schema;
@@ -36,14 +36,14 @@ pub(in crate::api) struct CreateEndpoint {
     url: Option<String>,
     /// For people.
     #[serde(default)]
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     description: String,
     /// The shape of a known sender; `standard` without it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     #[schema(value_type = Option<schema::PresetText>)]
     preset: Preset,
     /// The HTTP method.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     #[schema(value_type = Option<schema::MethodText>)]
     method: Method,
     /// Which event types it wants; all of them when empty.
@@ -54,8 +54,8 @@ pub(in crate::api) struct CreateEndpoint {
     #[serde(default)]
     headers: BTreeMap<String, String>,
     /// Which keyring signs: one of its own, or the workspace's shared one.
-    #[serde(default)]
-    #[schema(value_type = Option<String>, pattern = "^(own|workspace)$", default = "own")]
+    #[serde(default, deserialize_with = "or_default")]
+    #[schema(value_type = Option<schema::KeyringChoiceText>)]
     keyring: KeyringWord,
     /// What kind of keys its own keyring holds.
     #[schema(value_type = Option<schema::KeyKindText>)]
@@ -64,19 +64,19 @@ pub(in crate::api) struct CreateEndpoint {
     #[schema(value_type = Option<String>, max_length = 512)]
     secret: Option<GivenSecret>,
     /// What its first secret is called.
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     secret_name: Option<String>,
     /// How it starts.
-    #[serde(default)]
-    #[schema(value_type = Option<String>, pattern = "^(enabled|paused|disabled)$", default = "enabled")]
+    #[serde(default, deserialize_with = "or_default")]
+    #[schema(value_type = Option<schema::SwitchText>)]
     state: StateWord,
     /// When a failed delivery is tried again.
     retry: Option<RetryView>,
     /// Longest time of one exchange, in milliseconds.
-    #[schema(minimum = 1000, maximum = 60_000)]
+    #[schema(value_type = Option<u64>, minimum = 1000, maximum = 60_000)]
     timeout_millis: Option<Millis>,
     /// Longest time to connect, in milliseconds, within the timeout.
-    #[schema(minimum = 1000, maximum = 60_000)]
+    #[schema(value_type = Option<u64>, minimum = 1000, maximum = 60_000)]
     connect_timeout_millis: Option<Millis>,
     /// Exchanges that may be open to it at once.
     #[schema(minimum = 1, maximum = 1000)]
@@ -148,7 +148,7 @@ pub(in crate::api) struct PatchEndpoint {
     #[schema(format = "uri", max_length = 2048)]
     url: Option<String>,
     /// For people.
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     description: Option<String>,
     /// The HTTP method.
     #[schema(value_type = Option<schema::MethodText>)]
@@ -159,20 +159,24 @@ pub(in crate::api) struct PatchEndpoint {
     /// Sent with every delivery, as a whole.
     headers: Option<BTreeMap<String, String>>,
     /// Whether it takes deliveries.
-    #[schema(value_type = Option<String>, pattern = "^(enabled|paused|disabled)$")]
+    #[schema(value_type = Option<schema::SwitchText>)]
     state: Option<StateWord>,
     /// When a failed delivery is tried again.
     retry: Option<RetryView>,
     /// Longest time of one exchange, in milliseconds.
-    #[schema(minimum = 1000, maximum = 60_000)]
+    #[schema(value_type = Option<u64>, minimum = 1000, maximum = 60_000)]
     timeout_millis: Option<Millis>,
     /// Longest time to connect, in milliseconds.
-    #[schema(minimum = 1000, maximum = 60_000)]
+    #[schema(value_type = Option<u64>, minimum = 1000, maximum = 60_000)]
     connect_timeout_millis: Option<Millis>,
     /// Exchanges that may be open to it at once.
     #[schema(minimum = 1, maximum = 1000)]
     max_in_flight: Option<u32>,
     /// Attempts per second; `null` for no limit.
+    #[expect(
+        clippy::option_option,
+        reason = "absent, null and a value are three things"
+    )]
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, minimum = 1)]
     rate_limit_per_second: Option<Option<u32>>,
@@ -186,14 +190,14 @@ pub(in crate::api) struct PatchEndpoint {
 #[schema(as = RetryPolicy)]
 pub(in crate::api) struct RetryView {
     /// Delay before each retry, in milliseconds; as many retries as entries, each at most 3 days.
-    #[schema(max_items = 30)]
+    #[schema(value_type = Vec<u64>, max_items = 30)]
     delays_millis: Vec<Millis>,
     /// Each delay is stretched by a random share of up to this many percent.
     #[serde(default)]
     #[schema(maximum = 100)]
     jitter_percent: u8,
     /// Which failures are worth a retry.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     #[schema(value_type = Option<schema::RetryOnText>)]
     retry_on: RetryOn,
 }
@@ -249,7 +253,7 @@ pub(in crate::api) struct EndpointView {
     #[schema(value_type = schema::KeyringIdText)]
     keyring_id: KeyringId,
     /// Whether it takes deliveries.
-    #[schema(pattern = "^(enabled|paused|disabled|deleted)$")]
+    #[schema(value_type = schema::EndpointStateText)]
     state: &'static str,
     /// Since when it is paused or disabled.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -257,13 +261,15 @@ pub(in crate::api) struct EndpointView {
     state_since: Option<Timestamp>,
     /// Why it is disabled: `byOwner`, `gone` or `failing`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, pattern = "^(byOwner|gone|failing)$")]
+    #[schema(value_type = Option<schema::DisabledReasonText>)]
     disabled_reason: Option<DisabledReason>,
     /// When a failed delivery is tried again.
     retry: RetryView,
     /// Longest time of one exchange, in milliseconds.
+    #[schema(value_type = u64)]
     timeout_millis: Millis,
     /// Longest time to connect, in milliseconds.
+    #[schema(value_type = u64)]
     connect_timeout_millis: Millis,
     /// Exchanges that may be open to it at once.
     max_in_flight: u32,
@@ -291,7 +297,7 @@ pub(in crate::api) struct EndpointView {
 #[schema(as = Receiver)]
 pub(in crate::api) struct ReceiverView {
     /// How it treats a request with several signatures; `unknown` until it was rehearsed.
-    #[schema(example = "unknown")]
+    #[schema(value_type = schema::ReceiverClassText)]
     class: &'static str,
     /// The secret it is believed to hold: the last that alone was accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -360,7 +366,6 @@ impl EndpointView {
 pub(in crate::api) struct CreatedEndpointView {
     /// It.
     #[serde(flatten)]
-    #[schema(inline)]
     endpoint: EndpointView,
     /// The first secret of its own keyring, with its value this once. Absent with the workspace's
     /// keyring.

@@ -15,7 +15,7 @@ use crate::service::page::Listed;
 
 /// An event type that was published.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = EventType)]
+#[schema(as = PublishedEventType)]
 pub(in crate::api) struct EventTypeView {
     /// Its text.
     #[schema(value_type = schema::EventTypeText)]

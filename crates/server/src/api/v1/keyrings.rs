@@ -57,7 +57,7 @@ pub(super) fn millis(seconds: Option<u32>) -> Option<Millis> {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct CreateSecret {
     /// What its owner calls it.
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     name: Option<String>,
     /// A value to import; generated without it.
     #[schema(value_type = Option<String>, max_length = 512)]
@@ -69,7 +69,7 @@ pub(in crate::api) struct CreateSecret {
     #[serde(default)]
     replace_pending: bool,
     /// Why.
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     reason: Option<String>,
 }
 
@@ -150,7 +150,6 @@ impl SecretView {
 pub(in crate::api) struct SecretWithValue {
     /// The secret as it is listed from now on.
     #[serde(flatten)]
-    #[schema(inline)]
     details: SecretView,
     /// Its value.
     #[schema(example = "whsec_…")]
@@ -177,7 +176,6 @@ impl SecretWithValue {
 pub(in crate::api) struct CreatedSecretView {
     /// The secret, with its value this once.
     #[serde(flatten)]
-    #[schema(inline)]
     secret: SecretWithValue,
     /// The staged rotation that brings it; none for the first secret, which is active at once.
     #[serde(skip_serializing_if = "Option::is_none")]

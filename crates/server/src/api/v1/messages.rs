@@ -41,7 +41,7 @@ pub(in crate::api) struct NewMessage<'a> {
     payload: &'a RawValue,
     /// The publisher's own id of the event.
     #[serde(borrow, default)]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 128)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 128, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     event_id: Option<Cow<'a, str>>,
 }
 

@@ -32,13 +32,13 @@ pub(in crate::api) struct OpenRotation {
     #[schema(maximum = 2_592_000)]
     overlap_seconds: Option<u32>,
     /// What the new secret is called.
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     name: Option<String>,
     /// A value to import; generated without it.
     #[schema(value_type = Option<String>, max_length = 512)]
     secret: Option<GivenSecret>,
     /// Why.
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     reason: Option<String>,
 }
 
@@ -86,6 +86,7 @@ pub(in crate::api) struct RotationView {
     #[schema(value_type = schema::ModeText)]
     mode: &'static str,
     /// How long the old secret stays, in seconds.
+    #[schema(value_type = u64)]
     overlap_seconds: Millis,
     /// Where it is.
     #[schema(value_type = schema::StageText)]
@@ -153,7 +154,6 @@ impl RotationView {
 pub(in crate::api) struct OpenedRotationView {
     /// It.
     #[serde(flatten)]
-    #[schema(inline)]
     rotation: RotationView,
     /// The new secret, with its value this once (and again on an idempotent replay).
     secret: SecretWithValue,

@@ -44,10 +44,18 @@ pub(in crate::api) struct PatchWorkspace {
     #[schema(value_type = Option<BTreeMap<String, HeaderNames>>)]
     header_names: Option<BTreeMap<Preset, HeaderRenames>>,
     /// Overlap of a dialect's rotate call, in seconds; `null` to rotate at once.
+    #[expect(
+        clippy::option_option,
+        reason = "absent, null and a value are three things"
+    )]
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, maximum = 2_592_000)]
     rotation_overlap_seconds: Option<Option<u32>>,
     /// The app that receives Hookturn's own events; `null` for none.
+    #[expect(
+        clippy::option_option,
+        reason = "absent, null and a value are three things"
+    )]
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<schema::ClientIdText>)]
     operational_app: Option<Option<ClientId>>,

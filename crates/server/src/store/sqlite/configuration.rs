@@ -343,28 +343,15 @@ pub(super) fn rotations(
         let id: RotationId = rows::id(row, 0)?;
         Ok(from_document("rotation", &id, row.get_ref(1)?.as_str()?))
     };
-    match keyring {
-        Some(keyring) => {
-            let sql = "SELECT id, document FROM rotation WHERE workspace = ? AND keyring = ? AND id < ? ORDER BY id DESC LIMIT ?";
-            collect(
-                at.connection,
-                STEP,
-                sql,
-                params![number, keyring.to_bytes(), before, limit],
-                read,
-            )
-        }
-        None => {
-            let sql = "SELECT id, document FROM rotation WHERE workspace = ? AND id < ? ORDER BY id DESC LIMIT ?";
-            collect(
-                at.connection,
-                STEP,
-                sql,
-                params![number, before, limit],
-                read,
-            )
-        }
+    if let Some(keyring) = keyring {
+        let sql = "SELECT id, document FROM rotation WHERE workspace = ? AND keyring = ? AND id < ? ORDER BY id DESC LIMIT ?";
+        let values = params![number, keyring.to_bytes(), before, limit];
+        return collect(at.connection, STEP, sql, values, read);
     }
+    let sql =
+        "SELECT id, document FROM rotation WHERE workspace = ? AND id < ? ORDER BY id DESC LIMIT ?";
+    let values = params![number, before, limit];
+    collect(at.connection, STEP, sql, values, read)
 }
 
 // ----- sealed values, keys, meta -----

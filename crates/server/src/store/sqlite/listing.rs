@@ -312,10 +312,9 @@ pub(super) fn messages(
     })
 }
 
-pub(super) fn event_types(at: &At<'_>, workspace: WorkspaceId) -> Outcome<Vec<EventType>> {
-    Ok(at
-        .numbers
+pub(super) fn event_types(at: &At<'_>, workspace: WorkspaceId) -> Vec<EventType> {
+    at.numbers
         .workspace(workspace)
         .map(|number| at.numbers.event_types(number))
-        .unwrap_or_default())
+        .unwrap_or_default()
 }

@@ -111,12 +111,7 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
         path: beside.clone(),
         source,
     };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&beside)
-        .map_err(unwritable)?;
+    let file = owners_file(&beside).map_err(unwritable)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
@@ -126,7 +121,19 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
+/// Opens a file, making it so that only its owner can read it: payloads are nobody else's business.
+fn owners_file(path: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {
+    // SQLite gives its log the permissions of the database. What stands in the way here stands in
+    // SQLite's way too, and it has the words for it.
+    drop(owners_file(path));
     let connection = connect(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,

@@ -1,0 +1,159 @@
+//! Rotating the master key: everything sealed is sealed again while the server runs.
+//!
+//! The order makes a crash harmless. First the new key is kept beside the old one ([`MasterKeys`]);
+//! from then on both open and the new one seals. Then every value is sealed again, block by block.
+//! Last, the box that tells whether a master key fits is written anew. A crash anywhere leaves values
+//! under either key, and both are known; running the command again finishes the job.
+//!
+//! Idempotent answers are not sealed again: they expire. The old key opens them until then.
+
+use std::sync::Arc;
+
+use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
+use hookturn_core::store::{SealedSecret, StoreError, StoreFuture};
+
+use super::{Caller, Service, ServiceError};
+use crate::store::seal::{MasterKey, Place};
+
+/// Values that are sealed again in one step.
+const BLOCK: usize = 200;
+
+/// A value sealed again, and the bytes it replaces.
+type Swap = (SealedSecret, Arc<[u8]>);
+
+/// Where master keys are kept.
+pub trait MasterKeys: Send + Sync {
+    /// The keys to go on with, the new current one first and `present` after it, durable when this
+    /// returns. A sentence for people when the place cannot make one.
+    fn next(&self, present: &[MasterKey]) -> Result<Vec<MasterKey>, String>;
+
+    /// Keeps the box that tells whether a master key fits.
+    fn keep_check(&self, sealed: Vec<u8>) -> StoreFuture<'_, ()>;
+}
+
+/// What a rotation of the master key did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resealed {
+    /// The id of the key that seals now.
+    pub key_id: String,
+    /// Values that were sealed again.
+    pub secrets: usize,
+}
+
+impl Service {
+    /// Seals every secret with a new master key, online. Operators only.
+    pub async fn rotate_master_key(&self, caller: &Caller) -> Result<Resealed, ServiceError> {
+        self.require_operator(caller).await?;
+        // Two at once would each make a key; the second waits and then makes its own.
+        let _one = self.master_key_turn.lock().await;
+        let present = self.sealer.master_keys();
+        let keys = self
+            .master_keys
+            .next(&present)
+            .map_err(|message| ServiceError::Conflict {
+                code: "master_key_not_rotated",
+                message,
+            })?;
+        let key_id = keys[0].id();
+        self.sealer.replace_keys(keys);
+        let mut secrets = 0;
+        loop {
+            let block = self.stale_secrets()?;
+            if block.is_empty() {
+                break;
+            }
+            secrets += self.store.reseal(block).await?;
+        }
+        let check = self.sealer.seal(Place::Check, b"hookturn");
+        self.master_keys.keep_check(check).await?;
+        let entry = AuditEntry::new(AuditAction::MasterKeyRotated, Subject::default())
+            .with("keyId", &key_id)
+            .with("secrets", secrets);
+        self.store
+            .audit(
+                caller.workspace,
+                caller.context(),
+                vec![entry],
+                self.clock.now(),
+            )
+            .await?;
+        Ok(Resealed { key_id, secrets })
+    }
+
+    /// A block of values that are not sealed with the current key, each sealed again.
+    fn stale_secrets(&self) -> Result<Vec<Swap>, ServiceError> {
+        let stale = |secret: &Arc<SealedSecret>| !self.sealer.is_current(&secret.sealed);
+        let block = self
+            .live
+            .sealed_secrets()
+            .into_iter()
+            .filter(stale)
+            .take(BLOCK);
+        block
+            .map(|secret| {
+                let place = Place::Secret(&secret);
+                let value = self.sealer.open(place, &secret.sealed).map_err(|source| {
+                    StoreError::Engine {
+                        step: "seal a secret again",
+                        source: Box::new(source),
+                    }
+                })?;
+                let fresh = Arc::from(self.sealer.seal(place, &value));
+                let old = Arc::clone(&secret.sealed);
+                Ok((
+                    SealedSecret {
+                        sealed: fresh,
+                        ..SealedSecret::clone(&secret)
+                    },
+                    old,
+                ))
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Bench;
+    use super::*;
+
+    #[tokio::test]
+    async fn every_secret_is_sealed_again_and_opens_without_the_old_key() {
+        let bench = Bench::new().await;
+        let app = bench.app().await;
+        let mut made = Vec::new();
+        for _ in 0..3 {
+            made.push(bench.endpoint(app).await);
+        }
+        let before = bench.service.sealer.master_keys();
+        let done = bench
+            .service
+            .rotate_master_key(&bench.operator)
+            .await
+            .unwrap();
+        assert_eq!(done.secrets, 3);
+        assert_ne!(done.key_id, before[0].id());
+        let current = vec![bench.service.sealer.master_keys()[0].clone()];
+        bench.service.sealer.replace_keys(current);
+        for created in made {
+            let once = created.once.unwrap();
+            let keyring = created.endpoint.keyring;
+            let revealed = bench
+                .service
+                .reveal_secret(&bench.owner, keyring, once.secret.id)
+                .await
+                .unwrap();
+            assert_eq!(revealed.value, once.value);
+        }
+    }
+
+    #[tokio::test]
+    async fn only_an_operator_rotates_it() {
+        let bench = Bench::new().await;
+        let refused = bench.service.rotate_master_key(&bench.owner).await;
+        assert!(
+            matches!(refused, Err(ServiceError::OperatorOnly)),
+            "{refused:?}"
+        );
+    }
+}

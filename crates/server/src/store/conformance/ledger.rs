@@ -1,0 +1,125 @@
+//! The audit chain and idempotency keys.
+
+use hookturn_core::audit::{Head, verify_chain};
+use hookturn_core::store::{Accept, StoreError, Write};
+
+use super::Engine;
+use super::world::{START, World, all_of, context, entry};
+
+/// Entries are numbered and chained without a gap, whatever happens to the process.
+pub async fn g9_the_audit_chain_continues_over_a_restart_and_a_crash(engine: &impl Engine) {
+    let mut world = World::new(engine).await;
+    let workspace = world.tenant("acme").await.workspace.id;
+    for round in 0..3_u64 {
+        let store = world.store().clone();
+        let entries = vec![entry().with("round", round), entry()];
+        store
+            .audit(workspace, context(), entries, START)
+            .await
+            .unwrap();
+        let app = world.app(workspace);
+        world.write(workspace, vec![Write::App(app)]).await;
+        let log = store.audit_log(workspace, 0, 1_000).await.unwrap();
+        drop(store);
+        let head = verify_chain(Head::START, &log).unwrap();
+        assert_eq!(head.seq, 1 + 3 * (round + 1));
+        if round == 0 {
+            world.restart().await;
+        } else {
+            world.crash().await;
+        }
+        let found = world.store().audit_log(workspace, 0, 1_000).await.unwrap();
+        assert_eq!(found, log);
+        let page = world.store().audit_log(workspace, 2, 2).await.unwrap();
+        assert_eq!(page, log[2..4]);
+    }
+}
+
+/// The engine itself refuses to change or remove a stored entry.
+pub async fn g9_a_stored_audit_entry_cannot_be_rewritten(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let workspace = world.tenant("acme").await.workspace.id;
+    let log = world.store().audit_log(workspace, 0, 10).await.unwrap();
+    assert!(!log.is_empty());
+    assert!(!world.rewrite_audit().await);
+    let found = world.store().audit_log(workspace, 0, 10).await.unwrap();
+    assert_eq!(found, log);
+}
+
+/// What happens in one workspace does not show in the chain of another.
+pub async fn g9_each_workspace_has_a_chain_of_its_own(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let tenants = [world.tenant("acme").await, world.tenant("other").await];
+    for tenant in tenants.iter().chain(&tenants) {
+        let app = Write::App(world.app(tenant.workspace.id));
+        world.write(tenant.workspace.id, vec![app]).await;
+    }
+    for tenant in &tenants {
+        let log = world.store().audit_log(tenant.workspace.id, 0, 10).await;
+        let log = log.unwrap();
+        assert_eq!(verify_chain(Head::START, &log).unwrap().seq, 3);
+        assert!(log.iter().all(|e| e.workspace == tenant.workspace.id));
+    }
+}
+
+/// A key has one answer until it expires; then it is free, for changes as for messages.
+pub async fn g5_an_idempotency_key_is_used_once_until_it_expires(engine: &impl Engine) {
+    let mut world = World::new(engine).await;
+    let workspace = world.tenant("acme").await.workspace.id;
+    let first = world.answer(b"first");
+    let change = |world: &World<'_, _>, body: &'static [u8]| {
+        let app = Write::App(world.app(workspace));
+        let mut change = world.changing(workspace, vec![app]);
+        let mut answer = first.clone();
+        answer.sealed_response = body.into();
+        change.idempotency = Some(answer);
+        change
+    };
+    let before = world.live.apps(workspace).len();
+    let asked: Vec<_> = (0..16)
+        .map(|_| world.store().change(change(&world, b"first")))
+        .collect();
+    let mut won = 0;
+    for answer in asked {
+        match answer.await {
+            Ok(()) => won += 1,
+            Err(error) => assert!(matches!(error, StoreError::IdempotencyKeyUsed), "{error}"),
+        }
+    }
+    assert_eq!((won, world.live.apps(workspace).len()), (1, before + 1));
+    world.restart().await;
+    let store = world.store();
+    let found = store.idempotent_answer(first.key, START).await.unwrap();
+    assert_eq!(found.as_ref(), Some(&first));
+    let expired = store.idempotent_answer(first.key, first.expires_at).await;
+    assert_eq!(expired.unwrap(), None);
+    let mut late = change(&world, b"second");
+    late.at = first.expires_at;
+    if let Some(answer) = &mut late.idempotency {
+        answer.expires_at = first.expires_at.after(1_000);
+    }
+    store.change(late).await.unwrap();
+    let found = store.idempotent_answer(first.key, first.expires_at).await;
+    assert_eq!(found.unwrap().unwrap().sealed_response, &b"second"[..]);
+}
+
+/// A used key refuses the messages that come with it, and only those.
+pub async fn an_accept_with_a_used_key_accepts_nothing(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let answer = world.answer(b"accepted");
+    let accept = |world: &World<'_, _>| Accept {
+        messages: vec![world.message(&tenant.app, START, "a", 8, &[&tenant.endpoints[0]])],
+        idempotency: Some(answer.clone()),
+    };
+    world.store().accept(accept(&world)).await.unwrap();
+    world.hints.take();
+    let refused = world.store().accept(accept(&world)).await;
+    assert!(
+        matches!(refused, Err(StoreError::IdempotencyKeyUsed)),
+        "{refused:?}"
+    );
+    let found = world.store().deliveries(all_of(&tenant.app)).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert!(world.hints.take().is_empty());
+}

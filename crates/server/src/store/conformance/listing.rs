@@ -1,0 +1,276 @@
+//! Lists and pages.
+
+use std::sync::Arc;
+
+use hookturn_core::delivery::{Delivery, DeliveryStatus, ExhaustedReason, Next};
+use hookturn_core::id::{DeliveryId, MessageId};
+use hookturn_core::message::EventType;
+use hookturn_core::store::{Accept, DeliveryQuery, Due, DueQuery, Page};
+use hookturn_core::time::Timestamp;
+
+use super::Engine;
+use super::world::{START, Tenant, World, accepted, all_of, finished};
+
+/// Forty deliveries of two endpoints and two types, one third of each status; newest first.
+async fn mixed<E: Engine>(world: &World<'_, E>, tenant: &Tenant) -> Vec<(Due, DeliveryStatus)> {
+    let [one, two] = &tenant.endpoints;
+    let mut all = Vec::new();
+    for index in 0..20_u64 {
+        let event_type = if index % 2 == 0 { "even" } else { "odd" };
+        let at = START.after(index / 2);
+        let new = world.message(&tenant.app, at, event_type, 8, &[one, two]);
+        world.accept(new.clone()).await;
+        all.extend(accepted(&new));
+    }
+    let mut stored = Vec::new();
+    for (index, due) in all.into_iter().enumerate() {
+        let (status, next) = match index % 3 {
+            0 => (DeliveryStatus::Pending, None),
+            1 => (DeliveryStatus::Delivered, Some(Next::Delivered)),
+            _ => {
+                let reason = ExhaustedReason::AttemptsUsed;
+                (DeliveryStatus::Exhausted, Some(Next::Exhausted(reason)))
+            }
+        };
+        if let Some(next) = next {
+            world.finish(vec![finished(&due, 200, next)]).await;
+        }
+        stored.push((due, status));
+    }
+    stored.sort_by_key(|(due, _)| std::cmp::Reverse(due.delivery));
+    stored
+}
+
+fn matches(query: &DeliveryQuery, due: &Due, status: DeliveryStatus) -> bool {
+    query.status.is_none_or(|only| only == status)
+        && query.endpoint.is_none_or(|only| only == due.endpoint)
+        && query.message.is_none_or(|only| only == due.message.id)
+        && query.since.is_none_or(|since| due.due_at >= since)
+        && query.until.is_none_or(|until| due.due_at < until)
+        && query
+            .event_type
+            .as_ref()
+            .is_none_or(|only| *only == due.message.event_type)
+}
+
+/// Every filter, alone and with every other, selects exactly what it names.
+pub async fn deliveries_are_filtered_by_everything_together(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let stored = mixed(&world, &tenant).await;
+    let statuses = [
+        None,
+        Some(DeliveryStatus::Pending),
+        Some(DeliveryStatus::Delivered),
+        Some(DeliveryStatus::Exhausted),
+    ];
+    for (case, status) in (0..64).flat_map(|case| statuses.map(|status| (case, status))) {
+        let chosen = |bit: u32| case >> bit & 1 == 1;
+        let query = DeliveryQuery {
+            status,
+            endpoint: chosen(0).then_some(tenant.endpoints[1].id),
+            event_type: chosen(1).then(|| EventType::new("odd").unwrap()),
+            message: chosen(2).then_some(stored[9].0.message.id),
+            since: chosen(3).then_some(START.after(3)),
+            until: chosen(4).then_some(START.after(8)),
+            page: Page {
+                before: chosen(5).then_some(stored[4].0.delivery),
+                limit: 100,
+            },
+            ..all_of(&tenant.app)
+        };
+        let found = world.store().deliveries(query.clone()).await.unwrap();
+        let found: Vec<_> = found.iter().map(|d| (d.id, d.state.status())).collect();
+        let expected: Vec<_> = stored
+            .iter()
+            .filter(|(due, status)| matches(&query, due, *status))
+            .filter(|(due, _)| query.page.before.is_none_or(|before| due.delivery < before))
+            .map(|(due, status)| (due.delivery, *status))
+            .collect();
+        assert_eq!(found, expected, "{query:?}");
+    }
+    let unknown = DeliveryQuery {
+        event_type: Some(EventType::new("never.published").unwrap()),
+        ..all_of(&tenant.app)
+    };
+    assert!(world.store().deliveries(unknown).await.unwrap().is_empty());
+}
+
+/// Pages of every size put together are the whole list.
+pub async fn pages_of_pending_and_settled_deliveries_have_no_gap_and_no_repeat(
+    engine: &impl Engine,
+) {
+    let world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let stored = mixed(&world, &tenant).await;
+    for limit in [1, 3, 7, 40] {
+        let (mut seen, mut before) = (Vec::new(), None);
+        loop {
+            let query = DeliveryQuery {
+                page: Page { before, limit },
+                ..all_of(&tenant.app)
+            };
+            let page: Vec<Delivery> = world.store().deliveries(query).await.unwrap();
+            assert!(page.len() <= limit);
+            let Some(last) = page.last() else { break };
+            before = Some(last.id);
+            seen.extend(page.iter().map(|delivery| delivery.id));
+        }
+        let expected: Vec<_> = stored.iter().map(|(due, _)| due.delivery).collect();
+        assert_eq!(seen, expected, "{limit}");
+    }
+}
+
+/// While deliveries settle and are queued again, each is on the list exactly once and can be read.
+pub async fn a_delivery_is_found_at_every_moment_while_it_settles(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let row = world.accept_one(&tenant, START).await;
+    let (workspace, id) = (tenant.workspace.id, row.delivery);
+    let (store, query) = (Arc::clone(world.store()), all_of(&tenant.app));
+    let due = DueQuery {
+        workspace,
+        endpoint: row.endpoint,
+        until: Timestamp::FAR_FUTURE,
+        limit: 1,
+        payload_bytes: 0,
+    };
+    let moving = tokio::spawn(async move {
+        for _ in 0..100 {
+            let row = store.due(due).await.unwrap().rows.remove(0);
+            let finish = finished(&row, 200, Next::Delivered);
+            store.finish(vec![finish], Vec::new()).await.unwrap();
+            assert!(store.requeue(workspace, id, START).await.unwrap().is_some());
+        }
+    });
+    while !moving.is_finished() {
+        let listed = world.store().deliveries(query.clone()).await.unwrap();
+        assert_eq!(listed.len(), 1);
+        assert!(
+            world
+                .store()
+                .delivery(workspace, id)
+                .await
+                .unwrap()
+                .is_some()
+        );
+    }
+    moving.await.unwrap();
+}
+
+/// Whoever reads while the first message of a type is accepted finds it whole or not at all.
+pub async fn a_new_event_type_never_disturbs_a_reader(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let messages: Vec<_> = (0..200)
+        .map(|index| {
+            let event_type = format!("type.{index}");
+            let to = [&tenant.endpoints[0]];
+            world.message(&tenant.app, START, &event_type, 8, &to)
+        })
+        .collect();
+    let store = Arc::clone(world.store());
+    let accepting = tokio::spawn(async move {
+        for new in messages {
+            let accept = Accept {
+                messages: vec![new],
+                idempotency: None,
+            };
+            store.accept(accept).await.unwrap();
+        }
+    });
+    let mut seen = 0;
+    while !accepting.is_finished() {
+        let query = all_of(&tenant.app);
+        let found = world.store().deliveries(query).await.unwrap().len();
+        assert!(found >= seen);
+        seen = found;
+    }
+    accepting.await.unwrap();
+    assert_eq!(world.due(&tenant.endpoints[0], START).await.rows.len(), 200);
+}
+
+/// Messages newest first, in `[since, until)`, page by page.
+pub async fn messages_are_paged_within_their_times(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let mut stored = Vec::new();
+    for index in 0..10 {
+        let new = world.message(&tenant.app, START.after(index), "a", 8, &[]);
+        world.accept(new.clone()).await;
+        stored.insert(0, new.message);
+    }
+    let (workspace, app) = (tenant.workspace.id, tenant.app.id);
+    for (since, until) in [
+        (None, None),
+        (Some(2), None),
+        (None, Some(7)),
+        (Some(2), Some(7)),
+    ] {
+        let (since, until) = (
+            since.map(|at| START.after(at)),
+            until.map(|at| START.after(at)),
+        );
+        let (mut seen, mut before) = (Vec::new(), None::<MessageId>);
+        loop {
+            let page = Page { before, limit: 3 };
+            let found = world.store().messages(workspace, app, since, until, page);
+            let found = found.await.unwrap();
+            let Some(last) = found.last() else { break };
+            before = Some(last.id);
+            seen.extend(found);
+        }
+        let mut expected = stored.clone();
+        expected.retain(|message| {
+            since.is_none_or(|since| message.accepted_at >= since)
+                && until.is_none_or(|until| message.accepted_at < until)
+        });
+        assert_eq!(seen, expected);
+    }
+}
+
+/// No read with another workspace's id finds anything.
+pub async fn nothing_is_read_across_workspaces(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let (tenant, other) = (world.tenant("acme").await, world.tenant("other").await);
+    let (pending, settled) = (
+        world.accept_one(&tenant, START).await,
+        world.accept_one(&tenant, START).await,
+    );
+    world
+        .finish(vec![finished(&settled, 200, Next::Delivered)])
+        .await;
+    let (store, stranger, app) = (world.store(), other.workspace.id, tenant.app.id);
+    for due in [&pending, &settled] {
+        assert!(
+            store
+                .delivery(stranger, due.delivery)
+                .await
+                .unwrap()
+                .is_none()
+        );
+        let message = store.message(stranger, app, due.message.id).await.unwrap();
+        assert!(message.is_none());
+    }
+    let listed = DeliveryQuery {
+        workspace: stranger,
+        ..all_of(&tenant.app)
+    };
+    assert!(store.deliveries(listed).await.unwrap().is_empty());
+    let by_endpoint = DeliveryQuery {
+        endpoint: Some(pending.endpoint),
+        ..all_of(&other.app)
+    };
+    assert!(store.deliveries(by_endpoint).await.unwrap().is_empty());
+    let due = DueQuery {
+        workspace: stranger,
+        endpoint: pending.endpoint,
+        until: START,
+        limit: 10,
+        payload_bytes: 100,
+    };
+    assert!(store.due(due).await.unwrap().rows.is_empty());
+    let unknown = DeliveryId::first_at(START);
+    let found = store.delivery(tenant.workspace.id, unknown).await.unwrap();
+    assert!(found.is_none());
+}

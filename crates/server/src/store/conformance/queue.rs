@@ -1,0 +1,218 @@
+//! Reading due work, and queueing by hand.
+
+use hookturn_core::delivery::{DeliveryState, DeliveryStatus, ExhaustedReason, Next};
+use hookturn_core::id::DeliveryId;
+use hookturn_core::store::{DueQuery, Hint, RecoverQuery};
+
+use super::Engine;
+use super::world::{START, World, accepted, finished, keys};
+
+/// Rows come by due time, then delivery id, up to the asked time; the next one is announced.
+pub async fn due_rows_come_in_order_and_up_to_a_time(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let endpoint = &tenant.endpoints[0];
+    let mut rows = Vec::new();
+    for at in [0, 0, 10, 10, 20] {
+        rows.push(world.accept_one(&tenant, START.after(at)).await);
+    }
+    for (until, count, next) in [(9, 2, Some(10)), (10, 4, Some(20)), (20, 5, None)] {
+        let block = world.due(endpoint, START.after(until)).await;
+        assert_eq!(keys(&block.rows), keys(&rows[..count]));
+        assert_eq!(block.next_due_at, next.map(|at| START.after(at)));
+    }
+    let nothing = world.due(endpoint, START.before(1)).await;
+    assert!(nothing.rows.is_empty());
+    assert_eq!(nothing.next_due_at, Some(START));
+    let other = world.due(&tenant.endpoints[1], START.after(20)).await;
+    assert!(other.rows.is_empty() && other.next_due_at.is_none());
+}
+
+/// A block has at most so many rows and stops after so many bytes, but never before its first row.
+pub async fn a_due_block_ends_at_its_limit_or_its_bytes(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let endpoint = &tenant.endpoints[0];
+    for at in 0..6 {
+        let new = world.message(&tenant.app, START.after(at), "big", 1_000, &[endpoint]);
+        world.accept(new).await;
+    }
+    for (limit, payload_bytes, count) in [
+        (4, usize::MAX, 4),
+        (6, usize::MAX, 6),
+        (usize::MAX, usize::MAX, 6),
+        (10, 0, 1),
+        (10, 1_500, 2),
+    ] {
+        let query = DueQuery {
+            workspace: endpoint.workspace,
+            endpoint: endpoint.id,
+            until: START.after(100),
+            limit,
+            payload_bytes,
+        };
+        let block = world.store().due(query).await.unwrap();
+        assert_eq!(block.rows.len(), count, "{limit} {payload_bytes}");
+        let next = (count < 6).then(|| START.after(count as u64));
+        assert_eq!(block.next_due_at, next);
+    }
+}
+
+/// Each endpoint with due rows, once, with its earliest time.
+pub async fn due_endpoints_name_the_earliest_row_of_each(engine: &impl Engine) {
+    let mut world = World::new(engine).await;
+    let (first, second) = (world.tenant("acme").await, world.tenant("other").await);
+    assert!(world.store().due_endpoints().await.unwrap().is_empty());
+    for (tenant, at) in [(&first, 7), (&first, 9), (&second, 5)] {
+        world.accept_one(tenant, START.after(at)).await;
+    }
+    world.restart().await;
+    let mut found = world.store().due_endpoints().await.unwrap();
+    found.sort_by_key(|(_, _, at)| *at);
+    let expected = [(&second, 5), (&first, 7)].map(|(tenant, at)| {
+        let endpoint = &tenant.endpoints[0];
+        (endpoint.workspace, endpoint.id, START.after(at))
+    });
+    assert_eq!(found, expected);
+}
+
+/// A pending delivery is due at once, its retry policy starts anew, and dispatch is told.
+pub async fn a_pending_delivery_can_be_queued_at_once(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let (workspace, endpoint) = (tenant.workspace.id, &tenant.endpoints[0]);
+    let row = world.accept_one(&tenant, START).await;
+    let later = START.after(60_000);
+    world
+        .finish(vec![finished(&row, 500, Next::RetryAt(later))])
+        .await;
+    world.hints.take();
+    let now = START.after(1_000);
+    let queued = world.store().requeue(workspace, row.delivery, now).await;
+    let queued = queued.unwrap().unwrap();
+    assert_eq!(queued.state, DeliveryState::Pending { due_at: now });
+    assert_eq!(queued.attempts, 1);
+    match &world.hints.take()[..] {
+        [Hint::Requeued(of, id)] => assert_eq!((*of, *id), (workspace, endpoint.id)),
+        other => panic!("{other:?}"),
+    }
+    let block = world.due(endpoint, now).await;
+    let [due] = &block.rows[..] else {
+        panic!("{block:?}");
+    };
+    assert_eq!((due.due_at, due.attempts), (now, 1));
+    assert!(due.not_before <= now);
+    assert_eq!(due.attempts_before_requeue, 1);
+}
+
+/// A settled delivery becomes pending again, with the attempts it has, and can settle once more.
+pub async fn a_settled_delivery_can_be_queued_again(engine: &impl Engine) {
+    let mut world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let (workspace, endpoint) = (tenant.workspace.id, &tenant.endpoints[0]);
+    let exhausted = Next::Exhausted(ExhaustedReason::AttemptsUsed);
+    for (next, status) in [(Next::Delivered, 200), (exhausted, 500)] {
+        let row = world.accept_one(&tenant, START).await;
+        world.finish(vec![finished(&row, status, next)]).await;
+        let now = START.after(1_000);
+        let queued = world.store().requeue(workspace, row.delivery, now).await;
+        assert_eq!(queued.unwrap().unwrap().id, row.delivery);
+        world.crash().await;
+        let block = world.due(endpoint, now).await;
+        let [due] = &block.rows[..] else {
+            panic!("{block:?}");
+        };
+        assert_eq!((due.delivery, due.due_at), (row.delivery, now));
+        assert_eq!((due.attempts, due.attempts_before_requeue), (1, 1));
+        world
+            .finish(vec![finished(due, 200, Next::Delivered)])
+            .await;
+        let found = world.store().delivery(workspace, row.delivery).await;
+        let (delivery, attempts) = found.unwrap().unwrap();
+        assert_eq!(delivery.state.status(), DeliveryStatus::Delivered);
+        let numbers: Vec<_> = attempts.iter().map(|attempt| attempt.number).collect();
+        assert_eq!((delivery.attempts, numbers), (2, vec![1, 2]));
+    }
+}
+
+/// There is no delivery of that id, or not for this workspace.
+pub async fn a_delivery_of_nobody_or_of_another_workspace_is_not_queued(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let (tenant, other) = (world.tenant("acme").await, world.tenant("other").await);
+    let (pending, settled) = (
+        world.accept_one(&tenant, START).await,
+        world.accept_one(&tenant, START).await,
+    );
+    world
+        .finish(vec![finished(&settled, 200, Next::Delivered)])
+        .await;
+    world.hints.take();
+    let unknown = DeliveryId::first_at(START);
+    for (workspace, delivery) in [
+        (tenant.workspace.id, unknown),
+        (other.workspace.id, pending.delivery),
+        (other.workspace.id, settled.delivery),
+    ] {
+        let queued = world.store().requeue(workspace, delivery, START).await;
+        assert_eq!(queued.unwrap(), None);
+    }
+    assert!(world.hints.take().is_empty());
+}
+
+/// Recovery counts first and changes nothing; then it queues block by block, each delivery once, and
+/// touches only what was asked for.
+pub async fn recovering_goes_in_blocks_and_can_be_counted_first(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let [endpoint, other] = &tenant.endpoints;
+    let mut expected = Vec::new();
+    for at in 0..12 {
+        let new = world.message(&tenant.app, START.after(at), "a", 8, &[endpoint, other]);
+        world.accept(new.clone()).await;
+        let next = match at {
+            5 => Next::Delivered,
+            _ => Next::Exhausted(ExhaustedReason::NotRetried),
+        };
+        let rows = accepted(&new);
+        world
+            .finish(rows.iter().map(|row| finished(row, 400, next)).collect())
+            .await;
+        if (1..11).contains(&at) && at != 5 {
+            expected.push(rows[0].delivery);
+        }
+    }
+    let query = RecoverQuery {
+        workspace: endpoint.workspace,
+        app: tenant.app.id,
+        endpoint: endpoint.id,
+        since: START.after(1),
+        until: START.after(11),
+        status: DeliveryStatus::Exhausted,
+    };
+    let now = START.after(5_000);
+    for really in [None, Some(now)] {
+        let (mut after, mut rows) = (None, Vec::new());
+        loop {
+            let progress = world.store().recover(query, after, really, 4).await;
+            let progress = progress.unwrap();
+            rows.push(progress.rows);
+            after = progress.resume;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(rows, [4, 4, 1]);
+        let due = world.due(endpoint, now).await.rows;
+        let queued: Vec<_> = due.iter().map(|row| row.delivery).collect();
+        assert_eq!(queued, really.map_or(Vec::new(), |_| expected.clone()));
+    }
+    assert!(world.due(other, now).await.rows.is_empty());
+    let again = world.store().recover(query, None, Some(now), 100).await;
+    assert_eq!(again.unwrap().rows, 0);
+    let pending = RecoverQuery {
+        status: DeliveryStatus::Pending,
+        ..query
+    };
+    let nothing = world.store().recover(pending, None, Some(now), 100).await;
+    assert_eq!(nothing.unwrap().rows, 0);
+}

@@ -1,0 +1,240 @@
+//! Who may do what: the matrix of routes and scopes, workspaces, operators.
+
+use hookturn::api::openapi;
+use serde_json::{Value, json};
+
+use crate::bench::Bench;
+
+/// Method, path with ids that exist nowhere, and the scope it needs; from the OpenAPI document.
+fn routes() -> Vec<(String, String, Option<String>)> {
+    let document: Value = serde_json::from_str(&openapi()).unwrap();
+    let mut routes = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let path = path
+            .replace("{clientId}", "AAAAAAAA")
+            .replace("{endpointId}", "ep_00000000000000000000000000")
+            .replace("{messageId}", "msg_00000000000000000000000000")
+            .replace("{deliveryId}", "dlv_00000000000000000000000000")
+            .replace("{keyringId}", "kr_00000000000000000000000000")
+            .replace("{secretId}", "whs_00000000000000000000000000")
+            .replace("{rotationId}", "rot_00000000000000000000000000")
+            .replace("{workspaceId}", "ws_00000000000000000000000000")
+            .replace("{apiKeyId}", "key_00000000000000000000000000");
+        assert!(!path.contains('{'), "{path}");
+        for (method, operation) in item.as_object().unwrap() {
+            let scope = operation["x-required-scope"].as_str().map(str::to_owned);
+            routes.push((method.to_uppercase(), path.clone(), scope));
+        }
+    }
+    routes
+}
+
+const SCOPES: [&str; 4] = ["publish", "manage", "secrets", "read"];
+
+#[tokio::test]
+async fn every_route_needs_its_scope_and_no_other_key_opens_it() {
+    let bench = Bench::new().await;
+    let routes = routes();
+    assert!(routes.len() > 40);
+    for scope in SCOPES {
+        let others: Vec<_> = SCOPES.into_iter().filter(|other| *other != scope).collect();
+        let lacking = bench.key(&others, "default").await;
+        for (method, path, needed) in &routes {
+            let reply = bench.with_key(&lacking, method, path).send().await;
+            if needed.as_deref() == Some(scope) {
+                let problem = reply.problem(403, "forbidden");
+                assert_eq!(problem["needsScope"], scope, "{method} {path}");
+            } else if needed.is_some() && !path.ends_with("/test") {
+                // Refused for what is asked, not for the key: the ids name nothing.
+                let operator_only = reply.json()["detail"]
+                    .as_str()
+                    .is_some_and(|detail| detail.contains("sk_operator_"));
+                assert!(
+                    reply.status != 403 || operator_only,
+                    "{method} {path} {}",
+                    reply.text
+                );
+                assert_ne!(reply.status, 401, "{method} {path}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_route_but_the_public_ones_needs_a_key() {
+    let bench = Bench::new().await;
+    let mut public = Vec::new();
+    for (method, path, needed) in routes() {
+        for key in [
+            None,
+            Some("Bearer sk_workspace_test_wrong"),
+            Some("Basic abc"),
+        ] {
+            let mut ask = bench.anonymous(&method, &path);
+            if let Some(key) = key {
+                ask = ask.header("authorization", key);
+            }
+            let reply = ask.send().await;
+            if needed.is_none() {
+                assert_ne!(reply.status, 401, "{path}");
+            } else {
+                reply.problem(401, "unauthorized");
+                assert_eq!(
+                    reply.header("www-authenticate"),
+                    Some("Bearer realm=\"hookturn\"")
+                );
+                assert!(!reply.text.contains("wrong"), "{}", reply.text);
+            }
+        }
+        if needed.is_none() {
+            public.push(path);
+        }
+    }
+    public.sort();
+    assert_eq!(public, ["/livez", "/metrics", "/openapi.json", "/readyz"]);
+}
+
+#[tokio::test]
+async fn the_scheme_of_the_key_has_no_case() {
+    let bench = Bench::new().await;
+    for scheme in ["bearer", "BEARER", "Bearer"] {
+        let value = format!("{scheme} {}", bench.owner);
+        let reply = bench
+            .anonymous("GET", "/v1/apps")
+            .header("authorization", value)
+            .send()
+            .await;
+        assert_eq!(reply.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_refused_scope_is_in_the_audit_log() {
+    let bench = Bench::new().await;
+    let reader = bench.key(&["read"], "default").await;
+    let refused = bench
+        .with_key(&reader, "POST", "/v1/apps")
+        .json(&json!({"name": "a"}))
+        .send()
+        .await;
+    let problem = refused.problem(403, "forbidden");
+    let log = bench.get("/v1/audit").await.ok();
+    let last = log["data"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["action"], "access.denied");
+    assert_eq!(last["requestId"], problem["requestId"]);
+}
+
+#[tokio::test]
+async fn what_belongs_to_another_workspace_does_not_exist() {
+    let bench = Bench::new().await;
+    let app = bench.app().await;
+    let endpoint = bench.endpoint(&app).await;
+    let keyring = endpoint["keyringId"].as_str().unwrap();
+    let made = bench
+        .with_key(&bench.operator, "POST", "/v1/workspaces")
+        .json(&json!({"name": "other"}))
+        .send()
+        .await
+        .ok();
+    let stranger = bench.key(&SCOPES, "other").await;
+    let endpoint_path = format!("{app}/endpoints/{}", endpoint["id"].as_str().unwrap());
+    let message = json!({"eventType": "a", "payload": 1});
+    for (method, path, body) in [
+        ("GET", app.clone(), None),
+        ("PATCH", app.clone(), Some(json!({"name": "mine"}))),
+        ("DELETE", app.clone(), None),
+        ("GET", endpoint_path.clone(), None),
+        ("POST", format!("{endpoint_path}/test"), None),
+        ("POST", format!("{app}/messages"), Some(message)),
+        ("GET", format!("/v1/keyrings/{keyring}"), None),
+        (
+            "POST",
+            format!("/v1/keyrings/{keyring}/rotations"),
+            Some(json!({"mode": "immediate"})),
+        ),
+    ] {
+        let mut ask = bench.with_key(&stranger, method, &path);
+        if let Some(body) = body {
+            ask = ask.json(&body);
+        }
+        ask.send().await.problem(404, "not_found");
+    }
+    // The workspace of a stranger can be named by an operator only.
+    let other = made["id"].as_str().unwrap();
+    let asked = bench
+        .ask("GET", "/v1/apps")
+        .header("hookturn-workspace", other)
+        .send()
+        .await;
+    asked.problem(404, "not_found");
+    for name in ["other", other] {
+        let apps = bench
+            .with_key(&bench.operator, "GET", "/v1/apps")
+            .header("hookturn-workspace", name)
+            .send()
+            .await;
+        assert_eq!(apps.ok()["data"], json!([]));
+    }
+    assert_eq!(bench.get(&app).await.status, 200);
+}
+
+#[tokio::test]
+async fn workspaces_and_operator_keys_are_for_operators() {
+    let bench = Bench::new().await;
+    bench
+        .post("/v1/workspaces", json!({"name": "mine"}))
+        .await
+        .problem(403, "forbidden");
+    let asked = json!({"name": "k", "scopes": ["read"], "reach": "operator"});
+    bench
+        .post("/v1/api-keys", asked)
+        .await
+        .problem(403, "forbidden");
+}
+
+#[tokio::test]
+async fn a_key_is_shown_once_listed_without_its_text_and_revoked() {
+    let bench = Bench::new().await;
+    let made = bench
+        .post(
+            "/v1/api-keys",
+            json!({"name": "ci", "scopes": ["read"], "environment": "prod"}),
+        )
+        .await;
+    assert_eq!(made.status, 201);
+    let made = made.ok();
+    let text = made["key"].as_str().unwrap();
+    assert!(text.starts_with("sk_workspace_prod_"));
+    assert_eq!(
+        bench.with_key(text, "GET", "/v1/apps").send().await.status,
+        200
+    );
+    let list = bench.get("/v1/api-keys").await;
+    assert!(!list.text.contains(text));
+    let path = format!("/v1/api-keys/{}", made["id"].as_str().unwrap());
+    assert_eq!(bench.ask("DELETE", &path).send().await.status, 204);
+    bench
+        .with_key(text, "GET", "/v1/apps")
+        .send()
+        .await
+        .problem(401, "unauthorized");
+}
+
+#[tokio::test]
+async fn readiness_follows_the_life_of_the_process() {
+    let bench = Bench::new().await;
+    let get = |path| bench.anonymous("GET", path).send();
+    let starting = get("/readyz").await;
+    starting.problem(503, "unavailable");
+    assert_eq!(starting.header("retry-after"), Some("1"));
+    bench.ready.set_ready();
+    assert_eq!(get("/readyz").await.status, 200);
+    bench.ready.set_store_down();
+    get("/readyz").await.problem(503, "unavailable");
+    bench.ready.set_draining();
+    bench.ready.set_ready();
+    get("/readyz").await.problem(503, "unavailable");
+    assert_eq!(get("/livez").await.status, 200);
+    assert_eq!(get("/metrics").await.text, "# EOF\n");
+    assert_eq!(get("/openapi.json").await.text, openapi());
+}

@@ -1,0 +1,136 @@
+//! The same POST twice.
+
+use serde_json::json;
+
+use crate::bench::Bench;
+
+#[tokio::test]
+async fn the_same_key_and_body_happen_once_and_answer_twice() {
+    let bench = Bench::new().await;
+    let ask = || {
+        bench
+            .ask("POST", "/v1/apps")
+            .header("idempotency-key", "k-1")
+            .json(&json!({"name": "shop"}))
+            .send()
+    };
+    let (first, second) = (ask().await, ask().await);
+    assert_eq!((first.status.as_u16(), second.status.as_u16()), (201, 201));
+    assert_eq!(first.text, second.text);
+    assert_eq!(first.header("idempotency-replayed"), None);
+    assert_eq!(second.header("idempotency-replayed"), Some("true"));
+    for header in ["location", "etag", "content-type"] {
+        assert_eq!(first.header(header), second.header(header), "{header}");
+        assert!(first.header(header).is_some(), "{header}");
+    }
+    let apps = bench.get("/v1/apps").await.ok();
+    assert_eq!(apps["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn another_body_is_a_mismatch_and_another_path_another_key() {
+    let bench = Bench::new().await;
+    let ask = |path: &str, body| {
+        bench
+            .ask("POST", path)
+            .header("idempotency-key", "k-1")
+            .json(&body)
+            .send()
+    };
+    ask("/v1/apps", json!({"name": "shop"})).await.ok();
+    let other = ask("/v1/apps", json!({"name": "other"})).await;
+    other.problem(422, "idempotency_mismatch");
+    assert_eq!(
+        ask("/v1/api-keys", json!({"name": "k", "scopes": ["read"]}))
+            .await
+            .status,
+        201
+    );
+}
+
+#[tokio::test]
+async fn a_refused_request_leaves_its_key_free() {
+    let bench = Bench::new().await;
+    let ask = |body: &'static str| {
+        bench
+            .ask("POST", "/v1/apps")
+            .header("idempotency-key", "k-1")
+            .raw("application/json", body)
+            .send()
+    };
+    ask("{").await.problem(400, "malformed_json");
+    ask(r#"{"name":""}"#).await.problem(422, "invalid_field");
+    assert_eq!(ask(r#"{"name":"shop"}"#).await.status, 201);
+}
+
+#[tokio::test]
+async fn concurrent_twins_have_one_effect() {
+    let bench = Bench::new().await;
+    let app = bench.app().await;
+    let path = format!("{app}/messages");
+    let twins = (0..16).map(|_| {
+        bench
+            .ask("POST", &path)
+            .header("idempotency-key", "k-1")
+            .json(&json!({"eventType": "a", "payload": {"n": 1}}))
+            .send()
+    });
+    let replies = futures_util::future::join_all(twins).await;
+    let mut accepted = Vec::new();
+    for reply in replies {
+        if reply.status == 202 {
+            accepted.push(reply.text);
+        } else {
+            let problem = reply.problem(409, "idempotency_in_progress");
+            assert_eq!(problem["retryable"], true);
+            assert_eq!(reply.header("retry-after"), Some("1"));
+        }
+    }
+    accepted.dedup();
+    assert_eq!(accepted.len(), 1);
+    let stored = bench.get(&path).await.ok();
+    assert_eq!(stored["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_rotation_shows_its_value_again_on_replay_only() {
+    let bench = Bench::new().await;
+    let app = bench.app().await;
+    let endpoint = bench.endpoint(&app).await;
+    let keyring = format!("/v1/keyrings/{}", endpoint["keyringId"].as_str().unwrap());
+    let rotate = || {
+        bench
+            .ask("POST", &format!("{keyring}/rotations"))
+            .header("idempotency-key", "rotate")
+            .json(&json!({"mode": "overlap"}))
+            .send()
+    };
+    let (first, second) = (rotate().await, rotate().await);
+    assert_eq!((first.status.as_u16(), &first.text), (201, &second.text));
+    assert_eq!(second.header("idempotency-replayed"), Some("true"));
+    let opened = first.ok();
+    let value = opened["secret"]["value"].as_str().unwrap();
+    assert!(value.starts_with("whsec_"));
+    let again = bench
+        .post(&format!("{keyring}/rotations"), json!({"mode": "overlap"}))
+        .await;
+    let problem = again.problem(409, "rotation_open");
+    assert_eq!(problem["openRotationId"], opened["id"]);
+    assert!(!again.text.contains(value));
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_are_refused_on_every_post() {
+    let bench = Bench::new().await;
+    let long = "x".repeat(256);
+    for bad in ["", "a b", "\u{e9}", &long] {
+        let reply = bench
+            .ask("POST", "/v1/apps")
+            .header("idempotency-key", bad)
+            .json(&json!({"name": "shop"}))
+            .send()
+            .await;
+        reply.problem(400, "invalid_idempotency_key");
+    }
+    assert_eq!(bench.get("/v1/apps").await.ok()["data"], json!([]));
+}

@@ -1,0 +1,9 @@
+//! The native API from outside: the router over the service and the real embedded store.
+
+mod access;
+mod bad_input;
+mod bench;
+mod idempotency;
+mod lists;
+mod secrets;
+mod traffic;

@@ -1,0 +1,17 @@
+//! Dispatch and courier against the real store and receivers on loopback.
+//!
+//! Time is a number that the test moves, randomness is seeded, and nothing sleeps: a test waits for
+//! what a receiver saw or for what the store recorded, each with a bound.
+
+mod breaks;
+mod delivering;
+mod disabling;
+mod fairness;
+mod keys;
+mod ordered;
+mod receiver;
+mod retrying;
+mod rig;
+mod rotating;
+mod store;
+mod wire;

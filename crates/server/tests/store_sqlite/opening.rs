@@ -1,0 +1,161 @@
+//! What is refused at the start, and with which words. A refusal changes nothing.
+
+use std::io::{Seek, SeekFrom, Write as _};
+
+use hookturn::store::conformance::world::{START, World};
+use hookturn::store::sqlite::OpenError;
+use hookturn_core::store::Store;
+use rusqlite::Connection;
+
+use super::engine::{Sqlite, check, database, open};
+
+/// A stopped store with something in it.
+async fn stopped() -> tempfile::TempDir {
+    let place = tempfile::tempdir().unwrap();
+    let world = World::new(&Sqlite).await;
+    let tenant = world.tenant("acme").await;
+    for _ in 0..200 {
+        world.accept_one(&tenant, START).await;
+    }
+    let backup = world.backup_path();
+    world.store().backup(backup.clone()).await.unwrap();
+    std::fs::copy(backup, database(&place)).unwrap();
+    place
+}
+
+fn refused(place: &tempfile::TempDir) -> OpenError {
+    let path = database(place);
+    let before = std::fs::read(&path).unwrap();
+    let error = open(&path).unwrap_err();
+    assert_eq!(std::fs::read(&path).unwrap(), before, "{error}");
+    assert!(!error.to_string().is_empty());
+    error
+}
+
+#[test]
+fn a_file_of_another_kind_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(database(&place), "just some notes of mine".repeat(100)).unwrap();
+    let error = refused(&place);
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
+}
+
+#[test]
+fn the_database_of_another_program_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let theirs = Connection::open(database(&place)).unwrap();
+    theirs.execute_batch("CREATE TABLE theirs (a)").unwrap();
+    drop(theirs);
+    let error = refused(&place);
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_refused() {
+    let place = stopped().await;
+    let path = database(&place);
+    let pages = std::fs::metadata(&path).unwrap().len() / 4_096;
+    let mut file = std::fs::File::options().write(true).open(&path).unwrap();
+    for page in 2..pages {
+        file.seek(SeekFrom::Start(page * 4_096)).unwrap();
+        file.write_all(&[0xa5; 512]).unwrap();
+    }
+    drop(file);
+    let error = refused(&place);
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_truncated_database_is_refused() {
+    let place = stopped().await;
+    let path = database(&place);
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    drop(file);
+    let error = refused(&place);
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() {
+    let place = stopped().await;
+    let newer = Connection::open(database(&place)).unwrap();
+    newer.pragma_update(None, "user_version", 1_000).unwrap();
+    drop(newer);
+    match refused(&place) {
+        OpenError::Newer { found, known, .. } => assert!(found == 1_000 && known < found),
+        error => panic!("{error:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_is_named() {
+    let place = stopped().await;
+    let damaged = Connection::open(database(&place)).unwrap();
+    damaged
+        .execute_batch("UPDATE workspace SET document = '{\"id\":7}'")
+        .unwrap();
+    drop(damaged);
+    let error = open(&database(&place)).unwrap_err();
+    let OpenError::Contents(source) = error else {
+        panic!("{error:?}");
+    };
+    let text = source.to_string();
+    assert!(
+        text.contains("workspace") && text.contains("document"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("a-file");
+    std::fs::write(&file, b"").unwrap();
+    for directory in [place.path().join("missing"), file] {
+        let error = open(&directory.join("hookturn.db")).unwrap_err();
+        assert!(matches!(error, OpenError::NoLock { .. }), "{error:?}");
+    }
+    // The database itself is a directory: not even root writes to that.
+    let path = place.path().join("hookturn.db");
+    std::fs::create_dir(&path).unwrap();
+    let error = open(&path).unwrap_err();
+    assert!(matches!(error, OpenError::Unwritable { .. }), "{error:?}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_can_read_what_the_store_writes() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = tempfile::tempdir().unwrap();
+    let store = open(&database(&place)).unwrap();
+    store.backup(place.path().join("backup.db")).await.unwrap();
+    let mut seen = 0;
+    for file in std::fs::read_dir(place.path()).unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{:?}", file.file_name());
+        seen += 1;
+    }
+    assert!(seen >= 3, "database, log and backup");
+}
+
+#[tokio::test]
+async fn a_second_opener_is_refused_until_the_first_has_stopped() {
+    let place = tempfile::tempdir().unwrap();
+    let path = database(&place);
+    let first = open(&path).unwrap();
+    let error = open(&path).unwrap_err();
+    assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
+    let clone = first.clone();
+    drop(first);
+    assert!(open(&path).is_err());
+    clone.flush().await.unwrap();
+    drop(clone);
+    drop(open(&path).unwrap());
+    assert!(
+        !path.with_extension("db-wal").exists(),
+        "no log is left behind"
+    );
+    check(&path);
+}
