@@ -49,7 +49,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("demo", &["telemetry", "config", "app"]),
-    ("cli", &["telemetry", "config", "service", "api", "app", "demo"]),
+    (
+        "cli",
+        &["telemetry", "config", "service", "api", "app", "demo"],
+    ),
 ];
 
 /// The crate's roots only declare modules and re-export; the layers begin below them.

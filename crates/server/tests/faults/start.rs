@@ -26,7 +26,14 @@ fn refused(refusal: &Refusal, words: &[&str]) {
     for word in words {
         assert!(text.contains(word), "{word:?} is not in: {text}");
     }
-    for leak in ["panicked", "RUST_BACKTRACE", "backtrace", "called `", "Os {", "Error {"] {
+    for leak in [
+        "panicked",
+        "RUST_BACKTRACE",
+        "backtrace",
+        "called `",
+        "Os {",
+        "Error {",
+    ] {
         assert!(!text.contains(leak), "{leak:?} is in: {text}");
     }
 }
@@ -92,7 +99,10 @@ async fn another_programs_database_is_refused_and_kept() {
     theirs.close().unwrap();
     let before = contents(dir.path());
     let setup = Setup::new(dir.path()).with("HOOKTURN_MASTER_KEY", &"a7".repeat(32));
-    refused(&setup.refused().await, &[DATABASE, "not a Hookturn database"]);
+    refused(
+        &setup.refused().await,
+        &[DATABASE, "not a Hookturn database"],
+    );
     assert_eq!(contents(dir.path()), before);
 }
 
@@ -194,7 +204,10 @@ async fn configuration_that_is_not_valid_is_refused_by_name() {
         };
         refused(&refusal, &[word]);
     }
-    refused(&setup.clone().listen("nowhere").refused().await, &["--listen"]);
+    refused(
+        &setup.clone().listen("nowhere").refused().await,
+        &["--listen"],
+    );
     let file = dir.path().join("h.toml");
     std::fs::write(&file, "[outbound]\nallow_htpt = true\n").unwrap();
     let file = file.to_str().unwrap();
