@@ -30,7 +30,11 @@ async fn g10_forty_dead_endpoints_do_not_delay_a_healthy_one() {
     }
     for receiver in &mut dead {
         receiver.take(4).await;
-        assert_eq!(receiver.most_open(), 4, "what an endpoint gets before it has answered");
+        assert_eq!(
+            receiver.most_open(),
+            4,
+            "what an endpoint gets before it has answered"
+        );
         assert_eq!(receiver.rest().len(), 0);
         receiver.open_gate();
     }
@@ -87,7 +91,11 @@ async fn g10_the_breaker_opens_and_then_tries_with_one_exchange() {
     for message in messages {
         let (delivery, attempts) = rig.until_settled(message).await;
         assert_eq!(delivery.state.status(), DeliveryStatus::Delivered);
-        assert_eq!((delivery.attempts, attempts.len()), (1, 1), "a deferral is no attempt");
+        assert_eq!(
+            (delivery.attempts, attempts.len()),
+            (1, 1),
+            "a deferral is no attempt"
+        );
     }
     rig.stop().await;
 }

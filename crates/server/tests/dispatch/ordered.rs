@@ -41,14 +41,20 @@ fn check_order(seen: &[Seen], publishers: usize, each: usize) {
         let count = times.entry((publisher, n)).or_default();
         *count += 1;
         let accepted = n % 7 != 3 || *count == 2;
-        assert!(*count <= if n % 7 == 3 { 2 } else { 1 }, "{publisher}/{n} came {count} times");
+        assert!(
+            *count <= if n % 7 == 3 { 2 } else { 1 },
+            "{publisher}/{n} came {count} times"
+        );
         if accepted {
             assert_eq!(next[publisher], n, "publisher {publisher}");
             next[publisher] += 1;
         }
     }
     assert_eq!(next, vec![each; publishers]);
-    assert!(seen.iter().all(|request| request.open == 1), "one at a time");
+    assert!(
+        seen.iter().all(|request| request.open == 1),
+        "one at a time"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,7 +68,14 @@ async fn g2_order_is_kept_through_failures_and_overflow_with_many_publishers() {
             rig.publish(&format!("[{publisher},{n}]")).await;
         }
     };
-    tokio::join!(publisher(0), publisher(1), publisher(2), publisher(3), publisher(4), publisher(5));
+    tokio::join!(
+        publisher(0),
+        publisher(1),
+        publisher(2),
+        publisher(3),
+        publisher(4),
+        publisher(5)
+    );
     rig.until_nothing_is_due().await;
     check_order(&receiver.rest(), 6, EACH);
     rig.stop().await;
@@ -74,7 +87,8 @@ async fn g2_order_is_kept_through_a_restart_and_a_window_overflow() {
     let mut rig = Rig::new().await;
     let mut receiver = Receiver::new(&rig.clock, stumbling()).await;
     rig.endpoint_with(ordered(receiver.url(), &[0, 0])).await;
-    rig.publish_many((0..MESSAGES).map(|n| format!("[0,{n}]"))).await;
+    rig.publish_many((0..MESSAGES).map(|n| format!("[0,{n}]")))
+        .await;
     let mut seen = receiver.take(700).await;
     rig.restart().await;
     rig.until_nothing_is_due().await;

@@ -47,10 +47,18 @@ impl Kind {
 }
 
 /// Which secret a receiver holds, switched by the test.
-fn holder(kind: Kind, keys: [Verifier; 2], held: Arc<AtomicUsize>) -> impl Fn(&Seen) -> crate::receiver::Reply {
+fn holder(
+    kind: Kind,
+    keys: [Verifier; 2],
+    held: Arc<AtomicUsize>,
+) -> impl Fn(&Seen) -> crate::receiver::Reply {
     move |seen| {
         let key = &keys[held.load(Ordering::SeqCst)];
-        status(if kind.accepts(seen, key) { 200 } else { kind.refuses_with() })
+        status(if kind.accepts(seen, key) {
+            200
+        } else {
+            kind.refuses_with()
+        })
     }
 }
 
@@ -82,7 +90,9 @@ async fn run(course: &Course) -> usize {
     set_class(&rig, &made.endpoint, course.class).await;
     let key = |secret: &Secret| verifier(course.preset, &[("held", secret)]).url(receiver.url());
     let old = key(&made.once.as_ref().unwrap().value);
-    let opened = rig.rotate(made.endpoint.keyring, course.mode, Some(HOUR)).await;
+    let opened = rig
+        .rotate(made.endpoint.keyring, course.mode, Some(HOUR))
+        .await;
     let new = key(&opened.once.value);
     let held = Arc::new(AtomicUsize::new(0));
     receiver.answer(holder(course.kind, [old, new], Arc::clone(&held)));
@@ -92,7 +102,8 @@ async fn run(course: &Course) -> usize {
         }
         if n == course.promote_at && course.mode == ModeName::Staged {
             let promoted =
-                rig.service().promote_rotation(rig.caller(), opened.rotation.id, None, None);
+                rig.service()
+                    .promote_rotation(rig.caller(), opened.rotation.id, None, None);
             promoted.await.unwrap();
         }
         let message = rig.publish(&n.to_string()).await;
@@ -110,10 +121,15 @@ async fn run(course: &Course) -> usize {
 /// As a rehearsal would note it, before the first delivery.
 async fn set_class(rig: &Rig, endpoint: &hookturn_core::endpoint::Endpoint, class: ReceiverClass) {
     let state = ReceiverState {
-        view: ReceiverView { class, belief: None },
+        view: ReceiverView {
+            class,
+            belief: None,
+        },
         ..ReceiverState::default()
     };
-    let noted = rig.store().finish(Vec::new(), vec![(endpoint.workspace, endpoint.id, state)]);
+    let noted = rig
+        .store()
+        .finish(Vec::new(), vec![(endpoint.workspace, endpoint.id, state)]);
     noted.await.unwrap();
 }
 
@@ -152,7 +168,10 @@ async fn g6_an_overlap_loses_nothing_whenever_the_receiver_switches() {
                 (_, Kind::Throws) => 2,
                 _ => 1,
             };
-            assert!(refused <= allowed, "{preset} {kind:?} {class:?} at {switch_at}: {refused}");
+            assert!(
+                refused <= allowed,
+                "{preset} {kind:?} {class:?} at {switch_at}: {refused}"
+            );
         }
     }
 }
@@ -178,7 +197,10 @@ async fn g6_a_staged_secret_loses_nothing_whenever_the_receiver_switches() {
                 (_, Kind::Throws) => staged.max(2) + 1,
                 _ => staged.max(1),
             };
-            assert!(refused <= allowed, "{preset} {kind:?} {class:?} at {switch_at}: {refused} > {allowed}");
+            assert!(
+                refused <= allowed,
+                "{preset} {kind:?} {class:?} at {switch_at}: {refused} > {allowed}"
+            );
         }
     }
 }
@@ -187,9 +209,15 @@ async fn g6_a_staged_secret_loses_nothing_whenever_the_receiver_switches() {
 async fn g6_the_belief_survives_a_restart_and_overlapping_attempts() {
     let mut rig = Rig::new().await;
     let mut receiver = Receiver::new(&rig.clock, |_| status(200)).await;
-    let made = rig.endpoint_with(crate::delivering::retrying(receiver.url(), &[0])).await;
+    let made = rig
+        .endpoint_with(crate::delivering::retrying(receiver.url(), &[0]))
+        .await;
     let old = made.once.as_ref().unwrap().value.clone();
-    let new = rig.rotate(made.endpoint.keyring, ModeName::Overlap, Some(HOUR)).await.once.value;
+    let new = rig
+        .rotate(made.endpoint.keyring, ModeName::Overlap, Some(HOUR))
+        .await
+        .once
+        .value;
     let held = verifier(Preset::Standard, &[("held", &new)]);
     let both = verifier(Preset::Standard, &[("old", &old), ("new", &new)]);
     // The first four begin together under the old belief; one of them is answered 503 to the end
@@ -209,7 +237,11 @@ async fn g6_the_belief_survives_a_restart_and_overlapping_attempts() {
         let message = rig.publish(&n.to_string()).await;
         rig.until_settled(message).await;
     }
-    let signers: Vec<_> = receiver.rest().iter().map(|seen| seen.signer(&both)).collect();
+    let signers: Vec<_> = receiver
+        .rest()
+        .iter()
+        .map(|seen| seen.signer(&both))
+        .collect();
     assert_eq!(signers, ["new"; 3], "nothing is refused any more");
     rig.stop().await;
 }

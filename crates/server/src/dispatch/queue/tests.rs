@@ -168,10 +168,21 @@ impl World {
         }
         let held = self.queue.ready.len();
         assert!(held <= WINDOW + BLOCK, "{held} rows in memory");
-        let bytes: usize = self.queue.ready.iter().map(|row| row.message.payload.len()).sum();
+        let bytes: usize = self
+            .queue
+            .ready
+            .iter()
+            .map(|row| row.message.payload.len())
+            .sum();
         assert_eq!(bytes, self.queue.ready_bytes);
-        assert!(bytes <= WINDOW_BYTES + BLOCK_BYTES + 200, "{bytes} bytes in memory");
-        assert_eq!(self.queue.known.values().sum::<usize>(), self.queue.known_bytes);
+        assert!(
+            bytes <= WINDOW_BYTES + BLOCK_BYTES + 200,
+            "{bytes} bytes in memory"
+        );
+        assert_eq!(
+            self.queue.known.values().sum::<usize>(),
+            self.queue.known_bytes
+        );
     }
 
     fn accept(&mut self) {
@@ -248,7 +259,8 @@ impl World {
                 }
                 Event::InPlaceFailed(delivery, token) => {
                     self.queue.rest_until = rest;
-                    self.queue.committed(delivery, token, Some(Timestamp::EPOCH));
+                    self.queue
+                        .committed(delivery, token, Some(Timestamp::EPOCH));
                 }
                 Event::Block(block) => self.queue.block(Some(block), self.now, rest),
             }
@@ -279,7 +291,10 @@ impl World {
         for Finished { row, outcome, at } in std::mem::take(&mut self.writing) {
             let (delivery, token) = (row.delivery, Token::of(&row));
             if !happens {
-                *self.failed_commits.entry((delivery, row.attempts)).or_default() += 1;
+                *self
+                    .failed_commits
+                    .entry((delivery, row.attempts))
+                    .or_default() += 1;
                 let in_place = self.ordered && matches!(outcome, Outcome::Failed(_));
                 self.events.push(if in_place {
                     Event::InPlaceFailed(delivery, token)
@@ -289,7 +304,10 @@ impl World {
                 continue;
             }
             let mut again_at = None;
-            let mut next = Due { attempts: row.attempts + 1, ..row.clone() };
+            let mut next = Due {
+                attempts: row.attempts + 1,
+                ..row.clone()
+            };
             let found = self.disk.remove(&(row.due_at, delivery));
             match outcome {
                 Outcome::Failed(wait) => {
@@ -312,7 +330,8 @@ impl World {
                     }
                 }
             }
-            self.events.push(Event::Committed(delivery, token, again_at, true));
+            self.events
+                .push(Event::Committed(delivery, token, again_at, true));
         }
     }
 
@@ -337,7 +356,11 @@ impl World {
         let Some(delivery) = self.made.get(which % self.made.len().max(1)).copied() else {
             return;
         };
-        let pending = self.disk.iter().find(|((_, id), _)| *id == delivery).map(|(key, _)| *key);
+        let pending = self
+            .disk
+            .iter()
+            .find(|((_, id), _)| *id == delivery)
+            .map(|(key, _)| *key);
         let row = match (pending, self.settled.remove(&delivery)) {
             (Some(key), _) => {
                 let mut row = self.disk.remove(&key).unwrap();
@@ -352,7 +375,10 @@ impl World {
             (None, None) => return,
         };
         let attempts_before_requeue = row.attempts;
-        let row = Due { attempts_before_requeue, ..row };
+        let row = Due {
+            attempts_before_requeue,
+            ..row
+        };
         self.disk.insert((row.due_at, delivery), row);
         self.notes.push(Note::Requeued);
     }
@@ -394,7 +420,10 @@ impl World {
         assert!(self.queue.is_idle(), "it remembers {:?}", self.queue.known);
         assert!(self.queue.committed_while_reading.is_empty());
         for delivery in &self.made {
-            assert!(self.sent.contains_key(&(*delivery, 0)), "{delivery} was never sent");
+            assert!(
+                self.sent.contains_key(&(*delivery, 0)),
+                "{delivery} was never sent"
+            );
         }
         for (attempt, times) in &self.sent {
             let failed = self.failed_commits.get(attempt).copied().unwrap_or(0);
