@@ -3,11 +3,13 @@
 //! Start: master key → store (migrated, live view loaded) → key check → service → first API key →
 //! delivery shards (everything that was due goes on) → listener → one line `listening on http://…`.
 //!
-//! Stop, on SIGTERM or SIGINT: readiness off → no new connections, requests finish → exchanges in
-//! flight finish and are recorded → store closed. A second signal stops at once; what was not
-//! recorded is due again at the next start.
+//! Stop, on SIGTERM or SIGINT: readiness off → exchanges in flight finish and are recorded → no new
+//! connections, requests finish → store closed. The listener outlives the exchanges so that whoever
+//! balances the load can see that readiness is off; what is published until it goes is stored, and
+//! due at the next start. A second signal stops at once; what was not recorded is due again too.
 
 pub mod backup;
+pub mod checkup;
 mod http;
 mod keys;
 mod sweeps;
@@ -31,10 +33,11 @@ use crate::outbound::{self, AddressPolicy, ClientConfig, SystemResolver};
 use crate::service::{self, Service, ServiceError, TargetPolicy};
 use crate::store::live::Live;
 use crate::store::seal::Sealer;
-use crate::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{SystemClock, SystemEntropy};
 
+pub use crate::store::sqlite::OpenError;
 pub use keys::KeyFailure;
 
 /// The name of the database in the data directory.
@@ -226,13 +229,13 @@ impl Server {
         self.first_key.as_ref()
     }
 
-    /// Stops cleanly: readiness off, requests finish, exchanges finish and are recorded.
+    /// Stops cleanly: readiness off, exchanges finish and are recorded, requests finish.
     pub async fn stop(self) {
         self.ready.set_draining();
+        self.dispatch.drain().await;
         let _ = self.stop.send(true);
         let _ = self.accepting.await;
         let _ = self.sweeps.await;
-        self.dispatch.drain().await;
         if let Err(error) = self.store.flush().await {
             tracing::error!(error = %error, "the store failed while stopping");
         }
@@ -249,7 +252,7 @@ pub fn serve(config: &Config) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(start_failure("start the runtime"))?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let mut signals = Signals::new().map_err(start_failure("listen for signals"))?;
         let server = Server::start(config).await?;
         let mut out = std::io::stderr().lock();
@@ -261,11 +264,26 @@ pub fn serve(config: &Config) -> Result<(), Failure> {
         signals.next().await;
         tracing::info!("stopping: requests and exchanges in flight finish first; signal again to stop at once");
         tokio::select! {
-            () = server.stop() => {}
-            () = signals.next() => tracing::warn!("stopped at once; what was not recorded is due again at the next start"),
+            () = server.stop() => Ok(End::Clean),
+            () = signals.next() => {
+                tracing::warn!("stopped at once; what was not recorded is due again at the next start");
+                Ok(End::AtOnce)
+            }
         }
-        Ok(())
-    })
+    });
+    if matches!(ended, Ok(End::AtOnce)) {
+        // Dropping the runtime would wait for the thread that waits for the delivery shards.
+        runtime.shutdown_background();
+    }
+    ended.map(drop)
+}
+
+/// How a server that was told to stop ended.
+enum End {
+    /// Everything under way finished.
+    Clean,
+    /// The second signal came first.
+    AtOnce,
 }
 
 /// SIGTERM and SIGINT alike.
@@ -289,6 +307,12 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+/// Waits for SIGTERM or SIGINT.
+pub async fn until_signal() -> std::io::Result<()> {
+    Signals::new()?.next().await;
+    Ok(())
 }
 
 /// Sends log lines to standard error. A second call changes nothing.
@@ -363,6 +387,11 @@ impl api::Metrics for Metrics {
     fn render(&self) -> String {
         Metrics::render(self)
     }
+}
+
+/// The description of the API: OpenAPI 3.1 as indented JSON.
+pub fn openapi() -> String {
+    api::openapi()
 }
 
 /// What went wrong, with every cause, on one line.

@@ -4,6 +4,8 @@
 //! so that good requests do not pay for the explanation of bad ones. The explanation names fields
 //! and what is expected, never the value that was sent.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
@@ -14,6 +16,12 @@ use serde::{Deserialize, Deserializer};
 use serde_path_to_error::Segment;
 
 use super::problem::{Code, Problem};
+
+/// Time a client has to send a body.
+const BODY_TIME: Duration = Duration::from_secs(30);
+/// What is read and dropped of a body that is too large: time and bytes.
+const REST_TIME: Duration = Duration::from_secs(1);
+const REST_BYTES: usize = 16 * 1024 * 1024;
 
 /// A request body of at most `MAX` bytes that is declared as JSON, or is absent. It may hold
 /// secrets, so it has no `Debug`.
@@ -27,10 +35,12 @@ impl<S: Send + Sync, const MAX: usize> FromRequest<S> for JsonBody<MAX> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let declared = is_json(request.headers());
-        if content_length(request.headers()).is_some_and(|length| length > MAX as u64) {
+        let length = content_length(request.headers());
+        let mut body = request.into_body();
+        if length.is_some_and(|length| length > MAX as u64) {
+            drop_rest(&mut body).await;
             return Err(too_large(MAX));
         }
-        let body = request.into_body();
         let bytes = read(body, MAX).await?;
         if !declared && !bytes.is_empty() {
             return Err(Problem::new(
@@ -94,15 +104,40 @@ fn too_large(max: usize) -> Problem {
     )
 }
 
-async fn read(body: Body, max: usize) -> Result<Bytes, Problem> {
-    match Limited::new(body, max).collect().await {
+async fn read(mut body: Body, max: usize) -> Result<Bytes, Problem> {
+    let collecting = Limited::new(&mut body, max).collect();
+    let Ok(collected) = tokio::time::timeout(BODY_TIME, collecting).await else {
+        let seconds = BODY_TIME.as_secs();
+        return Err(Problem::new(
+            Code::IncompleteBody,
+            format!("nothing was stored: the body did not come within {seconds} seconds"),
+        ));
+    };
+    match collected {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large(max)),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            drop_rest(&mut body).await;
+            Err(too_large(max))
+        }
         Err(_) => Err(Problem::new(
             Code::IncompleteBody,
             "nothing was stored: the connection ended before the body did",
         )),
     }
+}
+
+/// Takes what the client is still sending. A connection that is closed over bytes nobody has read is
+/// reset, and the client would see that instead of the answer.
+async fn drop_rest(body: &mut Body) {
+    let reading = async {
+        let mut left = REST_BYTES;
+        while let Some(Ok(frame)) = body.frame().await
+            && left > 0
+        {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        }
+    };
+    let _out_of_patience = tokio::time::timeout(REST_TIME, reading).await;
 }
 
 /// Parses `bytes`, or says what is wrong with them.

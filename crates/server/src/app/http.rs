@@ -1,9 +1,11 @@
 //! The listener: HTTP/1.1 and HTTP/2 on one port, bounded in time and number, with a graceful end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -13,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 
 /// Connections that may be open at once; the next one waits in the kernel's queue.
 const CONNECTIONS: usize = 10_000;
-/// Time a client has to send the headers of a request.
+/// Time a client has to send the headers of a request; for the first one, from connecting.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// Largest head of a request, in bytes.
 const HEAD_BYTES: usize = 32 * 1024;
@@ -60,14 +62,27 @@ pub(super) async fn accept(
         };
         // Answers are small and complete: they must not wait for more.
         let _ = stream.set_nodelay(true);
+        let begun = Arc::new(AtomicBool::new(false));
+        let noted = {
+            let (service, begun) = (service.clone(), Arc::clone(&begun));
+            service_fn(move |request| {
+                begun.store(true, Ordering::Relaxed);
+                service.call(request)
+            })
+        };
         let connection = builder
-            .serve_connection_with_upgrades(TokioIo::new(stream), service.clone())
+            .serve_connection_with_upgrades(TokioIo::new(stream), noted)
             .into_owned();
-        let watched = graceful.watch(connection);
+        let mut watched = Box::pin(graceful.watch(connection));
         tokio::spawn(async move {
             let _permit = permit;
-            // A client that breaks off is its own affair.
-            let _ = watched.await;
+            // The header timeout of the builder starts when it knows the version of HTTP, which a
+            // client that sends nothing never tells.
+            let first = tokio::time::timeout(HEADER_TIME, &mut watched).await;
+            if first.is_err() && begun.load(Ordering::Relaxed) {
+                // A client that breaks off is its own affair.
+                let _ = watched.await;
+            }
         });
     }
     drop(listener);

@@ -65,19 +65,6 @@ impl TargetPolicy for AnyTarget {
     }
 }
 
-/// Nobody changes the master key here.
-struct OneMasterKey;
-
-impl MasterKeys for OneMasterKey {
-    fn next(&self, _: &[MasterKey]) -> Result<Vec<MasterKey>, String> {
-        Err("there is no other".to_owned())
-    }
-
-    fn keep_check(&self, _: Vec<u8>) -> StoreFuture<'_, ()> {
-        Box::pin(async { Ok(()) })
-    }
-}
-
 /// What runs between two restarts.
 struct Running {
     store: Arc<Watched>,
@@ -96,6 +83,19 @@ pub(crate) struct Rig {
     directory: tempfile::TempDir,
     shards: usize,
     pub(crate) disable_after: Millis,
+}
+
+/// These tests never rotate the master key.
+struct FixedMasterKey;
+
+impl MasterKeys for FixedMasterKey {
+    fn next(&self, _: &[MasterKey]) -> Result<Vec<MasterKey>, String> {
+        Err("the master key of this test is fixed".to_owned())
+    }
+
+    fn keep_check(&self, _: Vec<u8>) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 impl Rig {
@@ -151,7 +151,7 @@ impl Rig {
             clock: Arc::clone(&self.clock) as _,
             entropy: Arc::clone(&self.entropy) as _,
             targets: Arc::new(AnyTarget),
-            master_keys: Arc::new(OneMasterKey),
+            master_keys: Arc::new(FixedMasterKey),
             settings: service::Settings::default(),
         }));
         service.bootstrap(Some(API_KEY.to_owned())).await.unwrap();
@@ -408,7 +408,7 @@ impl Rig {
         let listed = self.deliveries(filter).await;
         assert_eq!(
             listed,
-            [settled.0.clone()],
+            std::slice::from_ref(&settled.0),
             "the list and the delivery agree"
         );
         settled
