@@ -37,8 +37,9 @@ const JUDGES: &[(&str, &[&str])] = &[
 ];
 
 /// Requests with the verdicts that all judges of their schemes must give.
-#[derive(Default)]
 pub(crate) struct Hearing {
+    node: PathBuf,
+    python: PathBuf,
     cases: Vec<Case>,
 }
 
@@ -57,6 +58,15 @@ pub(crate) struct Receiving {
 }
 
 impl Hearing {
+    /// Fails at once where nothing can judge.
+    pub(crate) fn open() -> Self {
+        Self {
+            node: installed("HOOKTURN_JUDGE_NODE"),
+            python: installed("HOOKTURN_JUDGE_PYTHON"),
+            cases: Vec::new(),
+        }
+    }
+
     /// A receiver that holds `secret` must accept this.
     pub(crate) fn accepts(
         &mut self,
@@ -112,17 +122,17 @@ impl Hearing {
     /// Asks every judge about every case, and fails with all verdicts that are not the expected ones.
     pub(crate) async fn close(self) {
         assert!(!self.cases.is_empty(), "a hearing without a case");
-        let lines: String = self
-            .cases
-            .iter()
-            .map(|case| format!("{}\n", case.line))
-            .collect();
-        let node = installed("HOOKTURN_JUDGE_NODE").join("verify.mjs");
-        let interpreter = installed("HOOKTURN_JUDGE_PYTHON");
-        let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/judges/verify.py");
+        let lines: Vec<&str> = self.cases.iter().map(|case| case.line.as_str()).collect();
+        let lines = lines.join(
+            "
+",
+        );
+        let node_script = self.node.join("verify.mjs");
+        let python_script =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/judges/verify.py");
         let (by_node, by_python) = tokio::join!(
-            ask(OsStr::new("node"), &node, &lines),
-            ask(interpreter.as_os_str(), &python, &lines),
+            ask(OsStr::new("node"), &node_script, &lines),
+            ask(self.python.as_os_str(), &python_script, &lines),
         );
         let mut verdicts = vec![BTreeMap::new(); self.cases.len()];
         for verdict in by_node.into_iter().chain(by_python) {
@@ -189,7 +199,10 @@ async fn ask(program: &OsStr, script: &Path, lines: &str) -> Vec<Value> {
         .spawn();
     let mut judge = match child {
         Ok(child) => Judge(child),
-        Err(error) => panic!("{program:?} did not start: {error}: run cargo xtask test"),
+        Err(error) => panic!(
+            "{} did not start: {error}: run cargo xtask test",
+            program.display()
+        ),
     };
     let mut input = judge.0.stdin.take().unwrap();
     let lines = lines.to_owned();
