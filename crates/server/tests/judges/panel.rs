@@ -36,6 +36,9 @@ const JUDGES: &[(&str, &[&str])] = &[
     ("kore", &["hashlib-python", "node:crypto"]),
 ];
 
+/// One fault makes many wrong verdicts; a few show what it is.
+const COMPLAINTS_SHOWN: usize = 20;
+
 /// Requests with the verdicts that all judges of their schemes must give.
 pub(crate) struct Hearing {
     node: PathBuf,
@@ -119,7 +122,7 @@ impl Hearing {
         });
     }
 
-    /// Asks every judge about every case, and fails with all verdicts that are not the expected ones.
+    /// Asks every judge about every case, and fails with the verdicts that are not the expected ones.
     pub(crate) async fn close(self) {
         assert!(!self.cases.is_empty(), "a hearing without a case");
         let lines: Vec<&str> = self.cases.iter().map(|case| case.line.as_str()).collect();
@@ -147,7 +150,13 @@ impl Hearing {
             .zip(&verdicts)
             .flat_map(|(case, verdicts)| case.complaints(verdicts))
             .collect();
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        let shown = &wrong[..wrong.len().min(COMPLAINTS_SHOWN)];
+        assert!(
+            wrong.is_empty(),
+            "{} verdicts are wrong, the first of them:\n{}",
+            wrong.len(),
+            shown.join("\n")
+        );
     }
 }
 
