@@ -93,7 +93,7 @@ impl Ready {
     fn new() -> Self {
         let server = Server::start();
         let app = server.json(&["app", "create", "shop", "--label", "team=a"]);
-        let app = text(&app, "id").to_owned();
+        let app = text(&app, "clientId").to_owned();
         let made = server.json(&[
             "endpoint",
             "create",
