@@ -9,6 +9,7 @@
 //! due at the next start. A second signal stops at once; what was not recorded is due again too.
 
 pub mod backup;
+pub mod checkup;
 mod http;
 mod keys;
 mod sweeps;
@@ -32,10 +33,11 @@ use crate::outbound::{self, AddressPolicy, ClientConfig, SystemResolver};
 use crate::service::{self, Service, ServiceError, TargetPolicy};
 use crate::store::live::Live;
 use crate::store::seal::Sealer;
-use crate::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{SystemClock, SystemEntropy};
 
+pub use crate::store::sqlite::OpenError;
 pub use keys::KeyFailure;
 
 /// The name of the database in the data directory.
@@ -307,6 +309,12 @@ impl Signals {
     }
 }
 
+/// Waits for SIGTERM or SIGINT.
+pub async fn until_signal() -> std::io::Result<()> {
+    Signals::new()?.next().await;
+    Ok(())
+}
+
 /// Sends log lines to standard error. A second call changes nothing.
 pub fn start_logging(config: &Config) {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log.filter)
@@ -379,6 +387,11 @@ impl api::Metrics for Metrics {
     fn render(&self) -> String {
         Metrics::render(self)
     }
+}
+
+/// The description of the API: OpenAPI 3.1 as indented JSON.
+pub fn openapi() -> String {
+    api::openapi()
 }
 
 /// What went wrong, with every cause, on one line.

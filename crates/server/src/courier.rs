@@ -158,10 +158,6 @@ impl Courier {
         (live && sound).then_some(view)
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one exchange; a struct would only rename them"
-    )]
     async fn exchange(
         &self,
         client: &Client,

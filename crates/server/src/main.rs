@@ -2,29 +2,17 @@
 
 use std::process::ExitCode;
 
+/// Short-lived allocations of many sizes on few threads: mimalloc costs less than the system's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    #[allow(clippy::disallowed_methods)]
-    let env = std::env::vars().collect();
-    let mut flags = hookturn::config::Flags::default();
-    let mut args = std::env::args().skip(2);
-    while let Some(name) = args.next() {
-        let value = args.next();
-        match name.as_str() {
-            "--data-dir" => flags.data_dir = value.map(Into::into),
-            "--listen" => flags.listen = value,
-            _ => return ExitCode::from(2),
-        }
+    // First of all: with two providers in one binary, rustls takes none by itself.
+    if rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .is_err()
+    {
+        return hookturn::cli::exit::Exit::ServeFailed.into();
     }
-    let config = hookturn::config::load(flags, &env).unwrap();
-    match hookturn::app::serve(&config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{}", hookturn::app::explain(&error));
-            ExitCode::FAILURE
-        }
-    }
+    hookturn::cli::run()
 }

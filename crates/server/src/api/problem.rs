@@ -2,7 +2,7 @@
 //!
 //! [`Code`] is the one list of errors: it answers the status, the title and whether asking again
 //! helps. A [`Problem`] is a code with what there is to say about this request; it travels as an
-//! extension of an empty response until [`super::edge`] writes the body, because only there is the
+//! extension of an empty response until the `edge` of the API writes the body, because only there is the
 //! request id known. The source of a problem never reaches the caller: the edge logs it once.
 //!
 //! Nothing that a caller sent is repeated in a problem except names of fields and ids: a secret may

@@ -16,7 +16,7 @@ use crate::telemetry::SystemEntropy;
 /// The name of the key file in the data directory.
 pub(super) const KEY_FILE: &str = "master.key";
 /// Under this name the store keeps a box that opens with the right master key.
-const CHECK: &str = "master_key_check";
+pub(super) const CHECK: &str = "master_key_check";
 
 /// Why there is no usable master key. Nothing was changed.
 #[derive(Debug, thiserror::Error)]

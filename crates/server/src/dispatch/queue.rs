@@ -11,14 +11,18 @@ use hookturn_core::time::Timestamp;
 use super::limits::{Health, RateLimit};
 use crate::courier::request::Prepared;
 
+#[cfg(test)]
+mod tests;
+
 /// Rows kept in memory for one endpoint; beyond this they stay on disk until there is room.
-const WINDOW: usize = 1_024;
+/// (Tests use a small window, so that they overflow it.)
+const WINDOW: usize = if cfg!(test) { 16 } else { 1_024 };
 /// Rows in memory below which the next block is read.
 const LOW: usize = WINDOW / 4;
 /// Rows that a block adds.
 const BLOCK: usize = WINDOW / 2;
 /// Payload bytes kept in memory for one endpoint, whatever the number of rows.
-const WINDOW_BYTES: usize = 8 * 1024 * 1024;
+const WINDOW_BYTES: usize = if cfg!(test) { 2_048 } else { 8 * 1024 * 1024 };
 /// Payload bytes in memory below which the next block is read.
 const LOW_BYTES: usize = WINDOW_BYTES / 4;
 /// Payload bytes that a block adds.

@@ -1,7 +1,7 @@
 //! The embedded engine: SQLite in one file, one writer, group commit.
 //!
 //! One plain thread owns the only writing connection. Whoever wants to write hands it a step; the
-//! thread takes whatever is waiting (up to [`writer::BATCH_STEPS`]), runs it all in one transaction,
+//! thread takes whatever is waiting (up to `writer::BATCH_STEPS`), runs it all in one transaction,
 //! commits, and only then answers, so that one sync pays for many steps. `synchronous = FULL`: an
 //! answer means the write-ahead log reached the disk.
 //!
@@ -126,6 +126,30 @@ pub fn backup_beside(from: &Path, to: &Path) -> Result<Result<(), StoreError>, O
         },
         to,
     ))
+}
+
+/// What a look at a database from beside it found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examined {
+    /// Size of the file in bytes, the write-ahead log not included.
+    pub bytes: u64,
+    /// The value kept under the key that was asked for.
+    pub meta: Option<Vec<u8>>,
+}
+
+/// Reads the database at `path` without changing it, also while another process has it open: whether
+/// it is ours, not newer than this version, and whole. `meta` names a kept value to return.
+pub fn examine(path: &Path, meta: &str) -> Result<Examined, OpenError> {
+    let connection = open::open_for_reading(path)?;
+    open::check(&connection, path)?;
+    let at = reader::At {
+        connection: &connection,
+        numbers: &rows::Numbers::default(),
+    };
+    Ok(Examined {
+        bytes: std::fs::metadata(path).map_or(0, |file| file.len()),
+        meta: configuration::meta(&at, meta).map_err(OpenError::Contents)?,
+    })
 }
 
 impl Store for SqliteStore {

@@ -6,6 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use hookturn::api::{ApiState, Metrics, Readiness, TestFuture, TestReport, TestSender, router};
+use hookturn::service::master_key::MasterKeys;
 use hookturn::service::{Caller, Parts, Service, Settings, TargetPolicy};
 use hookturn::store::live::Live;
 use hookturn::store::seal::{MasterKey, Sealer};
@@ -14,6 +15,7 @@ use hookturn::telemetry::{SystemClock, SystemEntropy};
 use hookturn_core::delivery::{Answer, Attempt, Exchange, ExchangeReason, ExchangeResult, Timings};
 use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::MessageId;
+use hookturn_core::store::StoreFuture;
 use hookturn_core::store::{Hint, HintSink};
 use hookturn_core::time::Clock;
 use http::{HeaderMap, Request, StatusCode};
@@ -178,6 +180,21 @@ impl TestSender for AlwaysAccepts {
     }
 }
 
+/// Makes a new master key and keeps it nowhere but in the sealer.
+struct KeptInMemory;
+
+impl MasterKeys for KeptInMemory {
+    fn next(&self, present: &[MasterKey]) -> Result<Vec<MasterKey>, String> {
+        let mut keys = vec![MasterKey::generate(&SystemEntropy)];
+        keys.extend_from_slice(present);
+        Ok(keys)
+    }
+
+    fn keep_check(&self, _: Vec<u8>) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
 impl Bench {
     pub(crate) async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -197,6 +214,7 @@ impl Bench {
             clock: Arc::new(SystemClock),
             entropy: entropy.clone(),
             targets: Arc::new(NotInternal),
+            master_keys: Arc::new(KeptInMemory),
             settings: Settings::default(),
         }));
         let first = service

@@ -13,6 +13,7 @@ use hookturn::outbound::{AddressPolicy, ClientConfig, SystemResolver};
 use hookturn::service::apps::NewApp;
 use hookturn::service::deliveries::DeliveryFilter;
 use hookturn::service::endpoints::{CreatedEndpoint, EndpointPatch, NewEndpoint, Switch};
+use hookturn::service::master_key::MasterKeys;
 use hookturn::service::messages::NewMessageInput;
 use hookturn::service::rotation::{ModeName, NewRotation, OpenedRotation};
 use hookturn::service::{self, Caller, Service, TargetPolicy};
@@ -24,7 +25,7 @@ use hookturn_core::delivery::{Attempt, Delivery, DeliveryStatus};
 use hookturn_core::endpoint::{Endpoint, Preset};
 use hookturn_core::id::{ClientId, DeliveryId, EndpointId, Entropy, KeyringId, MessageId};
 use hookturn_core::message::EventType;
-use hookturn_core::store::{Page, Store};
+use hookturn_core::store::{Page, Store, StoreFuture};
 use hookturn_core::time::{Clock, DAY, Millis, Timestamp};
 use hookturn_verify::{Secret, Verifier};
 
@@ -84,6 +85,19 @@ pub(crate) struct Rig {
     pub(crate) disable_after: Millis,
 }
 
+/// These tests never rotate the master key.
+struct FixedMasterKey;
+
+impl MasterKeys for FixedMasterKey {
+    fn next(&self, _: &[MasterKey]) -> Result<Vec<MasterKey>, String> {
+        Err("the master key of this test is fixed".to_owned())
+    }
+
+    fn keep_check(&self, _: Vec<u8>) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
 impl Rig {
     pub(crate) async fn new() -> Self {
         Self::with_shards(1).await
@@ -137,6 +151,7 @@ impl Rig {
             clock: Arc::clone(&self.clock) as _,
             entropy: Arc::clone(&self.entropy) as _,
             targets: Arc::new(AnyTarget),
+            master_keys: Arc::new(FixedMasterKey),
             settings: service::Settings::default(),
         }));
         service.bootstrap(Some(API_KEY.to_owned())).await.unwrap();

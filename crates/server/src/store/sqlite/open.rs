@@ -209,17 +209,29 @@ fn prepare_file(connection: &Connection, path: &Path) -> Result<(), OpenError> {
         });
     }
     if tables > 0 && is_small(path) {
-        let health: String = connection
-            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-            .map_err(classify(path))?;
-        if health != "ok" {
-            return Err(OpenError::Damaged {
-                path: path.to_owned(),
-                source: None,
-            });
-        }
+        quick_check(connection, path)?;
     }
     Ok(())
+}
+
+fn quick_check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let health: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(classify(path))?;
+    if health == "ok" {
+        Ok(())
+    } else {
+        Err(OpenError::Damaged {
+            path: path.to_owned(),
+            source: None,
+        })
+    }
+}
+
+/// The same refusals for someone who only looks, with the check of the whole file however large.
+pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    prepare_file(connection, path)?;
+    quick_check(connection, path)
 }
 
 /// A full check reads the whole file; large ones are left to `hookturn doctor`.

@@ -1,0 +1,319 @@
+//! `hookturn doctor`: looks whether a server can start here and will do well.
+//!
+//! It changes nothing but one small file in the data directory, which it removes. Every line is
+//! `ok`, `warn` or `fail`, and says what to do.
+
+use std::io::{ErrorKind, Write as _};
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+use hookturn_core::time::{Clock, MINUTE, SECOND, Timestamp};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::Edge;
+use super::exit::{Exit, Failure, Outcome};
+use super::output::{Format, Output};
+use super::serve::Serve;
+use crate::app;
+use crate::app::checkup::{self, Database, MasterKeyState};
+use crate::config::Config;
+
+/// A disk that takes longer for one small sync slows every acknowledgement.
+const SLOW_SYNC: Duration = Duration::from_millis(20);
+/// Syncs that are measured.
+const SYNCS: u32 = 8;
+/// The first release; a clock before it is wrong.
+const RELEASED: Timestamp = Timestamp::from_millis(1_767_225_600_000);
+
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Ok,
+    Warn,
+    Fail,
+}
+
+impl Status {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+struct Check {
+    name: &'static str,
+    status: Status,
+    detail: String,
+    next: Option<&'static str>,
+}
+
+impl Check {
+    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            name,
+            status: Status::Ok,
+            detail: detail.into(),
+            next: None,
+        }
+    }
+
+    fn warn(name: &'static str, detail: impl Into<String>, next: &'static str) -> Self {
+        Self {
+            status: Status::Warn,
+            next: Some(next),
+            ..Self::ok(name, detail)
+        }
+    }
+
+    /// The sentences of errors say what to do themselves.
+    fn fail(name: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status: Status::Fail,
+            ..Self::ok(name, detail)
+        }
+    }
+}
+
+pub(super) fn run(asked: &Doctor, edge: &Edge, output: &mut Output) -> Outcome {
+    let checks = examine(asked, edge);
+    let healthy = checks.iter().all(|check| check.status != Status::Fail);
+    match output.format {
+        Format::Json => output.json(&json!({
+            "healthy": healthy,
+            "checks": checks.iter().map(|check| json!({
+                "name": check.name,
+                "status": check.status.word(),
+                "detail": check.detail,
+                "next": check.next,
+            })).collect::<Vec<_>>(),
+        }))?,
+        Format::Table => {
+            for check in &checks {
+                let Check { name, detail, .. } = check;
+                output.line(format!("{:<4}  {name:<16}  {detail}", check.status.word()))?;
+                if let Some(next) = check.next {
+                    output.line(format!("{:24}{next}", ""))?;
+                }
+            }
+        }
+    }
+    Ok(if healthy { Exit::Done } else { Exit::Unhealthy })
+}
+
+fn examine(asked: &Doctor, edge: &Edge) -> Vec<Check> {
+    let config = match asked.serve.load(edge) {
+        Ok(config) => config,
+        Err(failure) => return vec![Check::fail("configuration", what(&failure))],
+    };
+    let running = checkup::is_running(&config.data_dir);
+    let mut checks = vec![configuration(&config)];
+    checks.extend(data_directory(&config.data_dir));
+    checks.extend(database(&config));
+    checks.push(address(&config, running));
+    checks.push(clock(edge.clock.as_ref(), &config.data_dir));
+    checks.push(resolver());
+    checks
+}
+
+fn what(failure: &Failure) -> String {
+    failure.to_json()["detail"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn configuration(config: &Config) -> Check {
+    const NAME: &str = "configuration";
+    if config.unknown_variables.is_empty() {
+        return Check::ok(NAME, "readable, every key is known");
+    }
+    let names = config.unknown_variables.join(", ");
+    Check::warn(
+        NAME,
+        format!("nothing reads {names}"),
+        "check the spelling of these variables",
+    )
+}
+
+fn data_directory(path: &Path) -> Vec<Check> {
+    const NAME: &str = "data directory";
+    let shown = path.display();
+    match path.metadata() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return vec![Check::warn(
+                NAME,
+                format!("{shown} does not exist yet"),
+                "`hookturn init` or the first `hookturn serve` makes it",
+            )];
+        }
+        Err(error) => {
+            return vec![Check::fail(
+                NAME,
+                format!("{shown}: {error}; choose another --data-dir"),
+            )];
+        }
+        Ok(entry) if !entry.is_dir() => {
+            return vec![Check::fail(
+                NAME,
+                format!("{shown} is no directory; choose another --data-dir"),
+            )];
+        }
+        Ok(_) => {}
+    }
+    match measure_sync(path) {
+        Err(error) => vec![Check::fail(
+            NAME,
+            format!("{shown} cannot be written: {error}; give it to the user hookturn runs as"),
+        )],
+        Ok(each) => vec![privacy(path), sync(each)],
+    }
+}
+
+fn privacy(path: &Path) -> Check {
+    const NAME: &str = "data directory";
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let open = path
+            .metadata()
+            .is_ok_and(|entry| entry.permissions().mode() & 0o077 != 0);
+        if open {
+            return Check::warn(
+                NAME,
+                format!("{} is writable, but open to other users", path.display()),
+                "chmod 700: it holds the master key",
+            );
+        }
+    }
+    Check::ok(NAME, format!("{} is writable", path.display()))
+}
+
+fn sync(each: Duration) -> Check {
+    let millis = each.as_secs_f64() * 1_000.0;
+    let detail = format!("one sync takes {millis:.1} ms");
+    if each > SLOW_SYNC {
+        Check::warn(
+            "disk",
+            detail,
+            "every acknowledgement waits for a sync: use a faster disk, or expect few messages a second from single clients",
+        )
+    } else {
+        Check::ok("disk", detail)
+    }
+}
+
+/// The mean time of a small write with a sync.
+fn measure_sync(directory: &Path) -> std::io::Result<Duration> {
+    let path = directory.join(format!(".doctor-{}", std::process::id()));
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
+    let measured = (|| {
+        let start = Instant::now();
+        for _ in 0..SYNCS {
+            file.write_all(&[0; 4_096])?;
+            file.sync_data()?;
+        }
+        Ok(start.elapsed() / SYNCS)
+    })();
+    let removed = std::fs::remove_file(&path);
+    measured.and_then(|time| removed.map(|()| time))
+}
+
+fn database(config: &Config) -> Vec<Check> {
+    let found = match checkup::database(config) {
+        Ok(found) => found,
+        Err(error) => return vec![Check::fail("database", app::explain(&error))],
+    };
+    let database = match &found {
+        Database::None => Check::ok("database", "none yet; the first start makes it"),
+        Database::Whole(examined) => {
+            Check::ok("database", format!("whole, {} KiB", examined.bytes / 1_024))
+        }
+    };
+    let key = match checkup::master_key(config, &found) {
+        Ok(MasterKeyState::NotYet) => Check::ok("master key", "none yet; the first start makes it"),
+        Ok(MasterKeyState::Usable) => Check::ok("master key", "usable"),
+        Ok(MasterKeyState::Fits) => Check::ok("master key", "fits the database"),
+        Err(error) => Check::fail("master key", app::explain(&error)),
+    };
+    vec![database, key]
+}
+
+fn address(config: &Config, running: bool) -> Check {
+    const NAME: &str = "address";
+    let listen = config.listen;
+    match TcpListener::bind(listen) {
+        Ok(_) => Check::ok(NAME, format!("{listen} is free")),
+        Err(error) if running && error.kind() == ErrorKind::AddrInUse => Check::ok(
+            NAME,
+            format!("{listen} is taken, and a hookturn runs on this data directory"),
+        ),
+        Err(error) => Check::fail(
+            NAME,
+            format!(
+                "cannot listen on {listen}: {error}; stop what uses it, or choose another --listen"
+            ),
+        ),
+    }
+}
+
+fn clock(clock: &dyn Clock, data_dir: &Path) -> Check {
+    const NAME: &str = "clock";
+    let now = clock.now();
+    if now < RELEASED {
+        return Check::fail(
+            NAME,
+            format!(
+                "it is {now}, before this version was made; set the clock: signatures carry the time"
+            ),
+        );
+    }
+    let modified = data_dir
+        .join(app::DATABASE)
+        .metadata()
+        .and_then(|file| file.modified());
+    let written = modified
+        .ok()
+        .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
+        .and_then(|since| i64::try_from(since.as_millis()).ok())
+        .map(Timestamp::from_millis);
+    match written {
+        Some(written) if written.since(now) > MINUTE => Check::warn(
+            NAME,
+            format!(
+                "the database was written {} s in the future",
+                written.since(now) / SECOND
+            ),
+            "the clock went back: synchronise it, or receivers refuse timestamps",
+        ),
+        _ => Check::ok(NAME, format!("it is {now}")),
+    }
+}
+
+fn resolver() -> Check {
+    const NAME: &str = "name resolution";
+    match hickory_resolver::system_conf::read_system_conf() {
+        Ok((servers, _)) if !servers.name_servers().is_empty() => {
+            let count = servers.name_servers().len();
+            Check::ok(NAME, format!("{count} name servers configured"))
+        }
+        Ok(_) | Err(_) => Check::warn(
+            NAME,
+            "the system names no name server",
+            "deliveries to host names will fail: check /etc/resolv.conf",
+        ),
+    }
+}

@@ -1,0 +1,196 @@
+//! `hookturn rotation`: moves of a keyring from one active secret to the next.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use hookturn_core::time::Clock;
+use serde_json::json;
+
+use super::args::{Id, IfVersion, Paging, Span, ValueOut, When};
+use super::client::Request;
+use super::exit::Failure;
+use super::input;
+use super::output::Column;
+use super::plan::{Plan, Planned};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Rotation {
+    /// Rotate: make a new secret and move the keyring to it.
+    ///
+    /// The new value is shown once. If the answer gets lost, the request is sent once more with the
+    /// same Idempotency-Key, and the server answers the same value instead of rotating again.
+    Open(Open),
+    /// List rotations, newest first.
+    List {
+        /// Only open ones.
+        #[arg(long)]
+        open: bool,
+        /// Only of this keyring.
+        #[arg(long, value_name = "ID")]
+        keyring: Option<Id>,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Show a rotation.
+    Show {
+        /// Its id.
+        rotation: Id,
+    },
+    /// Make the pending secret of a staged rotation the active one.
+    Promote(Changed),
+    /// Let the old secret sign for longer.
+    Extend {
+        #[command(flatten)]
+        changed: Changed,
+        /// Until when; a span such as 48h counts from now on.
+        #[arg(long, value_name = "TIME")]
+        until: When,
+    },
+    /// Make the old secret active again; the new one keeps signing beside it for the same overlap.
+    Undo(Changed),
+    /// Retire the old secret now: it never signs again unless the rotation is undone.
+    Finish(Changed),
+    /// Drop the pending secret of a staged rotation.
+    Cancel(Changed),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Changed {
+    /// Its id.
+    rotation: Id,
+    #[command(flatten)]
+    version: IfVersion,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Mode {
+    /// The old secret is retired at once: the right mode after a leak.
+    Immediate,
+    /// The new secret signs now, the old one beside it for a while.
+    Overlap,
+    /// The new secret waits until it is promoted.
+    Staged,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Open {
+    /// The keyring's id.
+    keyring: Id,
+    /// How to move.
+    #[arg(long, value_enum, default_value = "overlap")]
+    mode: Mode,
+    /// How long the old secret may still sign, such as 48h; the server's default without.
+    #[arg(long, value_name = "SPAN")]
+    overlap: Option<Span>,
+    /// Why; kept in the audit log.
+    #[arg(long)]
+    reason: Option<String>,
+    /// What the new secret is called.
+    #[arg(long)]
+    name: Option<String>,
+    /// Import the new value from this file, `-` for standard input; generated without.
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    out: ValueOut,
+    #[command(flatten)]
+    version: IfVersion,
+}
+
+const COLUMNS: &[Column] = &[
+    ("ID", "id"),
+    ("KEYRING", "keyringId"),
+    ("MODE", "mode"),
+    ("STAGE", "stage"),
+    ("RETIRES", "retireAt"),
+    ("OPENED", "openedAt"),
+    ("REASON", "reason"),
+];
+
+impl Mode {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Immediate => "immediate",
+            Self::Overlap => "overlap",
+            Self::Staged => "staged",
+        }
+    }
+
+    /// What the mode means for deliveries, in one sentence.
+    const fn effect(self) -> &'static str {
+        match self {
+            Self::Immediate => {
+                "from the answer on, every delivery is signed with the new secret alone: receivers that do not have it yet refuse, and their deliveries are retried"
+            }
+            Self::Overlap => {
+                "from the answer on, deliveries are signed with the new secret, and with the old one beside it or as the fallback until the overlap ends: no receiver has to refuse one"
+            }
+            Self::Staged => {
+                "nothing changes for deliveries until the rotation is promoted: hand the new secret to the receivers first"
+            }
+        }
+    }
+}
+
+impl Planned for Rotation {
+    fn plan(self, clock: &dyn Clock) -> Result<Plan, Failure> {
+        Ok(match self {
+            Self::Open(open) => open.plan()?,
+            Self::List {
+                open,
+                keyring,
+                paging,
+            } => {
+                let request = Request::get("/v1/rotations")
+                    .with("state", open.then_some("open"))
+                    .with("keyringId", keyring);
+                Plan::list(request, paging, COLUMNS)
+            }
+            Self::Show { rotation } => {
+                Plan::object(Request::get(format!("/v1/rotations/{rotation}")))
+            }
+            Self::Promote(changed) => changed.to("promote", &json!({})),
+            Self::Extend { changed, until } => {
+                changed.to("extend", &json!({"retireAt": until.future(clock)}))
+            }
+            Self::Undo(changed) => changed.to("undo", &json!({})),
+            Self::Finish(changed) => changed.to("finish", &json!({})),
+            Self::Cancel(changed) => changed.to("cancel", &json!({})),
+        })
+    }
+}
+
+impl Changed {
+    fn to(self, what: &str, body: &serde_json::Value) -> Plan {
+        let path = format!("/v1/rotations/{}/{what}", self.rotation);
+        Plan::object(Request::post(path, body).if_match(self.version.if_version))
+    }
+}
+
+impl Open {
+    fn plan(self) -> Result<Plan, Failure> {
+        if self.mode == Mode::Immediate && self.overlap.is_some_and(|overlap| overlap.0 > 0) {
+            return Err(
+                Failure::usage("an immediate rotation has no overlap; nothing was sent")
+                    .next("leave --overlap out, or use --mode overlap"),
+            );
+        }
+        let mut body = json!({"mode": self.mode.word()});
+        if let Some(overlap) = self.overlap {
+            body["overlapSeconds"] = overlap.seconds().into();
+        }
+        for (member, text) in [("reason", self.reason), ("name", self.name)] {
+            if let Some(text) = text {
+                body[member] = text.into();
+            }
+        }
+        if let Some(path) = &self.secret_file {
+            body["secret"] = input::secret_text(path)?.as_str().into();
+        }
+        let path = format!("/v1/keyrings/{}/rotations", self.keyring);
+        let request = Request::post(path, &body).if_match(self.version.if_version);
+        Ok(Plan::object(request)
+            .before(self.mode.effect())
+            .value_out(self.out.value_out))
+    }
+}

@@ -1,0 +1,112 @@
+//! `hookturn serve`: runs the server, and says in one sentence and one exit code why it does not.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Edge;
+use super::exit::{Exit, Failure, Outcome};
+use crate::app::{self, KeyFailure, OpenError};
+use crate::config::{self, Config, ConfigError, Flags};
+
+/// Where the configuration comes from: what `serve` and the commands beside it share.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Place {
+    /// Configuration file [env: HOOKTURN_CONFIG, default: hookturn.toml if it exists].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of database and master key [env: HOOKTURN_DATA_DIR, default: hookturn-data].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    pub(super) place: Place,
+    /// Address to listen on [env: HOOKTURN_LISTEN, default: 127.0.0.1:8090].
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Where the data is, if not in the embedded store [env: HOOKTURN_STORE].
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// How log lines look: text or json [env: HOOKTURN_LOG_FORMAT].
+    #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"])]
+    log_format: Option<String>,
+}
+
+impl Place {
+    fn flags(&self) -> Flags {
+        Flags {
+            config: self.config.clone(),
+            data_dir: self.data_dir.clone(),
+            ..Flags::default()
+        }
+    }
+
+    /// Loads the configuration of this place.
+    pub(super) fn load(&self, edge: &Edge) -> Result<Config, Failure> {
+        load(self.flags(), edge)
+    }
+}
+
+impl Serve {
+    fn flags(&self) -> Flags {
+        Flags {
+            listen: self.listen.clone(),
+            store: self.store.clone(),
+            log_format: self.log_format.clone(),
+            ..self.place.flags()
+        }
+    }
+
+    /// Loads the configuration with these flags.
+    pub(super) fn load(&self, edge: &Edge) -> Result<Config, Failure> {
+        load(self.flags(), edge)
+    }
+}
+
+fn load(flags: Flags, edge: &Edge) -> Result<Config, Failure> {
+    config::load(flags, &edge.env).map_err(|error: ConfigError| {
+        Failure::new(Exit::Config, app::explain(&error))
+            .next("`hookturn init` writes a file with every key and its default")
+    })
+}
+
+pub(super) fn run(asked: &Serve, edge: &Edge) -> Outcome {
+    let config = asked.load(edge)?;
+    app::serve(&config).map_err(|error| not_started(&error))?;
+    Ok(Exit::Done)
+}
+
+/// The exit code of a server that did not start.
+pub(super) fn not_started(error: &app::Failure) -> Failure {
+    let exit = match error {
+        app::Failure::DataDir { .. } => Exit::DataDirectory,
+        app::Failure::MasterKey(error) => of_key(error),
+        app::Failure::Store(error) => of_open(error),
+        app::Failure::Listen { .. } => Exit::AddressInUse,
+        app::Failure::Roots { .. } => Exit::Config,
+        _ => Exit::ServeFailed,
+    };
+    // The sentence of the failure says what to do.
+    Failure::new(exit, app::explain(error))
+}
+
+/// The exit code of a database that cannot be opened.
+pub(super) fn of_open(error: &OpenError) -> Exit {
+    match error {
+        OpenError::Damaged { .. } | OpenError::Contents(_) => Exit::DatabaseDamaged,
+        OpenError::Newer { .. } => Exit::DatabaseNewer,
+        OpenError::Unwritable { .. } | OpenError::NoLock { .. } => Exit::DataDirectory,
+        OpenError::InUse { .. } => Exit::DatabaseInUse,
+        _ => Exit::ServeFailed,
+    }
+}
+
+fn of_key(error: &KeyFailure) -> Exit {
+    match error {
+        KeyFailure::Store(_) => Exit::DatabaseDamaged,
+        _ => Exit::MasterKey,
+    }
+}

@@ -1,0 +1,111 @@
+//! `hookturn serve` as a child process.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::oneshot;
+
+use super::{Api, within_deadline};
+
+/// The key of workspace `default` with every scope.
+const API_KEY: &str = "sk_workspace_test_of_the_running_server_0001";
+
+/// A running server on a port of its own, which may deliver to loopback over plain HTTP. It is
+/// killed when dropped; [`Server::stop`] ends it cleanly.
+pub(crate) struct Server {
+    child: Child,
+    address: SocketAddr,
+    log: Arc<Mutex<String>>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Server {
+    /// Starts it on a data directory, new or used, and waits until it is ready.
+    pub(crate) async fn start(data_dir: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_hookturn"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data_dir)
+            .current_dir(data_dir)
+            .env_clear()
+            .env("HOOKTURN_BOOTSTRAP_API_KEY", API_KEY)
+            .env("HOOKTURN_ALLOW_NETS", "127.0.0.0/8,::1/128")
+            .env("HOOKTURN_ALLOW_HTTP", "true")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (announce, announced) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let lines = child.stderr.take().unwrap();
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || read_log(lines, &kept, announce, end));
+        // The guard exists before the first wait, so that a server which never gets ready is killed.
+        let mut server = Self {
+            child,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            log,
+            ended,
+        };
+        server.address = match within_deadline("the server gets ready", announced).await {
+            Ok(address) => address,
+            Err(_) => panic!("the server did not start:\n{}", server.log()),
+        };
+        server
+    }
+
+    /// A client of its API.
+    pub(crate) fn api(&self) -> Api {
+        Api::new(self.address, API_KEY)
+    }
+
+    /// What it wrote to standard error so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Ends it as an operator would, with SIGTERM, and checks that it ended well.
+    pub(crate) async fn stop(mut self) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        assert!(sent.success(), "the server was gone:\n{}", self.log());
+        within_deadline("the server stops", &mut self.ended)
+            .await
+            .unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}:\n{}", self.log());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Fails when it has ended already, which is as well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Keeps the log, and tells when the server is ready and when it is gone.
+fn read_log(
+    lines: ChildStderr,
+    log: &Mutex<String>,
+    announce: oneshot::Sender<SocketAddr>,
+    end: oneshot::Sender<()>,
+) {
+    let mut announce = Some(announce);
+    for line in BufReader::new(lines).lines().map_while(Result::ok) {
+        if let Some(address) = line.strip_prefix("listening on http://")
+            && let Some(announce) = announce.take()
+        {
+            let _ = announce.send(address.parse().unwrap());
+        }
+        let mut log = log.lock().unwrap();
+        log.push_str(&line);
+        log.push('\n');
+    }
+    let _ = end.send(());
+}
