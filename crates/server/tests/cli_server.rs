@@ -1,6 +1,8 @@
 //! Client commands against a running server, both as their users run them: a smoke of every command,
 //! in the order in which someone would meet them.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 #[path = "cli/support.rs"]
 #[expect(
     dead_code,
