@@ -2,6 +2,8 @@
 //!
 //! Commands that talk to a server are in `cli_server.rs`; here no server runs.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 #[path = "cli/support.rs"]
 mod support;
 

@@ -1,7 +1,13 @@
 //! Client commands against a running server, both as their users run them: a smoke of every command,
 //! in the order in which someone would meet them.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 #[path = "cli/support.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the other test binary, which uses all of it"
+)]
 mod support;
 
 use std::io::{BufRead as _, BufReader};
@@ -391,13 +397,13 @@ fn secrets_are_made_imported_activated_revealed_and_marked() {
     assert!(!printed.contains(imported));
     server.run(&reveal).refused(8);
     server.json(&["secret", "compromise", &keyring, &secret]);
+    server.json(&["rotation", "finish", text(&made["rotation"], "id")]);
     let waiting = server.json(&["secret", "create", &keyring, "--replace-pending"]);
-    if let Some(rotation) = waiting["rotation"]["id"].as_str() {
-        assert_eq!(
-            server.json(&["rotation", "cancel", rotation])["stage"],
-            "cancelled"
-        );
-    }
+    let rotation = text(&waiting["rotation"], "id");
+    assert_eq!(
+        server.json(&["rotation", "cancel", rotation])["stage"],
+        "cancelled"
+    );
 }
 
 #[test]

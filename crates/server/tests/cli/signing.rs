@@ -3,7 +3,7 @@
 use crate::support::{Place, SECRETS};
 
 const URL: &str = "https://receiver.example/hook";
-const BODY: &str = "{\"b\": 1,  \"a\": \"ä\"}";
+const BODY: &str = "{\"b\": 1, \"a\": \"ä\"}";
 
 /// Signs `BODY` and returns the headers as `name: value` lines.
 fn sign(place: &Place, scheme: &str, secrets: &[usize], more: &[&str]) -> String {
