@@ -232,6 +232,8 @@ pub enum ConfigError {
 const OTHER_VARIABLES: &[&str] = &[
     "HOOKTURN_SERVER",
     "HOOKTURN_API_KEY",
+    "HOOKTURN_API_KEY_FILE",
+    "HOOKTURN_CA_FILE",
     "HOOKTURN_WORKSPACE",
     "HOOKTURN_OUTPUT",
 ];

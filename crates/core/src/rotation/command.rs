@@ -18,7 +18,7 @@ pub struct NewSecret {
     pub name: Option<String>,
 }
 
-/// A change that someone asks of a keyring. [`super::apply`] says what each does, in numbers.
+/// A change that someone asks of a keyring. [`super::apply()`] says what each does, in numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// KORE's *Create*: the first secret becomes active, every later one pending.

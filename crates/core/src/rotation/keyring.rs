@@ -197,7 +197,7 @@ pub enum Mode {
         #[serde(rename = "overlapMillis")]
         overlap: Millis,
     },
-    /// Staged, and promoted by recorded proof. Not offered yet: [`super::apply`] refuses it.
+    /// Staged, and promoted by recorded proof. Not offered yet: [`super::apply()`] refuses it.
     Proven,
 }
 

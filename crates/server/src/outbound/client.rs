@@ -32,7 +32,7 @@ pub struct Request {
     /// The body, sent as it is.
     pub body: Bytes,
     /// Time for everything: DNS, connect, TLS, headers and body; cut to
-    /// [`TIMEOUT_MAX`](hookturn_core::limits::TIMEOUT_MAX).
+    /// [`TIMEOUT_MAX`].
     pub timeout_millis: Millis,
     /// Time for DNS, connect and TLS together, within the above.
     pub connect_timeout_millis: Millis,

@@ -35,8 +35,14 @@ impl Needles {
         };
         push("as it is", bytes.to_vec());
         push("in hexadecimal", hex::encode(bytes).into_bytes());
-        push("in capital hexadecimal", hex::encode_upper(bytes).into_bytes());
-        push("as a list of numbers", format!("{bytes:?}")[1..].trim_end_matches(']').into());
+        push(
+            "in capital hexadecimal",
+            hex::encode_upper(bytes).into_bytes(),
+        );
+        push(
+            "as a list of numbers",
+            format!("{bytes:?}")[1..].trim_end_matches(']').into(),
+        );
         // In base64, bytes look different at each of three places; the ends depend on neighbours.
         for shift in 0..3 {
             let shifted = [vec![0; shift], bytes.to_vec()].concat();
