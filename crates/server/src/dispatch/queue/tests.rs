@@ -30,7 +30,7 @@ enum Op {
     Finish(u8, Outcome),
     /// The writer commits everything queued, or fails to.
     Commit(bool),
-    /// A block that was asked for is read from the last commit.
+    /// A block that was asked for is read from the last commit, or one that was read arrives.
     Snapshot,
     /// Someone queues a delivery by hand.
     Requeue(u8),
@@ -99,6 +99,7 @@ struct World {
     notes: Vec<Note>,
     events: Vec<Event>,
     asked: Option<Asked>,
+    read: Option<DueBlock>,
     sent: HashMap<(DeliveryId, u32), usize>,
     failed_commits: HashMap<(DeliveryId, u32), usize>,
     accepted: Vec<DeliveryId>,
@@ -147,6 +148,7 @@ impl World {
             notes: Vec::new(),
             events: Vec::new(),
             asked: None,
+            read: None,
             sent: HashMap::new(),
             failed_commits: HashMap::new(),
             accepted: Vec::new(),
@@ -336,6 +338,10 @@ impl World {
     }
 
     fn snapshot(&mut self) {
+        if let Some(block) = self.read.take() {
+            self.events.push(Event::Block(block));
+            return;
+        }
         let Some(Asked { until, rows, bytes }) = self.asked.take() else {
             return;
         };
@@ -349,7 +355,7 @@ impl World {
             taken += row.message.payload.len();
             block.rows.push(row.clone());
         }
-        self.events.push(Event::Block(block));
+        self.read = Some(block);
     }
 
     fn requeue(&mut self, which: usize) {
@@ -405,9 +411,10 @@ impl World {
             }
             self.commit(true);
             self.snapshot();
+            self.snapshot();
             let quiet = self.notes.is_empty() && self.events.is_empty();
             match self.queue.wish(self.now) {
-                Wish::Rest if quiet && self.asked.is_none() => return,
+                Wish::Rest if quiet && self.asked.is_none() && self.read.is_none() => return,
                 Wish::WaitUntil(at) if quiet => self.now = at,
                 Wish::Rest | Wish::WaitUntil(_) | Wish::Send | Wish::Read { .. } => {}
             }
@@ -468,6 +475,7 @@ fn a_row_queued_by_hand_while_a_block_is_read_is_not_taken_for_the_one_that_sett
     world.requeue(0);
     let committed = std::mem::take(&mut world.events);
     world.run(Op::Turn(1));
+    world.snapshot();
     world.snapshot();
     world.events.splice(0..0, committed);
     world.settle();
