@@ -6,7 +6,7 @@
 //!
 //! # Sign
 //!
-//! Expand a [`Secret`] into a [`Signer`] once and use it for every request. [`sign`] returns the
+//! Expand a [`Secret`] into a [`Signer`] once and use it for every request. [`sign()`] returns the
 //! value of the signature header; the sender puts it, the id and the timestamp under the names in
 //! [`HeaderNames`].
 //!
