@@ -89,7 +89,10 @@ async fn g8_no_planted_secret_is_found_in_anything_left_behind() {
         needles.search("the headers of an answer", headers.as_bytes());
     }
     let log = stop(server).await;
-    assert!(log.contains("TRACE") && log.lines().count() > 100, "not a trace");
+    assert!(
+        log.contains("TRACE") && log.lines().count() > 100,
+        "not a trace"
+    );
     needles.search("the log", log.as_bytes());
     search_files(&needles, &data);
     // The search itself finds what is there.
@@ -108,10 +111,7 @@ fn search_files(needles: &Needles, data: &Path) {
         .collect();
     assert!(files.iter().any(|path| path.ends_with(DATABASE)));
     for path in files {
-        needles.search(
-            &path.display().to_string(),
-            &std::fs::read(&path).unwrap(),
-        );
+        needles.search(&path.display().to_string(), &std::fs::read(&path).unwrap());
     }
 }
 
@@ -181,20 +181,50 @@ async fn misplace_secrets(watched: &Watched<'_>, needles: &mut Needles) {
     }
     let url = "http://127.0.0.1:9/";
     let refused = [
-        format!("{{\"url\":\"{url}\",\"secret\":\"{}\"", secret("malformed JSON")),
+        format!(
+            "{{\"url\":\"{url}\",\"secret\":\"{}\"",
+            secret("malformed JSON")
+        ),
         format!("{{\"url\":\"{url}\",\"{}\":1}}", secret("unknown field")),
-        format!("{{\"url\":\"{url}\",\"hunter2-{}\":1}}", secret("inside an unknown field")),
-        format!("{{\"url\":\"{url}\",\"timeoutMillis\":\"{}\"}}", secret("number")),
+        format!(
+            "{{\"url\":\"{url}\",\"hunter2-{}\":1}}",
+            secret("inside an unknown field")
+        ),
+        format!(
+            "{{\"url\":\"{url}\",\"timeoutMillis\":\"{}\"}}",
+            secret("number")
+        ),
         format!("{{\"url\":\"{url}\",\"preset\":\"{}\"}}", secret("variant")),
-        format!("{{\"url\":\"{url}\",\"events\":[\"{} !\"]}}", secret("event")),
-        format!("{{\"url\":\"{url}\",\"secret\":\"{}!\"}}", secret("import that is not valid")),
-        format!("{{\"url\":\"http://user:{}@127.0.0.1/\"}}", secret("userinfo")),
+        format!(
+            "{{\"url\":\"{url}\",\"events\":[\"{} !\"]}}",
+            secret("event")
+        ),
+        format!(
+            "{{\"url\":\"{url}\",\"secret\":\"{}!\"}}",
+            secret("import that is not valid")
+        ),
+        format!(
+            "{{\"url\":\"http://user:{}@127.0.0.1/\"}}",
+            secret("userinfo")
+        ),
         format!("{{\"url\":\"http://{}@127.0.0.1/\"}}", secret("user")),
-        format!("{{\"url\":\"gopher://127.0.0.1/{}\"}}", secret("refused URL")),
-        format!("{{\"url\":\"{url}\",\"headers\":{{\"x\":\"{}\\r\\n\"}}}}", secret("header value")),
-        format!("{{\"url\":\"{url}\",\"headers\":{{\"host\":\"{}\"}}}}", secret("our header")),
-        format!("{{\"url\":\"{url}\",\"headers\":{{\"{} \":\"\"}}}}", secret("header name")),
-        format!("{{\"url\":\"{url}\",\"secret\":\"{}{}\"}}", secret("long import"), "x".repeat(600)),
+        format!(
+            "{{\"url\":\"gopher://127.0.0.1/{}\"}}",
+            secret("refused URL")
+        ),
+        format!(
+            "{{\"url\":\"{url}\",\"headers\":{{\"x\":\"{}\\r\\n\"}}}}",
+            secret("header value")
+        ),
+        format!(
+            "{{\"url\":\"{url}\",\"headers\":{{\"host\":\"{}\"}}}}",
+            secret("our header")
+        ),
+        format!(
+            "{{\"url\":\"{url}\",\"secret\":\"{}{}\"}}",
+            secret("long import"),
+            "x".repeat(600)
+        ),
         format!("{{\"url\":\"{url}\"}} {}", secret("after the body")),
     ];
     for body in &refused {

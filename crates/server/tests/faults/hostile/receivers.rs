@@ -36,7 +36,11 @@ pub(super) async fn gallery() -> (Vec<Hostile>, String) {
         .await,
         hostile("1 byte/s body", &["timeout"], |mut stream| async move {
             request(&mut stream).await;
-            write(&mut stream, b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n").await;
+            write(
+                &mut stream,
+                b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n",
+            )
+            .await;
             drip(&mut stream, b"z").await;
         })
         .await,
@@ -47,13 +51,17 @@ pub(super) async fn gallery() -> (Vec<Hostile>, String) {
             flood(&mut stream, &[b'z'; 65_536], TEN_GIB).await;
         })
         .await,
-        hostile("1 MiB headers", &["head_too_large"], |mut stream| async move {
-            request(&mut stream).await;
-            write(&mut stream, b"HTTP/1.1 200 OK\r\n").await;
-            let line = format!("x-long: {}\r\n", "z".repeat(1_000));
-            flood(&mut stream, line.as_bytes(), 1_048_576).await;
-            until_closed(&mut stream).await;
-        })
+        hostile(
+            "1 MiB headers",
+            &["head_too_large"],
+            |mut stream| async move {
+                request(&mut stream).await;
+                write(&mut stream, b"HTTP/1.1 200 OK\r\n").await;
+                let line = format!("x-long: {}\r\n", "z".repeat(1_000));
+                flood(&mut stream, line.as_bytes(), 1_048_576).await;
+                until_closed(&mut stream).await;
+            },
+        )
         .await,
         hostile("1xx flood", &["bad_response"], |mut stream| async move {
             request(&mut stream).await;
@@ -63,7 +71,8 @@ pub(super) async fn gallery() -> (Vec<Hostile>, String) {
         .await,
         hostile("gzip bomb", &["200"], |mut stream| async move {
             request(&mut stream).await;
-            let head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n";
+            let head =
+                b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n";
             write(&mut stream, head).await;
             // A stored gzip head, then the repeating block that a long run of zeros packs into.
             let mut chunk = b"1000\r\n\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03".to_vec();
@@ -74,7 +83,11 @@ pub(super) async fn gallery() -> (Vec<Hostile>, String) {
         .await,
         hostile("reset mid-body", &["reset"], |mut stream| async move {
             request(&mut stream).await;
-            write(&mut stream, b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nabc").await;
+            write(
+                &mut stream,
+                b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nabc",
+            )
+            .await;
         })
         .await,
     ];
@@ -117,11 +130,7 @@ async fn redirect_chain() -> Hostile {
 }
 
 /// Answers 204 over TLS with a certificate for `name`; the certificate as PEM.
-async fn tls(
-    name: &'static str,
-    ends: &'static [&'static str],
-    host: &str,
-) -> (Hostile, String) {
+async fn tls(name: &'static str, ends: &'static [&'static str], host: &str) -> (Hostile, String) {
     let made = rcgen::generate_simple_self_signed(vec![host.to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

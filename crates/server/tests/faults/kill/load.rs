@@ -61,13 +61,7 @@ impl Publisher {
     }
 
     /// Publishes these; whether it was answered.
-    async fn publish(
-        &mut self,
-        api: &Api,
-        app: &str,
-        nonces: &[u64],
-        on: &mut Connection,
-    ) -> bool {
+    async fn publish(&mut self, api: &Api, app: &str, nonces: &[u64], on: &mut Connection) -> bool {
         let message = |nonce: &u64| json!({"eventType": "kill.test", "payload": payload(*nonce)});
         let (path, body) = match self.kind {
             Kind::Repeating | Kind::Forgetful => ("messages", message(&nonces[0])),
