@@ -75,7 +75,7 @@ impl Fields {
 }
 
 const COLUMNS: &[Column] = &[
-    ("ID", "id"),
+    ("ID", "clientId"),
     ("NAME", "name"),
     ("VERSION", "version"),
     ("CREATED", "createdAt"),

@@ -114,6 +114,8 @@ impl Request {
 pub(super) struct Answer {
     /// Whether the server gave the answer of an earlier request with the same key.
     pub(super) replayed: bool,
+    /// What repeats the request, if it was a POST.
+    pub(super) idempotency_key: Option<String>,
     pub(super) body: Bytes,
 }
 
@@ -223,8 +225,11 @@ impl Client {
         let mut tries = 0;
         loop {
             match self.once(request, key).await {
-                Ok((status, answer)) => match Exit::of_status(status) {
-                    Exit::Done => return Ok(answer),
+                Ok((status, mut answer)) => match Exit::of_status(status) {
+                    Exit::Done => {
+                        answer.idempotency_key = key.map(str::to_owned);
+                        return Ok(answer);
+                    }
                     exit => {
                         let document = answer.json().unwrap_or(Value::Null);
                         let running = document["code"] == "idempotency_in_progress";
@@ -333,7 +338,14 @@ impl Client {
                 .headers
                 .get("idempotency-replayed")
                 .is_some_and(|value| value == "true");
-            Ok((head.status.as_u16(), Answer { replayed, body }))
+            Ok((
+                head.status.as_u16(),
+                Answer {
+                    replayed,
+                    idempotency_key: None,
+                    body,
+                },
+            ))
         }
         .await;
         connection.abort();

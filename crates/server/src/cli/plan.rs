@@ -181,7 +181,12 @@ fn show_object(
         }
         (Some(path), Some(value)) => {
             let text = value.as_str().unwrap_or_default().as_bytes();
-            output::write_private(path, text)?;
+            output::write_private(path, text).map_err(|failure| {
+                let key = answer.idempotency_key.clone().unwrap_or_default();
+                failure.fact("idempotencyKey", &key).next(format!(
+                    "the value was made: run the same command with --idempotency-key {key} and another --value-out to get it"
+                ))
+            })?;
             *value = Value::String(format!("(written to {})", path.display()));
             // What stays is not the server's own bytes any more: the value is out of it.
             return match output.format {

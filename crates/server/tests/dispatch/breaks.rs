@@ -313,7 +313,7 @@ async fn draining_finishes_and_records_what_is_in_flight_and_starts_nothing() {
     let messages = rig.publish_many((0..20).map(|n| n.to_string())).await;
     // As many as an endpoint may have open that has not answered yet.
     let first = receiver.take(4).await;
-    let (_, ()) = tokio::join!(rig.drain(), async {
+    let ((), ()) = tokio::join!(rig.drain(), async {
         rig.publish("late").await;
         receiver.open_gate();
     });

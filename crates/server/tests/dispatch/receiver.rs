@@ -1,5 +1,6 @@
 //! Receivers on loopback that answer as the test says and report what they saw.
 
+use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -221,7 +222,7 @@ async fn write_reply(stream: &mut TcpStream, reply: &Reply) -> bool {
         reply.body.len()
     );
     for (name, value) in &reply.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        write!(head, "{name}: {value}\r\n").unwrap();
     }
     head.push_str("\r\n");
     let mut bytes = head.into_bytes();

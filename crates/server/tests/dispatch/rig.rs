@@ -408,7 +408,7 @@ impl Rig {
         let listed = self.deliveries(filter).await;
         assert_eq!(
             listed,
-            [settled.0.clone()],
+            std::slice::from_ref(&settled.0),
             "the list and the delivery agree"
         );
         settled

@@ -1,1 +1,225 @@
-//! x
+//! What each preset puts on the wire, against the verifier that receivers use.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hookturn::courier::request::Prepared;
+use hookturn::service::endpoints::{KeyringChoice, NewEndpoint};
+use hookturn::service::workspaces::WorkspacePatch;
+use hookturn_core::endpoint::{HeaderRenames, Method, Preset, TargetUrl};
+use hookturn_core::id::MessageId;
+use hookturn_core::message::{EventType, Message};
+use hookturn_verify::{HeaderNames, Secret, Signer, Verifier};
+use serde_json::Value;
+
+use crate::receiver::{Receiver, Seen, status};
+use crate::rig::{Rig, START, verifier};
+
+const PAYLOAD: &str = r#"{"amount": 1.0, "text":"a b"}"#;
+
+/// One request of a preset, and a verifier that holds its secret.
+async fn one(rig: &Rig, preset: Preset, method: Method) -> (Seen, Verifier) {
+    let mut receiver = Receiver::new(&rig.clock, |_| status(200)).await;
+    let made = rig
+        .endpoint_with(NewEndpoint {
+            url: Some(receiver.url()),
+            preset,
+            method,
+            headers: BTreeMap::from([("x-tenant".to_owned(), "blue".to_owned())]),
+            ..NewEndpoint::default()
+        })
+        .await;
+    let message = rig.publish(PAYLOAD).await;
+    rig.until_settled(message).await;
+    let seen = receiver.next().await;
+    let deleted =
+        rig.service()
+            .delete_endpoint(rig.caller(), rig.app, made.endpoint.id, None, None);
+    deleted.await.unwrap();
+    let verifier = verifier(preset, &[("only", &made.once.unwrap().value)]);
+    (seen, verifier.url(receiver.url()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g3_every_preset_is_verified_over_exactly_the_bytes_on_the_wire() {
+    let mut rig = Rig::new().await;
+    for preset in Preset::ALL {
+        let (seen, verifier) = one(&rig, preset, Method::Post).await;
+        assert_eq!(seen.method, "POST");
+        assert_eq!(seen.signer(&verifier), "only", "{preset}");
+        assert_eq!(seen.header("content-type"), Some("application/json"));
+        assert_eq!(seen.header("x-tenant"), Some("blue"));
+        let body = std::str::from_utf8(&seen.body).unwrap();
+        match preset {
+            Preset::Standard => {
+                assert_eq!(body, PAYLOAD);
+                assert!(seen.id().starts_with("msg_"));
+            }
+            Preset::Github => {
+                assert_eq!(body, PAYLOAD);
+                assert_eq!(seen.header("x-github-event"), Some("order.paid"));
+                assert!(
+                    seen.header("x-github-delivery")
+                        .unwrap()
+                        .starts_with("msg_")
+                );
+            }
+            Preset::Hopae => {
+                assert!(body.contains(PAYLOAD), "the payload is not touched: {body}");
+                let envelope: Value = serde_json::from_str(body).unwrap();
+                assert_eq!(envelope["event"], "order.paid");
+                assert_eq!(envelope["clientId"], rig.app.as_str());
+                let signature = seen.header("x-hopae-signature").unwrap();
+                assert_eq!(signature.matches("v1=").count(), 1);
+            }
+            Preset::Kore => {
+                assert_eq!(body, r#"{"amount":1.0,"text":"a b"}"#);
+                assert_eq!(seen.header("date"), Some("2026-07-20T00:00:00Z"));
+                assert!(
+                    seen.header("kore-idempotency-token")
+                        .unwrap()
+                        .starts_with("msg_")
+                );
+            }
+            Preset::KoreStream => {
+                let events: Value = serde_json::from_str(body).unwrap();
+                assert_eq!(events.as_array().unwrap().len(), 1);
+                assert_eq!(events[0]["type"], "order.paid");
+            }
+        }
+        let mut forged = seen.clone();
+        forged.body.push(b' ');
+        assert!(forged.verify(&verifier).is_err(), "{preset}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kore_callbacks_by_get_have_no_body() {
+    let mut rig = Rig::new().await;
+    let (seen, verifier) = one(&rig, Preset::Kore, Method::Get).await;
+    assert_eq!((seen.method.as_str(), seen.body.len()), ("GET", 0));
+    assert_eq!(seen.header("content-type"), None);
+    assert_eq!(seen.signer(&verifier), "only");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_white_label_renames_the_headers_of_every_preset() {
+    let mut rig = Rig::new().await;
+    let renames = |preset: Preset| HeaderRenames {
+        id: Some("acme-id".to_owned()),
+        timestamp: (preset == Preset::Standard).then(|| "acme-timestamp".to_owned()),
+        signature: Some("acme-signature".to_owned()),
+    };
+    let renamed = [
+        Preset::Standard,
+        Preset::Kore,
+        Preset::KoreStream,
+        Preset::Github,
+    ];
+    let mut header_names: BTreeMap<_, _> = renamed
+        .iter()
+        .map(|preset| (*preset, renames(*preset)))
+        .collect();
+    let hopae = HeaderRenames {
+        signature: Some("acme-signature".to_owned()),
+        ..HeaderRenames::default()
+    };
+    header_names.insert(Preset::Hopae, hopae);
+    let patch = WorkspacePatch {
+        header_names: Some(header_names),
+        ..WorkspacePatch::default()
+    };
+    let workspace = rig.caller().workspace;
+    let patched = rig
+        .service()
+        .patch_workspace(rig.caller(), workspace, patch, None, None);
+    patched.await.unwrap();
+    for preset in Preset::ALL {
+        let (seen, verifier) = one(&rig, preset, Method::Post).await;
+        let usual = HeaderNames::of(preset.scheme());
+        assert_eq!(seen.header(&usual.signature), None, "{preset}");
+        assert_eq!(seen.header("webhook-id"), None);
+        assert_eq!(seen.header("webhook-timestamp"), None);
+        let names = HeaderNames {
+            id: usual.id.map(|_| Cow::Borrowed("acme-id")),
+            timestamp: usual.timestamp.map(|_| Cow::Borrowed("acme-timestamp")),
+            signature: Cow::Borrowed("acme-signature"),
+        };
+        assert_eq!(
+            seen.signer(&verifier.header_names(names)),
+            "only",
+            "{preset}"
+        );
+        let id = seen.header("acme-id");
+        assert_eq!(id.is_some(), preset != Preset::Hopae, "{preset} {id:?}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ed25519_keyring_signs_what_its_public_key_verifies() {
+    let mut rig = Rig::new().await;
+    let mut receiver = Receiver::new(&rig.clock, |_| status(200)).await;
+    let made = rig
+        .endpoint_with(NewEndpoint {
+            url: Some(receiver.url()),
+            keyring: KeyringChoice::Own {
+                kind: hookturn_core::rotation::KeyKind::Ed25519,
+                secret: None,
+                secret_name: None,
+            },
+            ..NewEndpoint::default()
+        })
+        .await;
+    rig.publish(PAYLOAD).await;
+    let public = made.once.unwrap().value.public_key().unwrap();
+    let verifier = Verifier::new(Preset::Standard.scheme())
+        .public_key("public", &public)
+        .unwrap();
+    assert_eq!(receiver.next().await.signer(&verifier), "public");
+    rig.stop().await;
+}
+
+/// KORE's published vectors: its scheme signs neither id nor time, so they come out of `Prepared`
+/// to the byte.
+#[tokio::test(flavor = "multi_thread")]
+async fn kore_published_vectors_are_signed_to_the_byte() {
+    let file: Value =
+        serde_json::from_str(include_str!("../../../verify/tests/vectors/kore.json")).unwrap();
+    let mut rig = Rig::new().await;
+    let made = rig
+        .endpoint_with(NewEndpoint {
+            url: Some("http://127.0.0.1:9/".to_owned()),
+            preset: Preset::Kore,
+            ..NewEndpoint::default()
+        })
+        .await;
+    let view = rig.live().signing(made.endpoint.id).unwrap();
+    let mut endpoint = made.endpoint;
+    endpoint.url = Some(TargetUrl::new(file["url"].as_str().unwrap()).unwrap());
+    let prepared = Prepared::new(Arc::new(endpoint), view.workspace).unwrap();
+    for vector in file["vectors"].as_array().unwrap() {
+        let text = |name: &str| vector[name].as_str().unwrap();
+        let message = Message {
+            id: MessageId::from_bytes([9; 16]),
+            workspace: rig.caller().workspace,
+            app: rig.app,
+            event_type: EventType::new("order.paid").unwrap(),
+            event_id: None,
+            payload: Bytes::copy_from_slice(text("body").as_bytes()),
+            accepted_at: START,
+        };
+        let body = prepared.body(&message);
+        assert_eq!(body, text("body"), "nothing to minify");
+        let secret = Secret::parse(text("secret")).unwrap();
+        let signer = Arc::new(Signer::new(Preset::Kore.scheme(), &secret).unwrap());
+        let signed = prepared.sign(&message, &body, &[signer], START).unwrap();
+        assert_eq!(signed.signature, text("signature"));
+        assert_eq!(signed.request.headers["kore-signature"], text("signature"));
+    }
+    rig.stop().await;
+}

@@ -36,9 +36,13 @@ const JUDGES: &[(&str, &[&str])] = &[
     ("kore", &["hashlib-python", "node:crypto"]),
 ];
 
+/// One fault makes many wrong verdicts; a few show what it is.
+const COMPLAINTS_SHOWN: usize = 20;
+
 /// Requests with the verdicts that all judges of their schemes must give.
-#[derive(Default)]
 pub(crate) struct Hearing {
+    node: PathBuf,
+    python: PathBuf,
     cases: Vec<Case>,
 }
 
@@ -57,6 +61,15 @@ pub(crate) struct Receiving {
 }
 
 impl Hearing {
+    /// Fails at once where nothing can judge.
+    pub(crate) fn open() -> Self {
+        Self {
+            node: installed("HOOKTURN_JUDGE_NODE"),
+            python: installed("HOOKTURN_JUDGE_PYTHON"),
+            cases: Vec::new(),
+        }
+    }
+
     /// A receiver that holds `secret` must accept this.
     pub(crate) fn accepts(
         &mut self,
@@ -109,20 +122,20 @@ impl Hearing {
         });
     }
 
-    /// Asks every judge about every case, and fails with all verdicts that are not the expected ones.
+    /// Asks every judge about every case, and fails with the verdicts that are not the expected ones.
     pub(crate) async fn close(self) {
         assert!(!self.cases.is_empty(), "a hearing without a case");
-        let lines: String = self
-            .cases
-            .iter()
-            .map(|case| format!("{}\n", case.line))
-            .collect();
-        let node = installed("HOOKTURN_JUDGE_NODE").join("verify.mjs");
-        let interpreter = installed("HOOKTURN_JUDGE_PYTHON");
-        let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/judges/verify.py");
+        let lines: Vec<&str> = self.cases.iter().map(|case| case.line.as_str()).collect();
+        let lines = lines.join(
+            "
+",
+        );
+        let node_script = self.node.join("verify.mjs");
+        let python_script =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/judges/verify.py");
         let (by_node, by_python) = tokio::join!(
-            ask(OsStr::new("node"), &node, &lines),
-            ask(interpreter.as_os_str(), &python, &lines),
+            ask(OsStr::new("node"), &node_script, &lines),
+            ask(self.python.as_os_str(), &python_script, &lines),
         );
         let mut verdicts = vec![BTreeMap::new(); self.cases.len()];
         for verdict in by_node.into_iter().chain(by_python) {
@@ -137,7 +150,13 @@ impl Hearing {
             .zip(&verdicts)
             .flat_map(|(case, verdicts)| case.complaints(verdicts))
             .collect();
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        let shown = &wrong[..wrong.len().min(COMPLAINTS_SHOWN)];
+        assert!(
+            wrong.is_empty(),
+            "{} verdicts are wrong, the first of them:\n{}",
+            wrong.len(),
+            shown.join("\n")
+        );
     }
 }
 
@@ -189,7 +208,10 @@ async fn ask(program: &OsStr, script: &Path, lines: &str) -> Vec<Value> {
         .spawn();
     let mut judge = match child {
         Ok(child) => Judge(child),
-        Err(error) => panic!("{program:?} did not start: {error}: run cargo xtask test"),
+        Err(error) => panic!(
+            "{} did not start: {error}: run cargo xtask test",
+            program.display()
+        ),
     };
     let mut input = judge.0.stdin.take().unwrap();
     let lines = lines.to_owned();

@@ -47,7 +47,7 @@ async fn judges_accept_every_attempt_of_a_delivery() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path()).await;
     let api = server.api();
-    let mut hearing = Hearing::default();
+    let mut hearing = Hearing::open();
     let mut stands = Vec::new();
     for sender in ALL {
         let receiver = failing_twice().await;

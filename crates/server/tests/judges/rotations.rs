@@ -17,7 +17,7 @@ async fn after_an_immediate_rotation_the_old_secret_accepts_nothing() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path()).await;
     let api = server.api();
-    let mut hearing = Hearing::default();
+    let mut hearing = Hearing::open();
     for sender in ALL {
         let mut stand = Stand::build(&api, *sender, Receiver::start().await).await;
         let old = stand.endpoint.secret.clone();
@@ -43,7 +43,7 @@ async fn g6_in_an_overlap_a_receiver_that_switches_is_followed_by_the_fallback()
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path()).await;
     let api = server.api();
-    let mut hearing = Hearing::default();
+    let mut hearing = Hearing::open();
     for sender in ALL {
         let switched = Arc::new(AtomicBool::new(false));
         let refuse_once = Arc::clone(&switched);

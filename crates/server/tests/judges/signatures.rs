@@ -68,7 +68,7 @@ async fn judges_accept_what_the_server_signed_and_nothing_else() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path()).await;
     let api = server.api();
-    let mut hearing = Hearing::default();
+    let mut hearing = Hearing::open();
     for sender in ALL {
         let mut stand = Stand::build(&api, *sender, Receiver::start().await).await;
         for (payload, minified) in PAYLOADS {
@@ -90,7 +90,7 @@ async fn judges_refuse_when_what_was_signed_beside_the_body_is_changed() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path()).await;
     let api = server.api();
-    let mut hearing = Hearing::default();
+    let mut hearing = Hearing::open();
     let later = |seconds: &str| (seconds.parse::<i64>().unwrap() + 1).to_string();
     for sender in ALL {
         let mut stand = Stand::build(&api, *sender, Receiver::start().await).await;
@@ -132,7 +132,7 @@ async fn judges_accept_test_events() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path()).await;
     let api = server.api();
-    let mut hearing = Hearing::default();
+    let mut hearing = Hearing::open();
     for sender in ALL {
         let mut stand = Stand::build(&api, *sender, Receiver::start().await).await;
         let path = format!(
@@ -154,7 +154,7 @@ async fn judges_accept_under_imported_secrets_of_every_form() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path()).await;
     let api = server.api();
-    let mut hearing = Hearing::default();
+    let mut hearing = Hearing::open();
     for sender in ALL {
         let imported = json!({ "secret": sender.published_secret });
         let receiver = Receiver::start().await;

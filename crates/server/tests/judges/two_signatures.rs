@@ -102,7 +102,7 @@ async fn in_an_overlap_receivers_with_the_new_and_with_the_old_secret_accept() {
     let data = tempfile::tempdir().unwrap();
     let (server, mut stands) = rehearsed(data.path()).await;
     let api = server.api();
-    let mut hearing = Hearing::default();
+    let mut hearing = Hearing::open();
     for stand in &mut stands {
         let old = stand.endpoint.secret.clone();
         let before = stand.deliver(&api, PAYLOAD).await;
@@ -129,7 +129,7 @@ async fn while_a_secret_is_staged_receivers_that_hold_it_already_accept() {
     let data = tempfile::tempdir().unwrap();
     let (server, mut stands) = rehearsed(data.path()).await;
     let api = server.api();
-    let mut hearing = Hearing::default();
+    let mut hearing = Hearing::open();
     for stand in &mut stands {
         let current = stand.endpoint.secret.clone();
         let staged = json!({ "mode": "staged", "overlapSeconds": 3600 });

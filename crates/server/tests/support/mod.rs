@@ -17,12 +17,10 @@ pub(crate) use receiver::{Captured, Receiver};
 pub(crate) use server::Server;
 
 /// Longest wait for an event that must come, on a busy machine.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Waits for something that must happen.
 pub(crate) async fn within_deadline<T>(what: &str, event: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(DEADLINE, event).await {
-        Ok(value) => value,
-        Err(_) => panic!("{what}: not within {DEADLINE:?}"),
-    }
+    let timed = tokio::time::timeout(DEADLINE, event).await;
+    timed.unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
 }

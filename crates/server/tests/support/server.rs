@@ -51,10 +51,9 @@ impl Server {
             log,
             ended,
         };
-        server.address = match within_deadline("the server gets ready", announced).await {
-            Ok(address) => address,
-            Err(_) => panic!("the server did not start:\n{}", server.log()),
-        };
+        let address = within_deadline("the server gets ready", announced).await;
+        server.address =
+            address.unwrap_or_else(|_| panic!("the server did not start:\n{}", server.log()));
         server
     }
 

@@ -20,7 +20,7 @@ use super::*;
 const START: Timestamp = Timestamp::from_millis(1_784_505_600_000);
 const REST: Millis = 10_000;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Op {
     /// Accepts so many rows.
     Accept(u8),
