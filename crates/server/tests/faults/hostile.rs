@@ -4,10 +4,12 @@
 mod receivers;
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
 use crate::support::http::Api;
@@ -85,8 +87,35 @@ impl Healthy {
     }
 }
 
+/// A thread of its own for the hostile receivers: their floods are not to delay the healthy one,
+/// whose latency is measured.
+struct Apart(Option<Runtime>);
+
+impl Apart {
+    fn new() -> Self {
+        let one = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build();
+        Self(Some(one.unwrap()))
+    }
+
+    async fn run<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
+        self.0.as_ref().unwrap().spawn(future).await.unwrap()
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 struct Stand {
     _dir: tempfile::TempDir,
+    _apart: Apart,
     server: Server,
     api: Api,
     hostile: Vec<Hostile>,
@@ -98,7 +127,8 @@ struct Stand {
 impl Stand {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (hostile, roots) = gallery().await;
+        let apart = Apart::new();
+        let (hostile, roots) = apart.run(gallery()).await;
         let roots_file = dir.path().join("roots.pem");
         std::fs::write(&roots_file, roots).unwrap();
         let setup = Setup::new(&dir.path().join("data"));
@@ -118,6 +148,7 @@ impl Stand {
         }
         Self {
             _dir: dir,
+            _apart: apart,
             server,
             api,
             hostile,
