@@ -122,6 +122,8 @@ pub struct Server {
 impl Server {
     /// Starts everything on the current runtime and returns when it is ready.
     pub async fn start(config: &Config) -> Result<Self, Failure> {
+        // First, because nothing is made when the configuration is not usable.
+        let client = Arc::new(client_config(config)?);
         let path = prepare_data_dir(config)?;
         let existed = path.exists();
         let entropy = Arc::new(SystemEntropy);
@@ -137,7 +139,6 @@ impl Server {
         })?;
         let sealer = Arc::new(Sealer::new(master_keys, entropy.clone()));
         keys::check(&store, &sealer).await?;
-        let client = Arc::new(client_config(config)?);
         let metrics = Arc::new(Metrics::default());
         let shared: Arc<dyn Store> = Arc::new(store.clone());
         let service = Arc::new(Service::new(service::Parts {

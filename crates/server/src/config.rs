@@ -204,7 +204,7 @@ pub enum ConfigError {
     File {
         /// The file.
         path: PathBuf,
-        /// Where and what, over several lines.
+        /// Where and what.
         detail: String,
     },
     /// A value cannot be used.
@@ -298,6 +298,13 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
             given,
         });
     }
+    if tracing_subscriber::EnvFilter::try_new(&config.log.filter).is_err() {
+        return Err(ConfigError::Value {
+            name: "HOOKTURN_LOG",
+            wanted: "levels such as info or warn,hookturn::dispatch=debug",
+            given: config.log.filter,
+        });
+    }
     config.unknown_variables = variables.unknown();
     Ok(config)
 }
@@ -377,9 +384,11 @@ fn read_file(named: Option<&Path>) -> Result<File, ConfigError> {
         }
         Err(source) => return Err(ConfigError::Unreadable { path, source }),
     };
-    toml::from_str(&text).map_err(|error| ConfigError::File {
-        path,
-        detail: error.to_string(),
+    toml::from_str(&text).map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+        let detail = format!("line {line}: {}", error.message());
+        ConfigError::File { path, detail }
     })
 }
 

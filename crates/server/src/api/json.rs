@@ -257,9 +257,10 @@ fn describe(mut pointer: String, said: &str) -> (String, String) {
 }
 
 fn looks_secret(name: &str) -> bool {
-    ["whsec_", "whsk_", "sk_"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
+    name.starts_with("sk_")
+        || ["whsec_", "whsk_", "sk_operator_", "sk_workspace_"]
+            .iter()
+            .any(|mark| name.contains(mark))
 }
 
 /// What a Rust type is called outside.

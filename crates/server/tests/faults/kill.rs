@@ -71,6 +71,7 @@ async fn g1_g2_nothing_acknowledged_is_lost_by_kill_9() {
     let server = ready(&setup, &mut slowest).await;
     rotations.repeat(&server.api()).await;
     publishers.repeat(&server.api()).await;
+    books.forgive();
     let exhausted = settle(&server.api(), &app, &endpoints).await;
     let log = server.stop().await.join("\n");
     assert!(!log.contains("panicked"), "{log}");

@@ -3,37 +3,28 @@
 use std::path::Path;
 
 use hookturn::app::DATABASE;
+use hookturn::cli::exit::Exit;
 
 use crate::support::process::{Refusal, Setup};
 
 const KEY_FILE: &str = "master.key";
 
-/// Checks the form of a refusal: a clear sentence, no panic, and not the code of success.
-fn refused(refusal: &Refusal, words: &[&str]) {
+/// Checks the form of a refusal: its exit code, one clear sentence (and perhaps a line that says what
+/// to do next), no panic.
+fn refused(refusal: &Refusal, exit: Exit, words: &[&str]) {
     let text = refusal.lines.join("\n");
-    assert!(
-        refusal
-            .code
-            .is_some_and(|code| code != 0 && (1..126).contains(&code)),
-        "{refusal:?}"
-    );
-    let said: Vec<_> = refusal
+    assert_eq!(refusal.code, Some(i32::from(exit.code())), "{text}");
+    let (said, next): (Vec<_>, Vec<_>) = refusal
         .lines
         .iter()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
+        .partition(|line| !line.starts_with("  next: "));
     assert_eq!(said.len(), 1, "more or less than one line: {text}");
+    assert!(next.len() <= 1, "{text}");
+    assert!(said[0].starts_with("error: "), "{text}");
     for word in words {
         assert!(text.contains(word), "{word:?} is not in: {text}");
     }
-    for leak in [
-        "panicked",
-        "RUST_BACKTRACE",
-        "backtrace",
-        "called `",
-        "Os {",
-        "Error {",
-    ] {
+    for leak in ["panicked", "backtrace", "called `", "Os {", "Error {"] {
         assert!(!text.contains(leak), "{leak:?} is in: {text}");
     }
 }
@@ -58,7 +49,11 @@ async fn a_database_of_random_bytes_is_refused_and_kept() {
         .collect();
     std::fs::write(dir.path().join(DATABASE), &garbage).unwrap();
     let refusal = Setup::new(dir.path()).refused().await;
-    refused(&refusal, &[DATABASE, "damaged", "backup"]);
+    refused(
+        &refusal,
+        Exit::DatabaseDamaged,
+        &[DATABASE, "damaged", "backup"],
+    );
     assert_eq!(contents(dir.path()), garbage);
 }
 
@@ -69,7 +64,7 @@ async fn a_truncated_database_is_refused_and_kept() {
     for length in [whole.len() / 2, 4096, 1000] {
         std::fs::write(dir.path().join(DATABASE), &whole[..length]).unwrap();
         let refusal = Setup::new(dir.path()).refused().await;
-        refused(&refusal, &[DATABASE, "damaged"]);
+        refused(&refusal, Exit::DatabaseDamaged, &[DATABASE, "damaged"]);
         assert_eq!(contents(dir.path()), &whole[..length], "{length}");
     }
 }
@@ -84,7 +79,7 @@ async fn a_database_with_a_damaged_page_is_refused_and_kept() {
     }
     std::fs::write(dir.path().join(DATABASE), &damaged).unwrap();
     let refusal = Setup::new(dir.path()).refused().await;
-    refused(&refusal, &[DATABASE, "damaged"]);
+    refused(&refusal, Exit::DatabaseDamaged, &[DATABASE, "damaged"]);
     assert_eq!(contents(dir.path()), damaged);
 }
 
@@ -101,6 +96,7 @@ async fn another_programs_database_is_refused_and_kept() {
     let setup = Setup::new(dir.path()).with("HOOKTURN_MASTER_KEY", &"a7".repeat(32));
     refused(
         &setup.refused().await,
+        Exit::DatabaseDamaged,
         &[DATABASE, "not a Hookturn database"],
     );
     assert_eq!(contents(dir.path()), before);
@@ -114,7 +110,7 @@ async fn a_database_of_a_newer_version_is_refused_and_kept() {
     ours.close().unwrap();
     let before = contents(dir.path());
     let refusal = Setup::new(dir.path()).refused().await;
-    refused(&refusal, &["9999", "newer"]);
+    refused(&refusal, Exit::DatabaseNewer, &["9999", "newer"]);
     assert_eq!(contents(dir.path()), before);
 }
 
@@ -125,7 +121,11 @@ async fn a_missing_master_key_is_refused_and_no_other_is_made() {
     let key = std::fs::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let refusal = Setup::new(dir.path()).refused().await;
-    refused(&refusal, &[KEY_FILE, "missing", "HOOKTURN_MASTER_KEY_FILE"]);
+    refused(
+        &refusal,
+        Exit::MasterKey,
+        &[KEY_FILE, "missing", "HOOKTURN_MASTER_KEY_FILE"],
+    );
     assert!(!path.exists(), "a second key was made");
     std::fs::write(&path, key).unwrap();
     Setup::new(dir.path()).start().await.stop().await;
@@ -137,7 +137,7 @@ async fn g8_a_wrong_master_key_is_refused_and_not_shown() {
     for wrong in ["c5".repeat(32), "not-a-key-6b1d0e".to_owned()] {
         let setup = Setup::new(dir.path()).with("HOOKTURN_MASTER_KEY", &wrong);
         let refusal = setup.refused().await;
-        refused(&refusal, &["master key"]);
+        refused(&refusal, Exit::MasterKey, &["master key"]);
         assert!(!refusal.lines.join("\n").contains(&wrong));
     }
     Setup::new(dir.path()).start().await.stop().await;
@@ -149,7 +149,7 @@ async fn an_occupied_port_is_refused() {
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap().to_string();
     let refusal = Setup::new(dir.path()).listen(&address).refused().await;
-    refused(&refusal, &[&address, "--listen"]);
+    refused(&refusal, Exit::AddressInUse, &[&address, "--listen"]);
 }
 
 #[tokio::test]
@@ -160,14 +160,18 @@ async fn a_data_directory_that_cannot_be_is_refused() {
     std::fs::write(&file, "kept").unwrap();
     for path in [file.join("data"), file.clone(), "/proc/hookturn".into()] {
         let refusal = Setup::new(&path).refused().await;
-        refused(&refusal, &[path.to_str().unwrap(), "data directory"]);
+        refused(
+            &refusal,
+            Exit::DataDirectory,
+            &[path.to_str().unwrap(), "data directory"],
+        );
     }
     assert_eq!(std::fs::read(&file).unwrap(), b"kept");
     // A directory where the database should be.
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join(DATABASE)).unwrap();
     let setup = Setup::new(dir.path()).with("HOOKTURN_MASTER_KEY", &"a7".repeat(32));
-    refused(&setup.refused().await, &[DATABASE]);
+    refused(&setup.refused().await, Exit::DataDirectory, &[DATABASE]);
 }
 
 #[tokio::test]
@@ -175,7 +179,7 @@ async fn a_second_server_on_a_data_directory_is_refused_and_the_first_goes_on() 
     let dir = tempfile::tempdir().unwrap();
     let first = Setup::new(dir.path()).start().await;
     let refusal = Setup::new(dir.path()).refused().await;
-    refused(&refusal, &["in use", "--data-dir"]);
+    refused(&refusal, Exit::DatabaseInUse, &["in use", "--data-dir"]);
     assert_eq!(first.api().get("/readyz").await.status, 200);
     first.stop().await;
 }
@@ -202,17 +206,18 @@ async fn configuration_that_is_not_valid_is_refused_by_name() {
             "HOOKTURN_STORE" => "--store",
             name => name,
         };
-        refused(&refusal, &[word]);
+        refused(&refusal, Exit::Config, &[word]);
     }
     refused(
         &setup.clone().listen("nowhere").refused().await,
+        Exit::Config,
         &["--listen"],
     );
     let file = dir.path().join("h.toml");
     std::fs::write(&file, "[outbound]\nallow_htpt = true\n").unwrap();
     let file = file.to_str().unwrap();
     let refusal = setup.with("HOOKTURN_CONFIG", file).refused().await;
-    refused(&refusal, &[file, "allow_htpt"]);
+    refused(&refusal, Exit::Config, &[file, "allow_htpt"]);
     assert!(!data.join(DATABASE).exists(), "a store was made");
 }
 
@@ -221,6 +226,6 @@ async fn a_first_key_that_can_be_guessed_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path()).with("HOOKTURN_BOOTSTRAP_API_KEY", "hunter2");
     let refusal = setup.refused().await;
-    refused(&refusal, &["API key"]);
+    refused(&refusal, Exit::ServeFailed, &["API key"]);
     assert!(!refusal.lines.join("\n").contains("hunter2"));
 }

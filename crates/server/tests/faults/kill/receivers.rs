@@ -1,6 +1,7 @@
 //! Three receivers that write down every request, and what may be concluded from their books.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hookturn_verify::{Received, Scheme, Secret, Verifier};
@@ -34,10 +35,14 @@ struct Book {
 }
 
 /// The books of all receivers, in the order of their endpoints.
-pub(super) struct Books(Vec<Book>);
+pub(super) struct Books {
+    all: Vec<Book>,
+    /// At the end nobody refuses: else the last retries alone would open the breaker for minutes.
+    forgiving: Arc<AtomicBool>,
+}
 
 impl Book {
-    async fn open(manner: Manner) -> Self {
+    async fn open(manner: Manner, forgiving: Arc<AtomicBool>) -> Self {
         let entries = Arc::new(Mutex::new(Vec::<Entry>::new()));
         let book = Arc::clone(&entries);
         let seen = Mutex::new(HashSet::new());
@@ -48,6 +53,7 @@ impl Book {
                 .unwrap_or_else(PoisonError::into_inner)
                 .insert(nonce);
             let refused = manner == Manner::Flaky
+                && !forgiving.load(Ordering::Relaxed)
                 && (nonce % NEVER_ACCEPTED == 0 || (first && nonce % ACCEPTED_LATER == 0));
             let entry = Entry {
                 arrival,
@@ -71,20 +77,26 @@ fn nonce(arrival: &Arrival) -> u64 {
 
 impl Books {
     pub(super) async fn open() -> Self {
-        let mut books = Vec::new();
+        let forgiving = Arc::new(AtomicBool::new(false));
+        let mut all = Vec::new();
         for manner in [Manner::Steady, Manner::Flaky, Manner::Rotated] {
-            books.push(Book::open(manner).await);
+            all.push(Book::open(manner, Arc::clone(&forgiving)).await);
         }
-        Self(books)
+        Self { all, forgiving }
+    }
+
+    /// From now on every receiver accepts.
+    pub(super) fn forgive(&self) {
+        self.forgiving.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn urls(&self) -> Vec<String> {
-        self.0.iter().map(|book| book.receiver.url()).collect()
+        self.all.iter().map(|book| book.receiver.url()).collect()
     }
 
     /// Which endpoint's secret is rotated.
     pub(super) fn rotated(&self) -> usize {
-        self.0.len() - 1
+        self.all.len() - 1
     }
 
     /// Fails on anything that must not be; else counts what was seen.
@@ -98,7 +110,7 @@ impl Books {
         let acknowledged = publishers.acknowledged();
         let (mut requests, mut again, mut late) = (0_usize, 0_usize, HashSet::new());
         let mut ids: HashMap<u64, String> = HashMap::new();
-        for (at, book) in self.0.iter().enumerate() {
+        for (at, book) in self.all.iter().enumerate() {
             let entries = book.entries.lock().unwrap_or_else(PoisonError::into_inner);
             let mut accepted: HashSet<&str> = HashSet::new();
             for entry in entries.iter() {
