@@ -179,6 +179,7 @@ fn message_fields() -> Vec<Case> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn configuration_fields() -> Vec<Case> {
     let url = |text: &str| json!({ "url": text });
     let valid = |name: &str, value: Value| json!({"url": "https://example.com", name: value});

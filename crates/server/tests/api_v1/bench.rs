@@ -90,7 +90,7 @@ pub(crate) struct Ask<'a> {
     body: Bytes,
 }
 
-impl<'a> Ask<'a> {
+impl Ask<'_> {
     pub(crate) fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         let value = http::HeaderValue::from_bytes(value.as_ref()).unwrap();
         self.request = self.request.header(name, value);

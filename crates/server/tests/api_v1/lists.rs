@@ -15,21 +15,17 @@ async fn pages(bench: &Bench, list: &str, limit: usize) -> Vec<Vec<Value>> {
         let page = reply.ok();
         pages.push(page["data"].as_array().unwrap().clone());
         assert!(pages.len() < 100);
-        match page["nextCursor"].as_str() {
-            None => {
-                assert_eq!((page["hasMore"].as_bool(), link), (Some(false), None));
-                return pages;
-            }
-            Some(_) => {
-                assert_eq!(page["hasMore"], true);
-                let link = link.unwrap();
-                let next = link
-                    .strip_prefix('<')
-                    .and_then(|l| l.strip_suffix(">; rel=\"next\""));
-                path = next.unwrap().to_owned();
-                assert!(path.contains(&format!("limit={limit}")), "{path}");
-            }
+        if page["nextCursor"].is_null() {
+            assert_eq!((page["hasMore"].as_bool(), link), (Some(false), None));
+            return pages;
         }
+        assert_eq!(page["hasMore"], true);
+        let link = link.unwrap();
+        let next = link
+            .strip_prefix('<')
+            .and_then(|l| l.strip_suffix(">; rel=\"next\""));
+        next.unwrap().clone_into(&mut path);
+        assert!(path.contains(&format!("limit={limit}")), "{path}");
     }
 }
 
