@@ -77,7 +77,7 @@ impl Rotations {
         let versions = self.done.len() + 1;
         match asked {
             Asked::Answered(_) => {
-                assert_eq!(found, versions + 1, "an acknowledged rotation is lost")
+                assert_eq!(found, versions + 1, "an acknowledged rotation is lost");
             }
             Asked::Unanswered => assert!((versions..=versions + 1).contains(&found), "{found}"),
         }
