@@ -168,7 +168,7 @@ impl Stand {
     /// Waits until every hostile delivery is settled.
     async fn over(&self) {
         let pending = format!("/v1/apps/{}/deliveries?status=pending&limit=1", self.app);
-        let bound = Duration::from_secs(60);
+        let bound = Duration::from_mins(1);
         eventually(bound, "the end of hostile deliveries", async || {
             let page = self.api.get(&pending).await.json();
             page["data"].as_array()?.is_empty().then_some(())
@@ -205,8 +205,11 @@ async fn g10_hostile_attempts_end_in_time_with_a_reason_and_little_memory() {
     for (one, endpoint) in stand.hostile.iter().zip(&stand.endpoints) {
         let attempts = stand.attempts(endpoint).await;
         assert_eq!(attempts.len(), HOSTILE_MESSAGES, "{}", one.name);
+        let took = |attempt: &Value| attempt["durationMillis"].as_u64().unwrap();
+        let longest = attempts.iter().map(took).max();
+        println!("hostile: {}: at most {longest:?} ms", one.name);
         for attempt in attempts {
-            let took = attempt["durationMillis"].as_u64().unwrap();
+            let took = took(&attempt);
             let what = format!("{}: {attempt}", one.name);
             assert!(took <= TIMEOUT_MILLIS + SLACK_MILLIS, "{what}");
             let exchange = &attempt["exchanges"][0];

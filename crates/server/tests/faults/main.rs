@@ -5,6 +5,8 @@
 //! kill loop, `HOOKTURN_STRICT=1` for the ratio of latencies beside hostile receivers.
 //! `HOOKTURN_TEST_BINARY` names another build of the binary, such as a release one.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod hostile;
 mod input;
 mod kill;

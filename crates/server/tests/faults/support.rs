@@ -20,10 +20,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// Waits for a future within a bound.
 pub(crate) async fn within<T>(bound: Duration, what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(bound, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("{what}: did not happen within {bound:?}"),
-    }
+    let ended = tokio::time::timeout(bound, future).await;
+    ended.unwrap_or_else(|_| panic!("{what}: did not happen within {bound:?}"))
 }
 
 /// Asks again and again until there is an answer, within a bound.

@@ -10,7 +10,7 @@ use crate::support::http::{Api, Connection};
 /// Publishers of single messages that repeat an unanswered one; those that give up; and batches.
 const REPEATING: u64 = 2;
 const FORGETFUL: u64 = 2;
-const BATCHING: u64 = 1;
+const PUBLISHERS: u64 = REPEATING + FORGETFUL + 1;
 const BATCH: u64 = 20;
 
 /// What one publisher sends next, and what it has been answered.
@@ -127,9 +127,7 @@ impl Publishers {
     pub(super) fn new(app: &str) -> Self {
         Self {
             app: app.to_owned(),
-            all: (0..REPEATING + FORGETFUL + BATCHING)
-                .map(Publisher::new)
-                .collect(),
+            all: (0..PUBLISHERS).map(Publisher::new).collect(),
         }
     }
 

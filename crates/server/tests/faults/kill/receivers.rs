@@ -54,7 +54,8 @@ impl Book {
                 .insert(nonce);
             let refused = manner == Manner::Flaky
                 && !forgiving.load(Ordering::Relaxed)
-                && (nonce % NEVER_ACCEPTED == 0 || (first && nonce % ACCEPTED_LATER == 0));
+                && (nonce.is_multiple_of(NEVER_ACCEPTED)
+                    || (first && nonce.is_multiple_of(ACCEPTED_LATER)));
             let entry = Entry {
                 arrival,
                 accepted: !refused,

@@ -22,13 +22,21 @@ struct Rotation {
     answered: Instant,
 }
 
+/// A rotation that was asked for before the kill.
+enum Asked {
+    /// The answer was read.
+    Answered(Reply),
+    /// The server was gone before.
+    Unanswered,
+}
+
 /// The secrets of one keyring, oldest first.
 pub(super) struct Rotations {
     keyring: String,
     first_secret: String,
     done: Vec<Rotation>,
-    /// Whether the last one was sent, and the answer that was read before the server was gone.
-    open: Option<Option<Reply>>,
+    /// What came of the last one, until it is repeated.
+    open: Option<Asked>,
     /// How many were answered after the kill only: replayed, and performed then.
     replayed: usize,
     performed: usize,
@@ -56,26 +64,29 @@ impl Rotations {
     /// Rotates at its moment, if the server is still there then.
     pub(super) async fn open(&mut self, api: Api, after: Duration) {
         tokio::time::sleep(after).await;
-        self.open = Some(api.try_send(self.request(&api)).await.ok());
+        let answer = api.try_send(self.request(&api)).await;
+        self.open = Some(answer.map_or(Asked::Unanswered, Asked::Answered));
     }
 
     /// Finds the keyring in one of its two legal states, and repeats the rotation.
     pub(super) async fn repeat(&mut self, api: &Api) {
-        let Some(answered) = self.open.take() else {
+        let Some(asked) = self.open.take() else {
             return;
         };
         let found = self.newest(api).await;
         let versions = self.done.len() + 1;
-        match answered {
-            Some(_) => assert_eq!(found, versions + 1, "an acknowledged rotation is lost"),
-            None => assert!((versions..=versions + 1).contains(&found), "{found}"),
+        match asked {
+            Asked::Answered(_) => {
+                assert_eq!(found, versions + 1, "an acknowledged rotation is lost");
+            }
+            Asked::Unanswered => assert!((versions..=versions + 1).contains(&found), "{found}"),
         }
         let repeated = api.send(self.request(api)).await;
         assert_eq!(repeated.status, 201, "{repeated:?}");
         let was_done = found == versions + 1;
         let replay = repeated.header("idempotency-replayed") == Some("true");
         assert_eq!(replay, was_done, "{repeated:?}");
-        if let Some(answered) = &answered {
+        if let Asked::Answered(answered) = &asked {
             assert_eq!(answered.body, repeated.body, "another answer to one key");
         } else if replay {
             self.replayed += 1;

@@ -39,7 +39,6 @@ pub(crate) struct Setup {
     dir: PathBuf,
     listen: String,
     variables: BTreeMap<String, String>,
-    more: Vec<String>,
 }
 
 impl Setup {
@@ -48,7 +47,6 @@ impl Setup {
             dir: dir.to_owned(),
             listen: "127.0.0.1:0".to_owned(),
             variables: BTreeMap::new(),
-            more: Vec::new(),
         };
         setup
             .with("HOOKTURN_BOOTSTRAP_API_KEY", &bootstrap_key())
@@ -68,11 +66,6 @@ impl Setup {
 
     pub(crate) fn listen(mut self, address: &str) -> Self {
         address.clone_into(&mut self.listen);
-        self
-    }
-
-    pub(crate) fn argument(mut self, argument: &str) -> Self {
-        self.more.push(argument.to_owned());
         self
     }
 
@@ -102,7 +95,6 @@ impl Setup {
             .args(["--listen", &self.listen])
             .arg("--data-dir")
             .arg(&self.dir)
-            .args(&self.more)
             .env_clear()
             .envs(&self.variables)
             // A hookturn.toml of the caller must not take part.
@@ -195,10 +187,9 @@ impl Server {
     async fn ready(&mut self) -> SocketAddr {
         let mut log = self.log.clone();
         let found = |log: &Log| log.iter().find_map(|line| address(line));
-        match log.wait_for(|log| found(log).is_some()).await {
-            Ok(log) => found(&log).unwrap(),
-            Err(_) => panic!("ended before it was ready: {:#?}", self.lines()),
-        }
+        let heard = log.wait_for(|log| found(log).is_some()).await;
+        let address = heard.ok().and_then(|log| found(&log));
+        address.unwrap_or_else(|| panic!("ended before it was ready: {:#?}", self.lines()))
     }
 
     /// Everything it wrote so far.
