@@ -69,6 +69,9 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// More is waiting than the store takes. Nothing was written; try again soon.
+    #[error("too much is waiting to be stored")]
+    Busy,
     /// The store is stopping or its writer is gone. Whether the step happened is unknown.
     #[error("the store has stopped")]
     Stopped,
@@ -196,8 +199,8 @@ pub struct Due {
     pub delivery: DeliveryId,
     /// Where it goes.
     pub endpoint: EndpointId,
-    /// Its place in the endpoint's queue, and when it is due unless `not_before` is later. Together
-    /// with the id this is the row's key, and the token that a finish must present.
+    /// Its place in the endpoint's queue, and when it is due unless `not_before` is later. With
+    /// the id and `not_before` it is the token that a finish must present.
     pub due_at: Timestamp,
     /// Not to be sent before this time: set on ordered endpoints, whose rows wait in their place.
     pub not_before: Timestamp,
@@ -430,6 +433,8 @@ pub trait Store: Send + Sync {
 
     /// Accepts messages: messages, due rows and idempotent answer in one synced transaction. When
     /// it is ready the messages may be acknowledged (G1). Hints follow the commit.
+    ///
+    /// Errors: `Busy` at once when more is waiting than the engine bounds, `IdempotencyKeyUsed`.
     fn accept(&self, accept: Accept) -> StoreFuture<'_, ()>;
 
     /// Records what came of due deliveries, and receivers that changed, in one transaction: each

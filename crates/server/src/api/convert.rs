@@ -49,6 +49,12 @@ impl From<ServiceError> for Problem {
                  with the same Idempotency-Key",
             )
             .retry_after(1),
+            ServiceError::Busy => Self::new(
+                Code::Unavailable,
+                "more is waiting to be stored than this server takes; nothing was stored, try \
+                 again soon",
+            )
+            .retry_after(1),
             ServiceError::Internal(source) => Self::internal(source),
         }
     }

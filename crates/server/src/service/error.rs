@@ -71,6 +71,9 @@ pub enum ServiceError {
     /// idempotency key.
     #[error("the server is stopping; try again")]
     Unavailable,
+    /// More is waiting to be stored than the store takes.
+    #[error("too much is waiting to be stored; nothing was stored, try again soon")]
+    Busy,
     /// Something failed that no request can cause.
     #[error("internal failure")]
     Internal(#[source] Box<dyn Error + Send + Sync>),
@@ -109,7 +112,7 @@ impl ServiceError {
             Self::PreconditionFailed { .. } => "precondition_failed",
             Self::IdempotencyKeyUsed => "idempotency_key_used",
             Self::TooLarge { .. } => "too_large",
-            Self::Unavailable => "unavailable",
+            Self::Unavailable | Self::Busy => "unavailable",
             Self::Internal(_) => "internal",
         }
     }
@@ -128,6 +131,7 @@ impl From<StoreError> for ServiceError {
             },
             StoreError::IdempotencyKeyUsed => Self::IdempotencyKeyUsed,
             StoreError::Stopped => Self::Unavailable,
+            StoreError::Busy => Self::Busy,
             other => Self::Internal(Box::new(other)),
         }
     }

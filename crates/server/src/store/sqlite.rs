@@ -24,6 +24,7 @@ mod rows;
 mod tests;
 mod traffic;
 mod upkeep;
+mod waiting;
 mod writer;
 
 use std::fs::File;
@@ -46,6 +47,7 @@ use hookturn_core::time::Timestamp;
 
 use super::live::Live;
 use reader::Readers;
+use waiting::Waiting;
 use writer::Writer;
 
 pub use open::OpenError;
@@ -56,6 +58,7 @@ pub struct SqliteStore {
     // First: the last connection to close removes the log, which one that only reads cannot do.
     readers: Arc<Readers>,
     writer: Arc<Writer>,
+    waiting: Waiting,
     path: Arc<PathBuf>,
     // Last, so that the threads have stopped when another process may begin.
     _lock: Arc<File>,
@@ -92,6 +95,7 @@ impl SqliteStore {
         Ok(Self {
             writer: Arc::new(writer),
             readers: Arc::new(readers),
+            waiting: Waiting::default(),
             path: Arc::new(options.path),
             _lock: Arc::new(lock),
         })
@@ -231,8 +235,14 @@ impl Store for SqliteStore {
             .iter()
             .map(|new| 1 + new.deliveries.len())
             .sum();
-        self.writer
-            .step_of(rows, guarded, move |tx| traffic::accept(tx, accept))
+        let share = match self.waiting.admit(&accept) {
+            Ok(share) => share,
+            Err(busy) => return Box::pin(std::future::ready(Err(busy))),
+        };
+        self.writer.step_of(rows, guarded, move |tx| {
+            let _given_back_when_written = share;
+            traffic::accept(tx, accept)
+        })
     }
 
     fn finish(
