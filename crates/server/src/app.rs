@@ -355,12 +355,14 @@ fn client_config(config: &Config) -> Result<ClientConfig, Failure> {
         })?),
         None => None,
     };
-    ClientConfig::new(policy, Arc::new(SystemResolver::new()), roots.as_deref()).map_err(
-        |source: outbound::ConfigError| Failure::Roots {
-            path: config.outbound.extra_roots_file.clone().unwrap_or_default(),
-            source: Box::new(source),
-        },
-    )
+    let mut client = ClientConfig::new(policy, Arc::new(SystemResolver::new()), roots.as_deref())
+        .map_err(|source: outbound::ConfigError| Failure::Roots {
+        path: config.outbound.extra_roots_file.clone().unwrap_or_default(),
+        source: Box::new(source),
+    })?;
+    // The shards' threads are for deliveries; this runtime has room for the arithmetic of TLS.
+    client.handshakes = Some(tokio::runtime::Handle::current());
+    Ok(client)
 }
 
 async fn bootstrap(service: &Service, config: &Config) -> Result<Option<SecretText>, Failure> {

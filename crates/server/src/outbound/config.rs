@@ -29,6 +29,8 @@ pub struct ClientConfig {
     pub idle_total: usize,
     /// How long an idle connection is kept; a receiver that announces less gets less.
     pub idle_for: Duration,
+    /// Where TLS handshakes are computed; on the caller's own thread when there is none.
+    pub handshakes: Option<tokio::runtime::Handle>,
     pub(super) tls: Arc<rustls::ClientConfig>,
 }
 
@@ -61,6 +63,7 @@ impl ClientConfig {
             idle_per_host: 256,
             idle_total: 1_024,
             idle_for: Duration::from_secs(30),
+            handshakes: None,
             tls: Arc::new(tls_config(extra_roots)?),
         })
     }

@@ -13,6 +13,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::address::Refused;
 use super::config::{ClientConfig, RESPONSE_HEAD_BYTES};
@@ -54,15 +56,12 @@ pub(super) async fn connect(
     }
     trace.enter(Phase::Tls);
     let started = Instant::now();
-    let tls = TlsConnector::from(Arc::clone(&config.tls))
-        .connect(target.server_name().clone(), tcp)
-        .await
-        .map_err(|error| {
-            Failure::new(
-                FailureKind::Tls,
-                format!("the TLS handshake with {} failed: {error}", target.host()),
-            )
-        })?;
+    let tls = shake_hands(config, target, tcp).await.map_err(|error| {
+        Failure::new(
+            FailureKind::Tls,
+            format!("the TLS handshake with {} failed: {error}", target.host()),
+        )
+    })?;
     trace.timings.tls = Some(micros(started));
     let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let stream = Stream::new(Transport::Tls(Box::new(tls)), Arc::clone(&allowance));
@@ -70,6 +69,25 @@ pub(super) async fn connect(
         http2(stream, allowance, remote).await
     } else {
         http1(stream, allowance, remote).await
+    }
+}
+
+/// Shakes hands, beside the caller's thread where there is a runtime for it: the arithmetic of a
+/// handshake takes up to milliseconds, in which a shard would do nothing for anyone else (G10). The
+/// stream stays registered with the caller's runtime, which goes on to use it.
+async fn shake_hands(
+    config: &ClientConfig,
+    target: &Target,
+    tcp: TcpStream,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let connector = TlsConnector::from(Arc::clone(&config.tls));
+    let handshake = connector.connect(target.server_name().clone(), tcp);
+    match &config.handshakes {
+        None => handshake.await,
+        // Dropped with the exchange when its deadline passes, so that nothing shakes on unseen.
+        Some(runtime) => AbortOnDropHandle::new(runtime.spawn(handshake))
+            .await
+            .map_err(std::io::Error::other)?,
     }
 }
 

@@ -172,6 +172,50 @@ async fn g10_a_handshake_that_never_ends_is_within_the_deadline() {
     event(&mut silent.finished).await;
 }
 
+/// A client that leaves the arithmetic of handshakes to another runtime, and that runtime.
+fn client_beside(root: Option<&str>) -> (Client, tokio::runtime::Runtime) {
+    let beside = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .build()
+        .unwrap();
+    let resolver = Answers::new(&[&["127.0.0.1"]]);
+    let mut config = config(loopback(), resolver, root);
+    config.handshakes = Some(beside.handle().clone());
+    (Client::new(Arc::new(config)), beside)
+}
+
+#[tokio::test]
+async fn handshakes_may_run_beside_the_caller() {
+    let (root, acceptor) = identity("receiver.example", &["http/1.1"]);
+    let mut receiver = polite(acceptor).await;
+    let (client, beside) = client_beside(Some(&root));
+    let url = url("receiver.example", &receiver);
+    for round in 0..3 {
+        let exchange = send(&client, request(&url)).await;
+        assert_eq!(exchange.reused, round > 0);
+        assert_eq!(answer(exchange).status, 200);
+    }
+    drop(client);
+    assert_eq!(event(&mut receiver.finished).await, 3);
+    beside.shutdown_background();
+}
+
+#[tokio::test]
+async fn g10_a_handshake_beside_the_caller_ends_with_its_exchange() {
+    let mut silent = receiver(async |mut stream: TcpStream| {
+        super::support::until_closed(&mut stream).await;
+    })
+    .await;
+    let (client, beside) = client_beside(None);
+    let mut slow = request(&url("receiver.example", &silent));
+    slow.connect_timeout_millis = 100;
+    failure(send(&client, slow).await, FailureKind::ConnectTimeout);
+    // The receiver sees the connection closed although the client lives on.
+    event(&mut silent.finished).await;
+    drop(client);
+    beside.shutdown_background();
+}
+
 #[tokio::test]
 async fn g10_plain_http_behind_https_and_floods_instead_of_a_handshake_are_refused() {
     for block in [
