@@ -386,8 +386,9 @@ fn read_file(named: Option<&Path>) -> Result<File, ConfigError> {
     };
     toml::from_str(&text).map_err(|error: toml::de::Error| {
         let before = error.span().and_then(|span| text.get(..span.start));
-        let line = before.map_or(1, |before| before.matches('\n').count() + 1);
-        let detail = format!("line {line}: {}", error.message());
+        let line = before.map_or(0, |before| before.matches('\n').count());
+        let written = text.lines().nth(line).unwrap_or_default().trim();
+        let detail = format!("line {}, `{written}`: {}", line + 1, error.message());
         ConfigError::File { path, detail }
     })
 }

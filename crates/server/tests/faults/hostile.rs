@@ -34,6 +34,10 @@ const PACE: Duration = Duration::from_millis(10);
 const HEALTHY_MESSAGES: usize = 400;
 /// The hostile endpoints' load beside it: a message for each of them this often.
 const ATTACK_PACE: Duration = Duration::from_millis(500);
+/// What counts as hardly noticed on a machine that also runs the receivers, without optimisation and
+/// beside other tests: far below the hostile endpoints' timeout, which is what a delivery that waits
+/// behind one of them would take.
+const CLOSE: Duration = Duration::from_millis(50);
 /// How often latency is measured before it counts as grown: the machine may be busy.
 const TRIES: usize = 4;
 
@@ -234,8 +238,9 @@ async fn g10_a_healthy_endpoint_hardly_notices_hostile_neighbours() {
     let mut seen = Vec::new();
     for _ in 0..TRIES {
         // New ones each time: the breakers of those that were attacked stay open for a while.
-        // A TLS handshake is computed on the delivery thread; without optimisation that takes tens of
-        // milliseconds, which says nothing about a release build. The strict check has it.
+        // Without optimisation a TLS handshake takes tens of milliseconds of the two cores that this
+        // test shares with the receivers, which says nothing about a release build. The strict check
+        // has it.
         let stand = Stand::new(strict).await;
         let healthy = Healthy::new(&stand.api).await;
         healthy.p99(&stand.api).await;
@@ -245,7 +250,7 @@ async fn g10_a_healthy_endpoint_hardly_notices_hostile_neighbours() {
         stand.server.stop().await;
         let ratio = beside.as_secs_f64() / alone.as_secs_f64();
         println!("hostile: p99 {alone:?} alone, {beside:?} beside hostile endpoints, x{ratio:.2}");
-        let close = !strict && beside.saturating_sub(alone) < Duration::from_millis(2);
+        let close = !strict && beside.saturating_sub(alone) < CLOSE;
         if ratio < 1.2 || close {
             return;
         }
