@@ -1,7 +1,8 @@
 //! The application: puts the parts together, starts them in order, and stops them in reverse.
 //!
-//! Start: master key → store (migrated, live view loaded) → key check → service → first API key →
-//! delivery shards (everything that was due goes on) → listener → one line `listening on http://…`.
+//! Start: address → lock → master key → store (migrated, live view loaded) → key check → service →
+//! first API key → delivery shards (everything that was due goes on) → one line
+//! `listening on http://…`. What can fail for outer reasons comes before anything is made.
 //!
 //! Stop, on SIGTERM or SIGINT: readiness off → exchanges in flight finish and are recorded → no new
 //! connections, requests finish → store closed. The listener outlives the exchanges so that whoever
@@ -33,7 +34,7 @@ use crate::outbound::{self, AddressPolicy, ClientConfig, SystemResolver};
 use crate::service::{self, Service, ServiceError, TargetPolicy};
 use crate::store::live::Live;
 use crate::store::seal::Sealer;
-use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::store::sqlite::{self, SqliteOptions, SqliteStore};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{SystemClock, SystemEntropy};
 
@@ -124,7 +125,12 @@ impl Server {
     pub async fn start(config: &Config) -> Result<Self, Failure> {
         // First, because nothing is made when the configuration is not usable.
         let client = Arc::new(client_config(config)?);
+        // Before anything is made as well: a key that is shown once must not be made by a start that
+        // ends at an occupied port. Clients that come early wait in the kernel's queue.
+        let listener = listen(config).await?;
         let path = prepare_data_dir(config)?;
+        // Two processes on an empty directory must not both make a master key.
+        let lock = sqlite::lock(&path)?;
         let existed = path.exists();
         let entropy = Arc::new(SystemEntropy);
         let clock = Arc::new(SystemClock);
@@ -132,11 +138,12 @@ impl Server {
         let live = Arc::new(Live::default());
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let inboxes = Inboxes::new(config.delivery.shards_on(cores));
-        let store = SqliteStore::open(SqliteOptions {
+        let options = SqliteOptions {
             path,
             live: Arc::clone(&live),
             hints: Arc::new(inboxes.clone()),
-        })?;
+        };
+        let store = SqliteStore::open_locked(options, lock)?;
         let sealer = Arc::new(Sealer::new(master_keys, entropy.clone()));
         keys::check(&store, &sealer).await?;
         let metrics = Arc::new(Metrics::default());
@@ -173,13 +180,6 @@ impl Server {
         let dispatch = Dispatch::start(parts, inboxes)
             .await
             .map_err(start_failure("start the delivery shards"))?;
-        let listener =
-            TcpListener::bind(config.listen)
-                .await
-                .map_err(|source| Failure::Listen {
-                    address: config.listen,
-                    source,
-                })?;
         let address = listener
             .local_addr()
             .map_err(start_failure("read the address"))?;
@@ -253,6 +253,7 @@ pub fn serve(config: &Config) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(start_failure("start the runtime"))?;
+    raise_file_limit();
     let ended = runtime.block_on(async {
         let mut signals = Signals::new().map_err(start_failure("listen for signals"))?;
         let server = Server::start(config).await?;
@@ -329,6 +330,29 @@ pub fn start_logging(config: &Config) {
     };
 }
 
+/// Takes as many open files as the system permits: every exchange needs one, and the usual soft limit
+/// of 1,024 is less than the deliveries of one shard.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(error = %error, "the limit of open files could not be raised");
+    }
+}
+
+async fn listen(config: &Config) -> Result<TcpListener, Failure> {
+    TcpListener::bind(config.listen)
+        .await
+        .map_err(|source| Failure::Listen {
+            address: config.listen,
+            source,
+        })
+}
+
 fn prepare_data_dir(config: &Config) -> Result<PathBuf, Failure> {
     use std::os::unix::fs::DirBuilderExt as _;
     let path = &config.data_dir;
@@ -371,7 +395,16 @@ async fn bootstrap(service: &Service, config: &Config) -> Result<Option<SecretTe
         .as_ref()
         .map(|key| key.expose().to_owned());
     let generated = given.is_none();
-    let made = service.bootstrap(given).await.map_err(Failure::Bootstrap)?;
+    let made = service
+        .bootstrap(given.clone())
+        .await
+        .map_err(Failure::Bootstrap)?;
+    if made.is_none() && given.is_some_and(|given| service.authenticate(&given).is_err()) {
+        tracing::warn!(
+            "HOOKTURN_BOOTSTRAP_API_KEY is not a key of this store and was ignored: it is used only when \
+             the store is empty; give the key it was made with, or one that `hookturn api-key create` made"
+        );
+    }
     Ok(made
         .filter(|_| generated)
         .map(|made| SecretText::new(made.text.as_str())))

@@ -18,6 +18,10 @@ pub(super) const KEY_FILE: &str = "master.key";
 /// Under this name the store keeps a box that opens with the right master key.
 pub(super) const CHECK: &str = "master_key_check";
 
+/// Master keys kept after a finished rotation, the current one included: former ones open idempotent
+/// answers, which live for a day.
+const KEYS_KEPT: usize = 8;
+
 /// Why there is no usable master key. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -128,8 +132,8 @@ impl MasterKeys for KeptKeys {
             };
         };
         let mut keys = vec![MasterKey::generate(&SystemEntropy)];
-        // Older ones than the present key seal nothing any more; answers under it live for a day.
-        keys.extend(present.first().cloned());
+        // All of them: a rotation that was broken off leaves values under any of them.
+        keys.extend_from_slice(present);
         write(file, &keys).map_err(|error| {
             format!(
                 "the key file {} cannot be written ({error}); nothing was changed",
@@ -141,6 +145,21 @@ impl MasterKeys for KeptKeys {
 
     fn keep_check(&self, sealed: Vec<u8>) -> StoreFuture<'_, ()> {
         self.store.put_meta(CHECK, sealed)
+    }
+
+    fn forget_oldest(&self, present: &[MasterKey]) -> Result<Vec<MasterKey>, String> {
+        let kept = &present[..present.len().min(KEYS_KEPT)];
+        if let Some(file) = &self.file
+            && kept.len() < present.len()
+        {
+            write(file, kept).map_err(|error| {
+                format!(
+                    "the key file {} cannot be written ({error})",
+                    file.display()
+                )
+            })?;
+        }
+        Ok(kept.to_vec())
     }
 }
 

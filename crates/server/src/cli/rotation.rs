@@ -46,7 +46,7 @@ pub(super) enum Rotation {
         #[arg(long, value_name = "TIME")]
         until: When,
     },
-    /// Make the old secret active again; the new one keeps signing beside it for the same overlap.
+    /// Make the old secret active again; the new one stays live for the same overlap.
     Undo(Changed),
     /// Retire the old secret now: it never signs again unless the rotation is undone.
     Finish(Changed),
@@ -66,7 +66,7 @@ pub(super) struct Changed {
 pub(super) enum Mode {
     /// The old secret is retired at once: the right mode after a leak.
     Immediate,
-    /// The new secret signs now, the old one beside it for a while.
+    /// Both secrets are live for a while; the receiver may switch at any moment of it.
     Overlap,
     /// The new secret waits until it is promoted.
     Staged,
@@ -123,7 +123,7 @@ impl Mode {
                 "from the answer on, every delivery is signed with the new secret alone: receivers that do not have it yet refuse, and their deliveries are retried"
             }
             Self::Overlap => {
-                "from the answer on, deliveries are signed with the new secret, and with the old one beside it or as the fallback until the overlap ends: no receiver has to refuse one"
+                "from the answer on both secrets are live until the overlap ends: deliveries are signed with the one the receiver is believed to hold, and sent again at once with the other when it refuses"
             }
             Self::Staged => {
                 "nothing changes for deliveries until the rotation is promoted: hand the new secret to the receivers first"

@@ -5,7 +5,8 @@
 //! Last, the box that tells whether a master key fits is written anew. A crash anywhere leaves values
 //! under either key, and both are known; running the command again finishes the job.
 //!
-//! Idempotent answers are not sealed again: they expire. The old key opens them until then.
+//! Idempotent answers are not sealed again: they expire within a day. Former keys open them until then,
+//! so several are kept.
 
 use std::sync::Arc;
 
@@ -26,6 +27,12 @@ pub trait MasterKeys: Send + Sync {
     /// The keys to go on with, the new current one first and `present` after it, durable when this
     /// returns. A sentence for people when the place cannot make one.
     fn next(&self, present: &[MasterKey]) -> Result<Vec<MasterKey>, String>;
+
+    /// Forgets the oldest of many keys. Called only when nothing but expiring answers is sealed under
+    /// a former one. Returns those that are left.
+    fn forget_oldest(&self, present: &[MasterKey]) -> Result<Vec<MasterKey>, String> {
+        Ok(present.to_vec())
+    }
 
     /// Keeps the box that tells whether a master key fits.
     fn keep_check(&self, sealed: Vec<u8>) -> StoreFuture<'_, ()>;
@@ -66,6 +73,10 @@ impl Service {
         }
         let check = self.sealer.seal(Place::Check, b"hookturn");
         self.master_keys.keep_check(check).await?;
+        match self.master_keys.forget_oldest(&self.sealer.master_keys()) {
+            Ok(left) => self.sealer.replace_keys(left),
+            Err(message) => tracing::warn!(message, "old master keys are kept"),
+        }
         let entry = AuditEntry::new(AuditAction::MasterKeyRotated, Subject::default())
             .with("keyId", &key_id)
             .with("secrets", secrets);
@@ -145,6 +156,30 @@ mod tests {
                 .unwrap();
             assert_eq!(revealed.value, once.value);
         }
+    }
+
+    /// A rotation that broke off before anything was sealed again, and then another one.
+    #[tokio::test]
+    async fn a_rotation_that_broke_off_is_finished_by_the_next() {
+        let bench = Bench::new().await;
+        let app = bench.app().await;
+        let created = bench.endpoint(app).await;
+        let present = bench.service.sealer.master_keys();
+        let next = bench.service.master_keys.next(&present).unwrap();
+        bench.service.sealer.replace_keys(next);
+        let done = bench
+            .service
+            .rotate_master_key(&bench.operator)
+            .await
+            .unwrap();
+        assert_eq!(done.secrets, 1);
+        let once = created.once.unwrap();
+        let keyring = created.endpoint.keyring;
+        let revealed = bench
+            .service
+            .reveal_secret(&bench.owner, keyring, once.secret.id)
+            .await;
+        assert_eq!(revealed.unwrap().value, once.value);
     }
 
     #[tokio::test]

@@ -85,7 +85,12 @@ pub struct SqliteOptions {
 impl SqliteStore {
     /// Opens or makes the database, migrates it, loads the live view and starts the threads.
     pub fn open(options: SqliteOptions) -> Result<Self, OpenError> {
-        let lock = open::lock(&options.path)?;
+        let lock = lock(&options.path)?;
+        Self::open_locked(options, lock)
+    }
+
+    /// The same for whoever had to [`lock`] the database before.
+    pub fn open_locked(options: SqliteOptions, lock: DatabaseLock) -> Result<Self, OpenError> {
         let connection = open::open_for_writing(&options.path)?;
         let numbers = Arc::new(rows::Numbers::default());
         let loaded = loading::load(&connection, &numbers).map_err(OpenError::Contents)?;
@@ -97,7 +102,7 @@ impl SqliteStore {
             readers: Arc::new(readers),
             waiting: Waiting::default(),
             path: Arc::new(options.path),
-            _lock: Arc::new(lock),
+            _lock: Arc::new(lock.0),
         })
     }
 
@@ -117,6 +122,15 @@ impl SqliteStore {
         self.writer
             .step(move |tx| configuration::put_meta(tx, key, &value))
     }
+}
+
+/// Keeps other Hookturn processes from the same database while it lives.
+#[derive(Debug)]
+pub struct DatabaseLock(File);
+
+/// Locks the database at `path`, which need not exist yet, but its directory must.
+pub fn lock(path: &Path) -> Result<DatabaseLock, OpenError> {
+    open::lock(path).map(DatabaseLock)
 }
 
 /// Writes a consistent copy of the database at `from` to `to`, also while another process has it open.

@@ -110,11 +110,13 @@ pub(super) fn audit_log(
     let Some(number) = at.numbers.workspace(workspace) else {
         return Ok(Vec::new());
     };
-    let sql =
-        "SELECT seq, document FROM audit WHERE workspace = ? AND seq > ? ORDER BY seq LIMIT ?";
+    let sql = "SELECT seq, document, hash FROM audit WHERE workspace = ? AND seq > ? ORDER BY seq LIMIT ?";
     let values = params![number, as_i64(after), as_i64(limit as u64)];
     collect(at.connection, "read the audit log", sql, values, |row| {
         let seq: i64 = row.get(0)?;
-        Ok(from_document("audit", &seq, row.get_ref(1)?.as_str()?))
+        let hash: [u8; 32] = row.get(2)?;
+        let recorded = from_document::<Recorded>("audit", &seq, row.get_ref(1)?.as_str()?);
+        // The column is what the next entry was chained to; whoever changed it changed the log.
+        Ok(recorded.map(|recorded| Recorded { hash, ..recorded }))
     })
 }

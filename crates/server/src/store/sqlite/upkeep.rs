@@ -157,7 +157,7 @@ fn copy(from: &Connection, path: &Path) -> rusqlite::Result<()> {
     let backup = Backup::new(from, &mut to)?;
     loop {
         match backup.step(BACKUP_PAGES)? {
-            StepResult::Done => return Ok(()),
+            StepResult::Done => break,
             StepResult::More => {}
             // Nobody else knows the new file, and the source is in a transaction already.
             _ => {
@@ -168,6 +168,18 @@ fn copy(from: &Connection, path: &Path) -> rusqlite::Result<()> {
             }
         }
     }
+    drop(backup);
+    // A copy of a damaged database is no backup.
+    let health: String = to.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if health == "ok" {
+        return Ok(());
+    }
+    Err(rusqlite::Error::SqliteFailure(
+        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+        Some(format!(
+            "the database is damaged, so its copy would be too: {health}"
+        )),
+    ))
 }
 
 pub(super) fn stats(at: &At<'_>) -> Result<StoreStats, StoreError> {

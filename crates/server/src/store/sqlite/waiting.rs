@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hookturn_core::store::{Accept, StoreError};
 
-/// Bytes of messages that may wait for the writer: what it commits in about a second.
-const WAITING_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of messages that may wait for the writer: what it commits in a few seconds.
+const WAITING_BYTES: usize = 128 * 1024 * 1024;
 /// What a row costs beside its payload.
-const ROW_BYTES: usize = 256;
+const ROW_BYTES: usize = 96;
 
 /// How many bytes wait.
 #[derive(Debug, Default, Clone)]
