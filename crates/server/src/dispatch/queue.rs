@@ -1,6 +1,6 @@
 //! The queue of one endpoint: a window of its due rows, and what may be sent of it now.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 use hookturn_core::endpoint::{Endpoint, EndpointState};
@@ -119,6 +119,9 @@ pub(super) struct Queue {
     /// Rows whose finish was committed while a block was being read, as they were: the block may
     /// still have them so, or have them again because someone queued them by hand since.
     committed_while_reading: HashMap<DeliveryId, Token>,
+    /// Rows that are under way in a form that someone may have changed by queueing them by hand: the
+    /// finish of the old form leaves the new one on disk, where it must be looked for.
+    perhaps_moved: HashSet<DeliveryId>,
 }
 
 impl Queue {
@@ -145,6 +148,7 @@ impl Queue {
             refresh: false,
             refreshing: false,
             committed_while_reading: HashMap::new(),
+            perhaps_moved: HashSet::new(),
         }
     }
 
@@ -200,6 +204,13 @@ impl Queue {
     /// Someone queued rows by hand: some are on disk now, and those in memory may have changed.
     pub(super) fn requeued(&mut self) {
         self.refresh = true;
+        let waiting: HashSet<_> = self.ready.iter().map(|row| row.delivery).collect();
+        let committed = &self.committed_while_reading;
+        let under_way = self
+            .known
+            .keys()
+            .filter(|id| !waiting.contains(id) && !committed.contains_key(id));
+        self.perhaps_moved.extend(under_way);
         self.on_disk(Timestamp::EPOCH);
     }
 
@@ -315,6 +326,9 @@ impl Queue {
         };
         let row = self.ready.remove(index)?;
         self.ready_bytes -= row.message.payload.len();
+        if self.refresh || self.refreshing {
+            self.perhaps_moved.insert(row.delivery);
+        }
         Some(row)
     }
 
@@ -394,6 +408,9 @@ impl Queue {
         }
         if let Some(at) = again_at {
             self.on_disk(at);
+        }
+        if self.perhaps_moved.remove(&delivery) {
+            self.on_disk(Timestamp::EPOCH);
         }
     }
 
