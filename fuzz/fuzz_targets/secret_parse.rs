@@ -10,7 +10,9 @@ fuzz_target!(|text: &str| {
     if let Ok(key) = text.parse::<PublicKey>() {
         assert_eq!(key.to_string(), text);
     }
-    let Ok(secret) = Secret::parse(text) else { return };
+    let Ok(secret) = Secret::parse(text) else {
+        return;
+    };
     assert_eq!(secret.expose(), text);
     for scheme in Scheme::ALL {
         let usable = secret.usable_for(scheme);

@@ -10,10 +10,22 @@ use crate::workspace::Workspace;
 /// `cargo deny` is installed it reads the same file and gives a second opinion.
 pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<(), Failure> {
     steps.command("format", workspace.cargo(["fmt", "--all", "--check"]))?;
-    let mut clippy = workspace.cargo(["clippy", "--workspace", "--all-targets", "--locked"]);
+    let mut clippy = workspace.cargo([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--keep-going",
+    ]);
     clippy.args(["--", "-D", "warnings"]);
     steps.command("clippy", clippy)?;
-    let mut rustdoc = workspace.cargo(["doc", "--workspace", "--no-deps", "--locked"]);
+    let mut rustdoc = workspace.cargo([
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--locked",
+        "--keep-going",
+    ]);
     rustdoc.arg("--document-private-items");
     rustdoc.env("RUSTDOCFLAGS", "-D warnings");
     steps.command("rustdoc", rustdoc)?;

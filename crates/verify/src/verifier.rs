@@ -65,6 +65,7 @@ pub struct Received<'a> {
 
 /// What a request proved.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Verified {
     /// Which secret matched: its index in the order it was given to the verifier.
     pub secret: usize,

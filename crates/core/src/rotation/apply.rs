@@ -47,12 +47,12 @@ pub struct Applied {
 ///    from now. *Finish* retires it now. Both also work on the secret that an undo left retiring.
 /// 7. *Undo* is the same move backwards with the same overlap: the old secret is active again, the
 ///    new one retires when the rotation's overlap has passed from now (at once for 0). Until then
-///    it only serves receivers that had switched, as co-signer or fallback. It is refused unless
+///    it only serves receivers that had switched, in an overlap's plan. It is refused unless
 ///    this is the latest rotation, is in overlap or completed, and the old secret is neither
 ///    destroyed nor compromised. The rotation is over: the next one may start at once, and retires
 ///    the undone secret if it is still retiring, since its owner has given it up.
 /// 8. *Cancel* destroys the pending secret; it never becomes active.
-/// 9. *Compromise* marks a secret. An active one goes on signing alone until it is rotated away:
+/// 9. *Compromise* marks a secret. An active one goes on signing until it is rotated away:
 ///    silence would lose messages. A retiring one is retired at once and a pending one destroyed,
 ///    with the end of their rotation, because a compromised secret neither co-signs nor is a
 ///    fallback. Rotating away from or undoing a compromised secret retires it at once.
@@ -191,8 +191,9 @@ impl Change {
             (Mode::Immediate, Some(open)) if open.stage == Stage::Staged => {
                 self.cancel(open, "superseded");
             }
-            (Mode::Immediate, Some(open)) => self.retire(open.from, self.now, "superseded"),
-            (Mode::Immediate | Mode::Overlap { .. } | Mode::Staged { .. }, None) => {}
+            // `open` retires whatever is retiring, and thereby completes an overlap.
+            (Mode::Immediate, Some(_))
+            | (Mode::Immediate | Mode::Overlap { .. } | Mode::Staged { .. }, None) => {}
         }
         self.open(rotation, mode, active, secret, reason);
         Ok(())

@@ -58,7 +58,8 @@ impl Change {
         secret: NewSecret,
         reason: Option<String>,
     ) {
-        // Only an undone secret can still be retiring here: its owner has given it up.
+        // Either an undone secret, which its owner has given up, or the old one of an overlap that
+        // an immediate rotation cuts short.
         if let Some(abandoned) = self.keyring.retiring(self.now).map(|secret| secret.id) {
             self.retire(abandoned, self.now, "superseded");
         }

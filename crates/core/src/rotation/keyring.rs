@@ -3,6 +3,7 @@
 //! They are kept as JSON (camelCase, times as RFC 3339 texts). A document that cannot be is not
 //! repaired: [`Keyring::check`] names what is wrong with it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use hookturn_verify::Fingerprint;
@@ -392,6 +393,7 @@ impl Keyring {
     /// 2. A secret is pending if and only if the latest rotation is staged and brings it.
     /// 3. A secret is retiring only because the latest rotation says so, with the same `retireAt`.
     /// 4. Where there is a pending or retiring secret or a rotation, there is an active secret.
+    /// 5. No pending or retiring secret is compromised.
     pub fn check(&self) -> Result<(), ImpossibleKeyring> {
         let count = |wanted: fn(&SecretState) -> bool| {
             self.secrets.iter().filter(|s| wanted(&s.state)).count()
@@ -402,35 +404,48 @@ impl Keyring {
         if active > 1 || pending > 1 || retiring > 1 {
             return Err(ImpossibleKeyring::TwoOfAKind);
         }
-        let numbered = self
-            .secrets
-            .windows(2)
-            .all(|pair| pair[0].version < pair[1].version)
-            && self
-                .secrets
-                .iter()
-                .all(|s| s.version < self.next_secret_version);
-        let distinct = self
-            .secrets
-            .iter()
-            .enumerate()
-            .all(|(index, secret)| self.secrets[..index].iter().all(|s| s.id != secret.id));
-        if !numbered || !distinct {
+        if !self.is_well_numbered() {
             return Err(ImpossibleKeyring::BadNumbers);
         }
         if active == 0 && (pending + retiring > 0 || self.rotation.is_some()) {
             return Err(ImpossibleKeyring::NoActive);
         }
-        let awaited = self
-            .rotation
-            .as_ref()
-            .and_then(|rotation| match rotation.stage {
-                Stage::Staged => Some(rotation.to),
-                Stage::Overlap { .. }
-                | Stage::Completed { .. }
-                | Stage::Cancelled { .. }
-                | Stage::Undone { .. } => None,
-            });
+        self.check_rotation()?;
+        let helps_out = |state: &SecretState| {
+            matches!(state, SecretState::Pending | SecretState::Retiring { .. })
+        };
+        let leaked = |secret: &SecretVersion| secret.compromised.is_some();
+        if self
+            .secrets
+            .iter()
+            .any(|secret| leaked(secret) && helps_out(&secret.state))
+        {
+            return Err(ImpossibleKeyring::CompromisedHelper);
+        }
+        Ok(())
+    }
+
+    fn is_well_numbered(&self) -> bool {
+        let below_next = |secret: &SecretVersion| secret.version < self.next_secret_version;
+        let ids: BTreeSet<SecretId> = self.secrets.iter().map(|secret| secret.id).collect();
+        ids.len() == self.secrets.len()
+            && self.secrets.iter().all(below_next)
+            && self
+                .secrets
+                .windows(2)
+                .all(|pair| pair[0].version < pair[1].version)
+    }
+
+    /// Rules 2 and 3 of [`Keyring::check`].
+    fn check_rotation(&self) -> Result<(), ImpossibleKeyring> {
+        let rotation = self.rotation.as_ref();
+        let awaited = rotation.and_then(|rotation| match rotation.stage {
+            Stage::Staged => Some(rotation.to),
+            Stage::Overlap { .. }
+            | Stage::Completed { .. }
+            | Stage::Cancelled { .. }
+            | Stage::Undone { .. } => None,
+        });
         if self.pending().map(|secret| secret.id) != awaited {
             return Err(ImpossibleKeyring::PendingWithoutRotation);
         }
@@ -441,11 +456,10 @@ impl Keyring {
             | SecretState::Retired { .. }
             | SecretState::Destroyed { .. } => None,
         });
-        let expected = self.rotation.as_ref().and_then(Rotation::leaving);
-        let agrees = match (leaving, expected) {
+        let agrees = match (leaving, rotation.and_then(Rotation::leaving)) {
             (None, None) => true,
             // An undone rotation keeps its date after the secret is retired.
-            (None, Some(_)) => !self.rotation.as_ref().is_some_and(|r| r.stage.is_open()),
+            (None, Some(_)) => !rotation.is_some_and(|rotation| rotation.stage.is_open()),
             (Some(_), None) => false,
             (Some(leaving), Some(expected)) => leaving == expected,
         };
@@ -486,4 +500,7 @@ pub enum ImpossibleKeyring {
     /// A retiring secret and the latest rotation do not agree.
     #[error("the retiring secret and the latest rotation do not agree")]
     RetiringWithoutRotation,
+    /// A pending or retiring secret is compromised.
+    #[error("a compromised secret is pending or retiring")]
+    CompromisedHelper,
 }

@@ -4,5 +4,7 @@
 mod plan;
 mod properties;
 mod receivers;
-mod rules;
+mod rules_1_to_6;
+mod rules_7_to_12;
+mod stored;
 mod support;

@@ -111,6 +111,22 @@ fn g4_rule_2_a_key_past_its_date_is_gone_although_nothing_settled() {
     }
 }
 
+/// No command makes such keyrings; the plan does not rely on that.
+#[test]
+fn rule_2_a_compromised_key_never_helps_out() {
+    for (mut bench, helper, expected) in [(staged(), 1, 1), (overlapping(), 0, 2)] {
+        bench.keyring.secrets[helper].compromised = Some(at(0));
+        for class in EVERYONE_ELSE.into_iter().chain([ReceiverClass::ListAware]) {
+            for receiver in [unbelieving(class), believing(class, 1), believing(class, 2)] {
+                assert_eq!(
+                    planned(&bench, receiver, Scheme::Standard, at(1)),
+                    alone(expected)
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn rule_3_steady_is_the_active_secret_alone() {
     let bench = Bench::new();
@@ -267,6 +283,11 @@ fn belief_follows_its_four_rules() {
     };
     let cases = [
         ("1: late evidence", exchange(2, at(9), Some(200)), Some(old)),
+        (
+            "2: accepted in the same millisecond",
+            exchange(2, at(10), Some(200)),
+            Some(Belief { at: at(10), ..new }),
+        ),
         ("2: accepted", exchange(2, at(20), Some(200)), Some(new)),
         (
             "2: accepted with 299",

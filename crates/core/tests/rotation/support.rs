@@ -3,7 +3,7 @@
 use hookturn_core::id::{EndpointId, KeyringId, RotationId, SecretId, WorkspaceId};
 use hookturn_core::rotation::{
     Applied, Command, KeyKind, Keyring, KeyringOwner, Mode, NewSecret, Rejected, SecretStatus,
-    apply,
+    Stage, apply,
 };
 use hookturn_core::time::{HOUR, Millis, Timestamp};
 use hookturn_verify::Fingerprint;
@@ -98,4 +98,13 @@ impl Bench {
         let secret = self.keyring.secret(secret_id(number));
         secret.expect("the keyring knows the secret").status(now)
     }
+}
+
+pub(crate) const OVERLAPPING: Mode = Mode::Overlap { overlap: OVERLAP };
+pub(crate) const STAGED: Mode = Mode::Staged { overlap: OVERLAP };
+
+/// The stage of the last rotation that a command changed.
+#[track_caller]
+pub(crate) fn stage(applied: &Applied) -> Stage {
+    applied.rotations.last().expect("a rotation changed").stage
 }

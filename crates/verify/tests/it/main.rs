@@ -2,8 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
-mod policy;
 mod properties;
 mod redaction;
 mod request;
+mod signing;
 mod vectors;
+mod verifying;

@@ -7,6 +7,15 @@ use hookturn_verify::{
 /// The time of signing in these tests.
 pub(crate) const NOW: i64 = 1_784_505_600;
 
+/// What is signed where a test does not say otherwise.
+pub(crate) const CONTENT: Content<'_> = Content {
+    id: "msg_1",
+    timestamp: NOW,
+    method: "POST",
+    url: "https://r.example/in",
+    body: b"{}",
+};
+
 /// A signed request.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
