@@ -163,11 +163,13 @@ impl Attempt {
 pub struct Exchange {
     /// Why these keys signed.
     pub reason: ExchangeReason,
-    /// The secrets that signed, in the order of their signatures.
+    /// The secrets that signed, in the order of their signatures. None when the exchange ended before
+    /// a connection could take the request: nothing is signed before that.
     pub signed_with: Vec<SignedWith>,
-    /// The Unix seconds that were signed.
+    /// The Unix seconds that were signed; those of the exchange's end when nothing was.
     pub timestamp: i64,
-    /// The value of the signature header: proof of what was sent, no secret.
+    /// The value of the signature header: proof of what was sent, no secret. Empty when nothing was
+    /// signed.
     pub signature: String,
     /// What came back.
     pub result: ExchangeResult,

@@ -93,16 +93,15 @@ fn ours(address: SocketAddr, requests: u64) -> Cost {
             let (client, target, budget) = (client.clone(), target.clone(), budget.clone());
             async move {
                 while take(&budget) {
-                    let exchange = client
-                        .send(Request {
-                            method: http::Method::POST,
-                            target: target.clone(),
-                            headers: headers(),
-                            body: Bytes::from_static(BODY),
-                            timeout_millis: 15_000,
-                            connect_timeout_millis: 5_000,
-                        })
-                        .await;
+                    let request = Request {
+                        method: http::Method::POST,
+                        target: target.clone(),
+                        body: Bytes::from_static(BODY),
+                        timeout_millis: 15_000,
+                        connect_timeout_millis: 5_000,
+                    };
+                    let made = || Ok::<_, std::convert::Infallible>(headers());
+                    let Ok(exchange) = client.send(request, made).await;
                     assert_eq!(exchange.result.unwrap().status, 200);
                 }
             }

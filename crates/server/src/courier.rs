@@ -1,9 +1,10 @@
 //! The courier: one attempt, from signing plan to record.
 //!
 //! An attempt is one exchange, or two when the first was refused in a way that can be about the
-//! signature and the plan has a fallback. Everything is decided when it is sent (G3): the keys are
-//! those that are live at that moment, and the signature covers exactly the bytes on the wire. The
-//! plan is asked again before the fallback, because a key may have been retired meanwhile (G4).
+//! signature and the plan has a fallback. Everything is decided when a connection, handshakes
+//! included, can take the request, and not before (G3, G4): the live view and the signing plan are
+//! asked then, for the fallback once more, and the signature covers exactly the bytes on the wire.
+//! The record is of what was signed then. An exchange that got no connection signed nothing.
 //!
 //! The courier stores nothing and retries nothing. Deliveries (`dispatch`) and test events
 //! (`service`) share it, so that both are signed and recorded the same way.
@@ -13,6 +14,7 @@ pub mod request;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hookturn_core::delivery::{
     Answer, Attempt, Exchange, ExchangeFailure, ExchangeReason, ExchangeResult, SignedWith, Timings,
 };
@@ -20,12 +22,14 @@ use hookturn_core::endpoint::Preset;
 use hookturn_core::id::SecretId;
 use hookturn_core::message::Message;
 use hookturn_core::receiver::{self, ReceiverView, fallback_is_due};
-use hookturn_core::rotation::{Keyring, signing_plan};
+use hookturn_core::rotation::{Keyring, Plan, SecretVersion, signing_plan};
 use hookturn_core::time::{Clock, Timestamp};
+use hookturn_verify::Scheme;
+use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::outbound::{self, Client};
-use crate::store::live::{Live, SigningView};
+use crate::store::live::Live;
 use keys::{KeyCache, KeyError};
 use request::{PrepareError, Prepared};
 
@@ -51,9 +55,16 @@ pub struct Attempted {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotSent {
+    /// The endpoint was deleted before the request could be signed.
+    #[error("the endpoint is gone")]
+    EndpointGone,
     /// The keyring has no active secret; nothing is ever sent unsigned (G3).
     #[error("the keyring has no active secret: create one")]
     NoLiveSecret,
+    /// The secret that the fallback is to be signed with was retired, or found compromised, since
+    /// the first exchange.
+    #[error("the secret of the fallback may no longer sign")]
+    Withdrawn,
     /// A secret's value cannot be used.
     #[error("a signing key cannot be used")]
     Key(#[from] KeyError),
@@ -62,10 +73,37 @@ pub enum NotSent {
     Prepare(#[from] PrepareError),
 }
 
-/// What one exchange is signed with, and why.
-struct Signing<'a> {
-    reason: ExchangeReason,
-    keys: &'a [SecretId],
+/// What the exchanges of one attempt have in common.
+struct Errand<'a> {
+    client: &'a Client,
+    prepared: &'a Prepared,
+    message: &'a Message,
+    body: Bytes,
+    known: ReceiverView,
+}
+
+/// Which exchange of an attempt, and so which keys may sign it.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    /// Those of the signing plan.
+    First,
+    /// This one alone, if it still may.
+    Fallback(SecretId),
+}
+
+/// What was signed when the connection was ready.
+struct Signature {
+    at: Timestamp,
+    plan: Plan,
+    record: Vec<SignedWith>,
+    timestamp: i64,
+    text: String,
+}
+
+/// An exchange that was made, and the signature that went out, if it came to one.
+struct Made {
+    exchange: Exchange,
+    signed: Option<(Timestamp, Plan)>,
 }
 
 impl Courier {
@@ -74,57 +112,37 @@ impl Courier {
         Self { live, keys, clock }
     }
 
-    /// Makes attempt number `number` of delivering `message`, signed as `view` (read just now) says. `known` is what the caller knows of
+    /// Makes attempt number `number` of delivering `message`. `known` is what the caller knows of
     /// the receiver; it may be newer than what the store knows.
     pub async fn attempt(
         &self,
         client: &Client,
         prepared: &Prepared,
-        view: SigningView,
         message: &Message,
         number: u32,
         known: ReceiverView,
     ) -> Result<Attempted, NotSent> {
         let begun = Instant::now();
         let started_at = self.clock.now();
-        let scheme = prepared.endpoint().preset.scheme();
-        let plan = signing_plan(&view.keyring, &known, scheme, started_at)
-            .map_err(|_| NotSent::NoLiveSecret)?;
-        let body = prepared.body(message);
-        let mut exchanges = Vec::with_capacity(1);
-        let signing = Signing {
-            reason: ExchangeReason::Plan,
-            keys: &plan.sign_with,
+        let errand = Errand {
+            client,
+            prepared,
+            message,
+            body: prepared.body(message),
+            known,
         };
-        let (first, learnt) = self
-            .exchange(client, prepared, &view, message, &body, signing)
-            .await?;
-        let mut evidence = Vec::from_iter(learnt);
-        let refused = fallback_is_due(
-            known.belief,
-            receiver::Exchange {
-                signed_with: plan.sign_with[0],
-                sent_at: started_at,
-                status: first.status(),
-            },
-        );
-        exchanges.push(first);
-        if let Some(other) = plan.fallback.filter(|_| refused)
-            && let Some(view) = self.still_live(prepared, other)
-        {
-            let signing = Signing {
-                reason: ExchangeReason::Fallback,
-                keys: &[other],
-            };
-            let second = self
-                .exchange(client, prepared, &view, message, &body, signing)
-                .await;
-            match second {
-                Ok((second, learnt)) => {
-                    exchanges.push(second);
-                    evidence.extend(learnt);
+        let first = self.exchange(&errand, Turn::First).await?;
+        let mut evidence = Vec::from_iter(first.evidence());
+        let fallback = first.fallback(known);
+        let mut exchanges = vec![first.exchange];
+        if let Some(other) = fallback {
+            match self.exchange(&errand, Turn::Fallback(other)).await {
+                Ok(second) => {
+                    evidence.extend(second.evidence());
+                    exchanges.push(second.exchange);
                 }
                 // The first exchange happened and stands for the attempt.
+                Err(NotSent::Withdrawn | NotSent::EndpointGone) => {}
                 Err(error) => {
                     tracing::error!(endpoint = %prepared.endpoint().id, secret = %other, error = %error, "the fallback could not be signed; the attempt is recorded without it");
                 }
@@ -143,64 +161,124 @@ impl Courier {
         })
     }
 
-    /// The view to sign the fallback with, if the plan of this moment still allows that key.
-    fn still_live(&self, prepared: &Prepared, key: SecretId) -> Option<SigningView> {
-        let view = self.live.signing(prepared.endpoint().id)?;
-        let scheme = prepared.endpoint().preset.scheme();
-        let anyone = ReceiverView::default();
-        let plan = signing_plan(&view.keyring, &anyone, scheme, self.clock.now()).ok()?;
-        let live = plan.sign_with.contains(&key) || plan.fallback == Some(key);
-        // The active key signs even when compromised, but as a fallback no such key is used.
-        let sound = view
-            .keyring
-            .secret(key)
-            .is_some_and(|secret| secret.compromised.is_none());
-        (live && sound).then_some(view)
+    async fn exchange(&self, errand: &Errand<'_>, turn: Turn) -> Result<Made, NotSent> {
+        let mut signature = None;
+        let request = errand.prepared.request(&errand.body);
+        let sent = errand.client.send(request, || {
+            let (signed, headers) = self.sign(errand, turn)?;
+            signature = Some(signed);
+            Ok::<_, NotSent>(headers)
+        });
+        let answer = sent.await?;
+        let now = self.clock.now();
+        let timings = timings(&answer.timings);
+        let result = recorded(answer.result, now);
+        let (signed, record, timestamp, text) = match signature {
+            Some(made) => (
+                Some((made.at, made.plan)),
+                made.record,
+                made.timestamp,
+                made.text,
+            ),
+            None => (None, Vec::new(), now.as_seconds(), String::new()),
+        };
+        Ok(Made {
+            exchange: Exchange {
+                reason: turn.reason(),
+                signed_with: record,
+                timestamp,
+                signature: text,
+                timings,
+                result,
+            },
+            signed,
+        })
     }
 
-    async fn exchange(
-        &self,
-        client: &Client,
-        prepared: &Prepared,
-        view: &SigningView,
-        message: &Message,
-        body: &bytes::Bytes,
-        signing: Signing<'_>,
-    ) -> Result<(Exchange, Option<receiver::Exchange>), NotSent> {
-        let sent_at = self.clock.now();
-        let signers = self.keys.signers(
-            &self.live,
-            &view.keyring,
-            prepared.endpoint().preset.scheme(),
-            signing.keys,
-        )?;
-        let signed = prepared.sign(message, body, &signers, sent_at)?;
-        let answer = client.send(signed.request).await;
-        let exchange = Exchange {
-            reason: signing.reason,
-            signed_with: signing
-                .keys
-                .iter()
-                .zip(&signers)
-                .map(|(secret, signer)| SignedWith {
-                    secret: *secret,
-                    fingerprint: signer.fingerprint(),
-                })
-                .collect(),
+    /// Signs with the keys that are live at this moment.
+    fn sign(&self, errand: &Errand<'_>, turn: Turn) -> Result<(Signature, HeaderMap), NotSent> {
+        let endpoint = errand.prepared.endpoint();
+        let scheme = endpoint.preset.scheme();
+        let view = self
+            .live
+            .signing(endpoint.id)
+            .ok_or(NotSent::EndpointGone)?;
+        let now = self.clock.now();
+        let plan = match turn {
+            Turn::First => signing_plan(&view.keyring, &errand.known, scheme, now)
+                .map_err(|_| NotSent::NoLiveSecret)?,
+            Turn::Fallback(key) if may_be_fallback(&view.keyring, key, scheme, now) => Plan {
+                sign_with: vec![key],
+                fallback: None,
+            },
+            Turn::Fallback(_) => return Err(NotSent::Withdrawn),
+        };
+        let signers = self
+            .keys
+            .signers(&self.live, &view.keyring, scheme, &plan.sign_with)?;
+        let signed = errand
+            .prepared
+            .sign(errand.message, &errand.body, &signers, now)?;
+        let record = std::iter::zip(&plan.sign_with, &signers)
+            .map(|(secret, signer)| SignedWith {
+                secret: *secret,
+                fingerprint: signer.fingerprint(),
+            })
+            .collect();
+        let signature = Signature {
+            at: now,
+            plan,
+            record,
             timestamp: signed.timestamp,
-            signature: signed.signature,
-            timings: timings(&answer.timings),
-            result: recorded(answer.result, self.clock.now()),
+            text: signed.signature,
         };
-        let learnt = match *signing.keys {
-            [only] => Some(receiver::Exchange {
-                signed_with: only,
-                sent_at,
-                status: exchange.status(),
-            }),
-            _ => None,
-        };
-        Ok((exchange, learnt))
+        Ok((signature, signed.headers))
+    }
+}
+
+/// Whether this key may sign the second exchange of an attempt now.
+fn may_be_fallback(keyring: &Keyring, key: SecretId, scheme: Scheme, now: Timestamp) -> bool {
+    let anyone = ReceiverView::default();
+    let Ok(plan) = signing_plan(keyring, &anyone, scheme, now) else {
+        return false;
+    };
+    let live = plan.sign_with.contains(&key) || plan.fallback == Some(key);
+    // The active key signs even when compromised, but as a fallback no such key is used.
+    let sound = |secret: &SecretVersion| secret.compromised.is_none();
+    live && keyring.secret(key).is_some_and(sound)
+}
+
+impl Turn {
+    const fn reason(self) -> ExchangeReason {
+        match self {
+            Self::First => ExchangeReason::Plan,
+            Self::Fallback(_) => ExchangeReason::Fallback,
+        }
+    }
+}
+
+impl Made {
+    /// What it says about the receiver's key, if one key alone signed.
+    fn evidence(&self) -> Option<receiver::Exchange> {
+        match &self.signed {
+            Some((at, plan)) if plan.sign_with.len() == 1 => Some(self.seen(*at, plan)),
+            Some(_) | None => None,
+        }
+    }
+
+    /// The key to try next, if there is one and the refusal can be about the signature.
+    fn fallback(&self, known: ReceiverView) -> Option<SecretId> {
+        let (at, plan) = self.signed.as_ref()?;
+        let due = fallback_is_due(known.belief, self.seen(*at, plan));
+        plan.fallback.filter(|_| due)
+    }
+
+    fn seen(&self, sent_at: Timestamp, plan: &Plan) -> receiver::Exchange {
+        receiver::Exchange {
+            signed_with: plan.sign_with[0],
+            sent_at,
+            status: self.exchange.status(),
+        }
     }
 }
 

@@ -12,13 +12,15 @@
 //! - **Bytes**: a head of at most 8 KiB and 64 headers; at most 16 KiB of body is kept and the rest is
 //!   not read; all bytes of an exchange together are counted below the parser, so that nothing endless
 //!   is worked through. Nothing is decompressed.
-//! - **Connections**: idle ones are bounded per host, in all and in time; those in use by the caller's
+//! - **Connections**: those kept are bounded per host, in all and in time; those in use by the caller's
 //!   permits.
 //!
 //! # Shape
 //!
-//! [`Target`] parses an endpoint's URL once. [`Client::send`] never fails: an [`Exchange`] holds the
-//! answer or a [`Failure`] with its kind, a plain sentence and advice. HTTP/1.1 connections are driven
+//! [`Target`] parses an endpoint's URL once. Whatever a receiver does, [`Client::send`] returns a value:
+//! an [`Exchange`] holds the answer or a [`Failure`] with its kind, a plain sentence and advice. Headers
+//! are made by the caller when a connection stands and can take the request, so that a signature in
+//! them is not older than the request on the wire (G4). HTTP/1.1 connections are driven
 //! by the task that uses them (`connection`), which costs less than a task and a channel for each;
 //! HTTP/2 is used where TLS negotiates it.
 //!

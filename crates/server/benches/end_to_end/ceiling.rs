@@ -79,8 +79,8 @@ async fn send_until(sender: Arc<Sender>, connections: usize, ends: Instant) -> R
         let (sender, client) = (Arc::clone(&sender), Arc::clone(&client));
         tasks.spawn(async move {
             while Instant::now() < ends {
-                let request = sender.request()?;
-                if let Err(failure) = client.send(request).await.result {
+                let exchange = client.send(sender.request(), || sender.headers()).await?;
+                if let Err(failure) = exchange.result {
                     return Err(format!("the ceiling's request failed: {failure:?}").into());
                 }
             }
@@ -121,7 +121,17 @@ impl Sender {
         })
     }
 
-    fn request(&self) -> Result<Request, Error> {
+    fn request(&self) -> Request {
+        Request {
+            method: Method::POST,
+            target: Arc::clone(&self.target),
+            body: self.body.clone(),
+            timeout_millis: TIMEOUT_MILLIS,
+            connect_timeout_millis: TIMEOUT_MILLIS,
+        }
+    }
+
+    fn headers(&self) -> Result<HeaderMap, Error> {
         let number = self.sent.fetch_add(1, Ordering::Relaxed);
         let id = MessageId::from_bytes(u128::from(number).to_be_bytes()).to_string();
         let timestamp = SystemClock.now().as_seconds();
@@ -141,13 +151,6 @@ impl Sender {
         headers.insert("webhook-id", HeaderValue::try_from(id)?);
         headers.insert("webhook-timestamp", HeaderValue::from(timestamp));
         headers.insert("webhook-signature", HeaderValue::try_from(signature)?);
-        Ok(Request {
-            method: Method::POST,
-            target: Arc::clone(&self.target),
-            headers,
-            body: self.body.clone(),
-            timeout_millis: TIMEOUT_MILLIS,
-            connect_timeout_millis: TIMEOUT_MILLIS,
-        })
+        Ok(headers)
     }
 }

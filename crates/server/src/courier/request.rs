@@ -51,11 +51,11 @@ pub enum PrepareError {
     Sign(#[from] SignError),
 }
 
-/// A request that is ready to go, with what the record keeps of its signature.
+/// The headers of a request, with what the record keeps of its signature.
 #[derive(Debug)]
 pub struct Signed {
-    /// For the outbound client.
-    pub request: Request,
+    /// All that the outbound client does not set itself.
+    pub headers: HeaderMap,
     /// The Unix seconds that were signed.
     pub timestamp: i64,
     /// The value of the signature header.
@@ -115,6 +115,20 @@ impl Prepared {
         }
     }
 
+    /// The request that carries this body, without its headers.
+    pub fn request(&self, body: &Bytes) -> Request {
+        Request {
+            method: match self.endpoint.method {
+                Method::Post => http::Method::POST,
+                Method::Get => http::Method::GET,
+            },
+            target: Arc::clone(&self.target),
+            body: body.clone(),
+            timeout_millis: self.endpoint.timeout_millis,
+            connect_timeout_millis: self.endpoint.connect_timeout_millis,
+        }
+    }
+
     /// Signs a request with the given keys at `now`.
     pub fn sign(
         &self,
@@ -154,19 +168,8 @@ impl Prepared {
             Preset::Kore | Preset::KoreStream => put(&http::header::DATE, &kore_date(now))?,
             Preset::Github => put(&GITHUB_EVENT, message.event_type.as_str())?,
         }
-        let request = Request {
-            method: match self.endpoint.method {
-                Method::Post => http::Method::POST,
-                Method::Get => http::Method::GET,
-            },
-            target: Arc::clone(&self.target),
-            headers,
-            body: body.clone(),
-            timeout_millis: self.endpoint.timeout_millis,
-            connect_timeout_millis: self.endpoint.connect_timeout_millis,
-        };
         Ok(Signed {
-            request,
+            headers,
             timestamp,
             signature,
         })

@@ -407,12 +407,9 @@ impl Shard {
         );
         tokio::task::spawn_local(async move {
             let number = row.attempts + 1;
-            // Asked again when the attempt begins: the turn that made this task may have been long,
-            // and a key that was retired meanwhile must not sign (G4).
-            let view = parts.live.signing(id).unwrap_or(view);
             let made = parts
                 .courier
-                .attempt(&client, &prepared, view, &row.message, number, known)
+                .attempt(&client, &prepared, &row.message, number, known)
                 .await;
             events.put(Event::Attempted(id, row, suspect, Box::new(made)));
         });

@@ -14,21 +14,19 @@ use hookturn_core::time::Millis;
 
 use super::config::ClientConfig;
 use super::connect::{connect, micros};
-use super::connection::{Connection, H2, Message};
+use super::connection::{Claimed, Connection, Message};
 use super::exchange::{Stopped, Trace, over_h1, over_h2};
 use super::outcome::{Exchange, Failure, FailureKind, Response};
 use super::pool::Pool;
 use super::target::Target;
 
-/// A request to a receiver.
+/// A request to a receiver, without its headers: these are made when a connection can take it.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The method, `POST` for deliveries.
     pub method: http::Method,
     /// Where it goes.
     pub target: Arc<Target>,
-    /// All headers but `host`, `content-length` and those of the connection, which the client sets.
-    pub headers: HeaderMap,
     /// The body, sent as it is.
     pub body: Bytes,
     /// Time for everything: DNS, connect, TLS, headers and body; cut to
@@ -60,81 +58,89 @@ impl Client {
         self.pool.len()
     }
 
-    /// Sends one request and reads the bounded answer. Whatever happens is in the value.
+    /// Sends one request and reads the bounded answer. Whatever the receiver does is in the value.
+    ///
+    /// `headers` makes the headers, all but `host`, `content-length` and those of the connection,
+    /// which the client sets. It is asked when a connection stands, handshakes included, and can
+    /// take the request; what it returns is written in the same turn. So a signature in it is as
+    /// old as the request on the wire (G4). Its error is returned as it is: then nothing was sent
+    /// that a receiver processed.
     ///
     /// The request is written at most once, except when a receiver provably did not process it: it
     /// was never written because the kept-alive connection had been closed, or an HTTP/2 receiver
-    /// refused the stream. Then it goes once more over a new connection, within the same deadline.
-    /// Dropping the future closes the connection it used.
-    pub async fn send(&self, request: Request) -> Exchange {
+    /// refused the stream. Then it goes once more over a new connection, with headers made anew,
+    /// within the same deadline. Dropping the future closes the connection it used.
+    pub async fn send<E>(
+        &self,
+        request: Request,
+        headers: impl FnMut() -> Result<HeaderMap, E>,
+    ) -> Result<Exchange, E> {
         let mut trace = Trace::new(Instant::now());
-        let result = match self.config.policy.check_target(&request.target) {
-            Ok(()) => self.send_in_time(request, &mut trace).await,
-            Err(refused) => Err(Failure::new(FailureKind::Refused, refused.detail)),
+        let sent = match self.config.policy.check_target(&request.target) {
+            Ok(()) => self.send_in_time(&request, headers, &mut trace).await,
+            Err(refused) => Err(Failure::new(FailureKind::Refused, refused.detail).into()),
         };
         trace.timings.total = micros(trace.started);
-        Exchange {
+        let result = match sent {
+            Ok(response) => Ok(response),
+            Err(Stopped::Failed(failure)) => Err(failure),
+            Err(Stopped::Unsent) => Err(Failure::new(
+                FailureKind::Reset,
+                "the receiver closed a new connection before it took the request",
+            )),
+            Err(Stopped::Withheld(error)) => return Err(error),
+        };
+        Ok(Exchange {
             result,
             timings: trace.timings,
             reused: trace.reused,
             remote: trace.remote,
-        }
+        })
     }
 
-    async fn send_in_time(&self, request: Request, trace: &mut Trace) -> Result<Response, Failure> {
+    async fn send_in_time<E>(
+        &self,
+        request: &Request,
+        headers: impl FnMut() -> Result<HeaderMap, E>,
+        trace: &mut Trace,
+    ) -> Result<Response, Stopped<E>> {
         let millis = request.timeout_millis.min(TIMEOUT_MAX);
         let deadline = trace.started + Duration::from_millis(millis);
-        let key = Arc::clone(request.target.key());
-        if let Ok(result) = timeout_at(deadline, self.attempt(request, trace)).await {
+        if let Ok(result) = timeout_at(deadline, self.attempt(request, headers, trace)).await {
             return result;
         }
         // A receiver that vanished without a word takes its shared connection with it; what follows
         // must not wait on it.
         if let Some(id) = trace.h2 {
-            self.pool.forget_h2(&key, id);
+            self.pool.forget_h2(request.target.key(), id);
         }
-        Err(timed_out(FailureKind::Timeout, millis, trace))
+        Err(timed_out(FailureKind::Timeout, millis, trace).into())
     }
 
-    async fn attempt(&self, request: Request, trace: &mut Trace) -> Result<Response, Failure> {
-        let Request {
-            method,
-            target,
-            headers,
-            body,
-            connect_timeout_millis,
-            ..
-        } = request;
-        let mut message = Message::new(Full::new(body));
-        *message.method_mut() = method;
-        *message.headers_mut() = headers;
-        if !message.headers().contains_key(USER_AGENT) {
-            message
-                .headers_mut()
-                .insert(USER_AGENT, self.config.user_agent.clone());
-        }
+    /// Over an idle connection if there is one that still stands, else over a new one.
+    async fn attempt<E>(
+        &self,
+        request: &Request,
+        mut headers: impl FnMut() -> Result<HeaderMap, E>,
+        trace: &mut Trace,
+    ) -> Result<Response, Stopped<E>> {
+        let target = &request.target;
         while let Some(connection) = self.pool.take(target.key(), trace.started) {
             trace.reused = true;
             let shared = matches!(connection, Connection::H2(_));
-            match self.exchange(connection, message, &target, trace).await {
-                Ok(response) => return Ok(response),
-                Err(Stopped::Failed(failure)) => return Err(failure),
-                Err(Stopped::Unsent(unsent)) => message = *unsent,
-            }
-            if shared {
-                break;
+            match self
+                .exchange(connection, request, &mut headers, trace)
+                .await
+            {
+                Err(Stopped::Unsent) if shared => break,
+                Err(Stopped::Unsent) => {}
+                done => return done,
             }
         }
         trace.reused = false;
-        let connection = self.connect(&target, connect_timeout_millis, trace).await?;
-        match self.exchange(connection, message, &target, trace).await {
-            Ok(response) => Ok(response),
-            Err(Stopped::Failed(failure)) => Err(failure),
-            Err(Stopped::Unsent(_)) => Err(Failure::new(
-                FailureKind::Reset,
-                "the receiver closed a new connection before it took the request",
-            )),
-        }
+        let limit = request.connect_timeout_millis;
+        let connection = self.connect(target, limit, trace).await?;
+        self.exchange(connection, request, headers, trace).await
     }
 
     async fn connect(
@@ -151,40 +157,54 @@ impl Client {
     }
 
     /// Sends over this connection and puts it back if it can serve again.
-    async fn exchange(
+    async fn exchange<E>(
         &self,
         connection: Connection,
-        message: Message,
-        target: &Target,
+        request: &Request,
+        headers: impl FnOnce() -> Result<HeaderMap, E>,
         trace: &mut Trace,
-    ) -> Result<Response, Stopped> {
+    ) -> Result<Response, Stopped<E>> {
+        let compose = move || headers().map(|headers| self.message(request, headers));
+        let target = &request.target;
         match connection {
             Connection::H1(mut h1) => {
-                let finished = over_h1(&mut h1, message, target, trace).await?;
+                let finished = over_h1(&mut h1, compose, target, trace).await?;
                 if finished.reusable {
                     self.pool
                         .put_h1(target.key(), h1, finished.announced, Instant::now());
                 }
                 Ok(finished.response)
             }
-            Connection::H2(h2) => self.exchange_h2(h2, message, target, trace).await,
+            Connection::H2(h2) => self.exchange_h2(h2, compose, target, trace).await,
         }
     }
 
-    async fn exchange_h2(
+    fn message(&self, request: &Request, headers: HeaderMap) -> Message {
+        let mut message = Message::new(Full::new(request.body.clone()));
+        *message.method_mut() = request.method.clone();
+        *message.headers_mut() = headers;
+        message
+            .headers_mut()
+            .entry(USER_AGENT)
+            .or_insert_with(|| self.config.user_agent.clone());
+        message
+    }
+
+    async fn exchange_h2<E>(
         &self,
-        mut h2: H2,
-        message: Message,
+        mut claimed: Claimed,
+        compose: impl FnOnce() -> Result<Message, E>,
         target: &Target,
         trace: &mut Trace,
-    ) -> Result<Response, Stopped> {
+    ) -> Result<Response, Stopped<E>> {
         if !trace.reused {
             // Others may join while this exchange runs.
-            self.pool.put_h2(target.key(), &h2, Instant::now());
+            self.pool
+                .put_h2(target.key(), claimed.connection(), Instant::now());
         }
-        let result = over_h2(&mut h2, message, target, trace).await;
-        if result.is_err() {
-            self.pool.forget_h2(target.key(), h2.id());
+        let result = over_h2(&mut claimed, compose, target, trace).await;
+        if let Err(Stopped::Unsent | Stopped::Failed(_)) = result {
+            self.pool.forget_h2(target.key(), claimed.connection().id());
         }
         trace.h2 = None;
         result

@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::address::Refused;
 use super::config::{ClientConfig, RESPONSE_HEAD_BYTES};
-use super::connection::{Connection, H1, H2};
+use super::connection::{Claimed, Connection, H1, H2};
 use super::exchange::{Phase, Trace};
 use super::outcome::{Failure, FailureKind};
 use super::stream::{Allowance, Stream, Transport};
@@ -190,9 +190,8 @@ async fn http2(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| handshake_failure(&error))?;
-    // Ends by itself when the last sender is gone and no stream is open.
-    tokio::spawn(connection);
-    Ok(Connection::H2(H2::new(sender, allowance, remote)))
+    let connection = H2::start(sender, connection, allowance, remote);
+    Ok(Connection::H2(Claimed::first(connection)))
 }
 
 fn refused(refused: Refused) -> Failure {

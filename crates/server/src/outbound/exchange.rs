@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use hookturn_core::limits::{RESPONSE_BODY_BYTES, RESPONSE_HEADERS};
 
 use super::connect::micros;
-use super::connection::{H1, H2, Message, Unanswered};
+use super::connection::{Claimed, H1, Message, Unanswered};
 use super::outcome::{Failure, FailureKind, Response, RetryAfter, Timings};
 use super::stream::Exceeded;
 use super::target::Target;
@@ -87,12 +87,20 @@ impl Trace {
 }
 
 /// Why an exchange on one connection came to nothing.
-pub(super) enum Stopped {
+pub(super) enum Stopped<E> {
     /// Nothing of the request was written, or the receiver said that it ignored it: it may be sent
     /// again over another connection.
-    Unsent(Box<Message>),
+    Unsent,
+    /// The caller has no headers for it any longer: nothing was written.
+    Withheld(E),
     /// The request may have been processed.
     Failed(Failure),
+}
+
+impl<E> From<Failure> for Stopped<E> {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 /// What an HTTP/1.1 exchange leaves behind.
@@ -105,14 +113,18 @@ pub(super) struct Finished {
 }
 
 /// Sends over HTTP/1.1.
-pub(super) async fn over_h1(
+pub(super) async fn over_h1<E>(
     connection: &mut H1,
-    mut message: Message,
+    compose: impl FnOnce() -> Result<Message, E>,
     target: &Target,
     trace: &mut Trace,
-) -> Result<Finished, Stopped> {
+) -> Result<Finished, Stopped<E>> {
     trace.enter(Phase::Head);
     trace.remote = Some(connection.remote());
+    if !connection.is_ready().await {
+        return Err(Stopped::Unsent);
+    }
+    let mut message = compose().map_err(Stopped::Withheld)?;
     *message.uri_mut() = target.origin_form().clone();
     *message.version_mut() = http::Version::HTTP_11;
     message
@@ -124,17 +136,17 @@ pub(super) async fn over_h1(
         .map_err(|unanswered| stopped(unanswered, trace))?;
     let (head, mut body) = answer.into_parts();
     trace.head_arrived(head.status.as_u16());
-    check_head(&head.headers).map_err(Stopped::Failed)?;
+    check_head(&head.headers)?;
     let mut kept = Kept::for_body(&body);
     while !kept.full {
         match connection.frame(&mut body).await {
             Some(Ok(frame)) => kept.add(&frame.into_data().unwrap_or_default()),
-            Some(Err(error)) => return Err(Stopped::Failed(broken(&error, trace))),
+            Some(Err(error)) => return Err(broken(&error, trace).into()),
             None => break,
         }
     }
     let ended = !kept.full || rest_is_here(connection, &mut body).await;
-    let reusable = ended && !closes(&head.headers) && connection.is_reusable().await;
+    let reusable = ended && !closes(&head.headers) && connection.is_ready().await;
     Ok(Finished {
         announced: announced_idle(&head.headers),
         reusable,
@@ -143,34 +155,31 @@ pub(super) async fn over_h1(
 }
 
 /// Sends over HTTP/2.
-pub(super) async fn over_h2(
-    connection: &mut H2,
-    mut message: Message,
+pub(super) async fn over_h2<E>(
+    claimed: &mut Claimed,
+    compose: impl FnOnce() -> Result<Message, E>,
     target: &Target,
     trace: &mut Trace,
-) -> Result<Response, Stopped> {
+) -> Result<Response, Stopped<E>> {
     trace.enter(Phase::Head);
-    trace.remote = Some(connection.remote());
-    trace.h2 = Some(connection.id());
+    trace.remote = Some(claimed.remote());
+    trace.h2 = Some(claimed.connection().id());
+    let mut message = compose().map_err(Stopped::Withheld)?;
     *message.uri_mut() = target.absolute_form().clone();
     *message.version_mut() = http::Version::HTTP_2;
     message.headers_mut().remove(HOST);
-    let again = message.clone();
-    let answer = match connection.send(message).await {
-        Ok(answer) => answer,
-        Err(unanswered) if was_ignored(unanswered.error()) => {
-            return Err(Stopped::Unsent(Box::new(again)));
-        }
-        Err(unanswered) => return Err(stopped(unanswered, trace)),
-    };
+    let answer = claimed
+        .send(message)
+        .await
+        .map_err(|unanswered| stopped(unanswered, trace))?;
     let (head, mut body) = answer.into_parts();
     trace.head_arrived(head.status.as_u16());
-    check_head(&head.headers).map_err(Stopped::Failed)?;
+    check_head(&head.headers)?;
     let mut kept = Kept::for_body(&body);
     while !kept.full {
         match body.frame().await {
             Some(Ok(frame)) => kept.add(&frame.into_data().unwrap_or_default()),
-            Some(Err(error)) => return Err(Stopped::Failed(broken(&error, trace))),
+            Some(Err(error)) => return Err(broken(&error, trace).into()),
             None => break,
         }
     }
@@ -279,11 +288,11 @@ fn announced_idle(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds.saturating_sub(1)))
 }
 
-fn stopped(mut unanswered: Unanswered, trace: &Trace) -> Stopped {
-    match unanswered.take_message() {
-        Some(message) => Stopped::Unsent(Box::new(message)),
-        None => Stopped::Failed(broken(unanswered.error(), trace)),
+fn stopped<E>(mut unanswered: Unanswered, trace: &Trace) -> Stopped<E> {
+    if unanswered.take_message().is_some() || was_ignored(unanswered.error()) {
+        return Stopped::Unsent;
     }
+    Stopped::Failed(broken(unanswered.error(), trace))
 }
 
 /// Whether the receiver says that it did not process the request (RFC 9113, section 8.7).

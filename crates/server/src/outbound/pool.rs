@@ -1,6 +1,6 @@
-//! Idle connections, bounded per host, in all, and in time.
+//! Connections for later requests, bounded per host, in all, and in time.
 //!
-//! The pool bounds what is idle; how many are in use is bounded by the caller's permits. The most
+//! The pool bounds what is kept; how many are in use is bounded by the caller's permits. The most
 //! recently used connection is taken first, so that a burst's extra connections age and go.
 
 use std::collections::HashMap;
@@ -24,8 +24,8 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct State {
     hosts: HashMap<Arc<str>, HostPool>,
-    /// HTTP/1.1 connections in all hosts.
-    idle: usize,
+    /// Connections in all hosts.
+    kept: usize,
     sweeping: bool,
 }
 
@@ -33,7 +33,10 @@ struct State {
 struct HostPool {
     /// Oldest first.
     h1: Vec<H1>,
-    h2: Option<(H2, Instant)>,
+    /// Each with the time until which it is kept. More than one where a receiver allows fewer streams
+    /// than there are exchanges: a request that waited for another's end would wait with its
+    /// signature made.
+    h2: Vec<(H2, Instant)>,
 }
 
 impl Pool {
@@ -54,23 +57,26 @@ impl Pool {
     /// A connection to this host that was open when last looked at.
     pub(super) fn take(&self, key: &str, now: Instant) -> Option<Connection> {
         let mut state = self.lock();
-        let host = state.hosts.get_mut(key)?;
-        if let Some((h2, idle_until)) = &mut host.h2 {
-            if h2.is_open() {
+        let State { hosts, kept, .. } = &mut *state;
+        let host = hosts.get_mut(key)?;
+        let before = host.h2.len();
+        host.h2.retain(|(h2, _)| h2.is_open());
+        *kept -= before - host.h2.len();
+        for (h2, idle_until) in &mut host.h2 {
+            if let Some(claimed) = h2.claim() {
                 *idle_until = now + self.idle_for;
-                return Some(Connection::H2(h2.clone()));
+                return Some(Connection::H2(claimed));
             }
-            host.h2 = None;
         }
         let taken = host.h1.pop()?;
         if taken.idle_until > now {
-            state.idle -= 1;
+            *kept -= 1;
             return Some(Connection::H1(taken));
         }
         // What lies below is older still, except where a receiver announced a longer time.
         let dropped = 1 + host.h1.len();
         host.h1.clear();
-        state.idle -= dropped;
+        *kept -= dropped;
         None
     }
 
@@ -88,10 +94,7 @@ impl Pool {
         }
         connection.idle_until = now + keep_for;
         let mut state = self.lock();
-        if state.idle >= self.idle_total {
-            state.sweep(now);
-        }
-        if state.idle >= self.idle_total {
+        if !state.has_room(self.idle_total, now) {
             return;
         }
         let host = state.host(key);
@@ -100,44 +103,42 @@ impl Pool {
             host.h1.remove(0);
         }
         host.h1.push(connection);
-        state.idle += usize::from(!replaced);
+        state.kept += usize::from(!replaced);
         self.start_sweeping(state);
     }
 
-    /// Shares a connection with later requests, unless one is shared already.
+    /// Shares a connection with later requests, unless one that is shared has room for them.
     pub(super) fn put_h2(self: &Arc<Self>, key: &Arc<str>, connection: &H2, now: Instant) {
         if self.idle_for.is_zero() || self.idle_per_host == 0 || self.idle_total == 0 {
             return;
         }
         let mut state = self.lock();
+        if !state.has_room(self.idle_total, now) {
+            return;
+        }
         let host = state.host(key);
-        if !host.h2.as_ref().is_some_and(|(shared, _)| shared.is_open()) {
-            host.h2 = Some((connection.clone(), now + self.idle_for));
+        let serves = |(shared, _): &(H2, Instant)| shared.is_open() && shared.has_room();
+        if host.h2.len() < self.idle_per_host && !host.h2.iter().any(serves) {
+            host.h2.push((connection.clone(), now + self.idle_for));
+            state.kept += 1;
         }
         self.start_sweeping(state);
     }
 
     /// Shares this connection no more; exchanges that run on it go on.
     pub(super) fn forget_h2(&self, key: &str, id: u64) {
-        if let Some(host) = self.lock().hosts.get_mut(key)
-            && host
-                .h2
-                .as_ref()
-                .is_some_and(|(shared, _)| shared.id() == id)
+        let mut state = self.lock();
+        if let Some(host) = state.hosts.get_mut(key)
+            && let Some(at) = host.h2.iter().position(|(shared, _)| shared.id() == id)
         {
-            host.h2 = None;
+            host.h2.remove(at);
+            state.kept -= 1;
         }
     }
 
-    /// Idle connections now: HTTP/1.1 ones and shared HTTP/2 ones.
+    /// Connections kept now: idle HTTP/1.1 ones and shared HTTP/2 ones.
     pub(super) fn len(&self) -> usize {
-        let state = self.lock();
-        state.idle
-            + state
-                .hosts
-                .values()
-                .filter(|host| host.h2.is_some())
-                .count()
+        self.lock().kept
     }
 
     fn start_sweeping(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
@@ -150,6 +151,12 @@ impl Pool {
     }
 }
 
+impl HostPool {
+    fn connections(&self) -> usize {
+        self.h1.len() + self.h2.len()
+    }
+}
+
 impl State {
     fn host(&mut self, key: &Arc<str>) -> &mut HostPool {
         if !self.hosts.contains_key(key) {
@@ -158,19 +165,23 @@ impl State {
         self.hosts.entry(Arc::clone(key)).or_default()
     }
 
+    /// Whether one more connection may be kept, after a sweep where there are too many.
+    fn has_room(&mut self, total: usize, now: Instant) -> bool {
+        if self.kept >= total {
+            self.sweep(now);
+        }
+        self.kept < total
+    }
+
     /// Drops what is too old or closed, and hosts without connections.
     fn sweep(&mut self, now: Instant) {
         for host in self.hosts.values_mut() {
             host.h1.retain(|connection| connection.idle_until > now);
-            if let Some((h2, idle_until)) = &host.h2
-                && (*idle_until <= now || !h2.is_open())
-            {
-                host.h2 = None;
-            }
+            host.h2
+                .retain(|(h2, idle_until)| *idle_until > now && h2.is_open());
         }
-        self.hosts
-            .retain(|_, host| !host.h1.is_empty() || host.h2.is_some());
-        self.idle = self.hosts.values().map(|host| host.h1.len()).sum();
+        self.hosts.retain(|_, host| host.connections() > 0);
+        self.kept = self.hosts.values().map(HostPool::connections).sum();
     }
 }
 

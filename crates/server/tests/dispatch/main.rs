@@ -12,6 +12,7 @@ mod breaks;
 mod delivering;
 mod disabling;
 mod fairness;
+mod handshakes;
 mod keys;
 mod ordered;
 mod receiver;

@@ -3,14 +3,16 @@
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use hookturn_core::time::{Clock, Timestamp};
 use hookturn_verify::{Received, Verified, Verifier, VerifyError, from_fn};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
 
 use crate::rig::ManualClock;
 
@@ -72,6 +74,8 @@ pub(crate) struct Reply {
     pub(crate) gated: bool,
     /// Close without an answer.
     pub(crate) close: bool,
+    /// Close after the answer, unannounced.
+    pub(crate) hang_up: bool,
 }
 
 pub(crate) fn status(status: u16) -> Reply {
@@ -89,6 +93,54 @@ pub(crate) fn gated(status: u16) -> Reply {
     }
 }
 
+/// Answers, and says that the next request needs another connection.
+pub(crate) fn parting(status: u16) -> Reply {
+    Reply {
+        status,
+        headers: vec![("connection", "close".to_owned())],
+        ..Reply::default()
+    }
+}
+
+/// Answers, and closes the connection as if it could have been kept.
+pub(crate) fn hanging_up(status: u16) -> Reply {
+    Reply {
+        status,
+        hang_up: true,
+        ..Reply::default()
+    }
+}
+
+/// Who receivers over TLS are, the same in the whole process: what to trust, as PEM, and how to shake
+/// hands.
+pub(crate) static IDENTITY: LazyLock<(String, TlsAcceptor)> = LazyLock::new(|| {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    (made.cert.pem(), TlsAcceptor::from(Arc::new(config)))
+});
+
+/// The door of a receiver over TLS: who comes waits there with the handshake begun.
+struct Door {
+    open: watch::Sender<bool>,
+    waiting: mpsc::UnboundedSender<()>,
+}
+
+impl Door {
+    async fn pass(&self) {
+        let mut open = self.open.subscribe();
+        // Nobody may be looking.
+        let _ = self.waiting.send(());
+        open.wait_for(|open| *open).await.unwrap();
+    }
+}
+
 type Script = dyn Fn(&Seen) -> Reply + Send + Sync;
 
 struct Shared {
@@ -98,6 +150,9 @@ struct Shared {
     most_open: AtomicUsize,
     count: AtomicUsize,
     gate: watch::Sender<bool>,
+    door: Option<Door>,
+    /// Connections closed.
+    closed: watch::Sender<usize>,
     seen: mpsc::UnboundedSender<Seen>,
 }
 
@@ -105,6 +160,7 @@ pub(crate) struct Receiver {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
     seen: mpsc::UnboundedReceiver<Seen>,
+    at_the_door: mpsc::UnboundedReceiver<()>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -113,9 +169,26 @@ impl Receiver {
         clock: &Arc<ManualClock>,
         script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> Self {
+        Self::start(clock, script, false).await
+    }
+
+    /// One over TLS, its door closed.
+    pub(crate) async fn behind_a_door(
+        clock: &Arc<ManualClock>,
+        script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(clock, script, true).await
+    }
+
+    async fn start(
+        clock: &Arc<ManualClock>,
+        script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+        with_door: bool,
+    ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, seen) = mpsc::unbounded_channel();
+        let (waiting, at_the_door) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             script: Mutex::new(Arc::new(script)),
             clock: Arc::clone(clock),
@@ -123,25 +196,59 @@ impl Receiver {
             most_open: AtomicUsize::new(0),
             count: AtomicUsize::new(0),
             gate: watch::Sender::new(false),
+            door: with_door.then(|| Door {
+                open: watch::Sender::new(false),
+                waiting,
+            }),
+            closed: watch::Sender::new(0),
             seen: sender,
         });
         let serving = Arc::clone(&shared);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let shared = Arc::clone(&serving);
-                tokio::spawn(async move { serve(stream, &shared).await });
+                tokio::spawn(async move {
+                    let Some(door) = &shared.door else {
+                        return serve(stream, &shared).await;
+                    };
+                    door.pass().await;
+                    // A sender that gave up in the meantime is none.
+                    if let Ok(stream) = IDENTITY.1.accept(stream).await {
+                        serve(stream, &shared).await;
+                    }
+                });
             }
         });
         Self {
             address,
             shared,
             seen,
+            at_the_door,
             task,
         }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/hook", self.address)
+        let scheme = if self.shared.door.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{}/hook", self.address)
+    }
+
+    /// Someone is at the door, connected, and waits for the handshake.
+    pub(crate) async fn knock(&mut self) {
+        tokio::time::timeout(BOUND, self.at_the_door.recv())
+            .await
+            .expect("someone must come")
+            .unwrap();
+    }
+
+    /// Lets those in who wait at the door, and those who come later, or closes it.
+    pub(crate) fn door(&self, open: bool) {
+        let door = self.shared.door.as_ref().expect("it has a door");
+        door.open.send_replace(open);
     }
 
     /// Answers otherwise from now on.
@@ -152,6 +259,15 @@ impl Receiver {
     /// Lets gated answers go, those of the future too.
     pub(crate) fn open_gate(&self) {
         self.shared.gate.send_replace(true);
+    }
+
+    /// Waits until this many connections have been closed.
+    pub(crate) async fn until_closed(&self, count: usize) {
+        let mut closed = self.shared.closed.subscribe();
+        tokio::time::timeout(BOUND, closed.wait_for(|closed| *closed >= count))
+            .await
+            .expect("a connection must be closed")
+            .unwrap();
     }
 
     /// The next request, which must come.
@@ -186,7 +302,7 @@ impl Drop for Receiver {
     }
 }
 
-async fn serve(mut stream: TcpStream, shared: &Shared) {
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared) {
     while let Some(mut seen) = read_request(&mut stream).await {
         seen.at = shared.clock.now();
         seen.open = shared.open.fetch_add(1, Ordering::SeqCst) + 1;
@@ -209,13 +325,15 @@ async fn serve(mut stream: TcpStream, shared: &Shared) {
         }
         // Before the answer: the sender may send the next request as soon as it has it.
         shared.open.fetch_sub(1, Ordering::SeqCst);
-        if reply.close || !write_reply(&mut stream, &reply).await {
-            return;
+        if reply.close || !write_reply(&mut stream, &reply).await || reply.hang_up {
+            break;
         }
     }
+    drop(stream);
+    shared.closed.send_modify(|closed| *closed += 1);
 }
 
-async fn write_reply(stream: &mut TcpStream, reply: &Reply) -> bool {
+async fn write_reply(stream: &mut (impl AsyncWrite + Unpin), reply: &Reply) -> bool {
     let mut head = format!(
         "HTTP/1.1 {} Reason\r\ncontent-length: {}\r\n",
         reply.status,
@@ -227,10 +345,10 @@ async fn write_reply(stream: &mut TcpStream, reply: &Reply) -> bool {
     head.push_str("\r\n");
     let mut bytes = head.into_bytes();
     bytes.extend_from_slice(&reply.body);
-    stream.write_all(&bytes).await.is_ok()
+    stream.write_all(&bytes).await.is_ok() && stream.flush().await.is_ok()
 }
 
-async fn read_request(stream: &mut TcpStream) -> Option<Seen> {
+async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Seen> {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {

@@ -29,7 +29,7 @@ use hookturn_core::store::{Page, Store, StoreFuture};
 use hookturn_core::time::{Clock, DAY, Millis, Timestamp};
 use hookturn_verify::{Secret, Verifier};
 
-use crate::receiver::{BOUND, Receiver, status};
+use crate::receiver::{BOUND, IDENTITY, Receiver, status};
 use crate::store::Watched;
 
 const API_KEY: &str = "sk_operator_0123456789abcdef0123456789abcdef0123456789";
@@ -181,7 +181,8 @@ impl Rig {
             allow_nets: vec!["127.0.0.0/8".parse().unwrap()],
             allow_http: true,
         };
-        let client = ClientConfig::new(policy, Arc::new(SystemResolver::new()), None);
+        let roots = IDENTITY.0.as_bytes();
+        let client = ClientConfig::new(policy, Arc::new(SystemResolver::new()), Some(roots));
         dispatch::Parts {
             store: Arc::clone(&running.store) as _,
             live: Arc::clone(&running.live),

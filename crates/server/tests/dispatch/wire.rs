@@ -219,7 +219,7 @@ async fn kore_published_vectors_are_signed_to_the_byte() {
         let signer = Arc::new(Signer::new(Preset::Kore.scheme(), &secret).unwrap());
         let signed = prepared.sign(&message, &body, &[signer], START).unwrap();
         assert_eq!(signed.signature, text("signature"));
-        assert_eq!(signed.request.headers["kore-signature"], text("signature"));
+        assert_eq!(signed.headers["kore-signature"], text("signature"));
     }
     rig.stop().await;
 }

@@ -10,8 +10,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::support::{
-    Answers, answer, client, config, event, failure, loopback, read_request, receiver, request,
-    send, until_closed,
+    Answers, answer, client, config, event, failure, loopback, plain, read_request, receiver,
+    request, send, until_closed,
 };
 
 fn refusal(policy: &AddressPolicy, url: &str) -> Option<Rule> {
@@ -285,7 +285,7 @@ async fn g10_a_host_that_drops_packets_ends_at_the_connect_timeout() {
     let mut request = request(&format!("http://{address}/"));
     request.connect_timeout_millis = 100;
     request.timeout_millis = 60_000;
-    let exchange = client().send(request).await;
+    let Ok(exchange) = client().send(request, plain).await;
     assert!(exchange.timings.total < 5_000_000, "{:?}", exchange.timings);
     let failure = failure(exchange, FailureKind::ConnectTimeout);
     assert!(failure.detail.contains("connecting"), "{failure}");

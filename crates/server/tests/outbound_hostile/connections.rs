@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookturn::outbound::{Client, FailureKind};
+use http::HeaderMap;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::support::{
-    Answers, answer, client, config, event, failure, loopback, read_request, receiver, request,
-    send, until_closed,
+    Answers, answer, client, config, event, failure, loopback, plain, read_request, receiver,
+    request, send, send_with, until_closed,
 };
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -63,12 +64,39 @@ async fn concurrent_exchanges_have_a_connection_each_and_all_are_kept() {
 async fn an_idle_connection_that_was_closed_costs_a_new_one_and_no_request() {
     let mut receiver = answering(1).await;
     let client = client();
-    for _ in 0..3 {
-        let exchange = send(&client, request(&receiver.url())).await;
+    let mut made = 0;
+    for round in 1..=3 {
+        let count = || {
+            made += 1;
+            HeaderMap::new()
+        };
+        let exchange = send_with(&client, request(&receiver.url()), count).await;
         assert!(!exchange.reused);
         assert_eq!(answer(exchange).status, 200);
+        assert_eq!(
+            made, round,
+            "nothing is signed for a connection that is gone"
+        );
         // The receiver has closed its side when this comes.
         assert_eq!(event(&mut receiver.finished).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn g3_a_request_without_headers_does_not_leave() {
+    let mut receiver = answering(2).await;
+    let client = client();
+    for round in 0..2 {
+        answer(send(&client, request(&receiver.url())).await);
+        // Over a kept connection, then over a new one.
+        for _ in 0..2 {
+            let refused = client
+                .send(request(&receiver.url()), || Err("no key"))
+                .await;
+            assert_eq!(refused.unwrap_err(), "no key");
+        }
+        assert_eq!(event(&mut receiver.finished).await, 1, "{round}");
+        assert_eq!(event(&mut receiver.finished).await, 0, "{round}");
     }
 }
 
@@ -169,7 +197,8 @@ async fn g10_a_dropped_exchange_closes_its_connection() {
     let client = client();
     let mut slow = request(&receiver.url());
     slow.timeout_millis = 60_000;
-    let abandoned = tokio::time::timeout(Duration::from_millis(100), client.send(slow)).await;
+    let abandoned =
+        tokio::time::timeout(Duration::from_millis(100), client.send(slow, plain)).await;
     assert!(abandoned.is_err());
     event(&mut receiver.finished).await;
     assert_eq!(client.idle_connections(), 0);
@@ -198,7 +227,8 @@ fn sends_from_several_threads_and_from_a_local_set() {
     let exchange = || async {
         let receiver = answering(1).await;
         let client = client();
-        answer(is_send(client.send(request(&receiver.url()))).await).status
+        let Ok(exchange) = is_send(client.send(request(&receiver.url()), plain)).await;
+        answer(exchange).status
     };
     let many = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

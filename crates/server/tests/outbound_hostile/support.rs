@@ -1,6 +1,7 @@
 //! Receivers on loopback and a client that may talk to them.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -11,6 +12,7 @@ use hookturn::outbound::{
     AddressPolicy, Client, ClientConfig, Exchange, Failure, FailureKind, Request, Resolve,
     ResolveError, Resolving, Response, Target,
 };
+use http::HeaderMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -79,18 +81,33 @@ pub(crate) fn request(url: &str) -> Request {
     Request {
         method: http::Method::POST,
         target: Arc::new(Target::new(&url.parse().unwrap()).unwrap()),
-        headers: http::HeaderMap::new(),
         body: Bytes::from_static(b"{\"hello\":\"world\"}"),
         timeout_millis: DEADLINE_MILLIS,
         connect_timeout_millis: DEADLINE_MILLIS,
     }
 }
 
-/// Sends, and checks that the exchange ended in time.
+/// Nothing but what the client sets itself.
+pub(crate) fn plain() -> Result<HeaderMap, Infallible> {
+    Ok(HeaderMap::new())
+}
+
+/// Sends without headers, and checks that the exchange ended in time.
 pub(crate) async fn send(client: &Client, request: Request) -> Exchange {
+    send_with(client, request, HeaderMap::new).await
+}
+
+/// Sends with headers that are made when they are asked for.
+pub(crate) async fn send_with(
+    client: &Client,
+    request: Request,
+    mut headers: impl FnMut() -> HeaderMap,
+) -> Exchange {
     let limit = Duration::from_millis(request.timeout_millis) + SLACK;
     let started = Instant::now();
-    let exchange = client.send(request).await;
+    let Ok(exchange) = client
+        .send(request, || Ok::<_, Infallible>(headers()))
+        .await;
     let elapsed = started.elapsed();
     assert!(elapsed < limit, "took {elapsed:?}: {exchange:?}");
     assert!(exchange.timings.total <= u64::try_from(elapsed.as_micros()).unwrap());

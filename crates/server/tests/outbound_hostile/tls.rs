@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use hookturn::outbound::{Client, FailureKind};
+use hookturn::outbound::{Client, FailureKind, Request};
 use hookturn_core::limits::RESPONSE_BODY_BYTES;
 use http_body_util::StreamBody;
 use hyper::body::{Frame, Incoming};
@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::support::{
     Answers, Receiver, answer, config, event, failure, flood, loopback, receiver, request, send,
+    send_with,
 };
 
 /// A self-signed certificate for one name: the text to trust, and an acceptor that uses it.
@@ -45,6 +46,15 @@ fn client(root: Option<&str>) -> Client {
 
 fn url<T>(name: &str, receiver: &Receiver<T>) -> String {
     format!("https://{name}:{}/hook", receiver.address.port())
+}
+
+/// A request whose handshake may take as long as a busy machine makes it.
+fn patient(url: &str) -> Request {
+    Request {
+        timeout_millis: 20_000,
+        connect_timeout_millis: 20_000,
+        ..request(url)
+    }
 }
 
 /// Answers with the protocol's version and the authority; reports how many requests it served.
@@ -268,6 +278,75 @@ async fn g10_an_endless_body_over_http2_is_not_read() {
 }
 
 #[tokio::test]
+async fn g4_headers_are_made_when_the_handshake_is_over() {
+    for protocol in ["h2", "http/1.1"] {
+        let (root, acceptor) = identity("receiver.example", &[protocol]);
+        let made = Arc::new(AtomicUsize::new(0));
+        let before = Arc::clone(&made);
+        let mut receiver = receiver(move |stream: TcpStream| {
+            let (acceptor, made) = (acceptor.clone(), Arc::clone(&before));
+            async move {
+                // The greeting is here; the client waits for ours.
+                stream.readable().await.unwrap();
+                let early = made.load(Ordering::SeqCst);
+                let mut tls = acceptor.accept(stream).await.unwrap();
+                let mut first = [0; 1];
+                tls.read_exact(&mut first).await.unwrap();
+                early
+            }
+        })
+        .await;
+        let client = client(Some(&root));
+        let url = url("receiver.example", &receiver);
+        send_with(&client, patient(&url), || {
+            made.fetch_add(1, Ordering::SeqCst);
+            http::HeaderMap::new()
+        })
+        .await;
+        assert_eq!(event(&mut receiver.finished).await, 0, "{protocol}");
+        assert_eq!(made.load(Ordering::SeqCst), 1, "{protocol}");
+    }
+}
+
+/// A receiver that allows one stream at a time, and answers when another one has begun as well.
+#[tokio::test]
+async fn g4_a_request_never_waits_for_another_ones_stream() {
+    let (root, acceptor) = identity("receiver.example", &["h2"]);
+    let both = Arc::new(tokio::sync::Barrier::new(2));
+    let alone = Arc::new(AtomicUsize::new(1));
+    let (meeting, first) = (Arc::clone(&both), Arc::clone(&alone));
+    let receiver = receiver(move |stream| {
+        let (acceptor, both, alone) = (acceptor.clone(), Arc::clone(&meeting), Arc::clone(&first));
+        async move {
+            let tls = acceptor.accept(stream).await.unwrap();
+            let service = service_fn(move |_: http::Request<Incoming>| {
+                let (both, alone) = (Arc::clone(&both), Arc::clone(&alone));
+                async move {
+                    if alone.swap(0, Ordering::SeqCst) == 0 {
+                        both.wait().await;
+                    }
+                    Ok::<_, Infallible>(http::Response::new(String::new()))
+                }
+            });
+            let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            server.max_concurrent_streams(1);
+            let _ = server.serve_connection(TokioIo::new(tls), service).await;
+        }
+    })
+    .await;
+    let client = client(Some(&root));
+    let url = url("receiver.example", &receiver);
+    // The receiver's settings have arrived when its first answer has.
+    answer(send(&client, patient(&url)).await);
+    for round in 0..3 {
+        let (one, two) = tokio::join!(send(&client, patient(&url)), send(&client, patient(&url)));
+        assert_eq!((one.reused, two.reused), (true, round > 0));
+        assert_eq!((answer(one).status, answer(two).status), (200, 200));
+        assert_eq!(client.idle_connections(), 2);
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_the_receiver_refuses_is_sent_again_once() {
     let (root, acceptor) = identity("receiver.example", &["h2"]);
     // Serves one request on each connection and refuses the rest, as a draining server does.
@@ -277,13 +356,14 @@ async fn a_stream_that_the_receiver_refuses_is_sent_again_once() {
             let tls = acceptor.accept(stream).await.unwrap();
             let mut connection = h2::server::handshake(tls).await.unwrap();
             let mut served = 0;
-            while let Some(Ok((_, mut respond))) = connection.accept().await {
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
                 if served > 0 {
                     respond.send_reset(h2::Reason::REFUSED_STREAM);
                 } else {
-                    respond
-                        .send_response(http::Response::new(()), true)
-                        .unwrap();
+                    let mut response = http::Response::new(());
+                    let made = request.headers()["made"].clone();
+                    response.headers_mut().insert("made", made);
+                    respond.send_response(response, true).unwrap();
                 }
                 served += 1;
             }
@@ -292,9 +372,19 @@ async fn a_stream_that_the_receiver_refuses_is_sent_again_once() {
     .await;
     let client = client(Some(&root));
     let url = url("receiver.example", &receiver);
-    for _ in 0..3 {
-        let exchange = send(&client, request(&url)).await;
+    let mut made = 0;
+    for round in 0..3 {
+        let exchange = send_with(&client, request(&url), || {
+            made += 1;
+            [(http::HeaderName::from_static("made"), made.into())]
+                .into_iter()
+                .collect()
+        })
+        .await;
         assert!(!exchange.reused);
-        assert_eq!(answer(exchange).status, 200);
+        let response = answer(exchange);
+        assert_eq!(response.status, 200);
+        // What was refused is not sent again as it was: its headers are made anew.
+        assert_eq!(response.headers["made"], (2 * round + 1).to_string());
     }
 }

@@ -135,11 +135,12 @@ pub(in crate::api) struct ExchangeView {
     /// `plan`, or `fallback` after a refusal that can be about the signature.
     #[schema(value_type = schema::ExchangeReasonText)]
     reason: hookturn_core::delivery::ExchangeReason,
-    /// The secrets that signed, in the order of their signatures.
+    /// The secrets that signed, in the order of their signatures. Empty when there was no connection
+    /// that could take the request: nothing is signed before that.
     signed_with: Vec<SignedWithView>,
-    /// The Unix seconds that were signed.
+    /// The Unix seconds that were signed; those of the exchange's end when nothing was.
     timestamp: i64,
-    /// The value of the signature header.
+    /// The value of the signature header; empty when nothing was signed.
     signature: String,
     /// What was answered; absent when there was no answer.
     #[serde(skip_serializing_if = "Option::is_none")]
