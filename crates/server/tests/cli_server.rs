@@ -311,9 +311,17 @@ fn a_secret_is_rotated_from_the_command_line() {
     // The answer got lost: the same key gets the same value.
     let again = server.run(&[&open[..], &["-o", "json"]].concat());
     assert!(again.err.contains("done before"), "{again:?}");
+    assert!(
+        !again.err.contains("nothing changes for deliveries until"),
+        "the state may have changed since: {again:?}"
+    );
     assert_eq!(text(&again.json()["secret"], "value"), value);
 
     let second = server.run(&["rotation", "open", &keyring]).refused(7);
+    assert!(
+        !second.contains("from now on"),
+        "it claims an effect: {second}"
+    );
     assert!(
         second.contains(&format!("hookturn rotation show {rotation}")),
         "{second}"
@@ -359,6 +367,32 @@ fn a_secret_is_rotated_from_the_command_line() {
         "1h",
     ];
     server.run(&immediate).refused(2);
+}
+
+#[test]
+fn a_refused_command_claims_no_effect() {
+    let Ready {
+        server, keyring, ..
+    } = Ready::new();
+    let other = "kr_00000000000000000000000000";
+    let secret = "whs_00000000000000000000000000";
+    for (arguments, code) in [
+        (&["rotation", "open", other][..], 6),
+        (&["rotation", "open", other, "--mode", "immediate"], 6),
+        (&["rotation", "open", &keyring, "--if-version", "99"], 7),
+        (&["rotation", "open", &keyring, "--overlap", "31d"], 1),
+        (&["secret", "activate", &keyring, secret], 6),
+    ] {
+        let said = server.run(arguments).refused(code);
+        assert!(said.starts_with("error: "), "{arguments:?}: {said}");
+    }
+    let mut stranger = server.place.command();
+    stranger
+        .args(["master-key", "rotate", "--server", &server.url])
+        .env("HOOKTURN_API_KEY", "sk_operator_unknown");
+    assert!(Ran::new(&mut stranger).refused(5).starts_with("error: "));
+    let done = server.run(&["rotation", "open", &keyring]);
+    assert!(done.err.contains("from now on both secrets"), "{done:?}");
 }
 
 #[test]
