@@ -65,6 +65,10 @@ pub const OVERLAP_DEFAULT_MIN: Millis = DAY;
 /// Added to the default overlap, for people.
 pub const OVERLAP_GRACE: Millis = DAY;
 
+/// Shortest text of an API key that an operator chose, in characters: a plain hash protects only what
+/// cannot be guessed.
+pub const API_KEY_CHARS_MIN: usize = 16;
+
 /// Items on one page of a list.
 pub const PAGE_MAX: usize = 200;
 /// Items on one page when none is asked for.
@@ -74,8 +78,20 @@ pub const RECOVER_BLOCK: usize = 1_000;
 
 /// How long messages and attempts are kept unless configured.
 pub const RETENTION_DEFAULT: Millis = 30 * DAY;
+/// Shortest retention that can be configured: what settled a moment ago must be there to be seen, and
+/// to be queued again.
+pub const RETENTION_MIN: Millis = DAY;
+/// Longest retention that can be configured: ten years.
+pub const RETENTION_MAX: Millis = 3_650 * DAY;
 /// How long an endpoint may fail without one success before it is disabled, unless configured.
 pub const DISABLE_AFTER_DEFAULT: Millis = 5 * DAY;
+/// Shortest such time that can be configured: a deployment must not disable an endpoint.
+pub const DISABLE_AFTER_MIN: Millis = HOUR;
+/// Longest such time that can be configured: a year.
+pub const DISABLE_AFTER_MAX: Millis = 365 * DAY;
+/// Delivery threads that can be configured: each has its own pools and permits, and more of them than
+/// a large machine has cores only take memory.
+pub const SHARDS_MAX: usize = 256;
 /// Time given to exchanges in flight on SIGTERM, above their own deadlines.
 pub const DRAIN_MAX: Millis = TIMEOUT_MAX + 5 * SECOND;
 /// A key's `lastUsedAt` is at most this stale.
@@ -89,3 +105,6 @@ const _: () = assert!(OVERLAP_DEFAULT_MIN + OVERLAP_GRACE <= OVERLAP_MAX);
 const _: () = assert!(TIMEOUT_MIN < TIMEOUT_MAX);
 const _: () = assert!(DRAIN_MAX > TIMEOUT_MAX);
 const _: () = assert!(PAGE_DEFAULT <= PAGE_MAX);
+const _: () = assert!(RETENTION_MIN <= RETENTION_DEFAULT && RETENTION_DEFAULT <= RETENTION_MAX);
+const _: () = assert!(DISABLE_AFTER_MIN <= DISABLE_AFTER_DEFAULT);
+const _: () = assert!(DISABLE_AFTER_DEFAULT <= DISABLE_AFTER_MAX);

@@ -5,6 +5,7 @@
 //! reported. Every key of the environment that holds a secret can be given as `…_FILE` instead.
 //! [`sample`] is the commented file that `hookturn init` writes; a test parses it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,8 +13,9 @@ use std::path::{Path, PathBuf};
 
 use hookturn_core::limits;
 use hookturn_core::time::{DAY, HOUR, Millis};
+use hookturn_core::workspace::{WeakKeyText, check_key_text};
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 /// What the command line gives. What is absent is looked for in the environment, then in the file.
@@ -70,11 +72,14 @@ pub struct Outbound {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Delivery {
-    /// Delivery threads; 0 for one less than there are cores.
+    /// Delivery threads; 0 for one less than there are cores, at most [`limits::SHARDS_MAX`].
+    #[serde(deserialize_with = "shards")]
     pub shards: usize,
     /// Hours an endpoint may fail without one success before it is disabled.
+    #[serde(deserialize_with = "disable_after_hours")]
     pub disable_after_hours: u32,
     /// Exchanges that may be open to an endpoint at once unless it says otherwise.
+    #[serde(deserialize_with = "max_in_flight")]
     pub max_in_flight: u32,
 }
 
@@ -110,6 +115,7 @@ impl Delivery {
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
     /// Days that settled messages and their attempts are kept. The audit log is kept for ever.
+    #[serde(deserialize_with = "retention_days")]
     pub days: u32,
 }
 
@@ -119,6 +125,94 @@ impl Default for Retention {
             days: u32::try_from(limits::RETENTION_DEFAULT / DAY).unwrap_or(u32::MAX),
         }
     }
+}
+
+/// A number with bounds: its key in the file, its variable, least and most.
+struct Bounded {
+    key: &'static str,
+    variable: &'static str,
+    least: u64,
+    most: u64,
+}
+
+const SHARDS: Bounded = Bounded {
+    key: "delivery.shards",
+    variable: "HOOKTURN_SHARDS",
+    least: 0,
+    most: limits::SHARDS_MAX as u64,
+};
+const DISABLE_AFTER_HOURS: Bounded = Bounded {
+    key: "delivery.disable_after_hours",
+    variable: "HOOKTURN_DISABLE_AFTER_HOURS",
+    least: limits::DISABLE_AFTER_MIN / HOUR,
+    most: limits::DISABLE_AFTER_MAX / HOUR,
+};
+const MAX_IN_FLIGHT: Bounded = Bounded {
+    key: "delivery.max_in_flight",
+    variable: "HOOKTURN_MAX_IN_FLIGHT",
+    least: 1,
+    most: limits::IN_FLIGHT_PER_ENDPOINT as u64,
+};
+const RETENTION_DAYS: Bounded = Bounded {
+    key: "retention.days",
+    variable: "HOOKTURN_RETENTION_DAYS",
+    least: limits::RETENTION_MIN / DAY,
+    most: limits::RETENTION_MAX / DAY,
+};
+
+impl Bounded {
+    fn wanted(&self) -> String {
+        format!("a whole number from {} to {}", self.least, self.most)
+    }
+
+    fn fit<T: TryFrom<u64>>(&self, number: u64) -> Option<T> {
+        let fits = (self.least..=self.most).contains(&number);
+        T::try_from(number).ok().filter(|_| fits)
+    }
+
+    /// Reads it from the file, whose errors say the line.
+    fn read<'de, T: TryFrom<u64>, D: Deserializer<'de>>(&self, file: D) -> Result<T, D::Error> {
+        let number = i64::deserialize(file)?;
+        let known = u64::try_from(number)
+            .ok()
+            .and_then(|number| self.fit(number));
+        known.ok_or_else(|| {
+            let (key, wanted) = (self.key, self.wanted());
+            serde::de::Error::custom(format!("{key} must be {wanted}, not {number}"))
+        })
+    }
+
+    /// Reads it from its variable, if that is set.
+    fn take<T: TryFrom<u64>>(
+        &self,
+        variables: &mut Variables<'_>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(text) = variables.get(self.variable) else {
+            return Ok(None);
+        };
+        let number = text.parse().ok().and_then(|number| self.fit(number));
+        number.map(Some).ok_or_else(|| ConfigError::Value {
+            name: self.variable,
+            wanted: self.wanted().into(),
+            given: text,
+        })
+    }
+}
+
+fn shards<'de, D: Deserializer<'de>>(file: D) -> Result<usize, D::Error> {
+    SHARDS.read(file)
+}
+
+fn disable_after_hours<'de, D: Deserializer<'de>>(file: D) -> Result<u32, D::Error> {
+    DISABLE_AFTER_HOURS.read(file)
+}
+
+fn max_in_flight<'de, D: Deserializer<'de>>(file: D) -> Result<u32, D::Error> {
+    MAX_IN_FLIGHT.read(file)
+}
+
+fn retention_days<'de, D: Deserializer<'de>>(file: D) -> Result<u32, D::Error> {
+    RETENTION_DAYS.read(file)
 }
 
 /// `[log]`: what is written to standard error.
@@ -213,10 +307,13 @@ pub enum ConfigError {
         /// The flag, variable or key.
         name: &'static str,
         /// What it should be.
-        wanted: &'static str,
+        wanted: Cow<'static, str>,
         /// What it is; never that of a secret.
         given: String,
     },
+    /// The first API key can be guessed. It is not shown.
+    #[error("HOOKTURN_BOOTSTRAP_API_KEY cannot be used")]
+    BootstrapKey(#[source] WeakKeyText),
     /// Both a variable and its `_FILE` form are set.
     #[error("both {name} and {name}_FILE are set; keep one of them")]
     Twice {
@@ -290,20 +387,15 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
     if let Some(format) = flags.log_format {
         config.log.format = log_format("--log-format", &format)?;
     }
-    if !(1..=limits::IN_FLIGHT_PER_ENDPOINT).contains(&config.delivery.max_in_flight) {
-        let given = config.delivery.max_in_flight.to_string();
-        return Err(ConfigError::Value {
-            name: "delivery.max_in_flight",
-            wanted: "1 to 1000",
-            given,
-        });
-    }
     if tracing_subscriber::EnvFilter::try_new(&config.log.filter).is_err() {
         return Err(ConfigError::Value {
             name: "HOOKTURN_LOG",
-            wanted: "levels such as info or warn,hookturn::dispatch=debug",
+            wanted: "levels such as info or warn,hookturn::dispatch=debug".into(),
             given: config.log.filter,
         });
+    }
+    if let Some(key) = &config.bootstrap_api_key {
+        check_key_text(key.expose()).map_err(ConfigError::BootstrapKey)?;
     }
     config.unknown_variables = variables.unknown();
     Ok(config)
@@ -331,15 +423,18 @@ fn apply_environment(
     if let Some(text) = variables.get("HOOKTURN_EXTRA_ROOTS_FILE") {
         config.outbound.extra_roots_file = Some(text.into());
     }
-    if let Some(text) = variables.get("HOOKTURN_SHARDS") {
-        config.delivery.shards = value("HOOKTURN_SHARDS", "a number of threads", &text)?;
+    let delivery = &mut config.delivery;
+    if let Some(shards) = SHARDS.take(variables)? {
+        delivery.shards = shards;
     }
-    if let Some(text) = variables.get("HOOKTURN_DISABLE_AFTER_HOURS") {
-        config.delivery.disable_after_hours =
-            value("HOOKTURN_DISABLE_AFTER_HOURS", "a number of hours", &text)?;
+    if let Some(hours) = DISABLE_AFTER_HOURS.take(variables)? {
+        delivery.disable_after_hours = hours;
     }
-    if let Some(text) = variables.get("HOOKTURN_RETENTION_DAYS") {
-        config.retention.days = value("HOOKTURN_RETENTION_DAYS", "a number of days", &text)?;
+    if let Some(exchanges) = MAX_IN_FLIGHT.take(variables)? {
+        delivery.max_in_flight = exchanges;
+    }
+    if let Some(days) = RETENTION_DAYS.take(variables)? {
+        config.retention.days = days;
     }
     if let Some(text) = variables.get("HOOKTURN_LOG") {
         config.log.filter = text;
@@ -356,7 +451,7 @@ fn log_format(name: &'static str, text: &str) -> Result<LogFormat, ConfigError> 
         "json" => Ok(LogFormat::Json),
         other => Err(ConfigError::Value {
             name,
-            wanted: "text or json",
+            wanted: "text or json".into(),
             given: other.to_owned(),
         }),
     }
@@ -369,7 +464,7 @@ fn value<T: std::str::FromStr>(
 ) -> Result<T, ConfigError> {
     text.parse().map_err(|_| ConfigError::Value {
         name,
-        wanted,
+        wanted: wanted.into(),
         given: text.to_owned(),
     })
 }
@@ -504,6 +599,51 @@ mod tests {
         let (_dir, flags) = in_file("");
         let error = load(flags, &env(&[("HOOKTURN_ALLOW_NETS", "10.0.0.0/99")])).unwrap_err();
         assert!(error.to_string().contains("10.0.0.0/99"));
+    }
+
+    #[test]
+    fn numbers_that_cannot_work_are_refused_with_key_bound_and_line() {
+        for (section, key, variable, most) in [
+            ("delivery", "shards", "HOOKTURN_SHARDS", 256),
+            (
+                "delivery",
+                "disable_after_hours",
+                "HOOKTURN_DISABLE_AFTER_HOURS",
+                8_760,
+            ),
+            ("delivery", "max_in_flight", "HOOKTURN_MAX_IN_FLIGHT", 1_000),
+            ("retention", "days", "HOOKTURN_RETENTION_DAYS", 3_650),
+        ] {
+            let least = u64::from(key != "shards");
+            let with = |number: &str| {
+                let (_dir, flags) = in_file(&format!("# one\n[{section}]\n{key} = {number}\n"));
+                let from_file = load(flags, &env(&[]));
+                let (_dir, flags) = in_file("");
+                (from_file, load(flags, &env(&[(variable, number)])))
+            };
+            let bounds = format!("from {least} to {most}");
+            let beyond = (most + 1).to_string();
+            for bad in ["-1", &beyond, "9999999999999999999999", "1.5", "0"] {
+                if bad == "0" && least == 0 {
+                    continue;
+                }
+                let (file, variables) = with(bad);
+                let (file, set) = (file.unwrap_err(), variables.unwrap_err());
+                assert!(file.to_string().contains("line 3"), "{bad}: {file}");
+                if bad.parse::<i64>().is_ok() {
+                    let wanted =
+                        format!("{section}.{key} must be a whole number {bounds}, not {bad}");
+                    assert!(file.to_string().contains(&wanted), "{file}");
+                }
+                let wanted = format!("{variable} must be a whole number {bounds}, not {bad:?}");
+                assert_eq!(set.to_string(), wanted);
+            }
+            for good in [least, most] {
+                let (file, variables) = with(&good.to_string());
+                file.unwrap();
+                variables.unwrap();
+            }
+        }
     }
 
     #[test]

@@ -263,8 +263,18 @@ async fn configuration_that_is_not_valid_is_refused_by_name() {
 #[tokio::test]
 async fn a_first_key_that_can_be_guessed_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path()).with("HOOKTURN_BOOTSTRAP_API_KEY", "hunter2");
-    let refusal = setup.refused().await;
-    refused(&refusal, Exit::ServeFailed, &["API key"]);
-    assert!(!refusal.lines.join("\n").contains("hunter2"));
+    let data = dir.path().join("data");
+    for weak in ["hunter2", "hunter2 hunter2 hunter2"] {
+        let setup = Setup::new(&data).with("HOOKTURN_BOOTSTRAP_API_KEY", weak);
+        let refusal = setup.refused().await;
+        refused(
+            &refusal,
+            Exit::Config,
+            &["HOOKTURN_BOOTSTRAP_API_KEY", "at least 16", "openssl rand"],
+        );
+        let text = refusal.lines.join("\n");
+        assert_eq!(text.matches("at least 16").count(), 1, "said twice: {text}");
+        assert!(!text.contains("hunter2"), "{text}");
+        assert!(!data.exists(), "a directory was made");
+    }
 }
