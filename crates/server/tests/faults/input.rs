@@ -452,11 +452,11 @@ fn bad_endpoints() -> Vec<(Value, &'static str)> {
         ),
         (
             json!({"url": url, "retry": {"delaysMillis": [u64::MAX]}}),
-            "/retry",
+            "/retry/delaysMillis/0",
         ),
         (
             json!({"url": url, "retry": {"delaysMillis": vec![1; 31]}}),
-            "/retry",
+            "/retry/delaysMillis",
         ),
         (
             json!({"url": url, "retry": {"delaysMillis": [], "jitterPercent": 300}}),
