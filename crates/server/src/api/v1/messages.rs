@@ -204,8 +204,7 @@ pub(in crate::api) async fn list(
         before: query.take_cursor(LIST)?,
         limit: query.take_limit()?,
     };
-    let since = query.take("since", super::A_TIME)?;
-    let until = query.take("until", super::A_TIME)?;
+    let (since, until) = query.take_span()?;
     let uri = query.finish()?;
     let listed = api
         .service
