@@ -4,6 +4,11 @@ use crate::time::{DAY, HOUR, MINUTE, Millis, SECOND};
 
 /// Largest payload of one message, in bytes: 256 KiB, what receivers commonly accept.
 pub const PAYLOAD_BYTES: usize = 256 * 1024;
+/// How deep arrays and objects of a body may nest that every common parser reads in its default
+/// settings: .NET's System.Text.Json stops at 64, Ruby's json at 100, PHP's at 512, Jackson at 1,000.
+pub const BODY_DEPTH: usize = 64;
+/// How deep those of a payload may nest: a preset may put two around it, an array and an envelope.
+pub const PAYLOAD_DEPTH: usize = BODY_DEPTH - 2;
 /// Messages in one batch request.
 pub const BATCH_MESSAGES: usize = 1_000;
 /// Largest batch request body, in bytes.

@@ -1,5 +1,7 @@
 //! Bad input over raw HTTP: the right status, a problem that says where, and nothing stored.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -341,14 +343,69 @@ async fn messages_that_are_not_messages_are_refused_with_a_pointer() {
     stand.nothing_stored().await;
 }
 
+/// How deep the brackets of a body without strings that hold some nest.
+fn nesting(body: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for byte in body {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth -= 1,
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+#[tokio::test]
+async fn payloads_that_receivers_cannot_read_are_refused_with_a_pointer() {
+    let stand = Stand::new().await;
+    let good = r#"{"eventType":"a.b","payload":{"n":1e308,"s":"\ud83d\ude00"}}"#;
+    for (payload, word) in [
+        ("1e999999", "byte 0"),
+        (r#"{"n":-1e400}"#, "double"),
+        (r#""\ud800""#, "surrogate"),
+        (r#"{"\udc00":1}"#, "byte 2"),
+    ] {
+        let body = format!(r#"{{"eventType":"a.b","payload":{payload}}}"#);
+        let reply = stand.post("messages", body.as_bytes()).await;
+        let refused = problem(&reply, 422, "invalid_field");
+        assert_eq!(refused["errors"][0]["pointer"], "/payload", "{refused}");
+        let detail = refused["errors"][0]["detail"].as_str().unwrap();
+        assert!(detail.contains(word), "{word}: {detail}");
+        let batch = format!(r#"{{"messages":[{good},{body}]}}"#);
+        let reply = stand.post("messages/batch", batch.as_bytes()).await;
+        let refused = problem(&reply, 422, "invalid_field");
+        assert_eq!(refused["errors"][0]["pointer"], "/messages/1/payload");
+    }
+    stand.nothing_stored().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deep_nesting_does_no_harm() {
     let stand = Stand::new().await;
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let reply = stand.post("endpoints", deep.as_bytes()).await;
     assert!((400..500).contains(&reply.status), "{}", reply.status);
-    // As a payload it is JSON like any other, in every form of body.
-    let receiver = Receiver::start(|_| async { 204 }).await;
+    // As a payload it is refused: receivers could not read it.
+    let body = format!("{{\"eventType\":\"a.b\",\"payload\":{deep}}}");
+    let refused = problem(
+        &stand.post("messages", body.as_bytes()).await,
+        422,
+        "invalid_field",
+    );
+    assert_eq!(refused["errors"][0]["pointer"], "/payload", "{refused}");
+    // What is just not too deep is delivered in every form of body, and no body is deeper than
+    // common parsers read.
+    let depth = hookturn_core::limits::PAYLOAD_DEPTH;
+    let deep = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let deepest = Arc::new(AtomicUsize::new(0));
+    let noted = Arc::clone(&deepest);
+    let receiver = Receiver::start(move |arrival| {
+        noted.fetch_max(nesting(&arrival.body), Ordering::SeqCst);
+        async { 204 }
+    })
+    .await;
     for preset in ["standard", "hopae", "kore", "kore-stream", "github"] {
         let preset = json!({ "preset": preset });
         endpoint(&stand.api, &stand.app, &receiver.url(), preset).await;
@@ -357,6 +414,11 @@ async fn deep_nesting_does_no_harm() {
     let reply = stand.post("messages", body.as_bytes()).await;
     assert_eq!(reply.status, 202, "{reply:?}");
     receiver.arrived(5).await;
+    let deepest = deepest.load(Ordering::SeqCst);
+    assert!(
+        (depth..=hookturn_core::limits::BODY_DEPTH).contains(&deepest),
+        "{deepest}"
+    );
     let id = text(&reply.json(), "id");
     let shown = stand.api.get(&stand.path(&format!("messages/{id}"))).await;
     assert_eq!(shown.status, 200);
