@@ -128,6 +128,49 @@ async fn a_wrong_key_is_401_and_says_nothing_else() {
     stand.nothing_stored().await;
 }
 
+#[tokio::test]
+async fn an_answer_before_the_body_says_that_the_connection_ends() {
+    let stand = Stand::new().await;
+    let path = stand.path("messages");
+    let body = vec![b' '; 200 * 1024];
+    let large = |request: Request| request.body(&body);
+    let reader = key(&stand.api, &["read"]).await;
+    for (request, status) in [
+        (large(Request::new("POST", &path)), 401),
+        (large(reader.request("POST", &path)), 403),
+        (large(stand.api.request("POST", "/v1/nothing")), 404),
+        (large(stand.api.request("PUT", &path)), 405),
+        (
+            large(stand.api.request("POST", &format!("{path}?x=1"))),
+            400,
+        ),
+    ] {
+        let mut connection = Connection::open(stand.server.address).await.unwrap();
+        // All but the end of it: the server cannot wait for the rest before it answers.
+        let bytes = request.bytes();
+        connection.write(&bytes[..bytes.len() - 1]).await.unwrap();
+        let reply = within(SOON, "an early answer", connection.reply())
+            .await
+            .unwrap();
+        assert_eq!(reply.status, status, "{reply:?}");
+        assert_eq!(reply.header("connection"), Some("close"), "{reply:?}");
+        within(SOON, "the end of the connection", connection.rest()).await;
+    }
+    // A body that was read, or none, leaves the connection open for the next request.
+    let mut connection = Connection::open(stand.server.address).await.unwrap();
+    for (request, status) in [
+        (stand.api.request("POST", &path).body(b"{"), 400),
+        (stand.api.request("POST", &path).body(&body), 400),
+        (Request::new("GET", "/v1/apps"), 401),
+        (stand.api.request("GET", "/v1/apps"), 200),
+    ] {
+        connection.write(&request.bytes()).await.unwrap();
+        let reply = within(SOON, "an answer", connection.reply()).await.unwrap();
+        assert_eq!(reply.status, status, "{reply:?}");
+        assert_eq!(reply.header("connection"), None, "{reply:?}");
+    }
+}
+
 /// A key of the first workspace with these scopes.
 async fn key(api: &Api, scopes: &[&str]) -> Api {
     let body = json!({"name": "few", "scopes": scopes});
