@@ -75,6 +75,16 @@ pub enum StoreError {
     /// The store is stopping or its writer is gone. Whether the step happened is unknown.
     #[error("the store has stopped")]
     Stopped,
+    /// The engine cannot write at the moment: its disk is full, read-only or failing. Nothing of the
+    /// step was written, and the same step can succeed once that is mended.
+    #[error("the store cannot write to {step}: its disk is full, read-only or failing")]
+    Unwritable {
+        /// What it was doing.
+        step: &'static str,
+        /// The engine's own error.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The engine failed. Nothing of the step was written unless the engine says otherwise.
     #[error("the store failed to {step}")]
     Engine {

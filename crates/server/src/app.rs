@@ -202,6 +202,8 @@ impl Server {
         let sweeps = tokio::spawn(sweeps::run(sweeps::Parts {
             service,
             store: shared,
+            engine: store.clone(),
+            ready: ready.clone(),
             metrics,
             clock,
             retention_days: config.retention.days,

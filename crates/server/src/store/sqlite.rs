@@ -44,6 +44,7 @@ use hookturn_core::store::{
     Store, StoreError, StoreFuture, StoreStats,
 };
 use hookturn_core::time::Timestamp;
+use rusqlite::ErrorCode;
 
 use super::live::Live;
 use reader::Readers;
@@ -110,6 +111,18 @@ impl SqliteStore {
     /// many share one sync.
     pub fn commits(&self) -> u64 {
         self.writer.commits()
+    }
+
+    /// Whether the last transaction that wrote something could not, because of the disk.
+    pub fn cannot_write(&self) -> bool {
+        self.writer.cannot_write()
+    }
+
+    /// Writes something small, so that [`SqliteStore::cannot_write`] learns whether the disk takes it
+    /// again.
+    pub fn try_writing(&self) -> StoreFuture<'_, ()> {
+        self.writer
+            .guarded_step(|tx| configuration::put_meta(tx, "write_check", b"ok"))
     }
 
     /// A value kept beside the data, such as the box that tells whether a master key fits.
@@ -375,8 +388,24 @@ impl Store for SqliteStore {
 
 /// Turns an engine's error into the store's, naming what it was doing.
 fn failed(step: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
-    move |source| StoreError::Engine {
-        step,
-        source: Box::new(source),
+    move |source| {
+        let unwritable = cannot_write(&source);
+        let source = Box::new(source);
+        if unwritable {
+            StoreError::Unwritable { step, source }
+        } else {
+            StoreError::Engine { step, source }
+        }
     }
+}
+
+/// Whether the disk is what is wrong, and not reading it.
+fn cannot_write(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ};
+    let reading = [SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ];
+    error.sqlite_error().is_some_and(|error| match error.code {
+        ErrorCode::DiskFull | ErrorCode::ReadOnly => true,
+        ErrorCode::SystemIoFailure => !reading.contains(&error.extended_code),
+        _ => false,
+    })
 }
