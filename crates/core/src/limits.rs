@@ -94,6 +94,10 @@ pub const DISABLE_AFTER_DEFAULT: Millis = 5 * DAY;
 pub const DISABLE_AFTER_MIN: Millis = HOUR;
 /// Longest such time that can be configured: a year.
 pub const DISABLE_AFTER_MAX: Millis = 365 * DAY;
+/// Failed attempts in a row below which no endpoint is disabled for failing, however long ago the first
+/// was: where little is sent, two lone failures can stand days apart with nothing between them, and
+/// say nothing about those days. One message with the standard policy and the next one reach it.
+pub const DISABLE_AFTER_FAILURES: u32 = 10;
 /// Delivery threads that can be configured: each has its own pools and permits, and more of them than
 /// a large machine has cores only take memory.
 pub const SHARDS_MAX: usize = 256;

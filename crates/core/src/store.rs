@@ -28,6 +28,7 @@ use crate::id::{
     ApiKeyId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
     WorkspaceId,
 };
+use crate::limits;
 use crate::message::{EventType, Message};
 use crate::receiver::ReceiverView;
 use crate::rotation::{Keyring, Rotation};
@@ -246,8 +247,35 @@ pub struct ReceiverState {
     pub view: ReceiverView,
     /// Since when nothing was accepted, if the last attempt failed.
     pub failing_since: Option<Timestamp>,
+    /// Failed attempts since then, counted up to [`limits::DISABLE_AFTER_FAILURES`].
+    pub failures: u32,
     /// When it last accepted a delivery or a test event, as of the last stored change.
     pub accepted_at: Option<Timestamp>,
+}
+
+impl ReceiverState {
+    /// An attempt failed. Returns whether that is worth storing: a count that no longer matters is not.
+    pub fn note_failure(&mut self, now: Timestamp) -> bool {
+        self.failing_since.get_or_insert(now);
+        let counted = self.failures < limits::DISABLE_AFTER_FAILURES;
+        self.failures += u32::from(counted);
+        counted
+    }
+
+    /// An attempt was accepted. Returns whether that ended a time of failing.
+    pub fn note_success(&mut self) -> bool {
+        self.failures = 0;
+        self.failing_since.take().is_some()
+    }
+
+    /// Whether nothing was accepted for so long that nothing more should be sent: `disable_after` has
+    /// passed since the first failure, and there were at least [`limits::DISABLE_AFTER_FAILURES`].
+    pub fn failed_too_long(&self, now: Timestamp, disable_after: Millis) -> bool {
+        self.failures >= limits::DISABLE_AFTER_FAILURES
+            && self
+                .failing_since
+                .is_some_and(|since| now.since(since) >= disable_after)
+    }
 }
 
 /// A block of due rows of one endpoint.
@@ -540,3 +568,62 @@ pub trait Store: Send + Sync {
 
 /// How often a block-wise step yields to other work, in milliseconds between blocks.
 pub const BLOCK_PAUSE: Millis = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::DAY;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_784_505_600_000);
+    const ENOUGH: u32 = limits::DISABLE_AFTER_FAILURES;
+
+    /// Failures at these days after [`NOW`].
+    fn failed_at(days: impl IntoIterator<Item = u64>) -> ReceiverState {
+        let mut state = ReceiverState::default();
+        for day in days {
+            state.note_failure(NOW.after(day * DAY));
+        }
+        state
+    }
+
+    #[test]
+    fn an_endpoint_has_failed_too_long_after_enough_failures_and_enough_time() {
+        let few = u64::from(ENOUGH) - 1;
+        for (days, at, wanted) in [
+            // Two lone failures, whatever lies between them.
+            (vec![0, 5], 5, false),
+            (vec![0, 400], 400, false),
+            // Many failures at once.
+            (vec![0; ENOUGH as usize + 5], 4, false),
+            (vec![0; ENOUGH as usize + 5], 5, true),
+            // One failure too few, and enough.
+            ((0..few).collect(), few - 1, false),
+            ((0..=few).collect(), few, true),
+            (Vec::new(), 400, false),
+        ] {
+            let state = failed_at(days.clone());
+            let found = state.failed_too_long(NOW.after(at * DAY), 5 * DAY);
+            assert_eq!(found, wanted, "{days:?} at {at}");
+        }
+    }
+
+    #[test]
+    fn a_success_starts_time_and_count_anew() {
+        let mut state = failed_at(vec![0; ENOUGH as usize]);
+        assert!(state.note_success());
+        assert_eq!(state, ReceiverState::default());
+        assert!(!state.note_success(), "nothing to store");
+        for _ in 1..ENOUGH {
+            state.note_failure(NOW);
+        }
+        assert!(!state.failed_too_long(NOW.after(6 * DAY), 5 * DAY));
+    }
+
+    #[test]
+    fn failures_are_stored_only_as_long_as_they_count() {
+        let mut state = ReceiverState::default();
+        let stored = (0..1_000).filter(|_| state.note_failure(NOW)).count();
+        assert_eq!(stored, ENOUGH as usize);
+        assert_eq!(state.failing_since, Some(NOW));
+    }
+}

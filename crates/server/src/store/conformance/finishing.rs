@@ -269,6 +269,7 @@ fn failing() -> ReceiverState {
             }),
         },
         failing_since: Some(START),
+        failures: 3,
         accepted_at: None,
     }
 }
