@@ -13,6 +13,7 @@ mod delivering;
 mod disabling;
 mod fairness;
 mod keys;
+mod lanes;
 mod ordered;
 mod receiver;
 mod retrying;
