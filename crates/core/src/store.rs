@@ -97,7 +97,7 @@ pub enum StoreError {
     },
 }
 
-/// One write of configuration. A value's `version` is the one it will have; the stored version must
+/// One write of a [`Change`]. A value's `version` is the one it will have; the stored version must
 /// be exactly one less (version 1 must not exist yet), or the whole change is a conflict.
 #[derive(Debug, Clone)]
 pub enum Write {
@@ -133,6 +133,15 @@ pub enum Write {
         keyring: KeyringId,
         /// The secret.
         secret: SecretId,
+    },
+    /// Queues a delivery again, due at `at`, whatever its state; its retry policy starts anew. It must
+    /// still be as it is given here, and its message must still be there, or the whole change is a
+    /// conflict.
+    Requeue {
+        /// As it was read.
+        delivery: Delivery,
+        /// From when on it is due.
+        at: Timestamp,
     },
 }
 
@@ -494,24 +503,14 @@ pub trait Store: Send + Sync {
     /// When the earliest row of each endpoint with due rows is due.
     fn due_endpoints(&self) -> StoreFuture<'_, Vec<(WorkspaceId, EndpointId, Timestamp)>>;
 
-    /// Queues a delivery again, due at `now`, whatever its state; its retry policy starts anew.
-    /// `None` if there is no such delivery.
-    fn requeue(
-        &self,
-        workspace: WorkspaceId,
-        delivery: DeliveryId,
-        now: Timestamp,
-    ) -> StoreFuture<'_, Option<Delivery>>;
-
-    /// Queues a block of settled deliveries again, in order of their ids after `after`, or only
-    /// counts them when `now` is `None`.
-    fn recover(
+    /// A block of settled deliveries that can be queued again, in order of their ids after `after`.
+    /// [`Write::Requeue`] does it.
+    fn recoverable(
         &self,
         query: RecoverQuery,
         after: Option<DeliveryId>,
-        now: Option<Timestamp>,
         limit: usize,
-    ) -> StoreFuture<'_, Progress<DeliveryId>>;
+    ) -> StoreFuture<'_, Vec<Delivery>>;
 
     /// One message.
     fn message(

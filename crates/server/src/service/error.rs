@@ -102,6 +102,14 @@ impl ServiceError {
         }
     }
 
+    /// Others changed the same thing every time.
+    pub(crate) fn concurrent_change() -> Self {
+        Self::conflict(
+            "concurrent_change",
+            "too many changes of the same thing at once; nothing was changed, try again",
+        )
+    }
+
     /// The stable word for problem documents and metrics.
     pub const fn code(&self) -> &'static str {
         match self {

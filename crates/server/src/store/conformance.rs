@@ -117,7 +117,7 @@ macro_rules! store_conformance {
                 due_endpoints_name_the_earliest_row_of_each,
                 a_pending_delivery_can_be_queued_at_once,
                 a_settled_delivery_can_be_queued_again,
-                a_delivery_of_nobody_or_of_another_workspace_is_not_queued,
+                a_delivery_that_is_not_as_it_was_seen_is_not_queued,
                 recovering_goes_in_blocks_and_can_be_counted_first;
             finishing:
                 a_delivered_row_is_settled_with_its_attempt,

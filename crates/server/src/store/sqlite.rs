@@ -190,8 +190,9 @@ impl Store for SqliteStore {
     }
 
     fn change(&self, change: Change) -> StoreFuture<'_, ()> {
+        let rows = change.writes.len() + change.audit.len() + 1;
         self.writer
-            .guarded_step(move |tx| configuration::change(tx, change))
+            .step_of(rows, true, move |tx| configuration::change(tx, change))
     }
 
     fn audit(
@@ -296,31 +297,14 @@ impl Store for SqliteStore {
         self.readers.read(traffic::due_endpoints)
     }
 
-    fn requeue(
-        &self,
-        workspace: WorkspaceId,
-        delivery: DeliveryId,
-        now: Timestamp,
-    ) -> StoreFuture<'_, Option<Delivery>> {
-        self.writer
-            .guarded_step(move |tx| requeue::requeue(tx, workspace, delivery, now))
-    }
-
-    fn recover(
+    fn recoverable(
         &self,
         query: RecoverQuery,
         after: Option<DeliveryId>,
-        now: Option<Timestamp>,
         limit: usize,
-    ) -> StoreFuture<'_, Progress<DeliveryId>> {
-        match now {
-            Some(now) => self
-                .writer
-                .guarded_step(move |tx| requeue::recover(tx, query, after, now, limit)),
-            None => self
-                .readers
-                .read(move |at| requeue::recoverable(at, query, after, limit)),
-        }
+    ) -> StoreFuture<'_, Vec<Delivery>> {
+        self.readers
+            .read(move |at| requeue::recoverable(at, query, after, limit))
     }
 
     fn message(
