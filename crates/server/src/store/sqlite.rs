@@ -29,7 +29,7 @@ mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hookturn_core::audit::{AuditEntry, Context, Recorded};
 use hookturn_core::delivery::{Attempt, Delivery};
@@ -61,6 +61,8 @@ pub struct SqliteStore {
     writer: Arc<Writer>,
     waiting: Waiting,
     path: Arc<PathBuf>,
+    /// Where pruning goes on.
+    sweep: Arc<Mutex<upkeep::Sweep>>,
     // Last, so that the threads have stopped when another process may begin.
     _lock: Arc<File>,
 }
@@ -103,8 +105,14 @@ impl SqliteStore {
             readers: Arc::new(readers),
             waiting: Waiting::default(),
             path: Arc::new(options.path),
+            sweep: Arc::default(),
             _lock: Arc::new(lock.0),
         })
+    }
+
+    fn sweep(&self) -> MutexGuard<'_, upkeep::Sweep> {
+        // Taken and put back whole: a panic elsewhere leaves a whole one.
+        self.sweep.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many transactions were committed since the start: with the number of steps it tells how
@@ -353,8 +361,17 @@ impl Store for SqliteStore {
         now: Timestamp,
         limit: usize,
     ) -> StoreFuture<'_, Progress<()>> {
-        self.writer
-            .guarded_step(move |tx| upkeep::prune(tx, before, now, limit))
+        Box::pin(async move {
+            // Kept again only after the commit: a sweep whose step failed begins anew.
+            let mut sweep = std::mem::take(&mut *self.sweep());
+            let step = self.writer.guarded_step(move |tx| {
+                let progress = upkeep::prune(tx, &mut sweep, before, now, limit)?;
+                Ok((progress, sweep))
+            });
+            let (progress, sweep) = step.await?;
+            *self.sweep() = sweep;
+            Ok(progress)
+        })
     }
 
     fn backup(&self, path: PathBuf) -> StoreFuture<'_, ()> {
