@@ -5,6 +5,8 @@
 //! reported. Every key of the environment that holds a secret can be given as `…_FILE` instead.
 //! [`sample`] is the commented file that `hookturn init` writes; a test parses it.
 
+mod numbers;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +17,7 @@ use hookturn_core::limits;
 use hookturn_core::time::{DAY, HOUR, Millis};
 use hookturn_core::workspace::{WeakKeyText, check_key_text};
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 /// What the command line gives. What is absent is looked for in the environment, then in the file.
@@ -73,13 +75,13 @@ pub struct Outbound {
 #[serde(deny_unknown_fields, default)]
 pub struct Delivery {
     /// Delivery threads; 0 for one less than there are cores, at most [`limits::SHARDS_MAX`].
-    #[serde(deserialize_with = "shards")]
+    #[serde(deserialize_with = "numbers::shards")]
     pub shards: usize,
     /// Hours an endpoint may fail without one success before it is disabled.
-    #[serde(deserialize_with = "disable_after_hours")]
+    #[serde(deserialize_with = "numbers::disable_after_hours")]
     pub disable_after_hours: u32,
     /// Exchanges that may be open to an endpoint at once unless it says otherwise.
-    #[serde(deserialize_with = "max_in_flight")]
+    #[serde(deserialize_with = "numbers::max_in_flight")]
     pub max_in_flight: u32,
 }
 
@@ -115,7 +117,7 @@ impl Delivery {
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
     /// Days that settled messages and their attempts are kept. The audit log is kept for ever.
-    #[serde(deserialize_with = "retention_days")]
+    #[serde(deserialize_with = "numbers::retention_days")]
     pub days: u32,
 }
 
@@ -125,94 +127,6 @@ impl Default for Retention {
             days: u32::try_from(limits::RETENTION_DEFAULT / DAY).unwrap_or(u32::MAX),
         }
     }
-}
-
-/// A number with bounds: its key in the file, its variable, least and most.
-struct Bounded {
-    key: &'static str,
-    variable: &'static str,
-    least: u64,
-    most: u64,
-}
-
-const SHARDS: Bounded = Bounded {
-    key: "delivery.shards",
-    variable: "HOOKTURN_SHARDS",
-    least: 0,
-    most: limits::SHARDS_MAX as u64,
-};
-const DISABLE_AFTER_HOURS: Bounded = Bounded {
-    key: "delivery.disable_after_hours",
-    variable: "HOOKTURN_DISABLE_AFTER_HOURS",
-    least: limits::DISABLE_AFTER_MIN / HOUR,
-    most: limits::DISABLE_AFTER_MAX / HOUR,
-};
-const MAX_IN_FLIGHT: Bounded = Bounded {
-    key: "delivery.max_in_flight",
-    variable: "HOOKTURN_MAX_IN_FLIGHT",
-    least: 1,
-    most: limits::IN_FLIGHT_PER_ENDPOINT as u64,
-};
-const RETENTION_DAYS: Bounded = Bounded {
-    key: "retention.days",
-    variable: "HOOKTURN_RETENTION_DAYS",
-    least: limits::RETENTION_MIN / DAY,
-    most: limits::RETENTION_MAX / DAY,
-};
-
-impl Bounded {
-    fn wanted(&self) -> String {
-        format!("a whole number from {} to {}", self.least, self.most)
-    }
-
-    fn fit<T: TryFrom<u64>>(&self, number: u64) -> Option<T> {
-        let fits = (self.least..=self.most).contains(&number);
-        T::try_from(number).ok().filter(|_| fits)
-    }
-
-    /// Reads it from the file, whose errors say the line.
-    fn read<'de, T: TryFrom<u64>, D: Deserializer<'de>>(&self, file: D) -> Result<T, D::Error> {
-        let number = i64::deserialize(file)?;
-        let known = u64::try_from(number)
-            .ok()
-            .and_then(|number| self.fit(number));
-        known.ok_or_else(|| {
-            let (key, wanted) = (self.key, self.wanted());
-            serde::de::Error::custom(format!("{key} must be {wanted}, not {number}"))
-        })
-    }
-
-    /// Reads it from its variable, if that is set.
-    fn take<T: TryFrom<u64>>(
-        &self,
-        variables: &mut Variables<'_>,
-    ) -> Result<Option<T>, ConfigError> {
-        let Some(text) = variables.get(self.variable) else {
-            return Ok(None);
-        };
-        let number = text.parse().ok().and_then(|number| self.fit(number));
-        number.map(Some).ok_or_else(|| ConfigError::Value {
-            name: self.variable,
-            wanted: self.wanted().into(),
-            given: text,
-        })
-    }
-}
-
-fn shards<'de, D: Deserializer<'de>>(file: D) -> Result<usize, D::Error> {
-    SHARDS.read(file)
-}
-
-fn disable_after_hours<'de, D: Deserializer<'de>>(file: D) -> Result<u32, D::Error> {
-    DISABLE_AFTER_HOURS.read(file)
-}
-
-fn max_in_flight<'de, D: Deserializer<'de>>(file: D) -> Result<u32, D::Error> {
-    MAX_IN_FLIGHT.read(file)
-}
-
-fn retention_days<'de, D: Deserializer<'de>>(file: D) -> Result<u32, D::Error> {
-    RETENTION_DAYS.read(file)
 }
 
 /// `[log]`: what is written to standard error.
@@ -424,16 +338,16 @@ fn apply_environment(
         config.outbound.extra_roots_file = Some(text.into());
     }
     let delivery = &mut config.delivery;
-    if let Some(shards) = SHARDS.take(variables)? {
+    if let Some(shards) = numbers::SHARDS.take(variables)? {
         delivery.shards = shards;
     }
-    if let Some(hours) = DISABLE_AFTER_HOURS.take(variables)? {
+    if let Some(hours) = numbers::DISABLE_AFTER_HOURS.take(variables)? {
         delivery.disable_after_hours = hours;
     }
-    if let Some(exchanges) = MAX_IN_FLIGHT.take(variables)? {
+    if let Some(exchanges) = numbers::MAX_IN_FLIGHT.take(variables)? {
         delivery.max_in_flight = exchanges;
     }
-    if let Some(days) = RETENTION_DAYS.take(variables)? {
+    if let Some(days) = numbers::RETENTION_DAYS.take(variables)? {
         config.retention.days = days;
     }
     if let Some(text) = variables.get("HOOKTURN_LOG") {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const README: &str = include_str!("../../../README.md");
 /// How long five lines may take on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// The first block of commands under a heading.
 fn commands_under(heading: &str) -> Vec<&'static str> {
