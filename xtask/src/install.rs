@@ -1,6 +1,6 @@
 //! What the tests need beside a Rust toolchain, and how it comes to be there.
 //!
-//! Two kinds of things. *Tools* (a C and a C++ compiler, Node, Python) belong to the machine: as
+//! Two kinds of things. *Tools* (a C and a C++ compiler, curl, Node, Python) belong to the machine: as
 //! root on Debian they are installed with apt, elsewhere the task says exactly what to install and
 //! stops. *Judges* (other people's webhook libraries, which verify what Hookturn signed) belong to
 //! this checkout: they go below the target directory, at the versions pinned in `tests/judges`.
@@ -59,6 +59,27 @@ const TOOLS: &[Tool] = &[
         programs: &["c++"],
         arguments: &["--version"],
         packages: &["g++"],
+    },
+    Tool {
+        name: "bash",
+        purpose: "the README's quick start is run as it is written",
+        programs: &["bash"],
+        arguments: &["--version"],
+        packages: &["bash"],
+    },
+    Tool {
+        name: "curl",
+        purpose: "the README's quick start is run as it is written",
+        programs: &["curl"],
+        arguments: &["--version"],
+        packages: &["curl"],
+    },
+    Tool {
+        name: "openssl",
+        purpose: "the README's quick start is run as it is written",
+        programs: &["openssl"],
+        arguments: &["version"],
+        packages: &["openssl"],
     },
     Tool {
         name: "Node 18 or newer",

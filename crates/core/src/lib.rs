@@ -11,6 +11,7 @@ pub mod fingerprint;
 pub mod id;
 pub mod limits;
 pub mod message;
+pub mod payload;
 pub mod receiver;
 pub mod retry;
 pub mod rotation;

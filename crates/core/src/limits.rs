@@ -4,6 +4,11 @@ use crate::time::{DAY, HOUR, MINUTE, Millis, SECOND};
 
 /// Largest payload of one message, in bytes: 256 KiB, what receivers commonly accept.
 pub const PAYLOAD_BYTES: usize = 256 * 1024;
+/// How deep arrays and objects of a body may nest that every common parser reads in its default
+/// settings: .NET's System.Text.Json stops at 64, Ruby's json at 100, PHP's at 512, Jackson at 1,000.
+pub const BODY_DEPTH: usize = 64;
+/// How deep those of a payload may nest: a preset may put two around it, an array and an envelope.
+pub const PAYLOAD_DEPTH: usize = BODY_DEPTH - 2;
 /// Messages in one batch request.
 pub const BATCH_MESSAGES: usize = 1_000;
 /// Largest batch request body, in bytes.
@@ -65,6 +70,10 @@ pub const OVERLAP_DEFAULT_MIN: Millis = DAY;
 /// Added to the default overlap, for people.
 pub const OVERLAP_GRACE: Millis = DAY;
 
+/// Shortest text of an API key that an operator chose, in characters: a plain hash protects only what
+/// cannot be guessed.
+pub const API_KEY_CHARS_MIN: usize = 16;
+
 /// Items on one page of a list.
 pub const PAGE_MAX: usize = 200;
 /// Items on one page when none is asked for.
@@ -74,8 +83,24 @@ pub const RECOVER_BLOCK: usize = 1_000;
 
 /// How long messages and attempts are kept unless configured.
 pub const RETENTION_DEFAULT: Millis = 30 * DAY;
+/// Shortest retention that can be configured: what settled a moment ago must be there to be seen, and
+/// to be queued again.
+pub const RETENTION_MIN: Millis = DAY;
+/// Longest retention that can be configured: ten years.
+pub const RETENTION_MAX: Millis = 3_650 * DAY;
 /// How long an endpoint may fail without one success before it is disabled, unless configured.
 pub const DISABLE_AFTER_DEFAULT: Millis = 5 * DAY;
+/// Shortest such time that can be configured: a deployment must not disable an endpoint.
+pub const DISABLE_AFTER_MIN: Millis = HOUR;
+/// Longest such time that can be configured: a year.
+pub const DISABLE_AFTER_MAX: Millis = 365 * DAY;
+/// Failed attempts in a row below which no endpoint is disabled for failing, however long ago the first
+/// was: where little is sent, two lone failures can stand days apart with nothing between them, and
+/// say nothing about those days. One message with the standard policy and the next one reach it.
+pub const DISABLE_AFTER_FAILURES: u32 = 10;
+/// Delivery threads that can be configured: each has its own pools and permits, and more of them than
+/// a large machine has cores only take memory.
+pub const SHARDS_MAX: usize = 256;
 /// Time given to exchanges in flight on SIGTERM, above their own deadlines.
 pub const DRAIN_MAX: Millis = TIMEOUT_MAX + 5 * SECOND;
 /// A key's `lastUsedAt` is at most this stale.
@@ -89,3 +114,6 @@ const _: () = assert!(OVERLAP_DEFAULT_MIN + OVERLAP_GRACE <= OVERLAP_MAX);
 const _: () = assert!(TIMEOUT_MIN < TIMEOUT_MAX);
 const _: () = assert!(DRAIN_MAX > TIMEOUT_MAX);
 const _: () = assert!(PAGE_DEFAULT <= PAGE_MAX);
+const _: () = assert!(RETENTION_MIN <= RETENTION_DEFAULT && RETENTION_DEFAULT <= RETENTION_MAX);
+const _: () = assert!(DISABLE_AFTER_MIN <= DISABLE_AFTER_DEFAULT);
+const _: () = assert!(DISABLE_AFTER_DEFAULT <= DISABLE_AFTER_MAX);

@@ -20,7 +20,7 @@ pub struct Message {
     pub event_type: EventType,
     /// The publisher's own id of the event, if one was given.
     pub event_id: Option<String>,
-    /// A valid JSON text, untouched.
+    /// A valid JSON text that passed [`crate::payload::check`], untouched.
     pub payload: Bytes,
     /// When it was accepted.
     pub accepted_at: Timestamp,

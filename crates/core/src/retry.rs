@@ -37,7 +37,10 @@ pub enum InvalidRetryPolicy {
     TooMany,
     /// A delay above [`limits::RETRY_DELAY_MAX`].
     #[error("a delay is at most {} ms", limits::RETRY_DELAY_MAX)]
-    TooLong,
+    TooLong {
+        /// Position in the list, from 0.
+        index: usize,
+    },
     /// Jitter above 100 percent.
     #[error("jitter is 0 to 100 percent")]
     Jitter,
@@ -96,12 +99,9 @@ impl RetryPolicy {
         if self.delays_millis.len() > limits::RETRIES {
             return Err(InvalidRetryPolicy::TooMany);
         }
-        if self
-            .delays_millis
-            .iter()
-            .any(|delay| *delay > limits::RETRY_DELAY_MAX)
-        {
-            return Err(InvalidRetryPolicy::TooLong);
+        let too_long = |delay: &Millis| *delay > limits::RETRY_DELAY_MAX;
+        if let Some(index) = self.delays_millis.iter().position(too_long) {
+            return Err(InvalidRetryPolicy::TooLong { index });
         }
         if self.jitter_percent > 100 {
             return Err(InvalidRetryPolicy::Jitter);

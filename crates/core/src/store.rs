@@ -28,6 +28,7 @@ use crate::id::{
     ApiKeyId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
     WorkspaceId,
 };
+use crate::limits;
 use crate::message::{EventType, Message};
 use crate::receiver::ReceiverView;
 use crate::rotation::{Keyring, Rotation};
@@ -75,6 +76,16 @@ pub enum StoreError {
     /// The store is stopping or its writer is gone. Whether the step happened is unknown.
     #[error("the store has stopped")]
     Stopped,
+    /// The engine cannot write at the moment: its disk is full, read-only or failing. Nothing of the
+    /// step was written, and the same step can succeed once that is mended.
+    #[error("the store cannot write to {step}: its disk is full, read-only or failing")]
+    Unwritable {
+        /// What it was doing.
+        step: &'static str,
+        /// The engine's own error.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The engine failed. Nothing of the step was written unless the engine says otherwise.
     #[error("the store failed to {step}")]
     Engine {
@@ -86,7 +97,7 @@ pub enum StoreError {
     },
 }
 
-/// One write of configuration. A value's `version` is the one it will have; the stored version must
+/// One write of a [`Change`]. A value's `version` is the one it will have; the stored version must
 /// be exactly one less (version 1 must not exist yet), or the whole change is a conflict.
 #[derive(Debug, Clone)]
 pub enum Write {
@@ -122,6 +133,15 @@ pub enum Write {
         keyring: KeyringId,
         /// The secret.
         secret: SecretId,
+    },
+    /// Queues a delivery again, due at `at`, whatever its state; its retry policy starts anew. It must
+    /// still be as it is given here, and its message must still be there, or the whole change is a
+    /// conflict.
+    Requeue {
+        /// As it was read.
+        delivery: Delivery,
+        /// From when on it is due.
+        at: Timestamp,
     },
 }
 
@@ -236,8 +256,35 @@ pub struct ReceiverState {
     pub view: ReceiverView,
     /// Since when nothing was accepted, if the last attempt failed.
     pub failing_since: Option<Timestamp>,
+    /// Failed attempts since then, counted up to [`limits::DISABLE_AFTER_FAILURES`].
+    pub failures: u32,
     /// When it last accepted a delivery or a test event, as of the last stored change.
     pub accepted_at: Option<Timestamp>,
+}
+
+impl ReceiverState {
+    /// An attempt failed. Returns whether that is worth storing: a count that no longer matters is not.
+    pub fn note_failure(&mut self, now: Timestamp) -> bool {
+        self.failing_since.get_or_insert(now);
+        let counted = self.failures < limits::DISABLE_AFTER_FAILURES;
+        self.failures += u32::from(counted);
+        counted
+    }
+
+    /// An attempt was accepted. Returns whether that ended a time of failing.
+    pub fn note_success(&mut self) -> bool {
+        self.failures = 0;
+        self.failing_since.take().is_some()
+    }
+
+    /// Whether nothing was accepted for so long that nothing more should be sent: `disable_after` has
+    /// passed since the first failure, and there were at least [`limits::DISABLE_AFTER_FAILURES`].
+    pub fn failed_too_long(&self, now: Timestamp, disable_after: Millis) -> bool {
+        self.failures >= limits::DISABLE_AFTER_FAILURES
+            && self
+                .failing_since
+                .is_some_and(|since| now.since(since) >= disable_after)
+    }
 }
 
 /// A block of due rows of one endpoint.
@@ -456,24 +503,14 @@ pub trait Store: Send + Sync {
     /// When the earliest row of each endpoint with due rows is due.
     fn due_endpoints(&self) -> StoreFuture<'_, Vec<(WorkspaceId, EndpointId, Timestamp)>>;
 
-    /// Queues a delivery again, due at `now`, whatever its state; its retry policy starts anew.
-    /// `None` if there is no such delivery.
-    fn requeue(
-        &self,
-        workspace: WorkspaceId,
-        delivery: DeliveryId,
-        now: Timestamp,
-    ) -> StoreFuture<'_, Option<Delivery>>;
-
-    /// Queues a block of settled deliveries again, in order of their ids after `after`, or only
-    /// counts them when `now` is `None`.
-    fn recover(
+    /// A block of settled deliveries that can be queued again, in order of their ids after `after`.
+    /// [`Write::Requeue`] does it.
+    fn recoverable(
         &self,
         query: RecoverQuery,
         after: Option<DeliveryId>,
-        now: Option<Timestamp>,
         limit: usize,
-    ) -> StoreFuture<'_, Progress<DeliveryId>>;
+    ) -> StoreFuture<'_, Vec<Delivery>>;
 
     /// One message.
     fn message(

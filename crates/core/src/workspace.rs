@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::endpoint::{HeaderRenames, Preset};
 use crate::id::{ApiKeyId, ClientId, KeyringId, WorkspaceId};
+use crate::limits;
 use crate::time::Timestamp;
 
 /// One customer account of the operator. Owns apps, API keys and one shared keyring.
@@ -240,6 +241,25 @@ impl From<Vec<Scope>> for Scopes {
 impl From<Scopes> for Vec<Scope> {
     fn from(scopes: Scopes) -> Self {
         scopes.iter().collect()
+    }
+}
+
+/// The text is no API key that an operator may choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an API key needs at least {} printable characters without spaces; make one with `openssl rand -hex 32`",
+    limits::API_KEY_CHARS_MIN
+)]
+pub struct WeakKeyText;
+
+/// Checks the text of a key that was chosen and not drawn. It is kept as a plain hash, so it must be
+/// hard to guess.
+pub fn check_key_text(text: &str) -> Result<(), WeakKeyText> {
+    let printable = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if printable && text.len() >= limits::API_KEY_CHARS_MIN {
+        Ok(())
+    } else {
+        Err(WeakKeyText)
     }
 }
 

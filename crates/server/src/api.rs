@@ -37,6 +37,7 @@ mod page;
 pub mod problem;
 mod router;
 mod schema;
+mod unread;
 mod v1;
 
 pub use health::{Readiness, Ready};
@@ -116,6 +117,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 async fn edge(State(api): State<ApiState>, mut request: Request, next: Next) -> Response {
     let id = RequestId::new(api.entropy.as_ref());
     request.extensions_mut().insert(id);
+    let (request, unread) = unread::watch(request);
     let mut response = next.run(request).await;
     let mut buffer = uuid::Uuid::encode_buffer();
     let text = id.0.hyphenated().encode_lower(&mut buffer);
@@ -126,6 +128,9 @@ async fn edge(State(api): State<ApiState>, mut request: Request, next: Next) -> 
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(text) {
         headers.insert(REQUEST_ID, value);
+    }
+    if unread.is_some_and(|body| body.is_left()) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     // Answers may hold a secret that is shown once.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

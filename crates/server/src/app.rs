@@ -86,7 +86,7 @@ pub enum Failure {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The first API key cannot be made.
-    #[error("cannot make the first API key: {0}")]
+    #[error("cannot make the first API key")]
     Bootstrap(#[source] ServiceError),
     /// Anything else that start-up needs.
     #[error("cannot {what}")]
@@ -202,6 +202,8 @@ impl Server {
         let sweeps = tokio::spawn(sweeps::run(sweeps::Parts {
             service,
             store: shared,
+            engine: store.clone(),
+            ready: ready.clone(),
             metrics,
             clock,
             retention_days: config.retention.days,

@@ -156,7 +156,14 @@ fn with_footer(command: clap::Command, footer: &str) -> clap::Command {
 
 fn footer(name: &str) -> String {
     let exits: &[Exit] = match name {
-        "verify" | "listen" => &[Exit::Done, Exit::Usage, Exit::LocalFile, Exit::NotVerified],
+        "verify" => &[Exit::Done, Exit::Usage, Exit::LocalFile, Exit::NotVerified],
+        "listen" => &[
+            Exit::Done,
+            Exit::Usage,
+            Exit::LocalFile,
+            Exit::AddressInUse,
+            Exit::NotVerified,
+        ],
         name if REMOTE.contains(&name) => &[
             Exit::Done,
             Exit::Refused,

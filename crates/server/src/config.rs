@@ -5,6 +5,9 @@
 //! reported. Every key of the environment that holds a secret can be given as `…_FILE` instead.
 //! [`sample`] is the commented file that `hookturn init` writes; a test parses it.
 
+mod numbers;
+
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use hookturn_core::limits;
 use hookturn_core::time::{DAY, HOUR, Millis};
+use hookturn_core::workspace::{WeakKeyText, check_key_text};
 use ipnet::IpNet;
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -70,11 +74,14 @@ pub struct Outbound {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Delivery {
-    /// Delivery threads; 0 for one less than there are cores.
+    /// Delivery threads; 0 for one less than there are cores, at most [`limits::SHARDS_MAX`].
+    #[serde(deserialize_with = "numbers::shards")]
     pub shards: usize,
     /// Hours an endpoint may fail without one success before it is disabled.
+    #[serde(deserialize_with = "numbers::disable_after_hours")]
     pub disable_after_hours: u32,
     /// Exchanges that may be open to an endpoint at once unless it says otherwise.
+    #[serde(deserialize_with = "numbers::max_in_flight")]
     pub max_in_flight: u32,
 }
 
@@ -110,6 +117,7 @@ impl Delivery {
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
     /// Days that settled messages and their attempts are kept. The audit log is kept for ever.
+    #[serde(deserialize_with = "numbers::retention_days")]
     pub days: u32,
 }
 
@@ -213,10 +221,13 @@ pub enum ConfigError {
         /// The flag, variable or key.
         name: &'static str,
         /// What it should be.
-        wanted: &'static str,
+        wanted: Cow<'static, str>,
         /// What it is; never that of a secret.
         given: String,
     },
+    /// The first API key can be guessed. It is not shown.
+    #[error("HOOKTURN_BOOTSTRAP_API_KEY cannot be used")]
+    BootstrapKey(#[source] WeakKeyText),
     /// Both a variable and its `_FILE` form are set.
     #[error("both {name} and {name}_FILE are set; keep one of them")]
     Twice {
@@ -290,20 +301,15 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
     if let Some(format) = flags.log_format {
         config.log.format = log_format("--log-format", &format)?;
     }
-    if !(1..=limits::IN_FLIGHT_PER_ENDPOINT).contains(&config.delivery.max_in_flight) {
-        let given = config.delivery.max_in_flight.to_string();
-        return Err(ConfigError::Value {
-            name: "delivery.max_in_flight",
-            wanted: "1 to 1000",
-            given,
-        });
-    }
     if tracing_subscriber::EnvFilter::try_new(&config.log.filter).is_err() {
         return Err(ConfigError::Value {
             name: "HOOKTURN_LOG",
-            wanted: "levels such as info or warn,hookturn::dispatch=debug",
+            wanted: "levels such as info or warn,hookturn::dispatch=debug".into(),
             given: config.log.filter,
         });
+    }
+    if let Some(key) = &config.bootstrap_api_key {
+        check_key_text(key.expose()).map_err(ConfigError::BootstrapKey)?;
     }
     config.unknown_variables = variables.unknown();
     Ok(config)
@@ -331,15 +337,18 @@ fn apply_environment(
     if let Some(text) = variables.get("HOOKTURN_EXTRA_ROOTS_FILE") {
         config.outbound.extra_roots_file = Some(text.into());
     }
-    if let Some(text) = variables.get("HOOKTURN_SHARDS") {
-        config.delivery.shards = value("HOOKTURN_SHARDS", "a number of threads", &text)?;
+    let delivery = &mut config.delivery;
+    if let Some(shards) = numbers::SHARDS.take(variables)? {
+        delivery.shards = shards;
     }
-    if let Some(text) = variables.get("HOOKTURN_DISABLE_AFTER_HOURS") {
-        config.delivery.disable_after_hours =
-            value("HOOKTURN_DISABLE_AFTER_HOURS", "a number of hours", &text)?;
+    if let Some(hours) = numbers::DISABLE_AFTER_HOURS.take(variables)? {
+        delivery.disable_after_hours = hours;
     }
-    if let Some(text) = variables.get("HOOKTURN_RETENTION_DAYS") {
-        config.retention.days = value("HOOKTURN_RETENTION_DAYS", "a number of days", &text)?;
+    if let Some(exchanges) = numbers::MAX_IN_FLIGHT.take(variables)? {
+        delivery.max_in_flight = exchanges;
+    }
+    if let Some(days) = numbers::RETENTION_DAYS.take(variables)? {
+        config.retention.days = days;
     }
     if let Some(text) = variables.get("HOOKTURN_LOG") {
         config.log.filter = text;
@@ -356,7 +365,7 @@ fn log_format(name: &'static str, text: &str) -> Result<LogFormat, ConfigError> 
         "json" => Ok(LogFormat::Json),
         other => Err(ConfigError::Value {
             name,
-            wanted: "text or json",
+            wanted: "text or json".into(),
             given: other.to_owned(),
         }),
     }
@@ -369,7 +378,7 @@ fn value<T: std::str::FromStr>(
 ) -> Result<T, ConfigError> {
     text.parse().map_err(|_| ConfigError::Value {
         name,
-        wanted,
+        wanted: wanted.into(),
         given: text.to_owned(),
     })
 }
@@ -504,6 +513,51 @@ mod tests {
         let (_dir, flags) = in_file("");
         let error = load(flags, &env(&[("HOOKTURN_ALLOW_NETS", "10.0.0.0/99")])).unwrap_err();
         assert!(error.to_string().contains("10.0.0.0/99"));
+    }
+
+    #[test]
+    fn numbers_that_cannot_work_are_refused_with_key_bound_and_line() {
+        for (section, key, variable, most) in [
+            ("delivery", "shards", "HOOKTURN_SHARDS", 256),
+            (
+                "delivery",
+                "disable_after_hours",
+                "HOOKTURN_DISABLE_AFTER_HOURS",
+                8_760,
+            ),
+            ("delivery", "max_in_flight", "HOOKTURN_MAX_IN_FLIGHT", 1_000),
+            ("retention", "days", "HOOKTURN_RETENTION_DAYS", 3_650),
+        ] {
+            let least = u64::from(key != "shards");
+            let with = |number: &str| {
+                let (_dir, flags) = in_file(&format!("# one\n[{section}]\n{key} = {number}\n"));
+                let from_file = load(flags, &env(&[]));
+                let (_dir, flags) = in_file("");
+                (from_file, load(flags, &env(&[(variable, number)])))
+            };
+            let bounds = format!("from {least} to {most}");
+            let beyond = (most + 1).to_string();
+            for bad in ["-1", &beyond, "9999999999999999999999", "1.5", "0"] {
+                if bad == "0" && least == 0 {
+                    continue;
+                }
+                let (file, variables) = with(bad);
+                let (file, set) = (file.unwrap_err(), variables.unwrap_err());
+                assert!(file.to_string().contains("line 3"), "{bad}: {file}");
+                if bad.parse::<i64>().is_ok() {
+                    let wanted =
+                        format!("{section}.{key} must be a whole number {bounds}, not {bad}");
+                    assert!(file.to_string().contains(&wanted), "{file}");
+                }
+                let wanted = format!("{variable} must be a whole number {bounds}, not {bad:?}");
+                assert_eq!(set.to_string(), wanted);
+            }
+            for good in [least, most] {
+                let (file, variables) = with(&good.to_string());
+                file.unwrap();
+                variables.unwrap();
+            }
+        }
     }
 
     #[test]

@@ -253,11 +253,7 @@ impl Service {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(ServiceError::Conflict {
-            code: "concurrent_change",
-            message: "too many changes of the same thing at once; nothing was changed, try again"
-                .to_owned(),
-        })
+        Err(ServiceError::concurrent_change())
     }
 
     /// The sealed answer of a request, to be stored with its change.

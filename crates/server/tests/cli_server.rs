@@ -10,6 +10,9 @@
 )]
 mod support;
 
+#[path = "cli/proxy.rs"]
+mod proxy;
+
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
 
@@ -311,9 +314,17 @@ fn a_secret_is_rotated_from_the_command_line() {
     // The answer got lost: the same key gets the same value.
     let again = server.run(&[&open[..], &["-o", "json"]].concat());
     assert!(again.err.contains("done before"), "{again:?}");
+    assert!(
+        !again.err.contains("nothing changes for deliveries until"),
+        "the state may have changed since: {again:?}"
+    );
     assert_eq!(text(&again.json()["secret"], "value"), value);
 
     let second = server.run(&["rotation", "open", &keyring]).refused(7);
+    assert!(
+        !second.contains("from now on"),
+        "it claims an effect: {second}"
+    );
     assert!(
         second.contains(&format!("hookturn rotation show {rotation}")),
         "{second}"
@@ -359,6 +370,32 @@ fn a_secret_is_rotated_from_the_command_line() {
         "1h",
     ];
     server.run(&immediate).refused(2);
+}
+
+#[test]
+fn a_refused_command_claims_no_effect() {
+    let Ready {
+        server, keyring, ..
+    } = Ready::new();
+    let other = "kr_00000000000000000000000000";
+    let secret = "whs_00000000000000000000000000";
+    for (arguments, code) in [
+        (&["rotation", "open", other][..], 6),
+        (&["rotation", "open", other, "--mode", "immediate"], 6),
+        (&["rotation", "open", &keyring, "--if-version", "99"], 7),
+        (&["rotation", "open", &keyring, "--overlap", "31d"], 1),
+        (&["secret", "activate", &keyring, secret], 6),
+    ] {
+        let said = server.run(arguments).refused(code);
+        assert!(said.starts_with("error: "), "{arguments:?}: {said}");
+    }
+    let mut stranger = server.place.command();
+    stranger
+        .args(["master-key", "rotate", "--server", &server.url])
+        .env("HOOKTURN_API_KEY", "sk_operator_unknown");
+    assert!(Ran::new(&mut stranger).refused(5).starts_with("error: "));
+    let done = server.run(&["rotation", "open", &keyring]);
+    assert!(done.err.contains("from now on both secrets"), "{done:?}");
 }
 
 #[test]
@@ -528,6 +565,28 @@ fn backup_and_doctor_work_beside_the_running_server() {
     assert!(doctor.out.contains("fail  master key"), "{doctor:?}");
     let second = ["serve", "--data-dir", "data", "--listen", "127.0.0.1:0"];
     server.run(&second).refused(16);
+}
+
+#[test]
+fn a_lost_answer_is_asked_for_again_and_the_command_happens_once() {
+    let server = Server::start();
+    let (url, passing) = proxy::losing_the_first_answer(&server.url);
+    let mut command = server.place.command();
+    command
+        .args(["app", "create", "shop", "-o", "json", "--server", &url])
+        .env("HOOKTURN_API_KEY", KEY);
+    let ran = Ran::new(&mut command);
+    let keys = passing.join().unwrap();
+    assert!(!keys[0].is_empty() && keys[0] == keys[1], "{keys:?}");
+    assert!(
+        ran.err.contains("done before under the same key"),
+        "{ran:?}"
+    );
+    let made = ran.json();
+    let listed = server.json(&["app", "list"]);
+    let apps = listed["data"].as_array().unwrap();
+    assert_eq!(apps.len(), 1, "{listed}");
+    assert_eq!(text(&apps[0], "clientId"), text(&made, "clientId"));
 }
 
 #[test]

@@ -4,12 +4,13 @@
 //!    is a 401.
 //! 2. An operator key chooses a workspace by `Hookturn-Workspace: <id or name>` (`default` without
 //!    it). A workspace key reaches its own only.
-//! 3. The scope is part of the handler's type: `Call<Manage>`. It is checked before the body is
+//! 3. Query parameters belong to lists: any other call with one is a 400.
+//! 4. The scope is part of the handler's type: `Call<Manage>`. It is checked before the body is
 //!    read, so that strangers cannot make the server read bodies.
 
 use std::marker::PhantomData;
 
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::{FromRequestParts, MatchedPath, Path};
 use hookturn_core::workspace::Scope;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 use super::idempotency::{self, Once, Stop};
 use super::problem::{Code, Problem};
+use super::router::{Kind, ROUTES};
 use super::{ApiState, RequestId};
 use crate::service::Caller;
 
@@ -75,6 +77,9 @@ impl<N: Needs> FromRequestParts<ApiState> for Call<N> {
         let key = api.service.authenticate(bearer)?;
         let caller = api.service.caller_for(key, workspace, request_id, None)?;
         api.service.require(&caller, N::SCOPE).await?;
+        if let Some(query) = parts.uri.query() {
+            refuse_query(parts, query)?;
+        }
         let idempotency_key = match parts.method {
             Method::POST => idempotency::read(&parts.headers)?,
             _ => None,
@@ -122,6 +127,27 @@ impl<N: Needs> Call<N> {
                 "nothing was changed: send If-Match with the one ETag of an earlier answer",
             )),
         }
+    }
+}
+
+/// A list takes its parameters by name and refuses the rest itself; every other call takes none, so
+/// that a filter or a `dryRun` put in the wrong place is not silently ignored.
+fn refuse_query(parts: &Parts, query: &str) -> Result<(), Problem> {
+    let path = parts
+        .extensions
+        .get::<MatchedPath>()
+        .map(MatchedPath::as_str);
+    let is_list = parts.method == Method::GET
+        && !ROUTES.iter().any(|route| {
+            route.method == "get" && Some(route.path) == path && route.kind != Kind::List
+        });
+    match url::form_urlencoded::parse(query.as_bytes()).next() {
+        // The name is the caller's own; the value is not repeated.
+        Some((name, _)) if !is_list => Err(Problem::parameter(
+            name.chars().take(64).collect::<String>(),
+            "this call takes no query parameters; what it takes stands in the body or in a header",
+        )),
+        Some(_) | None => Ok(()),
     }
 }
 

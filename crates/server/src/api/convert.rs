@@ -55,6 +55,7 @@ impl From<ServiceError> for Problem {
                  again soon",
             )
             .retry_after(1),
+            ServiceError::Unwritable => Self::store_unwritable("nothing was stored: "),
             ServiceError::Internal(source) => Self::internal(source),
         }
     }

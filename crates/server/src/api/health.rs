@@ -1,7 +1,7 @@
 //! What load balancers and metric collectors ask, without a key.
 //!
 //! `/livez` says that the process answers at all: restart it if it does not. `/readyz` says whether
-//! to send it traffic: not while it starts, drains, or cannot reach its store. Neither reads the
+//! to send it traffic: not while it starts, drains, or cannot write to its store. Neither touches the
 //! disk; whoever knows changes [`Readiness`].
 
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub enum Ready {
     Yes = 1,
     /// No longer: finishing what is in flight before the end.
     Draining = 2,
-    /// The store does not answer.
+    /// The store cannot write.
     StoreDown = 3,
 }
 
@@ -57,7 +57,7 @@ impl Readiness {
         self.set(Ready::Yes);
     }
 
-    /// The store does not answer; [`Readiness::set_ready`] when it does again.
+    /// The store cannot write; [`Readiness::set_ready`] when it can again.
     pub fn set_store_down(&self) {
         self.set(Ready::StoreDown);
     }
@@ -103,7 +103,7 @@ pub(super) async fn readyz(State(api): State<ApiState>) -> Result<Answer, Proble
         Ready::Yes => return Ok(Answer::ok(&OK)),
         Ready::Starting => "starting: wait until it is ready",
         Ready::Draining => "draining: send requests to another node, or wait for the restart",
-        Ready::StoreDown => "the store does not answer: its log has the cause",
+        Ready::StoreDown => return Err(Problem::store_unwritable("")),
     };
     Err(Problem::new(Code::Unavailable, why).retry_after(1))
 }

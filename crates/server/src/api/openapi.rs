@@ -227,7 +227,10 @@ const PROBLEMS: &[(&str, &str)] = &[
         "A field is unknown, missing, of another type or out of bounds, or the Idempotency-Key was used with another body.",
     ),
     ("500", "Internal error; the log has the cause."),
-    ("503", "Starting, draining, or the store does not answer."),
+    (
+        "503",
+        "Starting, draining, too busy, or the store cannot write at the moment.",
+    ),
 ];
 
 fn problems() -> Value {

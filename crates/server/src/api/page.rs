@@ -10,12 +10,16 @@ use axum::extract::FromRequestParts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hookturn_core::limits;
+use hookturn_core::time::Timestamp;
 use http::Uri;
 use http::request::Parts;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::problem::Problem;
+
+/// What a time in a query looks like.
+const A_TIME: &str = "an RFC 3339 date and time such as 2026-11-21T20:00:00Z";
 
 /// The query of a request. Every parameter is taken by name; what is left is refused.
 #[derive(Debug)]
@@ -53,6 +57,19 @@ impl Query {
         match value.parse() {
             Ok(value) => Ok(Some(value)),
             Err(_) => Err(Problem::parameter(name, format!("expected {expected}"))),
+        }
+    }
+
+    /// Takes `since` and `until`. A span that ends before it begins is a mistake and no empty list.
+    pub(super) fn take_span(&mut self) -> Result<(Option<Timestamp>, Option<Timestamp>), Problem> {
+        let since: Option<Timestamp> = self.take("since", A_TIME)?;
+        let until: Option<Timestamp> = self.take("until", A_TIME)?;
+        match (since, until) {
+            (Some(since), Some(until)) if until < since => Err(Problem::parameter(
+                "until",
+                "expected a time that is not before since",
+            )),
+            span => Ok(span),
         }
     }
 

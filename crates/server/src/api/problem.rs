@@ -105,9 +105,14 @@ codes! {
     IdempotencyMismatch = "idempotency_mismatch", UNPROCESSABLE_ENTITY, false, "The Idempotency-Key was used with another body";
     /// Our fault.
     Internal = "internal", INTERNAL_SERVER_ERROR, true, "Internal error";
+    /// The disk of the store is full, read-only or failing.
+    StoreUnwritable = "store_unwritable", SERVICE_UNAVAILABLE, true, "The store cannot write at the moment";
     /// Starting, draining, or the store does not answer.
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, true, "Not available at the moment";
 }
+
+/// When to ask again while the store cannot write: a disk is not cleaned up within a second.
+const UNWRITABLE_SECONDS: u32 = 10;
 
 /// What is wrong with one field of the body or one query parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -192,6 +197,18 @@ impl Problem {
         );
         problem.0.source = Some(Arc::from(source.into()));
         problem
+    }
+
+    /// The store cannot write; `kept` says what that means for the request.
+    pub(super) fn store_unwritable(kept: &str) -> Self {
+        Self::new(
+            Code::StoreUnwritable,
+            format!(
+                "{kept}the disk of the store is full, read-only or failing; whoever runs the server \
+                 finds the cause in its log, and it goes on by itself once that is mended"
+            ),
+        )
+        .retry_after(UNWRITABLE_SECONDS)
     }
 
     /// The same with one more field error.

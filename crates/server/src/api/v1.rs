@@ -23,9 +23,6 @@ mod messages;
 mod rotations;
 mod workspaces;
 
-/// What a parameter that is a time looks like.
-const A_TIME: &str = "an RFC 3339 date and time such as 2026-11-21T20:00:00Z";
-
 /// The routes.
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()

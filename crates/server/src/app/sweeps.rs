@@ -6,12 +6,16 @@ use std::time::Duration;
 use hookturn_core::store::Store;
 use hookturn_core::time::{Clock, DAY, Millis};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::log_step;
+use crate::api::{Readiness, Ready};
 use crate::service::Service;
+use crate::store::sqlite::SqliteStore;
 use crate::telemetry::metrics::Metrics;
 
+/// How often it is looked whether the disk takes writes, and tried while it does not.
+const WATCH: Duration = Duration::from_millis(500);
 /// How often keyrings are settled. Bookkeeping only: signing never waits for it.
 const SETTLE: Duration = Duration::from_secs(1);
 /// How often what is past its retention is removed.
@@ -26,27 +30,65 @@ const PRUNE_PAUSE: Duration = Duration::from_millis(hookturn_core::store::BLOCK_
 pub(super) struct Parts {
     pub(super) service: Arc<Service>,
     pub(super) store: Arc<dyn Store>,
+    /// The engine below it, which knows whether its disk takes writes.
+    pub(super) engine: SqliteStore,
+    pub(super) ready: Readiness,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) retention_days: u32,
     pub(super) stopping: watch::Receiver<bool>,
 }
 
-pub(super) async fn run(mut parts: Parts) {
-    let period = |every| {
-        let mut period = interval(every);
-        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        period
-    };
+pub(super) async fn run(parts: Parts) {
+    // Apart, because removing what is old can take minutes.
+    tokio::join!(keep_house(&parts), watch_disk(&parts));
+}
+
+async fn keep_house(parts: &Parts) {
     let (mut settle, mut prune, mut count) = (period(SETTLE), period(PRUNE), period(COUNT));
     let mut stopping = parts.stopping.clone();
     loop {
         tokio::select! {
             _ = stopping.changed() => return,
-            _ = settle.tick() => settle_keyrings(&parts).await,
-            _ = prune.tick() => remove_old(&mut parts).await,
-            _ = count.tick() => count_store(&parts).await,
+            _ = settle.tick() => settle_keyrings(parts).await,
+            _ = prune.tick() => remove_old(parts).await,
+            _ = count.tick() => count_store(parts).await,
         }
+    }
+}
+
+fn period(every: Duration) -> Interval {
+    let mut period = interval(every);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    period
+}
+
+/// Looks at the disk for as long as the server runs.
+async fn watch_disk(parts: &Parts) {
+    let mut watch = period(WATCH);
+    let mut stopping = parts.stopping.clone();
+    loop {
+        tokio::select! {
+            _ = stopping.changed() => return,
+            _ = watch.tick() => follow_disk(parts).await,
+        }
+    }
+}
+
+/// Readiness follows the disk: off when a write failed because of it, on again when one succeeds.
+async fn follow_disk(parts: &Parts) {
+    let was_down = parts.ready.get() == Ready::StoreDown;
+    if parts.engine.cannot_write() {
+        if !was_down {
+            parts.ready.set_store_down();
+            tracing::error!("not ready: the store cannot write; it is tried again until it can");
+        }
+        // What it says is kept in `cannot_write`, and every failure is in the log.
+        let _ = parts.engine.try_writing().await;
+    }
+    if was_down && !parts.engine.cannot_write() {
+        parts.ready.set_ready();
+        tracing::info!("ready again: the store can write");
     }
 }
 
@@ -56,7 +98,7 @@ async fn settle_keyrings(parts: &Parts) {
     }
 }
 
-async fn remove_old(parts: &mut Parts) {
+async fn remove_old(parts: &Parts) {
     let retention = Millis::from(parts.retention_days) * DAY;
     loop {
         let now = parts.clock.now();

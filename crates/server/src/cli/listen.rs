@@ -116,9 +116,6 @@ pub(super) fn run(asked: &Listen, edge: &Edge, output: &mut Output) -> Outcome {
         }
         None => None,
     };
-    if verifier.is_none() {
-        output.hint("nothing is verified: name the secrets by --secret-file");
-    }
     let answer = asked
         .answer
         .map(StatusCode::from_u16)
@@ -158,6 +155,9 @@ async fn listen(
         .await
         .map_err(unusable)?;
     let address = listener.local_addr().map_err(unusable)?;
+    if receiver.verifier.is_none() {
+        output.hint("nothing is verified: name the secrets by --secret-file");
+    }
     output.hint(format!("listening on http://{address}"));
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let graceful = GracefulShutdown::new();

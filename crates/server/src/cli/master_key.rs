@@ -30,8 +30,9 @@ pub(super) enum MasterKey {
 pub(super) fn run(remote: Remote<MasterKey>, edge: &Edge, output: &mut Output) -> Outcome {
     match &remote.command {
         MasterKey::Rotate => {
-            let plan = Plan::object(Request::post("/v1/master-key/rotate", &json!({})))
-                .before("every secret is sealed again under a new key; deliveries go on meanwhile");
+            let plan = Plan::object(Request::post("/v1/master-key/rotate", &json!({}))).effect(
+                "every secret was sealed again under a new key; deliveries went on meanwhile",
+            );
             let client = remote.connection.client(edge)?;
             plan::carry_out(plan, &client, output)
         }

@@ -18,8 +18,8 @@ use super::output::{self, Column, Format, Output};
 pub(super) struct Plan {
     pub(super) request: Request,
     pub(super) show: Show,
-    /// Said before the request is sent.
-    pub(super) before: Option<String>,
+    /// What it means that it was done, said once it was: a refused command has no effect to explain.
+    pub(super) effect: Option<String>,
     /// Where the value goes that the answer shows once.
     pub(super) value_out: Option<PathBuf>,
 }
@@ -42,7 +42,7 @@ impl Plan {
         Self {
             request,
             show: Show::Object,
-            before: None,
+            effect: None,
             value_out: None,
         }
     }
@@ -72,8 +72,8 @@ impl Plan {
         self
     }
 
-    pub(super) fn before(mut self, sentence: impl Into<String>) -> Self {
-        self.before = Some(sentence.into());
+    pub(super) fn effect(mut self, sentence: impl Into<String>) -> Self {
+        self.effect = Some(sentence.into());
         self
     }
 }
@@ -96,14 +96,13 @@ pub(super) fn carry_out(plan: Plan, client: &Client, output: &mut Output) -> Out
     if let Some(warning) = client.warning() {
         output.hint(warning);
     }
-    if let Some(sentence) = &plan.before {
-        output.hint(sentence);
-    }
     let mut request = plan.request;
     loop {
         let answer = client.call(&request)?;
         if answer.replayed {
             output.hint("this was done before under the same key; here is the answer of that time");
+        } else if let Some(sentence) = &plan.effect {
+            output.hint(sentence);
         }
         match &plan.show {
             Show::List { columns, all } => {

@@ -116,14 +116,14 @@ impl Mode {
         }
     }
 
-    /// What the mode means for deliveries, in one sentence.
+    /// What an opened rotation of this mode means for deliveries, in one sentence.
     const fn effect(self) -> &'static str {
         match self {
             Self::Immediate => {
-                "from the answer on, every delivery is signed with the new secret alone: receivers that do not have it yet refuse, and their deliveries are retried"
+                "from now on every delivery is signed with the new secret alone: receivers that do not have it yet refuse, and their deliveries are retried"
             }
             Self::Overlap => {
-                "from the answer on both secrets are live until the overlap ends: deliveries are signed with the one the receiver is believed to hold, and sent again at once with the other when it refuses"
+                "from now on both secrets are live until the overlap ends: deliveries are signed with the one the receiver is believed to hold, and sent again at once with the other when it refuses"
             }
             Self::Staged => {
                 "nothing changes for deliveries until the rotation is promoted: hand the new secret to the receivers first"
@@ -190,7 +190,7 @@ impl Open {
         let path = format!("/v1/keyrings/{}/rotations", self.keyring);
         let request = Request::post(path, &body).if_match(self.version.if_version);
         Ok(Plan::object(request)
-            .before(self.mode.effect())
+            .effect(self.mode.effect())
             .value_out(self.out.value_out))
     }
 }

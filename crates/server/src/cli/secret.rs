@@ -118,8 +118,8 @@ impl Planned for Secret {
                     body["overlapSeconds"] = overlap.seconds().into();
                 }
                 let request = Request::post(place.path("activate"), &body);
-                Plan::object(request.if_match(version.if_version)).before(format!(
-                    "from the answer on, deliveries are signed with {} first; the old secret signs beside it, or as the fallback, until its overlap ends",
+                Plan::object(request.if_match(version.if_version)).effect(format!(
+                    "from now on deliveries are signed with {} first; the old secret signs beside it, or as the fallback, until its overlap ends",
                     place.secret
                 ))
             }

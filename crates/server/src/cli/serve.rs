@@ -96,7 +96,9 @@ pub(super) fn not_started(error: &app::Failure) -> Failure {
 /// The exit code of a database that cannot be opened.
 pub(super) fn of_open(error: &OpenError) -> Exit {
     match error {
-        OpenError::Damaged { .. } | OpenError::Contents(_) => Exit::DatabaseDamaged,
+        OpenError::Damaged { .. } | OpenError::Incomplete { .. } | OpenError::Contents(_) => {
+            Exit::DatabaseDamaged
+        }
         OpenError::Newer { .. } => Exit::DatabaseNewer,
         OpenError::Unwritable { .. } | OpenError::NoLock { .. } => Exit::DataDirectory,
         OpenError::InUse { .. } => Exit::DatabaseInUse,

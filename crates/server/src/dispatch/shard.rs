@@ -546,19 +546,12 @@ impl Shard {
         if let Some(wait) = asked_to_wait(&made.attempt) {
             queue.hold_until = queue.hold_until.max(now.after(wait));
         }
-        let was_failing = queue.receiver.failing_since;
         let changed = remember(&mut queue.receiver, &made, now);
         if changed || std::mem::take(&mut queue.receiver_unstored) {
             self.receivers
                 .push((queue.workspace, id, queue.receiver.clone()));
         }
-        if let Some(reason) = must_disable(
-            &next,
-            was_failing,
-            &made.attempt,
-            now,
-            self.parts.disable_after,
-        ) {
+        if let Some(reason) = must_disable(&next, &queue.receiver, now, self.parts.disable_after) {
             let (parts, events) = (Arc::clone(&self.parts), Rc::clone(&self.events));
             self.disables_open += 1;
             tokio::task::spawn_local(async move {
@@ -641,7 +634,7 @@ fn asked_to_wait(attempt: &Attempt) -> Option<Millis> {
 }
 
 /// Takes what an attempt taught into the receiver's state. Returns whether that is worth storing: a
-/// belief that changed its key, the first failure, the first success after one.
+/// belief that changed its key, the first failures, the first success after one.
 fn remember(state: &mut ReceiverState, made: &Attempted, now: Timestamp) -> bool {
     let key = |view: &ReceiverView| view.belief.map(|belief| belief.secret);
     let known = key(&state.view);
@@ -652,7 +645,7 @@ fn remember(state: &mut ReceiverState, made: &Attempted, now: Timestamp) -> bool
     }
     let mut changed = key(&state.view) != known;
     if made.attempt.accepted() {
-        changed |= state.failing_since.take().is_some();
+        changed |= state.note_success();
         if state
             .accepted_at
             .is_none_or(|at| now.since(at) >= ACCEPTED_STALE)
@@ -660,26 +653,26 @@ fn remember(state: &mut ReceiverState, made: &Attempted, now: Timestamp) -> bool
             state.accepted_at = Some(now);
             changed = true;
         }
-    } else if state.failing_since.is_none() {
-        state.failing_since = Some(now);
-        changed = true;
+    } else {
+        changed |= state.note_failure(now);
     }
     changed
 }
 
-/// Whether the endpoint must be disabled: on 410 at once, or when nothing was accepted for too long.
+/// Whether the endpoint must be disabled: on 410 at once, or when nothing was accepted for too long,
+/// this attempt included.
 fn must_disable(
     next: &Next,
-    failing_since: Option<Timestamp>,
-    attempt: &Attempt,
+    receiver: &ReceiverState,
     now: Timestamp,
     disable_after: Millis,
 ) -> Option<DisabledReason> {
     if matches!(next, Next::Exhausted(ExhaustedReason::Gone)) {
         return Some(DisabledReason::Gone);
     }
-    let too_long = failing_since.is_some_and(|since| now.since(since) >= disable_after);
-    (too_long && !attempt.accepted()).then_some(DisabledReason::Failing)
+    receiver
+        .failed_too_long(now, disable_after)
+        .then_some(DisabledReason::Failing)
 }
 
 /// An error with its causes on one line: logged once, here.

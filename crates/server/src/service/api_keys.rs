@@ -14,7 +14,7 @@ use hookturn_core::rotation::{KeyKind, Keyring, KeyringOwner};
 use hookturn_core::store::{Page, Write};
 use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::{
-    ApiKey, Environment, Reach, Scope, Scopes, Workspace, WorkspaceSettings,
+    ApiKey, Environment, Reach, Scope, Scopes, Workspace, WorkspaceSettings, check_key_text,
 };
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -22,9 +22,6 @@ use zeroize::Zeroizing;
 use super::access::DEFAULT_WORKSPACE;
 use super::page::Listed;
 use super::{Caller, Decision, Recording, Service, ServiceError, check_name};
-
-/// Shortest text of a bootstrap key, in bytes: a plain hash protects only what cannot be guessed.
-const BOOTSTRAP_KEY_BYTES: usize = 16;
 
 /// What a new key shall be.
 #[derive(Debug, Clone)]
@@ -341,14 +338,7 @@ fn check_expiry(
 }
 
 fn check_bootstrap_text(text: &str) -> Result<(), ServiceError> {
-    if text.len() < BOOTSTRAP_KEY_BYTES || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let message = format!(
-            "the bootstrap API key needs at least {BOOTSTRAP_KEY_BYTES} characters, printable \
-             and without spaces (make one with `openssl rand -hex 32`)"
-        );
-        return Err(ServiceError::invalid("", message));
-    }
-    Ok(())
+    check_key_text(text).map_err(|weak| ServiceError::invalid("", weak))
 }
 
 fn entry(action: AuditAction, key: &ApiKey) -> AuditEntry {

@@ -1,18 +1,20 @@
 //! Deliveries: what became of each message at each endpoint, and sending again by hand.
 
 use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
-use hookturn_core::delivery::{Attempt, Delivery, DeliveryStatus};
+use hookturn_core::delivery::{Attempt, Delivery, DeliveryState, DeliveryStatus};
 use hookturn_core::endpoint::EndpointState;
 use hookturn_core::id::{ClientId, DeliveryId, EndpointId, MessageId};
 use hookturn_core::limits;
 use hookturn_core::message::EventType;
-use hookturn_core::store::{BLOCK_PAUSE, DeliveryQuery, Page, RecoverQuery, StoreStats};
+use hookturn_core::store::{
+    BLOCK_PAUSE, Change, DeliveryQuery, Page, RecoverQuery, StoreError, StoreStats, Write,
+};
 use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::Scope;
 
 use super::messages::check_takes_deliveries;
 use super::page::{Listed, fetch};
-use super::{Caller, Decision, Recording, Service, ServiceError};
+use super::{Caller, Recording, Service, ServiceError, TRIES};
 
 /// Blocks that one call of recover works through; whoever has more to recover calls again.
 const RECOVER_BLOCKS: usize = 1_000;
@@ -48,12 +50,20 @@ pub struct Recover {
 }
 
 /// What a recover did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// Deliveries queued again, or counted in a dry run.
     pub count: usize,
     /// Whether there are more than one call works through: call again.
     pub has_more: bool,
+}
+
+impl Recovered {
+    /// Counts a block; a full one may not be the last.
+    fn take(&mut self, block: &[Delivery]) {
+        self.count += block.len();
+        self.has_more = block.len() == limits::RECOVER_BLOCK;
+    }
 }
 
 impl Service {
@@ -107,8 +117,8 @@ impl Service {
     /// Queues a delivery again, due now, whatever its state; its retry policy starts anew. Needs
     /// `manage`.
     ///
-    /// The audit entry and the idempotent answer follow in a second step. A crash between the two
-    /// leaves a queued delivery that a repeated request queues again, which is the same thing.
+    /// Queued, audited and answered in one step. When the delivery moves meanwhile, it is looked at
+    /// again.
     pub async fn retry_delivery(
         &self,
         caller: &Caller,
@@ -116,28 +126,43 @@ impl Service {
         recording: Option<Recording<'_, Delivery>>,
     ) -> Result<Delivery, ServiceError> {
         self.require(caller, Scope::Manage).await?;
-        let (delivery, _) = self.own_delivery(caller, id).await?;
-        self.check_sendable(delivery.endpoint)?;
-        let queued = self
-            .store
-            .requeue(caller.workspace, id, self.clock.now())
-            .await?
-            .ok_or(ServiceError::not_found("delivery"))?;
-        let subject = Subject {
-            app: Some(queued.app),
-            endpoint: Some(queued.endpoint),
-            message: Some(queued.message),
-            delivery: Some(queued.id),
-            ..Subject::default()
-        };
-        self.change(caller, recording, |_| {
-            Ok(Decision {
-                writes: Vec::new(),
+        for _ in 0..TRIES {
+            let (seen, _) = self.own_delivery(caller, id).await?;
+            self.check_sendable(seen.endpoint)?;
+            let subject = Subject {
+                app: Some(seen.app),
+                endpoint: Some(seen.endpoint),
+                message: Some(seen.message),
+                delivery: Some(seen.id),
+                ..Subject::default()
+            };
+            let at = self.clock.now();
+            let queued = Delivery {
+                state: DeliveryState::Pending { due_at: at },
+                ..seen.clone()
+            };
+            let change = Change {
+                workspace: caller.workspace,
+                writes: vec![Write::Requeue { delivery: seen, at }],
                 audit: vec![AuditEntry::new(AuditAction::DeliveryRetried, subject)],
-                out: queued.clone(),
-            })
-        })
-        .await
+                context: caller.context(),
+                at,
+                idempotency: recording.map(|recording| self.record(recording, &queued, at)),
+            };
+            if self.stored(change).await? {
+                return Ok(queued);
+            }
+        }
+        Err(ServiceError::concurrent_change())
+    }
+
+    /// Stores a change that was decided on what was read. `false` if that has moved: read it again.
+    async fn stored(&self, change: Change) -> Result<bool, ServiceError> {
+        match self.store.change(change).await {
+            Ok(()) => Ok(true),
+            Err(StoreError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn check_sendable(&self, endpoint: EndpointId) -> Result<(), ServiceError> {
@@ -154,7 +179,8 @@ impl Service {
     /// Queues the settled deliveries of an endpoint in a span of time again, block by block so that
     /// other work goes on, or counts them. Needs `manage`.
     ///
-    /// A crash or disconnect leaves some of them queued; calling again does the rest.
+    /// Each block is queued and audited in one step, the last one together with the idempotent answer.
+    /// A crash or disconnect between two blocks leaves some of them queued; calling again does the rest.
     pub async fn recover(
         &self,
         caller: &Caller,
@@ -185,55 +211,119 @@ impl Service {
             until,
             status: input.status,
         };
-        let recovered = self.recover_blocks(query, input.dry_run).await?;
-        let subject = Subject {
-            app: Some(app),
-            endpoint: Some(endpoint.id),
-            ..Subject::default()
-        };
-        self.change(caller, recording, |_| {
-            let entry = AuditEntry::new(AuditAction::DeliveriesRecovered, subject)
-                .with("since", input.since)
-                .with("until", until)
-                .with("status", input.status.as_str())
-                .with("count", recovered.count);
-            Ok(Decision {
-                writes: Vec::new(),
-                audit: if input.dry_run {
-                    Vec::new()
-                } else {
-                    vec![entry]
-                },
-                out: recovered,
-            })
-        })
-        .await
+        if input.dry_run {
+            let counted = self.count_blocks(query).await?;
+            return self.keep_answer(caller, counted, recording).await;
+        }
+        self.recover_blocks(caller, query, recording).await
     }
 
-    async fn recover_blocks(
-        &self,
-        query: RecoverQuery,
-        dry_run: bool,
-    ) -> Result<Recovered, ServiceError> {
-        let mut count = 0;
+    async fn count_blocks(&self, query: RecoverQuery) -> Result<Recovered, ServiceError> {
+        let mut counted = Recovered::default();
         let mut after = None;
         for _ in 0..RECOVER_BLOCKS {
-            let now = (!dry_run).then(|| self.clock.now());
-            let block = self
-                .store
-                .recover(query, after, now, limits::RECOVER_BLOCK)
-                .await?;
-            count += block.rows;
-            after = block.resume;
-            if after.is_none() {
+            let block = self.recoverable(query, after).await?;
+            counted.take(&block);
+            after = block.last().map(|delivery| delivery.id);
+            if !counted.has_more {
                 break;
             }
             tokio::time::sleep(std::time::Duration::from_millis(BLOCK_PAUSE)).await;
         }
-        Ok(Recovered {
-            count,
-            has_more: after.is_some(),
-        })
+        Ok(counted)
+    }
+
+    async fn recover_blocks(
+        &self,
+        caller: &Caller,
+        query: RecoverQuery,
+        recording: Option<Recording<'_, Recovered>>,
+    ) -> Result<Recovered, ServiceError> {
+        let mut done = Recovered::default();
+        let mut after = None;
+        for number in 1..=RECOVER_BLOCKS {
+            let is_last = number == RECOVER_BLOCKS;
+            let (next, last) = self
+                .recover_block(caller, query, (done, after), recording, is_last)
+                .await?;
+            (done, after) = (next, last);
+            if !done.has_more {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(BLOCK_PAUSE)).await;
+        }
+        Ok(done)
+    }
+
+    /// Queues the block after what was done; how far that comes. The answer is kept with the last one.
+    async fn recover_block(
+        &self,
+        caller: &Caller,
+        query: RecoverQuery,
+        (done, after): (Recovered, Option<DeliveryId>),
+        recording: Option<Recording<'_, Recovered>>,
+        is_last: bool,
+    ) -> Result<(Recovered, Option<DeliveryId>), ServiceError> {
+        for _ in 0..TRIES {
+            let block = self.recoverable(query, after).await?;
+            let last = block.last().map(|delivery| delivery.id);
+            let mut next = done;
+            next.take(&block);
+            let recording = recording.filter(|_| is_last || !next.has_more);
+            let change = self.queueing(caller, query, block, recording, next);
+            if self.stored(change).await? {
+                return Ok((next, last));
+            }
+        }
+        Err(ServiceError::concurrent_change())
+    }
+
+    async fn recoverable(
+        &self,
+        query: RecoverQuery,
+        after: Option<DeliveryId>,
+    ) -> Result<Vec<Delivery>, ServiceError> {
+        let block = self.store.recoverable(query, after, limits::RECOVER_BLOCK);
+        Ok(block.await?)
+    }
+
+    /// The change that queues a block, says so in the audit log, and keeps the answer if there is one.
+    fn queueing(
+        &self,
+        caller: &Caller,
+        query: RecoverQuery,
+        block: Vec<Delivery>,
+        recording: Option<Recording<'_, Recovered>>,
+        answer: Recovered,
+    ) -> Change {
+        let queued = block.len();
+        let subject = Subject {
+            app: Some(query.app),
+            endpoint: Some(query.endpoint),
+            ..Subject::default()
+        };
+        let entry = AuditEntry::new(AuditAction::DeliveriesRecovered, subject)
+            .with("since", query.since)
+            .with("until", query.until)
+            .with("status", query.status.as_str())
+            .with("count", queued);
+        let at = self.clock.now();
+        Change {
+            workspace: caller.workspace,
+            writes: block
+                .into_iter()
+                .map(|delivery| Write::Requeue { delivery, at })
+                .collect(),
+            // A block that only finds the end after full ones has nothing to say.
+            audit: if queued > 0 || answer.count == 0 {
+                vec![entry]
+            } else {
+                Vec::new()
+            },
+            context: caller.context(),
+            at,
+            idempotency: recording.map(|recording| self.record(recording, &answer, at)),
+        }
     }
 
     /// The event types that were published in the workspace, sorted. Needs `read`.

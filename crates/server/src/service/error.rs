@@ -74,6 +74,9 @@ pub enum ServiceError {
     /// More is waiting to be stored than the store takes.
     #[error("too much is waiting to be stored; nothing was stored, try again soon")]
     Busy,
+    /// The store's disk is full, read-only or failing.
+    #[error("the store cannot write at the moment; nothing was stored, try again later")]
+    Unwritable,
     /// Something failed that no request can cause.
     #[error("internal failure")]
     Internal(#[source] Box<dyn Error + Send + Sync>),
@@ -99,6 +102,14 @@ impl ServiceError {
         }
     }
 
+    /// Others changed the same thing every time.
+    pub(crate) fn concurrent_change() -> Self {
+        Self::conflict(
+            "concurrent_change",
+            "too many changes of the same thing at once; nothing was changed, try again",
+        )
+    }
+
     /// The stable word for problem documents and metrics.
     pub const fn code(&self) -> &'static str {
         match self {
@@ -113,6 +124,7 @@ impl ServiceError {
             Self::IdempotencyKeyUsed => "idempotency_key_used",
             Self::TooLarge { .. } => "too_large",
             Self::Unavailable | Self::Busy => "unavailable",
+            Self::Unwritable => "store_unwritable",
             Self::Internal(_) => "internal",
         }
     }
@@ -132,6 +144,8 @@ impl From<StoreError> for ServiceError {
             StoreError::IdempotencyKeyUsed => Self::IdempotencyKeyUsed,
             StoreError::Stopped => Self::Unavailable,
             StoreError::Busy => Self::Busy,
+            // The writer has logged the cause.
+            StoreError::Unwritable { .. } => Self::Unwritable,
             other => Self::Internal(Box::new(other)),
         }
     }

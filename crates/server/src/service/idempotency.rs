@@ -12,7 +12,7 @@ use hookturn_core::store::IdempotencyKey;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Service, ServiceError};
+use super::{Caller, Decision, Recording, Service, ServiceError};
 use crate::store::seal::Place;
 
 /// What is known of an idempotency key.
@@ -97,6 +97,26 @@ impl Service {
             Some(found) => Ok(found),
             None => Ok(Lookup::Fresh(guard)),
         }
+    }
+
+    /// Keeps the answer of a request that changed nothing here, so that the same key gets it again.
+    pub async fn keep_answer<T: Clone + Send + Sync>(
+        &self,
+        caller: &Caller,
+        out: T,
+        recording: Option<Recording<'_, T>>,
+    ) -> Result<T, ServiceError> {
+        if recording.is_none() {
+            return Ok(out);
+        }
+        self.change(caller, recording, |_| {
+            Ok(Decision {
+                writes: Vec::new(),
+                audit: Vec::new(),
+                out: out.clone(),
+            })
+        })
+        .await
     }
 
     /// The answer that is stored for a key, without taking its place: what a request asks after

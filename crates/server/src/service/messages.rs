@@ -8,11 +8,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hookturn_core::endpoint::EndpointState;
 use hookturn_core::id::{ClientId, DeliveryId, EndpointId, MessageId};
-use hookturn_core::limits;
 use hookturn_core::message::{EventType, Message};
 use hookturn_core::store::{Accept, NewMessage, Page};
 use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::Scope;
+use hookturn_core::{limits, payload};
 
 use super::page::{Listed, fetch};
 use super::{Caller, Recording, Service, ServiceError};
@@ -219,6 +219,8 @@ fn check_message(pointer: &str, input: &NewMessageInput) -> Result<(), ServiceEr
             limit: limits::PAYLOAD_BYTES,
         });
     }
+    payload::check(&input.payload)
+        .map_err(|why| ServiceError::invalid(format!("{pointer}/payload"), why))?;
     let Some(event_id) = &input.event_id else {
         return Ok(());
     };

@@ -117,7 +117,7 @@ macro_rules! store_conformance {
                 due_endpoints_name_the_earliest_row_of_each,
                 a_pending_delivery_can_be_queued_at_once,
                 a_settled_delivery_can_be_queued_again,
-                a_delivery_of_nobody_or_of_another_workspace_is_not_queued,
+                a_delivery_that_is_not_as_it_was_seen_is_not_queued,
                 recovering_goes_in_blocks_and_can_be_counted_first;
             finishing:
                 a_delivered_row_is_settled_with_its_attempt,
@@ -140,6 +140,7 @@ macro_rules! store_conformance {
             upkeep:
                 g1_pruning_keeps_what_is_pending,
                 pruning_goes_in_blocks_until_nothing_is_left,
+                g1_pruning_goes_past_much_that_is_pending,
                 what_a_removed_app_left_is_listed_until_it_is_pruned,
                 a_backup_taken_while_writing_opens_with_the_same_contents,
                 a_backup_never_replaces_a_file,

@@ -336,7 +336,7 @@ impl View {
             Write::Keyring(keyring) => {
                 self.keyrings.insert(keyring.id, Arc::new(keyring));
             }
-            Write::Rotation(_) => {}
+            Write::Rotation(_) | Write::Requeue { .. } => {}
             Write::Secret(secret) => {
                 self.secrets.insert(secret.secret, Arc::new(secret));
             }

@@ -29,7 +29,7 @@ mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hookturn_core::audit::{AuditEntry, Context, Recorded};
 use hookturn_core::delivery::{Attempt, Delivery};
@@ -44,6 +44,7 @@ use hookturn_core::store::{
     Store, StoreError, StoreFuture, StoreStats,
 };
 use hookturn_core::time::Timestamp;
+use rusqlite::ErrorCode;
 
 use super::live::Live;
 use reader::Readers;
@@ -60,6 +61,8 @@ pub struct SqliteStore {
     writer: Arc<Writer>,
     waiting: Waiting,
     path: Arc<PathBuf>,
+    /// Where pruning goes on.
+    sweep: Arc<Mutex<upkeep::Sweep>>,
     // Last, so that the threads have stopped when another process may begin.
     _lock: Arc<File>,
 }
@@ -102,14 +105,32 @@ impl SqliteStore {
             readers: Arc::new(readers),
             waiting: Waiting::default(),
             path: Arc::new(options.path),
+            sweep: Arc::default(),
             _lock: Arc::new(lock.0),
         })
+    }
+
+    fn sweep(&self) -> MutexGuard<'_, upkeep::Sweep> {
+        // Taken and put back whole: a panic elsewhere leaves a whole one.
+        self.sweep.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many transactions were committed since the start: with the number of steps it tells how
     /// many share one sync.
     pub fn commits(&self) -> u64 {
         self.writer.commits()
+    }
+
+    /// Whether the last transaction that wrote something could not, because of the disk.
+    pub fn cannot_write(&self) -> bool {
+        self.writer.cannot_write()
+    }
+
+    /// Writes something small, so that [`SqliteStore::cannot_write`] learns whether the disk takes it
+    /// again.
+    pub fn try_writing(&self) -> StoreFuture<'_, ()> {
+        self.writer
+            .guarded_step(|tx| configuration::put_meta(tx, "write_check", b"ok"))
     }
 
     /// A value kept beside the data, such as the box that tells whether a master key fits.
@@ -177,8 +198,9 @@ impl Store for SqliteStore {
     }
 
     fn change(&self, change: Change) -> StoreFuture<'_, ()> {
+        let rows = change.writes.len() + change.audit.len() + 1;
         self.writer
-            .guarded_step(move |tx| configuration::change(tx, change))
+            .step_of(rows, true, move |tx| configuration::change(tx, change))
     }
 
     fn audit(
@@ -283,31 +305,14 @@ impl Store for SqliteStore {
         self.readers.read(traffic::due_endpoints)
     }
 
-    fn requeue(
-        &self,
-        workspace: WorkspaceId,
-        delivery: DeliveryId,
-        now: Timestamp,
-    ) -> StoreFuture<'_, Option<Delivery>> {
-        self.writer
-            .guarded_step(move |tx| requeue::requeue(tx, workspace, delivery, now))
-    }
-
-    fn recover(
+    fn recoverable(
         &self,
         query: RecoverQuery,
         after: Option<DeliveryId>,
-        now: Option<Timestamp>,
         limit: usize,
-    ) -> StoreFuture<'_, Progress<DeliveryId>> {
-        match now {
-            Some(now) => self
-                .writer
-                .guarded_step(move |tx| requeue::recover(tx, query, after, now, limit)),
-            None => self
-                .readers
-                .read(move |at| requeue::recoverable(at, query, after, limit)),
-        }
+    ) -> StoreFuture<'_, Vec<Delivery>> {
+        self.readers
+            .read(move |at| requeue::recoverable(at, query, after, limit))
     }
 
     fn message(
@@ -356,8 +361,17 @@ impl Store for SqliteStore {
         now: Timestamp,
         limit: usize,
     ) -> StoreFuture<'_, Progress<()>> {
-        self.writer
-            .guarded_step(move |tx| upkeep::prune(tx, before, now, limit))
+        Box::pin(async move {
+            // Kept again only after the commit: a sweep whose step failed begins anew.
+            let mut sweep = std::mem::take(&mut *self.sweep());
+            let step = self.writer.guarded_step(move |tx| {
+                let progress = upkeep::prune(tx, &mut sweep, before, now, limit)?;
+                Ok((progress, sweep))
+            });
+            let (progress, sweep) = step.await?;
+            *self.sweep() = sweep;
+            Ok(progress)
+        })
     }
 
     fn backup(&self, path: PathBuf) -> StoreFuture<'_, ()> {
@@ -375,8 +389,24 @@ impl Store for SqliteStore {
 
 /// Turns an engine's error into the store's, naming what it was doing.
 fn failed(step: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
-    move |source| StoreError::Engine {
-        step,
-        source: Box::new(source),
+    move |source| {
+        let unwritable = cannot_write(&source);
+        let source = Box::new(source);
+        if unwritable {
+            StoreError::Unwritable { step, source }
+        } else {
+            StoreError::Engine { step, source }
+        }
     }
+}
+
+/// Whether the disk is what is wrong, and not reading it.
+fn cannot_write(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ};
+    let reading = [SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ];
+    error.sqlite_error().is_some_and(|error| match error.code {
+        ErrorCode::DiskFull | ErrorCode::ReadOnly => true,
+        ErrorCode::SystemIoFailure => !reading.contains(&error.extended_code),
+        _ => false,
+    })
 }

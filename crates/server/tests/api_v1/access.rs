@@ -230,7 +230,7 @@ async fn readiness_follows_the_life_of_the_process() {
     bench.ready.set_ready();
     assert_eq!(get("/readyz").await.status, 200);
     bench.ready.set_store_down();
-    get("/readyz").await.problem(503, "unavailable");
+    get("/readyz").await.problem(503, "store_unwritable");
     bench.ready.set_draining();
     bench.ready.set_ready();
     get("/readyz").await.problem(503, "unavailable");

@@ -278,6 +278,24 @@ fn configuration_fields() -> Vec<Case> {
             "/retry/delaysMillis/1",
         ),
         field(
+            "31 retries",
+            ENDPOINTS,
+            &valid("retry", json!({"delaysMillis": vec![1; 31]})),
+            "/retry/delaysMillis",
+        ),
+        field(
+            "a delay above three days",
+            ENDPOINTS,
+            &valid("retry", json!({"delaysMillis": [1, 2, 259_200_001]})),
+            "/retry/delaysMillis/2",
+        ),
+        field(
+            "jitter above 100 %",
+            ENDPOINTS,
+            &valid("retry", json!({"delaysMillis": [], "jitterPercent": 101})),
+            "/retry/jitterPercent",
+        ),
+        field(
             "secret too short",
             ENDPOINTS,
             &valid("secret", json!("x")),
@@ -440,6 +458,14 @@ async fn bad_parameters_and_headers_are_named() {
         ("APP/deliveries?status=lost", "status"),
         ("APP/deliveries?since=yesterday", "since"),
         ("APP/deliveries?endpointId=ep_1", "endpointId"),
+        (
+            "APP/deliveries?since=2026-07-20T12:00:00Z&until=2026-07-20T11:59:59Z",
+            "until",
+        ),
+        (
+            "APP/messages?until=2026-07-19T00:00:00Z&since=2026-07-20T00:00:00Z",
+            "until",
+        ),
     ] {
         let reply = bench.get(&path.replace("APP", &app)).await;
         let problem = reply.problem(400, "invalid_parameter");
@@ -452,6 +478,68 @@ async fn bad_parameters_and_headers_are_named() {
         .send()
         .await;
     reply.problem(400, "invalid_header");
+}
+
+#[tokio::test]
+async fn an_empty_span_is_an_empty_list() {
+    let bench = Bench::new().await;
+    let app = bench.app().await;
+    for list in ["messages", "deliveries"] {
+        let span = "since=2026-07-20T12:00:00Z&until=2026-07-20T12:00:00Z";
+        let page = bench.get(&format!("{app}/{list}?{span}")).await.ok();
+        assert_eq!(page["data"], json!([]));
+    }
+}
+
+#[tokio::test]
+async fn parameters_of_calls_that_take_none_are_refused_and_nothing_happens() {
+    let bench = Bench::new().await;
+    let app = bench.app().await;
+    let made = bench.endpoint(&app).await;
+    let endpoint = format!("{app}/endpoints/{}", made["id"].as_str().unwrap());
+    let keyring = format!("/v1/keyrings/{}", made["keyringId"].as_str().unwrap());
+    let before = bench.get("/v1/audit?limit=200").await.ok();
+    for (method, path, body) in [
+        ("POST", "/v1/apps", json!({"name": "shop"})),
+        (
+            "POST",
+            &format!("{app}/messages"),
+            json!({"eventType": "a", "payload": 1}),
+        ),
+        ("POST", &format!("{endpoint}/test"), json!({})),
+        (
+            "POST",
+            &format!("{endpoint}/recover"),
+            json!({"since": "2026-07-20T12:00:00Z"}),
+        ),
+        (
+            "POST",
+            &format!("{keyring}/rotations"),
+            json!({"mode": "immediate"}),
+        ),
+        ("PATCH", &app, json!({"name": "other"})),
+        ("DELETE", &endpoint, json!({})),
+        ("DELETE", &app, json!({})),
+        ("GET", &app, json!({})),
+        ("GET", &endpoint, json!({})),
+    ] {
+        let path = format!("{path}?dryRun=planted");
+        let reply = bench.ask(method, &path).json(&body).send().await;
+        let problem = reply.problem(400, "invalid_parameter");
+        assert_eq!(
+            problem["errors"][0]["parameter"], "dryRun",
+            "{method} {path}"
+        );
+        assert!(!reply.text.contains("planted"), "{}", reply.text);
+    }
+    // Only those that look after a load balancer's cache buster take anything.
+    assert_eq!(bench.get("/livez?now").await.status, 200);
+    let after = bench.get("/v1/audit?limit=200").await.ok();
+    assert_eq!(before["data"], after["data"]);
+    assert_eq!(
+        bench.get(&format!("{app}/messages")).await.ok()["data"],
+        json!([])
+    );
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What the tests stand on: the whole API on a store in a directory of its own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::Body;
@@ -30,6 +31,7 @@ pub(crate) struct Bench {
     pub(crate) operator: String,
     /// A key of workspace `default` with every scope.
     pub(crate) owner: String,
+    tests: AlwaysAccepts,
     _directory: tempfile::TempDir,
 }
 
@@ -146,11 +148,13 @@ impl Metrics for NoMetrics {
     }
 }
 
-/// A receiver that answers 204 to every test event.
-struct AlwaysAccepts;
+/// A receiver that answers 204 to every test event, and counts them.
+#[derive(Clone, Default)]
+struct AlwaysAccepts(Arc<AtomicUsize>);
 
 impl TestSender for AlwaysAccepts {
     fn send_test<'a>(&'a self, _: &'a Caller, _: Arc<Endpoint>) -> TestFuture<'a> {
+        self.0.fetch_add(1, Ordering::SeqCst);
         let now = SystemClock.now();
         let exchange = Exchange {
             reason: ExchangeReason::Plan,
@@ -223,11 +227,12 @@ impl Bench {
             .unwrap()
             .unwrap();
         let ready = Readiness::default();
+        let tests = AlwaysAccepts::default();
         let router = router(ApiState {
             service,
             ready: ready.clone(),
             metrics: Arc::new(NoMetrics),
-            tests: Arc::new(AlwaysAccepts),
+            tests: Arc::new(tests.clone()),
             entropy,
         });
         let mut bench = Self {
@@ -235,12 +240,18 @@ impl Bench {
             ready,
             operator: first.text.to_string(),
             owner: String::new(),
+            tests,
             _directory: directory,
         };
         bench.owner = bench
             .key(&["publish", "manage", "secrets", "read"], "default")
             .await;
         bench
+    }
+
+    /// How many test events were sent.
+    pub(crate) fn tests_sent(&self) -> usize {
+        self.tests.0.load(Ordering::SeqCst)
     }
 
     /// A request without a key.

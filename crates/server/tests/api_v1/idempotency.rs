@@ -134,3 +134,48 @@ async fn keys_that_cannot_be_are_refused_on_every_post() {
     }
     assert_eq!(bench.get("/v1/apps").await.ok()["data"], json!([]));
 }
+
+#[tokio::test]
+async fn a_repeated_test_event_is_sent_once() {
+    let bench = Bench::new().await;
+    let app = bench.app().await;
+    let made = bench.endpoint(&app).await;
+    let path = format!("{app}/endpoints/{}/test", made["id"].as_str().unwrap());
+    let test = |key: &str| {
+        let ask = bench.ask("POST", &path).header("idempotency-key", key);
+        ask.send()
+    };
+    let (first, second) = (test("t-1").await, test("t-1").await);
+    assert_eq!((first.status.as_u16(), &first.text), (200, &second.text));
+    assert_eq!(first.header("idempotency-replayed"), None);
+    assert_eq!(second.header("idempotency-replayed"), Some("true"));
+    assert_eq!(bench.tests_sent(), 1);
+    let other = test("t-2").await.ok();
+    assert_ne!(other["messageId"], first.json()["messageId"]);
+    bench.ask("POST", &path).send().await.ok();
+    assert_eq!(bench.tests_sent(), 3, "another key, or none, sends another");
+}
+
+#[tokio::test]
+async fn g8_a_repeated_reveal_is_asked_and_audited_anew() {
+    let bench = Bench::new().await;
+    let app = bench.app().await;
+    let made = bench.endpoint(&app).await;
+    let keyring = format!("/v1/keyrings/{}", made["keyringId"].as_str().unwrap());
+    let path = format!(
+        "{keyring}/secrets/{}/reveal",
+        made["secret"]["id"].as_str().unwrap()
+    );
+    for shown in 1..=2 {
+        let ask = bench.ask("POST", &path).header("idempotency-key", "r");
+        let revealed = ask.send().await;
+        assert_eq!(revealed.header("idempotency-replayed"), None);
+        assert_eq!(revealed.ok()["value"], made["secret"]["value"]);
+        let log = bench.get("/v1/audit?limit=200").await.ok();
+        let entries = log["data"].as_array().unwrap();
+        let reveals = entries
+            .iter()
+            .filter(|entry| entry["action"] == "secret.revealed");
+        assert_eq!(reveals.count(), shown, "{log}");
+    }
+}

@@ -147,3 +147,21 @@ fn an_answer_can_be_chosen_and_nothing_verified() {
     assert_eq!(code, 0);
     assert!(lines[0]["valid"].is_null());
 }
+
+#[test]
+fn an_occupied_port_has_the_exit_code_of_an_address_and_one_sentence() {
+    let place = Place::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let said = place.run(&["listen", "--port", &port]).refused(15);
+    assert!(
+        said.starts_with(&format!("error: cannot listen on 127.0.0.1:{port}")),
+        "nothing is said before the refusal: {said}"
+    );
+    assert!(said.contains("--port"), "{said}");
+    let help = place.run(&["listen", "--help"]).done();
+    assert!(
+        help.contains("15  the address cannot be listened on"),
+        "{help}"
+    );
+}

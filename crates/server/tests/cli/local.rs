@@ -64,6 +64,19 @@ fn doctor_says_what_must_be_repaired() {
         "data/hookturn.db",
         "this is no database, but it is long enough to be read as one".repeat(20),
     );
+    std::fs::create_dir(place.path("newer")).unwrap();
+    let newer = rusqlite::Connection::open(place.path("newer/hookturn.db")).unwrap();
+    newer
+        .execute_batch(
+            "CREATE TABLE a (b); PRAGMA application_id = 0x686b746e; PRAGMA user_version = 9999;",
+        )
+        .unwrap();
+    newer.close().unwrap();
+    place.file("newer/master.key", "0".repeat(64));
+    let newer = ["serve", "--data-dir", "newer", "--listen", "127.0.0.1:0"];
+    let said = place.run(&newer).refused(13);
+    assert!(said.contains("start the newer hookturn"), "{said}");
+
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap().to_string();
     let ran = place.run(&["doctor", "--data-dir", "data", "--listen", &listen]);

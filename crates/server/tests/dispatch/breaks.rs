@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use hookturn::service::deliveries::Recover;
 use hookturn::service::endpoints::{NewEndpoint, Switch};
 use hookturn_core::delivery::{DeliveryState, DeliveryStatus};
-use hookturn_core::store::Store;
 use hookturn_core::time::{HOUR, SECOND};
 
 use crate::delivering::retrying;
@@ -155,10 +154,8 @@ async fn g1_manual_retries_of_what_just_settled_are_never_lost() {
     }
     // Queued again while earlier ones are being read, sent and committed.
     for _ in 0..3 {
-        let now = rig.now();
         for id in &ids {
-            let queued = rig.store().requeue(rig.caller().workspace, *id, now);
-            assert!(queued.await.unwrap().is_some());
+            rig.requeue(*id).await;
         }
     }
     rig.until_nothing_is_due().await;

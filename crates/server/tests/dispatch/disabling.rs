@@ -4,6 +4,7 @@ use hookturn::service::endpoints::{NewEndpoint, Switch};
 use hookturn::service::workspaces::WorkspacePatch;
 use hookturn_core::delivery::{DeliveryState, DeliveryStatus, ExhaustedReason};
 use hookturn_core::endpoint::{DisabledReason, EndpointState, Preset};
+use hookturn_core::limits::DISABLE_AFTER_FAILURES;
 use hookturn_core::time::{DAY, HOUR, SECOND};
 
 use crate::delivering::retrying;
@@ -35,8 +36,11 @@ async fn an_endpoint_that_fails_too_long_is_disabled_and_its_owner_is_told() {
     patched.await.unwrap();
     let receiver = Receiver::new(&rig.clock, |_| status(500)).await;
     let made = rig.endpoint_with(retrying(receiver.url(), &[])).await;
-    let first = rig.publish("1").await;
-    rig.until_settled(first).await;
+    // With the last two: as many as it takes.
+    for _ in 2..DISABLE_AFTER_FAILURES {
+        let early = rig.publish("1").await;
+        rig.until_settled(early).await;
+    }
     rig.advance(rig.disable_after - 1);
     let second = rig.publish("2").await;
     rig.until_settled(second).await;
@@ -74,6 +78,21 @@ async fn an_endpoint_that_fails_too_long_is_disabled_and_its_owner_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lone_failures_far_apart_disable_nothing() {
+    let mut rig = Rig::new().await;
+    let receiver = Receiver::new(&rig.clock, |_| status(500)).await;
+    let made = rig.endpoint_with(retrying(receiver.url(), &[])).await;
+    for _ in 0..3 {
+        let message = rig.publish("1").await;
+        rig.until_settled(message).await;
+        rig.advance(rig.disable_after);
+    }
+    let state = rig.live().endpoint(made.endpoint.id).unwrap().state.clone();
+    assert_eq!(state, EndpointState::Enabled);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_success_starts_the_time_of_failing_anew() {
     let mut rig = Rig::new().await;
     let receiver = Receiver::new(&rig.clock, |seen| {
@@ -86,10 +105,13 @@ async fn one_success_starts_the_time_of_failing_anew() {
         rig.until_settled(message).await;
         rig.advance(rig.disable_after - DAY);
     }
-    // A restart must not forget since when it fails, nor that it did not before.
+    // A restart must not forget since when it fails, how often, nor that it did not before. With the
+    // one before it and the last one: as many failures as it takes.
     rig.restart().await;
-    let message = rig.publish("2").await;
-    rig.until_settled(message).await;
+    for _ in 2..DISABLE_AFTER_FAILURES {
+        let message = rig.publish("2").await;
+        rig.until_settled(message).await;
+    }
     assert_eq!(
         rig.live().endpoint(made.endpoint.id).unwrap().state,
         EndpointState::Enabled

@@ -14,6 +14,7 @@ mod disabling;
 mod fairness;
 mod handshakes;
 mod keys;
+mod lanes;
 mod ordered;
 mod receiver;
 mod retrying;

@@ -1,8 +1,8 @@
 //! `kill -9` at random moments under load (G1, G2, G4, G5): nothing that was acknowledged is lost.
 //!
 //! Each round starts the server on the same data directory, repeats what the last round left
-//! unanswered, publishes over several connections and rotates a secret, and is killed at a moment
-//! drawn from the seed. The receivers live through all of it and write down every request. What
+//! unanswered, publishes over several connections and rotates a secret, and is killed when so many
+//! requests have been written as the seed draws. The receivers live through all of it and write down every request. What
 //! counts as failure:
 //!
 //! 1. A message that was answered 202 is neither accepted by each endpoint nor listed as exhausted.
@@ -36,6 +36,8 @@ use rotations::Rotations;
 
 /// Rounds unless `HOOKTURN_KILL_ROUNDS` says otherwise.
 const ROUNDS: u64 = 8;
+/// Requests of the publishers that a server lives to see.
+const REQUESTS: std::ops::RangeInclusive<u64> = 3..=400;
 const READY_WITHIN: Duration = Duration::from_secs(5);
 /// How long the last server may take to deliver everything that is due.
 const SETTLED_WITHIN: Duration = Duration::from_mins(2);
@@ -56,14 +58,16 @@ async fn g1_g2_nothing_acknowledged_is_lost_by_kill_9() {
         let server = ready(&setup, &mut slowest).await;
         rotations.repeat(&server.api()).await;
         publishers.repeat(&server.api()).await;
-        let load = Duration::from_millis(random.random_range(10..=300));
-        let rotate_after = load.mul_f64(random.random_range(0.0..1.0));
+        // Counted when a request is written, not when it is answered: death comes while it is under
+        // way, anywhere between the socket and the answer.
+        let deadly = random.random_range(REQUESTS);
+        let rotate_at = random.random_range(0..deadly);
+        let written = publishers.written();
         tokio::join!(
             publishers.run(server.api()),
-            rotations.open(server.api(), rotate_after),
+            rotations.open(server.api(), written.clone(), rotate_at),
             async {
-                // The moment of death is the one thing here that is set by the clock.
-                tokio::time::sleep(load).await;
+                written.reached(deadly).await;
                 server.kill().await;
             }
         );

@@ -84,6 +84,45 @@ async fn a_database_with_a_damaged_page_is_refused_and_kept() {
 }
 
 #[tokio::test]
+async fn a_database_with_a_part_missing_is_refused_and_kept() {
+    for (damage, missing) in [
+        ("DROP TABLE message", "table message"),
+        ("DROP TABLE due", "table due"),
+        ("DROP TABLE api_key", "table api_key"),
+        (
+            "DROP TRIGGER audit_is_append_only_delete",
+            "trigger audit_is_append_only_delete",
+        ),
+        ("DROP INDEX due_delivery", "index due_delivery"),
+        (
+            "ALTER TABLE settled DROP COLUMN attempts",
+            "column attempts of table settled",
+        ),
+    ] {
+        let dir = used().await;
+        let ours = rusqlite::Connection::open(dir.path().join(DATABASE)).unwrap();
+        ours.execute_batch(damage).unwrap();
+        ours.close().unwrap();
+        let before = contents(dir.path());
+        let refusal = Setup::new(dir.path()).refused().await;
+        let words = [
+            DATABASE,
+            "damaged",
+            missing,
+            "nothing was changed",
+            "backup",
+        ];
+        refused(&refusal, Exit::DatabaseDamaged, &words);
+        let text = refusal.lines.join(" ");
+        assert!(
+            !text.contains("SELECT") && !text.contains("no such"),
+            "{text}"
+        );
+        assert_eq!(contents(dir.path()), before, "{damage}");
+    }
+}
+
+#[tokio::test]
 async fn another_programs_database_is_refused_and_kept() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(DATABASE);
@@ -224,8 +263,18 @@ async fn configuration_that_is_not_valid_is_refused_by_name() {
 #[tokio::test]
 async fn a_first_key_that_can_be_guessed_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path()).with("HOOKTURN_BOOTSTRAP_API_KEY", "hunter2");
-    let refusal = setup.refused().await;
-    refused(&refusal, Exit::ServeFailed, &["API key"]);
-    assert!(!refusal.lines.join("\n").contains("hunter2"));
+    let data = dir.path().join("data");
+    for weak in ["hunter2", "hunter2 hunter2 hunter2"] {
+        let setup = Setup::new(&data).with("HOOKTURN_BOOTSTRAP_API_KEY", weak);
+        let refusal = setup.refused().await;
+        refused(
+            &refusal,
+            Exit::Config,
+            &["HOOKTURN_BOOTSTRAP_API_KEY", "at least 16", "openssl rand"],
+        );
+        let text = refusal.lines.join("\n");
+        assert_eq!(text.matches("at least 16").count(), 1, "said twice: {text}");
+        assert!(!text.contains("hunter2"), "{text}");
+        assert!(!data.exists(), "a directory was made");
+    }
 }

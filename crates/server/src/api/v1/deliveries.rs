@@ -324,13 +324,14 @@ pub(in crate::api) async fn list(
     };
     let status: Option<Status> = query.take("status", "pending, delivered or exhausted")?;
     let event_type: Option<TypeText> = query.take("eventType", "an event type")?;
+    let (since, until) = query.take_span()?;
     let filter = DeliveryFilter {
         status: status.map(|status| status.0),
         endpoint: query.take("endpointId", "the id of an endpoint")?,
         event_type: event_type.map(|text| text.0),
         message: query.take("messageId", "the id of a message")?,
-        since: query.take("since", super::A_TIME)?,
-        until: query.take("until", super::A_TIME)?,
+        since,
+        until,
     };
     let uri = query.finish()?;
     let listed = api

@@ -13,13 +13,13 @@ use hookturn_core::time::{Millis, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::ApiState;
 use super::super::auth::{Call, Ids, Manage, Read};
 use super::super::idempotency::{Answer, Outcome};
 use super::super::json::{JsonBody, Nothing, nullable, or_default};
 use super::super::page::{PageView, Query};
 use super::super::problem::Problem;
 use super::super::schema;
+use super::super::{ApiState, TestReport};
 use super::deliveries::AttemptView;
 use super::keyrings::{GivenSecret, SecretWithValue};
 use super::page_answer;
@@ -535,13 +535,21 @@ pub(in crate::api) async fn test(
     Ids((app, id)): Ids<(ClientId, EndpointId)>,
     body: JsonBody<{ limits::BODY_BYTES }>,
 ) -> Outcome {
-    let _running = call.once(&api, &body.bytes).await?;
+    let once = call.once(&api, &body.bytes).await?;
     let _: Nothing = body.parse_or_default()?;
     let endpoint = api.service.endpoint(&call.caller, app, id).await?;
     let report = api.tests.send_test(&call.caller, endpoint).await?;
-    Ok(Answer::ok(&TestResult {
-        accepted: report.attempt.accepted(),
-        message_id: report.message,
-        attempt: AttemptView::new(&report.attempt),
-    }))
+    let render = |report: &TestReport| {
+        Answer::ok(&TestResult {
+            accepted: report.attempt.accepted(),
+            message_id: report.message,
+            attempt: AttemptView::new(&report.attempt),
+        })
+    };
+    let record = |report: &TestReport| render(report).to_bytes();
+    let kept = api
+        .service
+        .keep_answer(&call.caller, report, once.record(&record))
+        .await;
+    Ok(render(&once.settle(&api.service, kept).await?))
 }

@@ -1,7 +1,7 @@
 //! Messages: publishing, which is the hot path, and reading them back.
 //!
-//! A payload is checked to be JSON and otherwise left alone: what is stored is a slice of the
-//! request's own bytes.
+//! A payload is checked to be JSON that receivers can read and otherwise left alone: what is stored is
+//! a slice of the request's own bytes.
 
 use std::borrow::Cow;
 
@@ -35,7 +35,8 @@ pub(in crate::api) struct NewMessage<'a> {
     #[serde(borrow)]
     #[schema(value_type = schema::EventTypeText)]
     event_type: Cow<'a, str>,
-    /// Any JSON value, at most 256 KiB; its bytes are delivered as they are sent.
+    /// Any JSON value, at most 256 KiB, that receivers can read: at most 62 arrays and objects deep,
+    /// numbers within the range of a double, no half surrogates. Its bytes are delivered as they are sent.
     #[serde(borrow)]
     #[schema(value_type = schema::AnyJson)]
     payload: &'a RawValue,
@@ -204,8 +205,7 @@ pub(in crate::api) async fn list(
         before: query.take_cursor(LIST)?,
         limit: query.take_limit()?,
     };
-    let since = query.take("since", super::A_TIME)?;
-    let until = query.take("until", super::A_TIME)?;
+    let (since, until) = query.take_span()?;
     let uri = query.finish()?;
     let listed = api
         .service

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use hookturn_core::endpoint::{Endpoint, EndpointState, HeaderRenames, Method, Preset};
 use hookturn_core::limits;
 use hookturn_core::message::{EventFilter, InvalidEventFilter};
+use hookturn_core::retry::InvalidRetryPolicy;
 use hookturn_core::time::{Millis, SECOND};
 use hookturn_core::workspace::WorkspaceSettings;
 
@@ -50,10 +51,14 @@ pub(super) fn check(
         let message = "only a disabled endpoint may have no URL";
         return Err(ServiceError::invalid("/url", message));
     }
-    endpoint
-        .retry
-        .validate()
-        .map_err(|error| ServiceError::invalid("/retry", error))?;
+    endpoint.retry.validate().map_err(|error| {
+        let field = match error {
+            InvalidRetryPolicy::TooMany => "/retry/delaysMillis".to_owned(),
+            InvalidRetryPolicy::TooLong { index } => format!("/retry/delaysMillis/{index}"),
+            InvalidRetryPolicy::Jitter => "/retry/jitterPercent".to_owned(),
+        };
+        ServiceError::invalid(field, error)
+    })?;
     check_span(
         "/timeoutMillis",
         endpoint.timeout_millis,

@@ -157,7 +157,7 @@ const IMPOSSIBLE: &[Case] = &[
         }
     }),
     ("/method", |e| e.method = Method::Get),
-    ("/retry", |e| {
+    ("/retry/delaysMillis", |e| {
         e.retry = Some(RetryPolicy {
             delays_millis: vec![1; limits::RETRIES + 1],
             jitter_percent: 0,

@@ -6,8 +6,9 @@ use hookturn_core::delivery::{DeliveryState, DeliveryStatus};
 use hookturn_core::limits;
 use hookturn_core::time::HOUR;
 
-use super::super::deliveries::{DeliveryFilter, Recover};
+use super::super::deliveries::{DeliveryFilter, Recover, Recovered};
 use super::super::endpoints::{NewEndpoint, Switch};
+use super::super::idempotency::Lookup;
 use super::super::messages::NewMessageInput;
 use super::super::testing::{Bench, endpoint_input, first_page, fresh_key, message};
 use super::super::{Recording, ServiceError};
@@ -168,6 +169,83 @@ async fn recover_counts_in_a_dry_run_and_queues_otherwise() {
     assert!(
         matches!(recover(pending).await, Err(ServiceError::Invalid { pointer, .. }) if pointer == "/status")
     );
+}
+
+#[tokio::test]
+async fn a_recover_is_audited_with_its_blocks_and_answered_once() {
+    const MESSAGES: usize = limits::RECOVER_BLOCK + 5;
+    let bench = Bench::new().await;
+    let (service, owner) = (&bench.service, &bench.owner);
+    let app = bench.app().await;
+    let endpoint = bench.endpoint(app).await.endpoint.id;
+    let since = service.now();
+    for count in [MESSAGES / 2, MESSAGES - MESSAGES / 2] {
+        let messages = vec![message("a.b"); count];
+        let published = service.publish_batch(owner, app, messages, None);
+        published.await.unwrap();
+    }
+    bench.exhaust(endpoint).await;
+    bench.exhaust(endpoint).await;
+    bench.clock.advance(HOUR);
+    let input = Recover {
+        since,
+        until: None,
+        status: DeliveryStatus::Exhausted,
+        dry_run: false,
+    };
+    let render = |done: &Recovered| done.count.to_string().into_bytes();
+    let recording = Recording {
+        key: fresh_key(owner),
+        fingerprint: [7; 32],
+        render: &render,
+    };
+    let recover = async || {
+        let recover = service.recover(owner, app, endpoint, input, Some(recording));
+        recover.await
+    };
+    let done = recover().await.unwrap();
+    assert_eq!((done.count, done.has_more), (MESSAGES, false));
+    let log = service.audit_log(owner, 0, 200).await.unwrap().items;
+    let counts: Vec<_> = log
+        .iter()
+        .filter(|recorded| recorded.entry.action == AuditAction::DeliveriesRecovered)
+        .map(|recorded| recorded.entry.detail["count"].clone())
+        .collect();
+    assert_eq!(counts, [limits::RECOVER_BLOCK.to_string(), "5".to_owned()]);
+    let again = recover().await.unwrap_err();
+    assert!(
+        matches!(again, ServiceError::IdempotencyKeyUsed),
+        "{again:?}"
+    );
+    let kept = service.replay(recording.key, recording.fingerprint).await;
+    let Ok(Some(Lookup::Replay(answer))) = kept else {
+        panic!("{kept:?}");
+    };
+    assert_eq!(*answer, MESSAGES.to_string().into_bytes());
+}
+
+#[tokio::test]
+async fn retries_at_the_same_time_all_happen() {
+    let bench = Bench::new().await;
+    let (service, owner) = (&bench.service, &bench.owner);
+    let app = bench.app().await;
+    let endpoint = bench.endpoint(app).await.endpoint.id;
+    service
+        .publish(owner, app, message("a.b"), None)
+        .await
+        .unwrap();
+    bench.exhaust(endpoint).await;
+    let listed = service.deliveries(owner, app, DeliveryFilter::default(), first_page());
+    let id = listed.await.unwrap().items[0].id;
+    let retries = (0..8).map(|_| service.retry_delivery(owner, id, None));
+    for retried in futures_util::future::join_all(retries).await {
+        retried.unwrap();
+    }
+    let log = service.audit_log(owner, 0, 200).await.unwrap().items;
+    let retried = log
+        .iter()
+        .filter(|recorded| recorded.entry.action == AuditAction::DeliveryRetried);
+    assert_eq!(retried.count(), 8);
 }
 
 #[tokio::test]

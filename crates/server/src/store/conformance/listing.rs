@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hookturn_core::delivery::{Delivery, DeliveryStatus, ExhaustedReason, Next};
 use hookturn_core::id::{DeliveryId, MessageId};
 use hookturn_core::message::EventType;
-use hookturn_core::store::{Accept, DeliveryQuery, Due, DueQuery, Page};
+use hookturn_core::store::{Accept, Change, DeliveryQuery, Due, DueQuery, Page, Write};
 use hookturn_core::time::Timestamp;
 
 use super::Engine;
@@ -135,12 +135,22 @@ pub async fn a_delivery_is_found_at_every_moment_while_it_settles(engine: &impl 
         limit: 1,
         payload_bytes: 0,
     };
+    let change = world.changing(workspace, Vec::new());
     let moving = tokio::spawn(async move {
         for _ in 0..100 {
             let row = store.due(due).await.unwrap().rows.remove(0);
             let finish = finished(&row, 200, Next::Delivered);
             store.finish(vec![finish], Vec::new()).await.unwrap();
-            assert!(store.requeue(workspace, id, START).await.unwrap().is_some());
+            let (delivery, _) = store.delivery(workspace, id).await.unwrap().unwrap();
+            let requeue = Write::Requeue {
+                delivery,
+                at: START,
+            };
+            let change = Change {
+                writes: vec![requeue],
+                ..change.clone()
+            };
+            store.change(change).await.unwrap();
         }
     });
     while !moving.is_finished() {

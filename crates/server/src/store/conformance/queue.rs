@@ -2,7 +2,9 @@
 
 use hookturn_core::delivery::{DeliveryState, DeliveryStatus, ExhaustedReason, Next};
 use hookturn_core::id::DeliveryId;
-use hookturn_core::store::{DueQuery, Hint, RecoverQuery};
+use hookturn_core::store::{
+    Change, DueQuery, Hint, IdempotencyRecord, RecoverQuery, StoreError, Write,
+};
 
 use super::Engine;
 use super::world::{START, World, accepted, finished, keys};
@@ -88,8 +90,9 @@ pub async fn a_pending_delivery_can_be_queued_at_once(engine: &impl Engine) {
         .await;
     world.hints.take();
     let now = START.after(1_000);
-    let queued = world.store().requeue(workspace, row.delivery, now).await;
-    let queued = queued.unwrap().unwrap();
+    world.requeue(workspace, row.delivery, now).await;
+    let found = world.store().delivery(workspace, row.delivery).await;
+    let (queued, _) = found.unwrap().unwrap();
     assert_eq!(queued.state, DeliveryState::Pending { due_at: now });
     assert_eq!(queued.attempts, 1);
     match &world.hints.take()[..] {
@@ -115,8 +118,7 @@ pub async fn a_settled_delivery_can_be_queued_again(engine: &impl Engine) {
         let row = world.accept_one(&tenant, START).await;
         world.finish(vec![finished(&row, status, next)]).await;
         let now = START.after(1_000);
-        let queued = world.store().requeue(workspace, row.delivery, now).await;
-        assert_eq!(queued.unwrap().unwrap().id, row.delivery);
+        world.requeue(workspace, row.delivery, now).await;
         world.crash().await;
         let block = world.due(endpoint, now).await;
         let [due] = &block.rows[..] else {
@@ -135,28 +137,88 @@ pub async fn a_settled_delivery_can_be_queued_again(engine: &impl Engine) {
     }
 }
 
-/// There is no delivery of that id, or not for this workspace.
-pub async fn a_delivery_of_nobody_or_of_another_workspace_is_not_queued(engine: &impl Engine) {
-    let world = World::new(engine).await;
+/// Queueing by hand, its audit entry and its answer are one step: a delivery that is not as it was
+/// seen, one of nobody or of another workspace, or a key that is used, refuses all of it.
+pub async fn a_delivery_that_is_not_as_it_was_seen_is_not_queued(engine: &impl Engine) {
+    let mut world = World::new(engine).await;
     let (tenant, other) = (world.tenant("acme").await, world.tenant("other").await);
+    let (workspace, endpoint) = (tenant.workspace.id, &tenant.endpoints[0]);
     let (pending, settled) = (
         world.accept_one(&tenant, START).await,
         world.accept_one(&tenant, START).await,
     );
+    let now = START.after(1_000);
+    let stale = [
+        world.requeueing(workspace, pending.delivery, now).await,
+        world.requeueing(workspace, settled.delivery, now).await,
+    ];
     world
-        .finish(vec![finished(&settled, 200, Next::Delivered)])
+        .finish(vec![
+            finished(&pending, 500, Next::RetryAt(START.after(60_000))),
+            finished(&settled, 200, Next::Delivered),
+        ])
         .await;
-    world.hints.take();
-    let unknown = DeliveryId::first_at(START);
-    for (workspace, delivery) in [
-        (tenant.workspace.id, unknown),
-        (other.workspace.id, pending.delivery),
-        (other.workspace.id, settled.delivery),
-    ] {
-        let queued = world.store().requeue(workspace, delivery, START).await;
-        assert_eq!(queued.unwrap(), None);
+    let good = world.requeueing(workspace, settled.delivery, now).await;
+    let mut refused: Vec<_> = stale.into_iter().flatten().collect();
+    // A block of which one has moved is refused whole.
+    let mut both = good.clone().unwrap();
+    both.writes.extend(refused[0].writes.clone());
+    refused.push(both);
+    let foreign = |change: &Change| {
+        let mut change = change.clone();
+        change.workspace = other.workspace.id;
+        for write in &mut change.writes {
+            if let Write::Requeue { delivery, .. } = write {
+                delivery.workspace = other.workspace.id;
+            }
+        }
+        change
+    };
+    refused.push(foreign(good.as_ref().unwrap()));
+    let mut unknown = good.clone().unwrap();
+    for write in &mut unknown.writes {
+        if let Write::Requeue { delivery, .. } = write {
+            delivery.id = DeliveryId::first_at(START);
+        }
     }
+    refused.push(unknown);
+    let log = world.store().audit_log(workspace, 0, 100).await.unwrap();
+    world.hints.take();
+    for change in refused {
+        let answer = world.store().change(change.clone()).await;
+        assert!(
+            matches!(answer, Err(StoreError::Conflict { .. })),
+            "{change:?}"
+        );
+    }
+    let used = world.answer(b"queued");
+    let with_answer = |answer: &IdempotencyRecord| Change {
+        idempotency: Some(answer.clone()),
+        ..good.clone().unwrap()
+    };
+    let mut first = world.changing(workspace, Vec::new());
+    (first.audit, first.idempotency) = (Vec::new(), Some(used.clone()));
+    world.store().change(first).await.unwrap();
+    let answer = world.store().change(with_answer(&used)).await;
+    assert!(
+        matches!(answer, Err(StoreError::IdempotencyKeyUsed)),
+        "{answer:?}"
+    );
+    let after = world.store().audit_log(workspace, 0, 100).await.unwrap();
+    assert_eq!(after, log, "nothing of it was written");
+    assert!(world.due(endpoint, now).await.rows.is_empty());
     assert!(world.hints.take().is_empty());
+
+    let fresh = world.answer(b"queued at last");
+    world.store().change(with_answer(&fresh)).await.unwrap();
+    world.crash().await;
+    let due = world.due(endpoint, now).await.rows;
+    assert_eq!(due.len(), 1);
+    let store = world.store();
+    let kept = store.idempotent_answer(fresh.key, START).await.unwrap();
+    assert_eq!(kept, Some(fresh));
+    let after = store.audit_log(workspace, 0, 100).await.unwrap();
+    assert_eq!(after.len(), log.len() + 1);
 }
 
 /// Recovery counts first and changes nothing; then it queues block by block, each delivery once, and
@@ -190,29 +252,35 @@ pub async fn recovering_goes_in_blocks_and_can_be_counted_first(engine: &impl En
         status: DeliveryStatus::Exhausted,
     };
     let now = START.after(5_000);
-    for really in [None, Some(now)] {
+    for really in [false, true] {
         let (mut after, mut rows) = (None, Vec::new());
         loop {
-            let progress = world.store().recover(query, after, really, 4).await;
-            let progress = progress.unwrap();
-            rows.push(progress.rows);
-            after = progress.resume;
-            if after.is_none() {
+            let block = world.store().recoverable(query, after, 4).await.unwrap();
+            rows.push(block.len());
+            after = block.last().map(|delivery| delivery.id).or(after);
+            let last = block.len() < 4;
+            if really {
+                let queue = |delivery| Write::Requeue { delivery, at: now };
+                let writes = block.into_iter().map(queue).collect();
+                world.write(endpoint.workspace, writes).await;
+            }
+            if last {
                 break;
             }
         }
         assert_eq!(rows, [4, 4, 1]);
         let due = world.due(endpoint, now).await.rows;
         let queued: Vec<_> = due.iter().map(|row| row.delivery).collect();
-        assert_eq!(queued, really.map_or(Vec::new(), |_| expected.clone()));
+        let wanted = if really { expected.clone() } else { Vec::new() };
+        assert_eq!(queued, wanted);
     }
     assert!(world.due(other, now).await.rows.is_empty());
-    let again = world.store().recover(query, None, Some(now), 100).await;
-    assert_eq!(again.unwrap().rows, 0);
+    let again = world.store().recoverable(query, None, 100).await;
+    assert!(again.unwrap().is_empty());
     let pending = RecoverQuery {
         status: DeliveryStatus::Pending,
         ..query
     };
-    let nothing = world.store().recover(pending, None, Some(now), 100).await;
-    assert_eq!(nothing.unwrap().rows, 0);
+    let nothing = world.store().recoverable(pending, None, 100).await;
+    assert!(nothing.unwrap().is_empty());
 }

@@ -66,8 +66,8 @@ pub async fn g1_pruning_keeps_what_is_pending(engine: &impl Engine) {
             .unwrap()
             .is_none()
     );
-    let requeued = store.requeue(workspace, done.delivery, START).await;
-    assert_eq!(requeued.unwrap(), None);
+    let requeueing = world.requeueing(workspace, done.delivery, START).await;
+    assert!(requeueing.is_none());
     let kept = [young.message.id, waits.message.id];
     assert_eq!(messages(&world, &tenant).await, kept);
     let (delivery, attempts) = store
@@ -116,6 +116,51 @@ pub async fn pruning_goes_in_blocks_until_nothing_is_left(engine: &impl Engine) 
     assert_eq!(prune_all(&world, START.after(1), 7).await, 23 + 15);
     assert!(messages(&world, &tenant).await.is_empty());
     assert_eq!(prune_all(&world, START.after(1), 7).await, 0);
+}
+
+/// Much that is old and pending stays, and what lies between it goes, in blocks that end.
+pub async fn g1_pruning_goes_past_much_that_is_pending(engine: &impl Engine) {
+    const OLD: usize = 12_000;
+    let world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let [paused, other] = &tenant.endpoints;
+    let new: Vec<_> = (0..OLD)
+        .map(|n| {
+            let to = if n % 100 == 0 { other } else { paused };
+            world.message(&tenant.app, START, "a", 8, &[to])
+        })
+        .collect();
+    for messages in new.chunks(1_000) {
+        let accept = Accept {
+            messages: messages.to_vec(),
+            idempotency: None,
+        };
+        world.store().accept(accept).await.unwrap();
+    }
+    let sent = new.iter().step_by(100).map(|new| accepted(new).remove(0));
+    let done = sent.map(|due| finished(&due, 200, Next::Delivered));
+    world.finish(done.collect()).await;
+    let young = world.accept_one(&tenant, START.after(10_000)).await;
+    let settled = OLD / 100;
+    assert_eq!(prune_all(&world, START.after(5_000), 50).await, 2 * settled);
+    let kept = messages(&world, &tenant).await;
+    assert_eq!((kept.len(), kept[0]), (10_000, young.message.id));
+    let due = world.due(paused, START.after(10_000)).await;
+    assert_eq!(
+        due.rows.len(),
+        10_000,
+        "the first of them, and nothing is lost"
+    );
+    assert_eq!(prune_all(&world, START.after(5_000), 50).await, 0);
+    // What settles later goes with the next sweep.
+    let late: Vec<_> = due.rows[..7]
+        .iter()
+        .map(|due| finished(due, 200, Next::Delivered))
+        .collect();
+    world.finish(late).await;
+    assert_eq!(prune_all(&world, START.after(5_000), 5).await, 14);
+    let left = world.store().stats().await.unwrap().due;
+    assert_eq!(left, (OLD - settled - 7 + 1) as u64);
 }
 
 /// Deliveries of a deleted endpoint and of a removed app are listed until their time has come; then

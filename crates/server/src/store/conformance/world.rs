@@ -343,6 +343,23 @@ impl<'e, E: Engine> World<'e, E> {
         self.store().finish(finishes, Vec::new()).await.unwrap();
     }
 
+    /// Queues a delivery again as it is now, if there is one; the change that does it is returned.
+    pub async fn requeueing(
+        &self,
+        workspace: WorkspaceId,
+        id: DeliveryId,
+        at: Timestamp,
+    ) -> Option<Change> {
+        let (delivery, _) = self.store().delivery(workspace, id).await.unwrap()?;
+        Some(self.changing(workspace, vec![Write::Requeue { delivery, at }]))
+    }
+
+    /// Queues a delivery that must be there again.
+    pub async fn requeue(&self, workspace: WorkspaceId, id: DeliveryId, at: Timestamp) {
+        let change = self.requeueing(workspace, id, at).await.unwrap();
+        self.store().change(change).await.unwrap();
+    }
+
     /// Everything due of an endpoint until a time.
     pub async fn due(&self, endpoint: &Endpoint, until: Timestamp) -> DueBlock {
         let query = DueQuery {

@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use super::failed;
 use super::ledger::{append_audit, put_idempotent_answer};
 use super::reader::At;
+use super::requeue::requeue;
 use super::rows::{self, NewNumber, as_i64, from_document, to_document};
 use super::writer::Tx;
 
@@ -89,6 +90,7 @@ fn apply_write(tx: &mut Tx<'_>, write: &Write) -> Outcome<()> {
             keyring,
             secret,
         } => erase_secret(tx, *workspace, *keyring, *secret),
+        Write::Requeue { delivery, at } => requeue(tx, delivery, *at),
     }
 }
 

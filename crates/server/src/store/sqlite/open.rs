@@ -1,5 +1,6 @@
 //! Opening the database file: settings of each connection, migrations, and clear refusals.
 
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,6 +29,16 @@ pub enum OpenError {
         /// The engine's own error.
         #[source]
         source: Option<rusqlite::Error>,
+    },
+    /// A part of the schema is gone.
+    #[error(
+        "{path} is damaged: {missing} is missing in it; nothing was changed: restore it from a backup, or move it away to start empty"
+    )]
+    Incomplete {
+        /// The file.
+        path: PathBuf,
+        /// What should be there: `table message`, `column payload of message`…
+        missing: String,
     },
     /// Written by a newer Hookturn.
     #[error(
@@ -208,10 +219,46 @@ fn prepare_file(connection: &Connection, path: &Path) -> Result<(), OpenError> {
             known,
         });
     }
-    if tables > 0 && is_small(path) {
-        quick_check(connection, path)?;
+    if tables > 0 {
+        if is_small(path) {
+            quick_check(connection, path)?;
+        }
+        check_schema(connection, schema, path)?;
     }
     Ok(())
+}
+
+/// Compares what is there with what the migrations up to `schema` make: a statement that meets a
+/// missing table fails in the middle of the traffic, and in the engine's words.
+fn check_schema(connection: &Connection, schema: i32, path: &Path) -> Result<(), OpenError> {
+    let reference = Connection::open_in_memory().map_err(OpenError::Engine)?;
+    for (_, sql) in (1..=schema).zip(MIGRATIONS) {
+        reference.execute_batch(sql).map_err(OpenError::Engine)?;
+    }
+    let found = parts(connection).map_err(classify(path))?;
+    let wanted = parts(&reference).map_err(OpenError::Engine)?;
+    // With a table go its columns and indexes: the table is what to name.
+    let missing = wanted
+        .difference(&found)
+        .max_by_key(|part| part.starts_with("table "));
+    match missing {
+        None => Ok(()),
+        Some(missing) => Err(OpenError::Incomplete {
+            path: path.to_owned(),
+            missing: missing.clone(),
+        }),
+    }
+}
+
+/// Every table, index, trigger and column of a schema, by kind and name.
+fn parts(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
+    let sql = "SELECT type || ' ' || name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'
+               UNION ALL
+               SELECT 'the column ' || c.name || ' of table ' || t.name
+               FROM sqlite_schema t JOIN pragma_table_info(t.name) c WHERE t.type = 'table'";
+    let mut statement = connection.prepare(sql)?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    names.collect()
 }
 
 fn quick_check(connection: &Connection, path: &Path) -> Result<(), OpenError> {

@@ -1,11 +1,11 @@
-//! Queueing by hand: one delivery again, or a block of those that settled.
+//! Queueing by hand: one delivery again, or some of those that settled.
 //!
 //! A pending row that is queued again always changes (at least its `not_before`, by a millisecond),
 //! so that the finish of an attempt that is under way finds that it moved and leaves it alone.
 
 use hookturn_core::delivery::{Delivery, DeliveryState, DeliveryStatus};
-use hookturn_core::id::{DeliveryId, WorkspaceId};
-use hookturn_core::store::{Hint, Progress, RecoverQuery, StoreError};
+use hookturn_core::id::DeliveryId;
+use hookturn_core::store::{Hint, RecoverQuery, StoreError};
 use hookturn_core::time::Timestamp;
 use rusqlite::params;
 
@@ -17,44 +17,40 @@ use super::writer::Tx;
 
 type Outcome<T> = Result<T, StoreError>;
 
-pub(super) fn requeue(
-    tx: &mut Tx<'_>,
-    workspace: WorkspaceId,
-    delivery: DeliveryId,
-    now: Timestamp,
-) -> Outcome<Option<Delivery>> {
+/// Queues a delivery that is still as it was `seen`.
+pub(super) fn requeue(tx: &mut Tx<'_>, seen: &Delivery, now: Timestamp) -> Outcome<()> {
+    const STEP: &str = "queue a delivery again";
     let at = At {
         connection: tx.connection,
         numbers: tx.numbers,
     };
-    let Some(known) = find_delivery(&at, workspace, delivery)? else {
-        return Ok(None);
-    };
-    match known.state {
-        DeliveryState::Pending { .. } => {
-            let sql =
-                "UPDATE due SET due_at = min(due_at, ?2), not_before = min(not_before - 1, ?2),
-                              attempts_before_requeue = attempts WHERE delivery = ?1";
-            execute(
-                tx,
-                "queue a delivery again",
-                sql,
-                params![delivery.to_bytes(), now.as_millis()],
-            )?;
-        }
-        DeliveryState::Delivered { .. } | DeliveryState::Exhausted { .. } => {
-            if !unsettle(tx, &known, now)? {
-                return Ok(None);
+    let known = find_delivery(&at, seen.workspace, seen.id)?;
+    let queued = known.as_ref() == Some(seen)
+        && match seen.state {
+            DeliveryState::Pending { .. } => {
+                let sql =
+                    "UPDATE due SET due_at = min(due_at, ?2), not_before = min(not_before - 1, ?2),
+                                  attempts_before_requeue = attempts WHERE delivery = ?1";
+                let values = params![seen.id.to_bytes(), now.as_millis()];
+                execute(tx, STEP, sql, values)? > 0
             }
-        }
+            DeliveryState::Delivered { .. } | DeliveryState::Exhausted { .. } => {
+                unsettle(tx, seen, now)?
+            }
+        };
+    if !queued {
+        return Err(StoreError::Conflict {
+            what: format!("delivery {}", seen.id),
+        });
     }
-    tx.effects
-        .hints
-        .push(Hint::Requeued(workspace, known.endpoint));
-    Ok(Some(Delivery {
-        state: DeliveryState::Pending { due_at: now },
-        ..known
-    }))
+    // Those of one endpoint come together, and dispatch is told once.
+    let told = matches!(tx.effects.hints.last(),
+        Some(Hint::Requeued(_, endpoint)) if *endpoint == seen.endpoint);
+    if !told {
+        let hint = Hint::Requeued(seen.workspace, seen.endpoint);
+        tx.effects.hints.push(hint);
+    }
+    Ok(())
 }
 
 /// Turns a settled delivery back into a due row. It stays settled, and the answer is `false`, when its
@@ -75,54 +71,8 @@ fn unsettle(tx: &Tx<'_>, delivery: &Delivery, now: Timestamp) -> Outcome<bool> {
     execute(tx, STEP, sql, params![workspace, app, id]).map(|_| true)
 }
 
-pub(super) fn recover(
-    tx: &mut Tx<'_>,
-    query: RecoverQuery,
-    after: Option<DeliveryId>,
-    now: Timestamp,
-    limit: usize,
-) -> Outcome<Progress<DeliveryId>> {
-    let at = At {
-        connection: tx.connection,
-        numbers: tx.numbers,
-    };
-    let found = recoverable_rows(&at, query, after, limit)?;
-    let mut queued = 0;
-    for delivery in &found {
-        queued += usize::from(unsettle(tx, delivery, now)?);
-    }
-    if queued > 0 {
-        tx.effects
-            .hints
-            .push(Hint::Requeued(query.workspace, query.endpoint));
-    }
-    Ok(Progress {
-        rows: queued,
-        ..progress(&found, limit)
-    })
-}
-
+/// Settled deliveries whose message is still there.
 pub(super) fn recoverable(
-    at: &At<'_>,
-    query: RecoverQuery,
-    after: Option<DeliveryId>,
-    limit: usize,
-) -> Outcome<Progress<DeliveryId>> {
-    recoverable_rows(at, query, after, limit).map(|found| progress(&found, limit))
-}
-
-fn progress(found: &[Delivery], limit: usize) -> Progress<DeliveryId> {
-    let resume = found
-        .last()
-        .filter(|_| found.len() == limit)
-        .map(|delivery| delivery.id);
-    Progress {
-        rows: found.len(),
-        resume,
-    }
-}
-
-fn recoverable_rows(
     at: &At<'_>,
     query: RecoverQuery,
     after: Option<DeliveryId>,
@@ -141,7 +91,10 @@ fn recoverable_rows(
     };
     let sql = format!(
         "{SETTLED} WHERE workspace = ? AND app = ? AND delivery > ? AND delivery >= ? AND delivery < ?
-         AND endpoint = ? AND {filter} ORDER BY delivery LIMIT ?"
+         AND endpoint = ? AND {filter}
+         AND EXISTS (SELECT 1 FROM message m WHERE m.workspace = settled.workspace
+                     AND m.app = settled.app AND m.id = settled.message)
+         ORDER BY delivery LIMIT ?"
     );
     let values = params![
         workspace,

@@ -1,5 +1,6 @@
 //! Upkeep: retention, backup and counts.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use hookturn_core::id::{DeliveryId, EndpointId};
@@ -21,6 +22,45 @@ const BACKUP_PAGES: i32 = 512;
 /// its deletion may still have made a delivery for it.
 const ENDPOINT_GRACE: Millis = HOUR;
 
+const MESSAGES: &str = "remove messages past their retention";
+
+/// Due rows that one step of a sweep looks at, and messages: both are only read past.
+const LOOKED_AT: usize = 10_000;
+
+/// How far a sweep over old messages came.
+///
+/// A message goes when no due row needs it, and there is no index that would tell from the message.
+/// So a sweep first collects, block by block, which messages the old due rows need, and then walks
+/// the messages, block by block as well: a step never looks twice at what an earlier one has seen,
+/// however much a paused endpoint holds back.
+///
+/// What was collected stays right between the steps. Every step first removes all settled deliveries
+/// that are old enough, so that none of those can be queued again; what is pending and old is in the
+/// collection when its place is passed, and what settles afterwards is only kept for one sweep too
+/// long. That holds for steps that were committed: a sweep whose step failed begins anew.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    /// It removes what is older than this; nothing was begun without.
+    before: Option<Timestamp>,
+    stage: Stage,
+    /// Numbers of the messages that old due rows need.
+    needed: HashSet<i64>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Due rows up to this delivery were looked at.
+    Collecting([u8; 16]),
+    /// Messages up to this number were looked at.
+    Removing(i64),
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Self::Collecting([0; 16])
+    }
+}
+
 /// Removes a block of at most `limit` rows of what is older than `before`: settled deliveries with
 /// their attempts, then messages that no due row refers to, then expired answers; and, once nothing
 /// older is left, deleted endpoints that nothing refers to.
@@ -28,25 +68,36 @@ const ENDPOINT_GRACE: Millis = HOUR;
 /// A delivery that is still pending keeps its message and its attempts, however old they are.
 pub(super) fn prune(
     tx: &mut Tx<'_>,
+    sweep: &mut Sweep,
     before: Timestamp,
     now: Timestamp,
     limit: usize,
 ) -> Result<Progress<()>, StoreError> {
     let limit = limit.max(1);
     let mut removed = prune_settled(tx, before, limit)?;
+    let mut swept = false;
     // A message outlasts its settled deliveries: those can be queued again as long as they are seen.
     if removed < limit {
-        removed += prune_messages(tx, before, limit - removed)?;
+        if sweep.before.is_none_or(|known| before < known) {
+            *sweep = Sweep {
+                before: Some(before),
+                ..Sweep::default()
+            };
+        }
+        let (gone, ended) = prune_messages(tx, sweep, limit - removed)?;
+        removed += gone;
+        swept = ended;
     }
-    if removed < limit {
+    if swept && removed < limit {
         let sql = "DELETE FROM idempotency WHERE key IN (
                        SELECT key FROM idempotency WHERE expires_at <= ?1 LIMIT ?2)";
         let values = params![now.as_millis(), as_i64((limit - removed) as u64)];
         removed += execute(tx, "remove expired answers", sql, values)?;
     }
-    let done = removed < limit;
+    let done = swept && removed < limit;
     if done {
         forget_endpoints(tx, before)?;
+        *sweep = Sweep::default();
     }
     Ok(Progress {
         rows: removed,
@@ -87,28 +138,85 @@ fn prune_settled(tx: &Tx<'_>, before: Timestamp, limit: usize) -> Result<usize, 
     Ok(removed)
 }
 
-/// Messages stand in order of acceptance, so the oldest are at the beginning. Those that a due row
-/// still needs are skipped; there are few, for they are older than the retention.
-fn prune_messages(tx: &Tx<'_>, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-    const STEP: &str = "remove messages past their retention";
-    let sql = "SELECT number, accepted_at FROM message
-               WHERE number NOT IN (SELECT message FROM due WHERE delivery < ?1)
-               ORDER BY number LIMIT ?2";
+/// One step of a sweep: how many messages it removed, and whether the sweep is at its end.
+fn prune_messages(
+    tx: &Tx<'_>,
+    sweep: &mut Sweep,
+    limit: usize,
+) -> Result<(usize, bool), StoreError> {
+    let Some(before) = sweep.before else {
+        return Ok((0, true));
+    };
+    if let Stage::Collecting(after) = sweep.stage {
+        match collect_needed(tx, before, after, &mut sweep.needed)? {
+            Some(last) => {
+                sweep.stage = Stage::Collecting(last);
+                return Ok((0, false));
+            }
+            None => sweep.stage = Stage::Removing(0),
+        }
+    }
+    let Stage::Removing(from) = &mut sweep.stage else {
+        return Ok((0, false));
+    };
+    remove_unneeded(tx, before, from, &sweep.needed, limit)
+}
+
+/// Notes which messages a block of old due rows needs. Where to go on, if that was not all of them.
+fn collect_needed(
+    tx: &Tx<'_>,
+    before: Timestamp,
+    after: [u8; 16],
+    needed: &mut HashSet<i64>,
+) -> Result<Option<[u8; 16]>, StoreError> {
+    let sql = "SELECT delivery, message FROM due WHERE delivery > ?1 AND delivery < ?2
+               ORDER BY delivery LIMIT ?3";
     let values = params![
+        after,
         DeliveryId::first_at(before).to_bytes(),
-        as_i64(limit as u64)
+        as_i64(LOOKED_AT as u64)
     ];
-    let first = collect(tx.connection, STEP, sql, values, |row| {
+    let block = collect(tx.connection, MESSAGES, sql, values, |row| {
+        Ok(Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?)))
+    })?;
+    needed.extend(block.iter().map(|(_, message)| *message));
+    let last = block.last().map(|(delivery, _)| *delivery);
+    Ok(last.filter(|_| block.len() == LOOKED_AT))
+}
+
+/// Messages stand in order of acceptance, so the oldest are at the beginning, and the first young one
+/// is the end.
+fn remove_unneeded(
+    tx: &Tx<'_>,
+    before: Timestamp,
+    from: &mut i64,
+    needed: &HashSet<i64>,
+    limit: usize,
+) -> Result<(usize, bool), StoreError> {
+    let sql = "SELECT number, accepted_at FROM message WHERE number > ?1 ORDER BY number LIMIT ?2";
+    let values = params![*from, as_i64(LOOKED_AT as u64)];
+    let block = collect(tx.connection, MESSAGES, sql, values, |row| {
         Ok(Ok((row.get::<_, i64>(0)?, rows::time(row, 1)?)))
     })?;
     let mut removed = 0;
-    for (number, _) in first
-        .into_iter()
-        .take_while(|(_, accepted_at)| *accepted_at < before)
-    {
-        removed += execute(tx, STEP, "DELETE FROM message WHERE number = ?", [number])?;
+    for (number, accepted_at) in &block {
+        if *accepted_at >= before {
+            return Ok((removed, true));
+        }
+        if removed == limit {
+            return Ok((removed, false));
+        }
+        if !needed.contains(number) {
+            removed += execute(
+                tx,
+                MESSAGES,
+                "DELETE FROM message WHERE number = ?",
+                [number],
+            )?;
+        }
+        *from = *number;
     }
-    Ok(removed)
+    Ok((removed, block.len() < LOOKED_AT))
 }
 
 /// Deleted endpoints go when no delivery refers to them any more. Their settled deliveries are older

@@ -9,8 +9,9 @@
 //! Numbers are published before the commit, so that a reader never meets a row whose number it does
 //! not know; until then no committed row holds them. A rollback takes them back.
 
+use std::error::Error as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
@@ -129,7 +130,18 @@ struct Abort;
 trait Step: Send {
     fn rows(&self) -> usize;
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Abort>;
-    fn answer(self: Box<Self>, committed: bool);
+    /// Whether it was run, and failed because of the disk.
+    fn could_not_write(&self) -> bool;
+    fn answer(self: Box<Self>, fate: Fate);
+}
+
+/// What became of a transaction, and so of the steps in it that did not fail themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Committed,
+    RolledBack,
+    /// Rolled back because of the disk.
+    Unwritable,
 }
 
 struct Typed<T, F> {
@@ -158,7 +170,7 @@ where
             let result = work(tx);
             let undo = match &result {
                 Ok(_) => false,
-                Err(StoreError::Engine { .. }) => true,
+                Err(StoreError::Engine { .. } | StoreError::Unwritable { .. }) => true,
                 Err(_) => tx.connection.total_changes() != before,
             };
             self.result = Some(result);
@@ -187,14 +199,24 @@ where
         Ok(())
     }
 
-    fn answer(self: Box<Self>, committed: bool) {
-        let result = match self.result {
-            Some(Ok(_)) | None if !committed => Err(StoreError::Engine {
-                step: "commit",
-                source: "the transaction was rolled back; nothing of it was kept".into(),
+    fn could_not_write(&self) -> bool {
+        matches!(self.result, Some(Err(StoreError::Unwritable { .. })))
+    }
+
+    fn answer(self: Box<Self>, fate: Fate) {
+        const STEP: &str = "commit";
+        let rolled_back = "the transaction was rolled back; nothing of it was kept";
+        let result = match (self.result, fate) {
+            (Some(Ok(_)) | None, Fate::RolledBack) => Err(StoreError::Engine {
+                step: STEP,
+                source: rolled_back.into(),
             }),
-            Some(result) => result,
-            None => Err(StoreError::Stopped),
+            (Some(Ok(_)) | None, Fate::Unwritable) => Err(StoreError::Unwritable {
+                step: STEP,
+                source: rolled_back.into(),
+            }),
+            (Some(result), _) => result,
+            (None, Fate::Committed) => Err(StoreError::Stopped),
         };
         // The caller may have gone away; what was asked has happened all the same.
         let _ = self.reply.send(result);
@@ -210,6 +232,7 @@ enum Order {
 pub(super) struct Writer {
     orders: mpsc::Sender<Order>,
     commits: Arc<AtomicU64>,
+    cannot_write: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -223,10 +246,12 @@ impl Writer {
         let wal_pages = watch_wal(&mut connection)?;
         let checkpointer = Checkpointer::start(&options.path)?;
         let commits = Arc::new(AtomicU64::new(0));
+        let cannot_write = Arc::new(AtomicBool::new(false));
         let thread = Thread {
             connection,
             inbox,
             commits: Arc::clone(&commits),
+            cannot_write: Arc::clone(&cannot_write),
             numbers,
             live: Arc::clone(&options.live),
             sink: Arc::clone(&options.hints),
@@ -240,6 +265,7 @@ impl Writer {
         Ok(Self {
             orders,
             commits,
+            cannot_write,
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -247,6 +273,11 @@ impl Writer {
     /// How many transactions were committed since the start.
     pub(super) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
+    }
+
+    /// Whether the last transaction that wrote something could not, because of the disk.
+    pub(super) fn cannot_write(&self) -> bool {
+        self.cannot_write.load(Ordering::Relaxed)
     }
 
     /// Queues a step that does not fail after its first write. It is queued when this returns,
@@ -329,6 +360,7 @@ struct Thread {
     connection: Connection,
     inbox: mpsc::Receiver<Order>,
     commits: Arc<AtomicU64>,
+    cannot_write: Arc<AtomicBool>,
     numbers: Arc<Numbers>,
     live: Arc<Live>,
     sink: Arc<dyn HintSink>,
@@ -366,19 +398,30 @@ impl Thread {
     }
 
     fn commit(&self, batch: &mut Vec<Box<dyn Step>>) {
-        match self.transact(batch) {
+        let changes = self.connection.total_changes();
+        let fate = match self.transact(batch) {
             Ok(effects) => {
                 effects.happen(&self.live, &self.numbers, self.sink.as_ref());
-                batch.drain(..).for_each(|step| step.answer(true));
+                Fate::Committed
             }
             Err(error) => {
-                tracing::error!(error = %error, steps = batch.len(), "a store transaction was rolled back");
+                tracing::error!(error = %error, cause = ?error.source().map(ToString::to_string), steps = batch.len(), "a store transaction was rolled back");
                 if !self.connection.is_autocommit() {
                     let _ = self.connection.execute_batch("ROLLBACK");
                 }
-                batch.drain(..).for_each(|step| step.answer(false));
+                match error {
+                    StoreError::Unwritable { .. } => Fate::Unwritable,
+                    _ => Fate::RolledBack,
+                }
             }
+        };
+        // Known before anyone is answered, so that who was refused finds readiness off.
+        if fate == Fate::Unwritable || batch.iter().any(|step| step.could_not_write()) {
+            self.cannot_write.store(true, Ordering::Relaxed);
+        } else if fate == Fate::Committed && self.connection.total_changes() != changes {
+            self.cannot_write.store(false, Ordering::Relaxed);
         }
+        batch.drain(..).for_each(|step| step.answer(fate));
     }
 
     fn transact(&self, batch: &mut [Box<dyn Step>]) -> Result<Effects, StoreError> {
@@ -409,8 +452,15 @@ impl Thread {
             effects: Effects::default(),
         };
         for step in batch {
-            step.run(&mut tx)
-                .map_err(|Abort| aborted("a step failed and could not be undone alone"))?;
+            step.run(&mut tx).map_err(|Abort| {
+                let why = "a step failed and could not be undone alone";
+                if step.could_not_write() {
+                    let (step, source) = ("write", why.into());
+                    StoreError::Unwritable { step, source }
+                } else {
+                    aborted(why)
+                }
+            })?;
         }
         Ok(tx.effects)
     }

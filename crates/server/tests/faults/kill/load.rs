@@ -1,11 +1,14 @@
 //! Publishers that never stop until the server is gone, and remember what they were answered.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::support::http::{Api, Connection};
+use crate::support::{SOON, within};
 
 /// Publishers of single messages that repeat an unanswered one; those that give up; and batches.
 const REPEATING: u64 = 2;
@@ -22,6 +25,26 @@ struct Publisher {
     /// Nonces that are unanswered and will be repeated.
     open: Vec<u64>,
     acknowledged: Vec<(u64, String)>,
+    /// Counts the requests of all publishers as they are written.
+    written: Arc<watch::Sender<u64>>,
+}
+
+/// How many requests the publishers have written since this was asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Written {
+    count: watch::Receiver<u64>,
+    before: u64,
+}
+
+impl Written {
+    /// Waits until so many have been written.
+    pub(super) async fn reached(&self, wanted: u64) {
+        let mut count = self.count.clone();
+        let waiting = count.wait_for(|count| *count - self.before >= wanted);
+        within(SOON, "requests of the publishers", waiting)
+            .await
+            .unwrap();
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +55,7 @@ enum Kind {
 }
 
 impl Publisher {
-    fn new(number: u64) -> Self {
+    fn new(number: u64, written: &Arc<watch::Sender<u64>>) -> Self {
         let kind = match number {
             0..REPEATING => Kind::Repeating,
             number if number < REPEATING + FORGETFUL => Kind::Forgetful,
@@ -44,6 +67,7 @@ impl Publisher {
             sent: 0,
             open: Vec::new(),
             acknowledged: Vec::new(),
+            written: Arc::clone(written),
         }
     }
 
@@ -76,7 +100,10 @@ impl Publisher {
         }
         let request = request.body(body.to_string().as_bytes());
         let answer = match on.write(&request.bytes()).await {
-            Ok(()) => on.reply().await,
+            Ok(()) => {
+                self.written.send_modify(|count| *count += 1);
+                on.reply().await
+            }
             Err(error) => Err(error),
         };
         let Ok(reply) = answer else { return false };
@@ -121,14 +148,25 @@ pub(super) fn payload(nonce: u64) -> Value {
 pub(super) struct Publishers {
     app: String,
     all: Vec<Publisher>,
+    written: Arc<watch::Sender<u64>>,
 }
 
 impl Publishers {
     pub(super) fn new(app: &str) -> Self {
+        let written = Arc::new(watch::Sender::new(0));
+        let one = |number| Publisher::new(number, &written);
         Self {
             app: app.to_owned(),
-            all: (0..PUBLISHERS).map(Publisher::new).collect(),
+            all: (0..PUBLISHERS).map(one).collect(),
+            written,
         }
+    }
+
+    /// Counts requests from now on.
+    pub(super) fn written(&self) -> Written {
+        let count = self.written.subscribe();
+        let before = *count.borrow();
+        Written { count, before }
     }
 
     /// Publishes over a connection each until the server is gone.

@@ -6,6 +6,7 @@ use hookturn_verify::{Scheme, Secret, Verifier};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::load::Written;
 use super::receivers::signer;
 use crate::support::http::{Api, Reply, Request};
 use crate::support::receiver::Arrival;
@@ -61,9 +62,9 @@ impl Rotations {
             .body(br#"{"mode":"immediate","reason":"kill test"}"#)
     }
 
-    /// Rotates at its moment, if the server is still there then.
-    pub(super) async fn open(&mut self, api: Api, after: Duration) {
-        tokio::time::sleep(after).await;
+    /// Rotates when so many requests were written; the server may be gone before it answers.
+    pub(super) async fn open(&mut self, api: Api, written: Written, at: u64) {
+        written.reached(at).await;
         let answer = api.try_send(self.request(&api)).await;
         self.open = Some(answer.map_or(Asked::Unanswered, Asked::Answered));
     }

@@ -39,6 +39,7 @@ pub(crate) struct Setup {
     dir: PathBuf,
     listen: String,
     variables: BTreeMap<String, String>,
+    survives_file_limits: bool,
 }
 
 impl Setup {
@@ -47,6 +48,7 @@ impl Setup {
             dir: dir.to_owned(),
             listen: "127.0.0.1:0".to_owned(),
             variables: BTreeMap::new(),
+            survives_file_limits: false,
         };
         setup
             .with("HOOKTURN_BOOTSTRAP_API_KEY", &bootstrap_key())
@@ -67,6 +69,22 @@ impl Setup {
     pub(crate) fn listen(mut self, address: &str) -> Self {
         address.clone_into(&mut self.listen);
         self
+    }
+
+    /// A write beyond the limit of file sizes fails instead of ending the process: a disk that is full.
+    pub(crate) fn survives_file_limits(mut self) -> Self {
+        self.survives_file_limits = true;
+        self
+    }
+
+    fn command(&self) -> Command {
+        if !self.survives_file_limits {
+            return Command::new(binary());
+        }
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]);
+        command.arg(binary());
+        command
     }
 
     /// Starts it and waits until it is ready.
@@ -90,7 +108,8 @@ impl Setup {
 
     fn spawn(&self) -> Server {
         let began = Instant::now();
-        let mut child = Command::new(binary())
+        let mut child = self
+            .command()
             .arg("serve")
             .args(["--listen", &self.listen])
             .arg("--data-dir")
@@ -235,6 +254,17 @@ impl Server {
             .args([name, &self.pid.to_string()])
             .status();
         assert!(killed.unwrap().success(), "kill {name} {}", self.pid);
+    }
+
+    /// No file of it may be longer from now on, in bytes; `None` for no limit.
+    pub(crate) fn limit_files(&self, bytes: Option<u64>) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let pid = Pid::from_raw(self.pid.cast_signed());
+        let limit = Rlimit {
+            current: bytes,
+            maximum: None,
+        };
+        prlimit(pid, Resource::Fsize, limit).unwrap();
     }
 
     /// The most memory it ever had, in bytes.
