@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use crate::outbound::{self, Client};
 use crate::store::live::{Live, SigningView};
 use keys::{KeyCache, KeyError};
-use request::{PrepareError, Prepared};
+use request::{Outgoing, PrepareError, Prepared};
 
 /// Makes attempts. Shared by everything that sends.
 pub struct Courier {
@@ -74,14 +74,14 @@ impl Courier {
         Self { live, keys, clock }
     }
 
-    /// Makes attempt number `number` of delivering `message`, signed as `view` (read just now) says. `known` is what the caller knows of
+    /// Makes attempt number `number` of delivering `messages` (at least one) in one request, signed as `view` (read just now) says. `known` is what the caller knows of
     /// the receiver; it may be newer than what the store knows.
     pub async fn attempt(
         &self,
         client: &Client,
         prepared: &Prepared,
         view: SigningView,
-        message: &Message,
+        messages: &[&Message],
         number: u32,
         known: ReceiverView,
     ) -> Result<Attempted, NotSent> {
@@ -90,14 +90,14 @@ impl Courier {
         let scheme = prepared.endpoint().preset.scheme();
         let plan = signing_plan(&view.keyring, &known, scheme, started_at)
             .map_err(|_| NotSent::NoLiveSecret)?;
-        let body = prepared.body(message);
+        let outgoing = prepared.outgoing(messages)?;
         let mut exchanges = Vec::with_capacity(1);
         let signing = Signing {
             reason: ExchangeReason::Plan,
             keys: &plan.sign_with,
         };
         let (first, learnt) = self
-            .exchange(client, prepared, &view, message, &body, signing)
+            .exchange(client, prepared, &view, &outgoing, signing)
             .await?;
         let mut evidence = Vec::from_iter(learnt);
         let refused = fallback_is_due(
@@ -117,7 +117,7 @@ impl Courier {
                 keys: &[other],
             };
             let second = self
-                .exchange(client, prepared, &view, message, &body, signing)
+                .exchange(client, prepared, &view, &outgoing, signing)
                 .await;
             match second {
                 Ok((second, learnt)) => {
@@ -163,8 +163,7 @@ impl Courier {
         client: &Client,
         prepared: &Prepared,
         view: &SigningView,
-        message: &Message,
-        body: &bytes::Bytes,
+        outgoing: &Outgoing<'_>,
         signing: Signing<'_>,
     ) -> Result<(Exchange, Option<receiver::Exchange>), NotSent> {
         let sent_at = self.clock.now();
@@ -174,7 +173,7 @@ impl Courier {
             prepared.endpoint().preset.scheme(),
             signing.keys,
         )?;
-        let signed = prepared.sign(message, body, &signers, sent_at)?;
+        let signed = prepared.sign(outgoing, &signers, sent_at)?;
         let answer = client.send(signed.request).await;
         let exchange = Exchange {
             reason: signing.reason,

@@ -67,7 +67,7 @@ impl Tester {
         let known = view.receiver.view;
         let made = self
             .courier
-            .attempt(&self.client, &prepared, view, &message, 1, known)
+            .attempt(&self.client, &prepared, view, &[&message], 1, known)
             .await
             .map_err(|error| unusable(&error))?;
         Ok(TestReport {

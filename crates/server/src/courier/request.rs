@@ -12,6 +12,7 @@ use hookturn_verify::{Content, HeaderNames, SignError, Signer, sign};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 
 use crate::outbound::{Refused, Request, Target};
 
@@ -46,9 +47,27 @@ pub enum PrepareError {
         /// Its name.
         name: String,
     },
+    /// There is nothing to send.
+    #[error("there is no message to send")]
+    NoMessage,
     /// The scheme refused to sign.
     #[error("the request cannot be signed")]
     Sign(#[from] SignError),
+}
+
+/// What a request carries, the same for every exchange of an attempt: each is signed anew over it.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    first: &'a Message,
+    id: String,
+    body: Bytes,
+}
+
+impl Outgoing<'_> {
+    /// The bytes that are signed and sent.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
 }
 
 /// A request that is ready to go, with what the record keeps of its signature.
@@ -102,35 +121,47 @@ impl Prepared {
         self.endpoint.version == endpoint.version && self.workspace.version == workspace.version
     }
 
-    /// The bytes that are signed and sent. The same for every attempt of a delivery.
-    pub fn body(&self, message: &Message) -> Bytes {
+    /// What a request that carries these messages consists of. The same for every attempt of the same
+    /// messages.
+    pub fn outgoing<'a>(&self, messages: &[&'a Message]) -> Result<Outgoing<'a>, PrepareError> {
+        let first = *messages.first().ok_or(PrepareError::NoMessage)?;
+        debug_assert!(
+            messages.len() <= self.endpoint.preset.messages_per_request(),
+            "more messages than a request of this preset carries"
+        );
+        Ok(Outgoing {
+            first,
+            id: request_id(messages),
+            body: self.body(first, messages),
+        })
+    }
+
+    fn body(&self, first: &Message, messages: &[&Message]) -> Bytes {
         if self.endpoint.method == Method::Get {
             return Bytes::new();
         }
         match self.endpoint.preset {
-            Preset::Standard | Preset::Github => message.payload.clone(),
-            Preset::Hopae => hopae_envelope(message),
-            Preset::Kore => minified(&message.payload),
-            Preset::KoreStream => cloud_events(&[message]),
+            Preset::Standard | Preset::Github => first.payload.clone(),
+            Preset::Hopae => hopae_envelope(first),
+            Preset::Kore => minified(&first.payload),
+            Preset::KoreStream => cloud_events(messages),
         }
     }
 
     /// Signs a request with the given keys at `now`.
     pub fn sign(
         &self,
-        message: &Message,
-        body: &Bytes,
+        outgoing: &Outgoing<'_>,
         signers: &[Arc<Signer>],
         now: Timestamp,
     ) -> Result<Signed, PrepareError> {
-        let id = message.id.to_string();
         let timestamp = now.as_seconds();
         let content = Content {
-            id: &id,
+            id: &outgoing.id,
             timestamp,
             method: self.endpoint.method.as_str(),
             url: &self.url,
-            body,
+            body: &outgoing.body,
         };
         let keys: Vec<&Signer> = signers.iter().map(Arc::as_ref).collect();
         let signature = sign(self.endpoint.preset.scheme(), &keys, &content)?;
@@ -144,7 +175,7 @@ impl Prepared {
         };
         put(&self.signature, &signature)?;
         if let Some(name) = &self.id {
-            put(name, &id)?;
+            put(name, &outgoing.id)?;
         }
         if let Some(name) = &self.timestamp {
             put(name, &timestamp.to_string())?;
@@ -152,7 +183,7 @@ impl Prepared {
         match self.endpoint.preset {
             Preset::Standard | Preset::Hopae => {}
             Preset::Kore | Preset::KoreStream => put(&http::header::DATE, &kore_date(now))?,
-            Preset::Github => put(&GITHUB_EVENT, message.event_type.as_str())?,
+            Preset::Github => put(&GITHUB_EVENT, outgoing.first.event_type.as_str())?,
         }
         let request = Request {
             method: match self.endpoint.method {
@@ -161,7 +192,7 @@ impl Prepared {
             },
             target: Arc::clone(&self.target),
             headers,
-            body: body.clone(),
+            body: outgoing.body.clone(),
             timeout_millis: self.endpoint.timeout_millis,
             connect_timeout_millis: self.endpoint.connect_timeout_millis,
         };
@@ -179,6 +210,20 @@ fn header_name(name: &str) -> Result<HeaderName, PrepareError> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| PrepareError::Header {
         name: name.to_owned(),
     })
+}
+
+/// The id of a request: that of its message, or one made from those of all of its messages, so that a
+/// batch that is sent again as it was, in whatever order, has the same.
+fn request_id(messages: &[&Message]) -> String {
+    if let [only] = messages {
+        return only.id.to_string();
+    }
+    let mut ids: Vec<_> = messages.iter().map(|message| message.id).collect();
+    ids.sort_unstable();
+    let digest = ids.iter().fold(Sha256::new(), |digest, id| {
+        digest.chain_update(id.to_bytes())
+    });
+    format!("batch_{}", hex::encode(&digest.finalize()[..16]))
 }
 
 /// The header names of a preset in a workspace: the scheme's, what the preset adds, and what the

@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use hookturn_core::endpoint::EndpointState;
 use hookturn_core::id::{EndpointId, WorkspaceId};
-use hookturn_core::store::{Due, DueBlock, Finish, ReceiverState};
+use hookturn_core::store::{DueBlock, Finish, ReceiverState};
 use hookturn_core::time::{Millis, SECOND, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
 use self::recording::Finished;
 use super::Parts;
+use super::batch::Batch;
 use super::inbox::{Inbox, Note};
 use super::queue::{InRound, Queue};
 use crate::courier::{Attempted, NotSent};
@@ -35,7 +36,7 @@ const LONGEST_SLEEP: Millis = SECOND;
 
 /// Something that a local task brings back.
 enum Event {
-    Attempted(EndpointId, Due, bool, Box<Result<Attempted, NotSent>>),
+    Attempted(EndpointId, Batch, bool, Box<Result<Attempted, NotSent>>),
     Block(EndpointId, Option<DueBlock>),
     Committed(Vec<Finished>, bool),
     Disabled,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
-use hookturn_core::endpoint::{DisabledReason, Endpoint, EndpointState, Method, Preset};
+use hookturn_core::endpoint::{BodyForm, DisabledReason, Endpoint, EndpointState, Method, Preset};
 use hookturn_core::id::{ClientId, EndpointId, KeyringId, RotationId};
 use hookturn_core::limits;
 use hookturn_core::message::EventFilter;
@@ -162,6 +162,7 @@ impl Service {
             url: None,
             preset,
             method: input.method,
+            body_form: BodyForm::Json,
             events,
             headers: input.headers.clone(),
             keyring: KeyringId::new(now, self.entropy.as_ref()),

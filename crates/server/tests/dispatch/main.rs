@@ -19,4 +19,5 @@ mod retrying;
 mod rig;
 mod rotating;
 mod store;
+mod streams;
 mod wire;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use hookturn_core::delivery::{Next, after_attempt};
 use hookturn_core::id::{DeliveryId, EndpointId, draw};
-use hookturn_core::store::{Due, Finish};
+use hookturn_core::store::Finish;
 use hookturn_core::time::Timestamp;
 
+use super::super::batch::Batch;
 use super::super::disable::disable;
 use super::super::queue::Token;
 use super::lessons::{asked_to_wait, must_disable, remember, sign};
@@ -36,8 +37,8 @@ impl Shard {
         let events = std::mem::take(&mut *self.events.arrived.borrow_mut());
         for event in events {
             match event {
-                Event::Attempted(id, row, suspect, made) => {
-                    self.attempted(id, row, suspect, *made, now);
+                Event::Attempted(id, batch, suspect, made) => {
+                    self.attempted(id, batch, suspect, *made, now);
                 }
                 Event::Block(id, block) => {
                     self.reads_open -= 1;
@@ -78,7 +79,7 @@ impl Shard {
     fn attempted(
         &mut self,
         id: EndpointId,
-        row: Due,
+        batch: Batch,
         suspect: bool,
         made: Result<Attempted, NotSent>,
         now: Timestamp,
@@ -98,7 +99,7 @@ impl Shard {
             Ok(made) => made,
             Err(error) => {
                 tracing::error!(endpoint = %id, error = %chain(&error), "nothing was sent; the delivery waits");
-                queue.unpop(row);
+                queue.unpop(batch);
                 queue.rest_until = now.after(REST);
                 self.call_up(id);
                 return;
@@ -110,7 +111,7 @@ impl Shard {
         let policy_attempt = made
             .attempt
             .number
-            .saturating_sub(row.attempts_before_requeue);
+            .saturating_sub(batch.first().attempts_before_requeue);
         let random = u32::from_be_bytes(draw(self.parts.entropy.as_ref()));
         let next = after_attempt(
             &endpoint,
@@ -119,7 +120,9 @@ impl Shard {
             made.ended_at,
             random,
         );
-        self.parts.metrics.attempted(&made.attempt, &next);
+        self.parts
+            .metrics
+            .attempted(&made.attempt, &next, batch.len());
         queue
             .health
             .note(sign(&made.attempt), endpoint.max_in_flight, now);
@@ -148,15 +151,21 @@ impl Shard {
         }
         let keeps_place = endpoint.ordered && matches!(next, Next::RetryAt(_));
         if keeps_place {
-            queue.held_in_place(&row);
+            batch.rows().for_each(|row| queue.held_in_place(row));
         }
-        self.finishes.push(Finish {
-            due: row,
-            attempt: Some(made.attempt),
-            next,
-            keeps_place,
-            at: now,
-        });
+        // One request, recorded for each of the deliveries that it carried.
+        let attempts = std::iter::repeat_n(made.attempt, batch.len());
+        let finished = batch
+            .into_rows()
+            .zip(attempts)
+            .map(|(due, attempt)| Finish {
+                due,
+                attempt: Some(attempt),
+                next,
+                keeps_place,
+                at: now,
+            });
+        self.finishes.extend(finished);
         self.call_up(id);
     }
 

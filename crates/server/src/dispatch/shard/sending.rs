@@ -6,9 +6,10 @@ use std::sync::Arc;
 use hookturn_core::delivery::{ExhaustedReason, Next};
 use hookturn_core::endpoint::EndpointState;
 use hookturn_core::id::EndpointId;
-use hookturn_core::store::{Due, DueQuery, Finish};
+use hookturn_core::store::{DueQuery, Finish};
 use hookturn_core::time::Timestamp;
 
+use super::super::batch::Batch;
 use super::super::limits::{HEALTHY_LANE, SUSPECT_LANE};
 use super::super::queue::{InRound, Wish};
 use super::{Event, REST, Shard};
@@ -99,37 +100,36 @@ impl Shard {
             queue.hold_until = queue.hold_until.max(at);
             return;
         }
-        let Some(row) = queue.pop(now) else { return };
+        let Some(batch) = queue.pop(now) else { return };
         match endpoint.state {
             EndpointState::Enabled | EndpointState::Paused { .. } => {
-                self.attempt(id, row, now, suspect);
+                self.attempt(id, batch, now, suspect);
             }
             EndpointState::Disabled { .. } => {
-                self.give_up(row, ExhaustedReason::EndpointDisabled, now);
+                self.give_up(batch, ExhaustedReason::EndpointDisabled, now);
             }
             EndpointState::Deleted { .. } => {
-                self.give_up(row, ExhaustedReason::EndpointDeleted, now);
+                self.give_up(batch, ExhaustedReason::EndpointDeleted, now);
             }
         }
     }
 
-    fn give_up(&mut self, due: Due, reason: ExhaustedReason, now: Timestamp) {
-        let next = Next::Exhausted(reason);
-        self.finishes.push(Finish {
+    pub(super) fn give_up(&mut self, batch: Batch, reason: ExhaustedReason, now: Timestamp) {
+        self.finishes.extend(batch.into_rows().map(|due| Finish {
             due,
             attempt: None,
-            next,
+            next: Next::Exhausted(reason),
             keeps_place: false,
             at: now,
-        });
+        }));
     }
 
-    fn attempt(&mut self, id: EndpointId, row: Due, now: Timestamp, suspect: bool) {
+    fn attempt(&mut self, id: EndpointId, batch: Batch, now: Timestamp, suspect: bool) {
         let Some(queue) = self.queues.get_mut(&id) else {
             return;
         };
         let Some(view) = self.parts.live.signing(id) else {
-            self.give_up(row, ExhaustedReason::EndpointDeleted, now);
+            self.give_up(batch, ExhaustedReason::EndpointDeleted, now);
             return;
         };
         let stale = |known: &Rc<Prepared>| !known.is_for(&view.endpoint, &view.workspace);
@@ -138,7 +138,7 @@ impl Shard {
                 Ok(prepared) => queue.prepared = Some(Rc::new(prepared)),
                 Err(error) => {
                     tracing::warn!(endpoint = %id, error = %error, "an endpoint cannot be sent to; its deliveries wait");
-                    queue.unpop(row);
+                    queue.unpop(batch);
                     queue.rest_until = now.after(REST);
                     return;
                 }
@@ -162,15 +162,15 @@ impl Shard {
             Rc::clone(&self.events),
         );
         tokio::task::spawn_local(async move {
-            let number = row.attempts + 1;
+            let number = batch.first().attempts + 1;
             // Asked again when the attempt begins: the turn that made this task may have been long,
             // and a key that was retired meanwhile must not sign (G4).
             let view = parts.live.signing(id).unwrap_or(view);
             let made = parts
                 .courier
-                .attempt(&client, &prepared, view, &row.message, number, known)
+                .attempt(&client, &prepared, view, &batch.messages(), number, known)
                 .await;
-            events.put(Event::Attempted(id, row, suspect, Box::new(made)));
+            events.put(Event::Attempted(id, batch, suspect, Box::new(made)));
         });
     }
 
