@@ -8,6 +8,7 @@
 //! The courier stores nothing and retries nothing. Deliveries (`dispatch`) and test events
 //! (`service`) share it, so that both are signed and recorded the same way.
 
+mod callback;
 pub mod keys;
 pub mod request;
 

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hookturn_core::endpoint::{Endpoint, Method, Preset};
+use hookturn_core::endpoint::{BodyForm, Endpoint, Method, Preset};
+use hookturn_core::limits::GET_TARGET_BYTES;
 use hookturn_core::message::Message;
 use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::Workspace;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
+use super::callback::parameters;
 use crate::outbound::{Refused, Request, Target};
 
 /// Everything about an endpoint that is the same for all its requests, parsed once.
@@ -47,6 +49,14 @@ pub enum PrepareError {
         /// Its name.
         name: String,
     },
+    /// A callback by GET whose parameters make its URL longer than servers take.
+    #[error(
+        "the payload makes path and query {bytes} bytes long; a callback by GET has at most {GET_TARGET_BYTES}"
+    )]
+    UrlTooLong {
+        /// Path and query.
+        bytes: usize,
+    },
     /// There is nothing to send.
     #[error("there is no message to send")]
     NoMessage,
@@ -61,6 +71,7 @@ pub struct Outgoing<'a> {
     first: &'a Message,
     id: String,
     body: Bytes,
+    target: Arc<Target>,
 }
 
 impl Outgoing<'_> {
@@ -94,7 +105,11 @@ impl Prepared {
             headers.append(header_name(name)?, value);
         }
         if endpoint.method == Method::Post {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let form = match endpoint.body_form {
+                BodyForm::Json => "application/json",
+                BodyForm::Form => "application/x-www-form-urlencoded",
+            };
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(form));
         }
         let names = header_names(endpoint.preset, &workspace);
         let optional =
@@ -133,6 +148,7 @@ impl Prepared {
             first,
             id: request_id(messages),
             body: self.body(first, messages),
+            target: self.target(first)?,
         })
     }
 
@@ -143,9 +159,35 @@ impl Prepared {
         match self.endpoint.preset {
             Preset::Standard | Preset::Github => first.payload.clone(),
             Preset::Hopae => hopae_envelope(first),
-            Preset::Kore => minified(&first.payload),
+            Preset::Kore => match self.endpoint.body_form {
+                BodyForm::Json => minified(&first.payload),
+                BodyForm::Form => parameters(&first.payload).into(),
+            },
             Preset::KoreStream => cloud_events(messages),
         }
+    }
+
+    /// Where a request goes: the configured URL, to which a callback by GET adds its parameters. They
+    /// are not signed: the signed text ends before the query.
+    fn target(&self, first: &Message) -> Result<Arc<Target>, PrepareError> {
+        let (Method::Get, Some(url)) = (self.endpoint.method, &self.endpoint.url) else {
+            return Ok(Arc::clone(&self.target));
+        };
+        let parameters = parameters(&first.payload);
+        if parameters.is_empty() {
+            return Ok(Arc::clone(&self.target));
+        }
+        let mut url = url.url().clone();
+        let query = match url.query() {
+            Some(known) if !known.is_empty() => format!("{known}&{parameters}"),
+            Some(_) | None => parameters,
+        };
+        let bytes = url.path().len() + 1 + query.len();
+        if bytes > GET_TARGET_BYTES {
+            return Err(PrepareError::UrlTooLong { bytes });
+        }
+        url.set_query(Some(&query));
+        Ok(Arc::new(Target::new(&url)?))
     }
 
     /// Signs a request with the given keys at `now`.
@@ -190,7 +232,7 @@ impl Prepared {
                 Method::Post => http::Method::POST,
                 Method::Get => http::Method::GET,
             },
-            target: Arc::clone(&self.target),
+            target: Arc::clone(&outgoing.target),
             headers,
             body: outgoing.body.clone(),
             timeout_millis: self.endpoint.timeout_millis,
@@ -322,7 +364,7 @@ fn raw(payload: &[u8]) -> &RawValue {
 }
 
 /// JSON without insignificant white space: what KORE signs. Strings are kept byte by byte.
-fn minified(payload: &Bytes) -> Bytes {
+pub(super) fn minified(payload: &Bytes) -> Bytes {
     let mut in_string = false;
     let mut escaped = false;
     let kept: Vec<u8> = payload

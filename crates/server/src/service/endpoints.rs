@@ -39,6 +39,8 @@ pub struct NewEndpoint {
     pub preset: Preset,
     /// `GET` for KORE callbacks only.
     pub method: Method,
+    /// `Form` for KORE callbacks only.
+    pub body_form: BodyForm,
     /// Event types and `prefix.*`; empty for all.
     pub events: Vec<String>,
     /// Custom headers.
@@ -162,7 +164,7 @@ impl Service {
             url: None,
             preset,
             method: input.method,
-            body_form: BodyForm::Json,
+            body_form: input.body_form,
             events,
             headers: input.headers.clone(),
             keyring: KeyringId::new(now, self.entropy.as_ref()),

@@ -9,6 +9,7 @@
 )]
 
 mod breaks;
+mod callbacks;
 mod delivering;
 mod disabling;
 mod fairness;

@@ -102,6 +102,7 @@ async fn kore_callbacks_by_get_have_no_body() {
     let (seen, verifier) = one(&rig, Preset::Kore, Method::Get).await;
     assert_eq!((seen.method.as_str(), seen.body.len()), ("GET", 0));
     assert_eq!(seen.header("content-type"), None);
+    assert_eq!(seen.path, "/hook?amount=1.0&text=a+b");
     assert_eq!(seen.signer(&verifier), "only");
     rig.stop().await;
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
-use hookturn_core::endpoint::{DisabledReason, Endpoint, EndpointState, Method, Preset};
+use hookturn_core::endpoint::{BodyForm, DisabledReason, Endpoint, EndpointState, Method, Preset};
 use hookturn_core::id::{ClientId, EndpointId, KeyringId, MessageId, SecretId};
 use hookturn_core::limits;
 use hookturn_core::retry::{RetryOn, RetryPolicy};
@@ -46,6 +46,10 @@ pub(in crate::api) struct CreateEndpoint {
     #[serde(default, deserialize_with = "or_default")]
     #[schema(value_type = Option<schema::MethodText>)]
     method: Method,
+    /// How the payload becomes the body; `form` for the preset `kore` only.
+    #[serde(default, deserialize_with = "or_default")]
+    #[schema(value_type = Option<schema::BodyFormText>)]
+    body_form: BodyForm,
     /// Which event types it wants; all of them when empty.
     #[serde(default)]
     #[schema(value_type = Vec<schema::EventFilterText>, max_items = 200)]
@@ -153,6 +157,9 @@ pub(in crate::api) struct PatchEndpoint {
     /// The HTTP method.
     #[schema(value_type = Option<schema::MethodText>)]
     method: Option<Method>,
+    /// How the payload becomes the body.
+    #[schema(value_type = Option<schema::BodyFormText>)]
+    body_form: Option<BodyForm>,
     /// Which event types it wants, as a whole.
     #[schema(value_type = Option<Vec<schema::EventFilterText>>, max_items = 200)]
     events: Option<Vec<String>>,
@@ -244,6 +251,9 @@ pub(in crate::api) struct EndpointView {
     /// The HTTP method.
     #[schema(value_type = schema::MethodText)]
     method: Method,
+    /// How the payload becomes the body.
+    #[schema(value_type = schema::BodyFormText)]
+    body_form: BodyForm,
     /// Which event types it wants; all of them when empty.
     #[schema(value_type = Vec<schema::EventFilterText>)]
     events: Vec<String>,
@@ -340,6 +350,7 @@ impl EndpointView {
             description: endpoint.description.clone(),
             preset: endpoint.preset,
             method: endpoint.method,
+            body_form: endpoint.body_form,
             events: endpoint.events.clone().into(),
             headers: endpoint.headers.clone(),
             keyring_id: endpoint.keyring,
@@ -391,6 +402,7 @@ pub(in crate::api) async fn create(
         description: asked.description,
         preset: asked.preset,
         method: asked.method,
+        body_form: asked.body_form,
         events: asked.events,
         headers: asked.headers,
         state: asked.state.into(),
@@ -481,6 +493,7 @@ pub(in crate::api) async fn patch(
         url: asked.url,
         description: asked.description,
         method: asked.method,
+        body_form: asked.body_form,
         events: asked.events,
         headers: asked.headers,
         state: asked.state.map(Into::into),

@@ -3,7 +3,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hookturn_core::delivery::{Next, after_attempt};
+use hookturn_core::delivery::{ExhaustedReason, Next, after_attempt};
+use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{DeliveryId, EndpointId, draw};
 use hookturn_core::store::Finish;
 use hookturn_core::time::Timestamp;
@@ -13,6 +14,7 @@ use super::super::disable::disable;
 use super::super::queue::Token;
 use super::lessons::{asked_to_wait, must_disable, remember, sign};
 use super::{Event, REST, Shard};
+use crate::courier::request::PrepareError;
 use crate::courier::{Attempted, NotSent};
 
 /// A finish that was handed to the store.
@@ -97,6 +99,12 @@ impl Shard {
         queue.in_flight -= 1;
         let made = match made {
             Ok(made) => made,
+            // No attempt will ever fit; the receiver has no part in it.
+            Err(NotSent::Prepare(PrepareError::UrlTooLong { .. })) => {
+                self.give_up(batch, ExhaustedReason::UrlTooLong, now);
+                self.call_up(id);
+                return;
+            }
             Err(error) => {
                 tracing::error!(endpoint = %id, error = %chain(&error), "nothing was sent; the delivery waits");
                 queue.unpop(batch);
@@ -104,6 +112,15 @@ impl Shard {
                 self.call_up(id);
                 return;
             }
+        };
+        self.record(id, batch, made, now);
+        self.call_up(id);
+    }
+
+    /// Decides what follows an attempt, the same for each of the deliveries that its request carried.
+    fn record(&mut self, id: EndpointId, batch: Batch, made: Attempted, now: Timestamp) {
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
         };
         let Some(endpoint) = queue.endpoint.clone() else {
             return;
@@ -123,6 +140,37 @@ impl Shard {
         self.parts
             .metrics
             .attempted(&made.attempt, &next, batch.len());
+        let keeps_place = endpoint.ordered && matches!(next, Next::RetryAt(_));
+        if keeps_place {
+            batch.rows().for_each(|row| queue.held_in_place(row));
+        }
+        self.learn(id, &endpoint, &made, next, now);
+        let attempts = std::iter::repeat_n(made.attempt, batch.len());
+        let finished = batch
+            .into_rows()
+            .zip(attempts)
+            .map(|(due, attempt)| Finish {
+                due,
+                attempt: Some(attempt),
+                next,
+                keeps_place,
+                at: now,
+            });
+        self.finishes.extend(finished);
+    }
+
+    /// Takes what an attempt taught into the endpoint's health and its receiver's state.
+    fn learn(
+        &mut self,
+        id: EndpointId,
+        endpoint: &Endpoint,
+        made: &Attempted,
+        next: Next,
+        now: Timestamp,
+    ) {
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
         queue
             .health
             .note(sign(&made.attempt), endpoint.max_in_flight, now);
@@ -130,7 +178,7 @@ impl Shard {
             queue.hold_until = queue.hold_until.max(now.after(wait));
         }
         let was_failing = queue.receiver.failing_since;
-        let changed = remember(&mut queue.receiver, &made, now);
+        let changed = remember(&mut queue.receiver, made, now);
         if changed || std::mem::take(&mut queue.receiver_unstored) {
             self.receivers
                 .push((queue.workspace, id, queue.receiver.clone()));
@@ -149,24 +197,6 @@ impl Shard {
                 events.put(Event::Disabled);
             });
         }
-        let keeps_place = endpoint.ordered && matches!(next, Next::RetryAt(_));
-        if keeps_place {
-            batch.rows().for_each(|row| queue.held_in_place(row));
-        }
-        // One request, recorded for each of the deliveries that it carried.
-        let attempts = std::iter::repeat_n(made.attempt, batch.len());
-        let finished = batch
-            .into_rows()
-            .zip(attempts)
-            .map(|(due, attempt)| Finish {
-                due,
-                attempt: Some(attempt),
-                next,
-                keeps_place,
-                at: now,
-            });
-        self.finishes.extend(finished);
-        self.call_up(id);
     }
 
     /// Hands everything that was finished in this turn of the loop to the store.
