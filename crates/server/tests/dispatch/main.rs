@@ -19,6 +19,7 @@ mod receiver;
 mod retrying;
 mod rig;
 mod rotating;
+mod shared;
 mod store;
 mod streams;
 mod wire;
