@@ -5,12 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
 use hookturn::service::endpoints::{CreatedEndpoint, NewEndpoint, Switch};
-use hookturn_core::delivery::{DeliveryState, DeliveryStatus, ExhaustedReason};
+use hookturn::service::rotation::ModeName;
+use hookturn_core::delivery::{DeliveryState, DeliveryStatus, ExchangeReason, ExhaustedReason};
 use hookturn_core::endpoint::Preset;
 use hookturn_core::id::MessageId;
 use hookturn_core::limits::STREAM_EVENTS;
 use hookturn_core::store::Store;
-use hookturn_core::time::{SECOND, Timestamp};
+use hookturn_core::time::{HOUR, SECOND, Timestamp};
 use hookturn_verify::Verifier;
 use serde_json::Value;
 
@@ -192,6 +193,40 @@ async fn g1_g2_a_failing_batch_is_retried_three_times_as_it_was_and_then_visibly
         assert_eq!(again.body, seen[0].body);
     }
     assert!(token(&seen[0]).starts_with("batch_"));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g6_a_batch_that_is_refused_in_an_overlap_is_sent_whole_with_the_other_key() {
+    let mut rig = Rig::new().await;
+    let mut receiver = Receiver::new(&rig.clock, |_| status(200)).await;
+    let made = rig.endpoint_with(paused(receiver.url())).await;
+    let opened = rig
+        .rotate(made.endpoint.keyring, ModeName::Overlap, Some(HOUR))
+        .await;
+    let new = &opened.once.value;
+    let old = &made.once.as_ref().unwrap().value;
+    let keys = verifier(Preset::KoreStream, &[("old", old), ("new", new)]).url(receiver.url());
+    // It has the new secret already, while it is believed to hold the old one.
+    let held = verifier(Preset::KoreStream, &[("new", new)]).url(receiver.url());
+    receiver.answer(move |seen| status(if seen.verify(&held).is_ok() { 200 } else { 401 }));
+    let messages = rig.publish_many((0..3).map(|n| n.to_string())).await;
+    rig.switch(made.endpoint.id, Switch::Enabled).await;
+    rig.until_nothing_is_due().await;
+    let seen = receiver.rest();
+    let signers: Vec<_> = seen.iter().map(|request| request.signer(&keys)).collect();
+    assert_eq!(signers, ["old", "new"]);
+    assert_eq!(ids(&seen[0]), texts(&messages));
+    assert_eq!(
+        (token(&seen[0]), &seen[0].body),
+        (token(&seen[1]), &seen[1].body)
+    );
+    for message in messages {
+        let (delivery, attempts) = rig.delivery_of(message).await;
+        assert_eq!(delivery.state.status(), DeliveryStatus::Delivered);
+        let reasons: Vec<_> = attempts[0].exchanges.iter().map(|e| e.reason).collect();
+        assert_eq!(reasons, [ExchangeReason::Plan, ExchangeReason::Fallback]);
+    }
     rig.stop().await;
 }
 
