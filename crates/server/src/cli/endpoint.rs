@@ -37,7 +37,7 @@ pub(super) enum Endpoint {
     Disable(Switched),
     /// Delete an endpoint and its secrets.
     Delete(Switched),
-    /// Send it a test event now.
+    /// Send it a test event now, and say whether it connected and was accepted, or what failed.
     Test(Place),
 }
 
@@ -240,7 +240,7 @@ impl Planned for Endpoint {
             }
             Self::Test(place) => {
                 let path = format!("{}/test", place.path());
-                Plan::object(Request::post(path, &json!({})))
+                Plan::test(Request::post(path, &json!({})))
             }
         })
     }

@@ -131,6 +131,11 @@ impl Prepared {
         &self.endpoint
     }
 
+    /// Whether its requests go over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.target.is_tls()
+    }
+
     /// Whether it still describes these.
     pub fn is_for(&self, endpoint: &Arc<Endpoint>, workspace: &Arc<Workspace>) -> bool {
         self.endpoint.version == endpoint.version && self.workspace.version == workspace.version

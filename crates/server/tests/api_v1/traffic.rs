@@ -159,6 +159,8 @@ async fn an_endpoint_is_changed_paused_tested_and_deleted() {
         ),
         (&json!(true), &json!(204))
     );
+    assert_eq!(tested["connected"], true);
+    assert!(tested["summary"].as_str().unwrap().contains("accepted"));
     assert_eq!(bench.ask("DELETE", &path).send().await.status, 204);
     bench.get(&path).await.problem(404, "not_found");
     let keyring = format!("/v1/keyrings/{}", made["keyringId"].as_str().unwrap());

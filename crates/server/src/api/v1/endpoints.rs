@@ -531,6 +531,10 @@ pub(in crate::api) async fn delete(
 pub(in crate::api) struct TestResult {
     /// Whether the receiver accepted it.
     accepted: bool,
+    /// Whether a connection to the receiver stood, TLS included.
+    connected: bool,
+    /// What happened and what to do about it, in a sentence.
+    summary: String,
     /// The id the receiver saw.
     #[schema(value_type = schema::MessageIdText)]
     message_id: MessageId,
@@ -541,7 +545,7 @@ pub(in crate::api) struct TestResult {
 /// Send a test event now, once, and wait for what comes of it. Needs `read` as well, because it
 /// shows what the receiver answered.
 #[utoipa::path(post, path = "/v1/apps/{clientId}/endpoints/{endpointId}/test", tag = "Endpoints", operation_id = "testEndpoint",
-    responses((status = 200, description = "It was sent; `accepted` says what came of it.", body = TestResult)))]
+    responses((status = 200, description = "It was tried; `connected`, `accepted` and `summary` say what came of it.", body = TestResult)))]
 pub(in crate::api) async fn test(
     State(api): State<ApiState>,
     call: Call<Manage>,
@@ -554,6 +558,8 @@ pub(in crate::api) async fn test(
     let report = api.tests.send_test(&call.caller, endpoint).await?;
     Ok(Answer::ok(&TestResult {
         accepted: report.attempt.accepted(),
+        connected: report.connected,
+        summary: report.summary,
         message_id: report.message,
         attempt: AttemptView::new(&report.attempt),
     }))
