@@ -104,6 +104,9 @@ pub enum ExhaustedReason {
     EndpointDisabled,
     /// The endpoint was deleted while the delivery waited.
     EndpointDeleted,
+    /// A callback by GET whose parameters make its URL longer than
+    /// [`limits::GET_TARGET_BYTES`]; nothing was sent.
+    UrlTooLong,
 }
 
 impl ExhaustedReason {
@@ -115,6 +118,7 @@ impl ExhaustedReason {
             Self::Gone => "gone",
             Self::EndpointDisabled => "endpointDisabled",
             Self::EndpointDeleted => "endpointDeleted",
+            Self::UrlTooLong => "urlTooLong",
         }
     }
 
@@ -126,6 +130,7 @@ impl ExhaustedReason {
             Self::Gone,
             Self::EndpointDisabled,
             Self::EndpointDeleted,
+            Self::UrlTooLong,
         ]
         .into_iter()
         .find(|reason| reason.as_str() == word)

@@ -32,6 +32,9 @@ pub struct Endpoint {
     pub preset: Preset,
     /// `POST`, or `GET` for KORE callbacks.
     pub method: Method,
+    /// How the payload becomes the body of a KORE callback.
+    #[serde(default)]
+    pub body_form: BodyForm,
     /// Which event types it wants.
     pub events: EventFilter,
     /// Sent with every delivery, after ours.
@@ -121,7 +124,7 @@ pub enum Method {
     /// The rule.
     #[default]
     Post,
-    /// KORE callbacks only; such a request has no body.
+    /// KORE callbacks only: no body, the payload's members are parameters of the URL.
     Get,
 }
 
@@ -131,6 +134,27 @@ impl Method {
         match self {
             Self::Post => "POST",
             Self::Get => "GET",
+        }
+    }
+}
+
+/// How the payload becomes the body of a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum BodyForm {
+    /// As its preset says; JSON in every one of them.
+    #[default]
+    Json,
+    /// KORE callbacks only: the payload's members as `application/x-www-form-urlencoded`.
+    Form,
+}
+
+impl BodyForm {
+    /// The word in API and command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Form => "form",
         }
     }
 }
@@ -201,6 +225,14 @@ impl Preset {
             Self::Standard | Self::Kore => 15 * SECOND,
             Self::Hopae | Self::Github => 10 * SECOND,
             Self::KoreStream => 5 * SECOND,
+        }
+    }
+
+    /// How many messages of one type one request may carry.
+    pub const fn messages_per_request(self) -> usize {
+        match self {
+            Self::KoreStream => limits::STREAM_EVENTS,
+            Self::Standard | Self::Hopae | Self::Kore | Self::Github => 1,
         }
     }
 

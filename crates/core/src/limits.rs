@@ -39,6 +39,19 @@ pub const CUSTOM_HEADER_BYTES: usize = 4 * 1024;
 /// All custom headers of one endpoint together, in bytes.
 pub const CUSTOM_HEADERS_BYTES: usize = 8 * 1024;
 
+/// Events of one request of an event stream: what KORE documents.
+pub const STREAM_EVENTS: usize = 50;
+/// Body of one request of an event stream, in bytes: two of the largest events. Fifty of the usual
+/// size are far below it, receivers commonly take twice as much, and an endpoint with 32 requests
+/// under way holds 16 MiB of them.
+pub const STREAM_BODY_BYTES: usize = 2 * (PAYLOAD_BYTES + STREAM_ENVELOPE_BYTES);
+/// What an event of a stream adds to its payload at most, in bytes: the members of its envelope, and
+/// an event id of which every character is escaped.
+pub const STREAM_ENVELOPE_BYTES: usize = 256 + EVENT_TYPE_BYTES + 2 * EVENT_ID_BYTES;
+/// Longest path and query of a callback by GET, in bytes: what common servers take as the first line
+/// of a request.
+pub const GET_TARGET_BYTES: usize = 8 * 1024 - 64;
+
 /// Response body kept of one exchange, in bytes; the rest is not read.
 pub const RESPONSE_BODY_BYTES: usize = 16 * 1024;
 /// Response headers kept of one exchange; a response with more is refused by the parser.
@@ -108,6 +121,7 @@ pub const LAST_USED_STALE: Millis = MINUTE;
 
 const _: () = assert!(BODY_BYTES > PAYLOAD_BYTES);
 const _: () = assert!(BATCH_BODY_BYTES > BODY_BYTES);
+const _: () = assert!(GET_TARGET_BYTES > URL_BYTES);
 const _: () = assert!(RESPONSE_BODY_BYTES < ATTEMPT_BYTES);
 const _: () = assert!(CUSTOM_HEADER_BYTES <= CUSTOM_HEADERS_BYTES);
 const _: () = assert!(OVERLAP_DEFAULT_MIN + OVERLAP_GRACE <= OVERLAP_MAX);

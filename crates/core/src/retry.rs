@@ -25,7 +25,8 @@ pub enum RetryOn {
     /// Everything but success and 410.
     #[default]
     AnyFailure,
-    /// 408, 423, 5xx and network errors: what KORE documents for callbacks.
+    /// 408, 423 and 5xx, which KORE documents for callbacks, and no answer at all: a lost connection
+    /// or a timeout says as little about the message as a gateway's 503 or 504 in its place would.
     TransientOnly,
 }
 
@@ -76,7 +77,7 @@ impl RetryPolicy {
         }
     }
 
-    /// KORE's callbacks: one retry on 408, 423 or 5xx.
+    /// KORE's callbacks: one retry on 408, 423, 5xx or no answer. KORE names no delay.
     pub fn kore() -> Self {
         Self {
             delays_millis: vec![5 * SECOND],

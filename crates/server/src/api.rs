@@ -93,6 +93,10 @@ pub struct TestReport {
     pub message: MessageId,
     /// What was sent and answered.
     pub attempt: Attempt,
+    /// Whether a connection to the receiver stood, TLS included.
+    pub connected: bool,
+    /// What happened, and what to do about it, in a sentence for people.
+    pub summary: String,
 }
 
 /// The id of one request: made here, never taken from the caller.

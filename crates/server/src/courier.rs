@@ -9,12 +9,12 @@
 //! The courier stores nothing and retries nothing. Deliveries (`dispatch`) and test events
 //! (`service`) share it, so that both are signed and recorded the same way.
 
+mod callback;
 pub mod keys;
 pub mod request;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hookturn_core::delivery::{
     Answer, Attempt, Exchange, ExchangeFailure, ExchangeReason, ExchangeResult, SignedWith, Timings,
 };
@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use crate::outbound::{self, Client};
 use crate::store::live::Live;
 use keys::{KeyCache, KeyError};
-use request::{PrepareError, Prepared};
+use request::{Outgoing, PrepareError, Prepared};
 
 /// Makes attempts. Shared by everything that sends.
 pub struct Courier {
@@ -77,8 +77,7 @@ pub enum NotSent {
 struct Errand<'a> {
     client: &'a Client,
     prepared: &'a Prepared,
-    message: &'a Message,
-    body: Bytes,
+    outgoing: Outgoing<'a>,
     known: ReceiverView,
 }
 
@@ -112,13 +111,13 @@ impl Courier {
         Self { live, keys, clock }
     }
 
-    /// Makes attempt number `number` of delivering `message`. `known` is what the caller knows of
-    /// the receiver; it may be newer than what the store knows.
+    /// Makes attempt number `number` of delivering `messages` (at least one) in one request. `known`
+    /// is what the caller knows of the receiver; it may be newer than what the store knows.
     pub async fn attempt(
         &self,
         client: &Client,
         prepared: &Prepared,
-        message: &Message,
+        messages: &[&Message],
         number: u32,
         known: ReceiverView,
     ) -> Result<Attempted, NotSent> {
@@ -127,8 +126,7 @@ impl Courier {
         let errand = Errand {
             client,
             prepared,
-            message,
-            body: prepared.body(message),
+            outgoing: prepared.outgoing(messages)?,
             known,
         };
         let first = self.exchange(&errand, Turn::First).await?;
@@ -163,7 +161,7 @@ impl Courier {
 
     async fn exchange(&self, errand: &Errand<'_>, turn: Turn) -> Result<Made, NotSent> {
         let mut signature = None;
-        let request = errand.prepared.request(&errand.body);
+        let request = errand.prepared.request(&errand.outgoing);
         let sent = errand.client.send(request, || {
             let (signed, headers) = self.sign(errand, turn)?;
             signature = Some(signed);
@@ -216,9 +214,7 @@ impl Courier {
         let signers = self
             .keys
             .signers(&self.live, &view.keyring, scheme, &plan.sign_with)?;
-        let signed = errand
-            .prepared
-            .sign(errand.message, &errand.body, &signers, now)?;
+        let signed = errand.prepared.sign(&errand.outgoing, &signers, now)?;
         let record = std::iter::zip(&plan.sign_with, &signers)
             .map(|(secret, signer)| SignedWith {
                 secret: *secret,

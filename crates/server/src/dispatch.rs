@@ -22,6 +22,7 @@
 //! Not promised: that a message is sent only once. A crash between the exchange and the commit of its
 //! record sends it again with the same id (G2).
 
+mod batch;
 mod disable;
 mod inbox;
 pub mod limits;

@@ -9,6 +9,8 @@
     reason = "shared with the other test binary, which uses all of it"
 )]
 mod support;
+#[path = "cli_server/test_events.rs"]
+mod test_events;
 
 #[path = "cli/proxy.rs"]
 mod proxy;
@@ -186,11 +188,16 @@ fn apps_and_endpoints_are_made_changed_and_deleted() {
         server.look(&["endpoint", "show", &app, &endpoint])["headers"]["x-a"],
         "b"
     );
-    let tested = server.json(&["endpoint", "test", &app, &endpoint]);
-    assert!(
-        tested.to_string().contains("failure"),
-        "nobody listens there: {tested}"
-    );
+    // Nobody listens there.
+    let test = ["endpoint", "test", &app, &endpoint];
+    let tested = server.run(&test);
+    assert_eq!(tested.code, 22, "{tested:?}");
+    assert!(tested.out.starts_with("not connected"), "{tested:?}");
+    let tested = server.run(&[&test[..], &["-o", "json"]].concat());
+    assert_eq!(tested.code, 22, "{tested:?}");
+    let tested: Value = serde_json::from_str(&tested.out).unwrap();
+    assert_eq!(tested["connected"], false, "{tested}");
+    assert!(tested.to_string().contains("failure"), "{tested}");
 
     server.run(&["endpoint", "delete", &app, &endpoint]).done();
     server

@@ -104,9 +104,11 @@ words! {
     /// Schema of a preset.
     PresetText: ["standard", "hopae", "kore", "kore-stream", "github"], "The shape of a known sender: scheme, headers, body form and retry policy.";
     /// Schema of an HTTP method of deliveries.
-    MethodText: ["POST", "GET"], "`GET` for the preset `kore` only.";
+    MethodText: ["POST", "GET"], "`GET` for the preset `kore` only: no body, the payload's members are parameters of the URL.";
+    /// Schema of how a payload becomes a body.
+    BodyFormText: ["json", "form"], "`form`: the payload's members as `application/x-www-form-urlencoded`, for the preset `kore` only.";
     /// Schema of which failures are retried.
-    RetryOnText: ["anyFailure", "transientOnly"], "`transientOnly`: 408, 423, 5xx and network errors.";
+    RetryOnText: ["anyFailure", "transientOnly"], "`transientOnly`: 408, 423, 5xx and no answer at all.";
     /// Schema of a delivery's status.
     DeliveryStatusText: ["pending", "delivered", "exhausted"], "Where a delivery stands.";
     /// Schema of a rotation's mode.
@@ -134,7 +136,7 @@ words! {
     /// Schema of a class of receivers.
     ReceiverClassText: ["list_aware", "first_only", "last_only", "single", "does_not_verify", "unreachable", "unknown"], "How a receiver treats a request with several signatures.";
     /// Schema of why a delivery is not attempted again.
-    ExhaustedReasonText: ["attemptsUsed", "notRetried", "gone", "endpointDisabled", "endpointDeleted"], "Why it is not attempted again.";
+    ExhaustedReasonText: ["attemptsUsed", "notRetried", "gone", "endpointDisabled", "endpointDeleted", "urlTooLong"], "Why it is not attempted again.";
     /// Schema of why an exchange was signed the way it was.
     ExchangeReasonText: ["plan", "fallback"], "`fallback`: the first exchange was refused in a way that can be about the signature.";
     /// Schema of the deliveries that can be recovered.

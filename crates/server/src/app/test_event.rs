@@ -15,10 +15,13 @@ use crate::outbound::{Client, ClientConfig};
 use crate::service::{Caller, ServiceError};
 use crate::store::live::Live;
 
-/// Sends test events with a client of its own: they never wait behind deliveries.
+mod verdict;
+
+/// Sends each test event over a connection of its own: it never waits behind deliveries, and what it
+/// says of name, address and certificate is true now.
 pub(super) struct Tester {
     courier: Arc<Courier>,
-    client: Client,
+    client: Arc<ClientConfig>,
     live: Arc<Live>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -34,7 +37,7 @@ impl Tester {
     ) -> Self {
         Self {
             courier,
-            client: Client::new(client),
+            client,
             live,
             clock,
             entropy,
@@ -65,14 +68,19 @@ impl Tester {
             accepted_at: now,
         };
         let known = view.receiver.view;
+        let tls = prepared.is_tls();
+        let client = Client::new(Arc::clone(&self.client));
         let made = self
             .courier
-            .attempt(&self.client, &prepared, &message, 1, known)
+            .attempt(&client, &prepared, &[&message], 1, known)
             .await
             .map_err(|error| unusable(&error))?;
+        let verdict = verdict::verdict(&made.attempt, tls);
         Ok(TestReport {
             message: message.id,
             attempt: made.attempt,
+            connected: verdict.connected,
+            summary: verdict.summary,
         })
     }
 }

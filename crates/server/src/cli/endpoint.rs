@@ -37,7 +37,7 @@ pub(super) enum Endpoint {
     Disable(Switched),
     /// Delete an endpoint and its secrets.
     Delete(Switched),
-    /// Send it a test event now.
+    /// Send it a test event now, and say whether it connected and was accepted, or what failed.
     Test(Place),
 }
 
@@ -125,6 +125,9 @@ pub(super) struct Fields {
     /// POST, or GET for KORE callbacks.
     #[arg(long, value_parser = ["POST", "GET"])]
     method: Option<String>,
+    /// How the payload becomes the body: json, or form for KORE callbacks.
+    #[arg(long, value_name = "FORM", value_parser = ["json", "form"])]
+    body_form: Option<String>,
     /// Longest time of one exchange, such as 15s.
     #[arg(long, value_name = "SPAN")]
     timeout_per_attempt: Option<Span>,
@@ -134,6 +137,10 @@ pub(super) struct Fields {
     /// Delays before each retry, such as 5s,5m,30m.
     #[arg(long, value_name = "SPAN", value_delimiter = ',')]
     retry_delays: Vec<Span>,
+    /// Which failures are retried: every one, or 408, 423, 5xx and no answer.
+    #[arg(long, value_name = "WHICH", requires = "retry_delays",
+        value_parser = ["anyFailure", "transientOnly"])]
+    retry_on: Option<String>,
     /// Exchanges that may be open to it at once.
     #[arg(long, value_name = "COUNT")]
     max_in_flight: Option<u32>,
@@ -163,6 +170,7 @@ impl Fields {
             .collect();
         put("headers", (!headers.is_empty()).then(|| headers.into()));
         put("method", self.method.map(Value::from));
+        put("bodyForm", self.body_form.map(Value::from));
         put(
             "timeoutMillis",
             self.timeout_per_attempt.map(|span| span.0.into()),
@@ -172,8 +180,8 @@ impl Fields {
             self.connect_timeout.map(|span| span.0.into()),
         );
         let delays: Vec<_> = self.retry_delays.iter().map(|span| span.0).collect();
-        let retry =
-            || json!({"delaysMillis": delays, "jitterPercent": 20, "retryOn": "anyFailure"});
+        let retry_on = self.retry_on.as_deref().unwrap_or("anyFailure");
+        let retry = || json!({"delaysMillis": delays, "jitterPercent": 20, "retryOn": retry_on});
         put("retry", (!delays.is_empty()).then(retry));
         put("maxInFlight", self.max_in_flight.map(Value::from));
         put("rateLimitPerSecond", self.rate_limit.map(Value::from));
@@ -232,7 +240,7 @@ impl Planned for Endpoint {
             }
             Self::Test(place) => {
                 let path = format!("{}/test", place.path());
-                Plan::object(Request::post(path, &json!({})))
+                Plan::test(Request::post(path, &json!({})))
             }
         })
     }

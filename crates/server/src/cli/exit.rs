@@ -68,7 +68,7 @@ exits! {
     NotVerified = 20, "a signature, or the audit chain, does not verify";
     /// `hookturn doctor` found something that must be repaired.
     Unhealthy = 21, "doctor found something that must be repaired";
-    /// A demo saw something it should not see.
+    /// A demo or a test event saw something it should not see.
     Unexpected = 22, "a run ended and its result is not what it should be";
 }
 

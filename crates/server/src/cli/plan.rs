@@ -35,6 +35,8 @@ pub(super) enum Show {
     Object,
     /// This sentence.
     Sentence(String),
+    /// What came of a test: its summary, and an exit code that says whether it passed.
+    Test,
 }
 
 impl Plan {
@@ -50,6 +52,13 @@ impl Plan {
     pub(super) fn sentence(request: Request, sentence: impl Into<String>) -> Self {
         Self {
             show: Show::Sentence(sentence.into()),
+            ..Self::object(request)
+        }
+    }
+
+    pub(super) fn test(request: Request) -> Self {
+        Self {
+            show: Show::Test,
             ..Self::object(request)
         }
     }
@@ -119,6 +128,7 @@ pub(super) fn carry_out(plan: Plan, client: &Client, output: &mut Output) -> Out
                 show_object(&answer, plan.value_out.as_deref(), output)?;
                 return Ok(Exit::Done);
             }
+            Show::Test => return show_test(&answer, output),
             Show::Sentence(sentence) => {
                 match output.format {
                     Format::Table => output.line(sentence)?,
@@ -164,6 +174,22 @@ fn show_bytes(answer: &Answer, output: &mut Output) -> Result<(), Failure> {
     }
     output.bytes(&answer.body)?;
     output.bytes(b"\n")
+}
+
+fn show_test(answer: &Answer, output: &mut Output) -> Outcome {
+    let document = answer.json()?;
+    match output.format {
+        Format::Table => {
+            output.line(document["summary"].as_str().unwrap_or_default())?;
+            output.hint("the whole exchange: the same command with --output json");
+        }
+        Format::Json => show_bytes(answer, output)?,
+    }
+    Ok(if document["accepted"] == true {
+        Exit::Done
+    } else {
+        Exit::Unexpected
+    })
 }
 
 fn show_object(

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hookturn_core::endpoint::{Endpoint, Method, Preset};
+use hookturn_core::endpoint::{BodyForm, Endpoint, Method, Preset};
+use hookturn_core::limits::GET_TARGET_BYTES;
 use hookturn_core::message::Message;
 use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::Workspace;
@@ -12,7 +13,9 @@ use hookturn_verify::{Content, HeaderNames, SignError, Signer, sign};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 
+use super::callback::parameters;
 use crate::outbound::{Refused, Request, Target};
 
 /// Everything about an endpoint that is the same for all its requests, parsed once.
@@ -46,9 +49,36 @@ pub enum PrepareError {
         /// Its name.
         name: String,
     },
+    /// A callback by GET whose parameters make its URL longer than servers take.
+    #[error(
+        "the payload makes path and query {bytes} bytes long; a callback by GET has at most {GET_TARGET_BYTES}"
+    )]
+    UrlTooLong {
+        /// Path and query.
+        bytes: usize,
+    },
+    /// There is nothing to send.
+    #[error("there is no message to send")]
+    NoMessage,
     /// The scheme refused to sign.
     #[error("the request cannot be signed")]
     Sign(#[from] SignError),
+}
+
+/// What a request carries, the same for every exchange of an attempt: each is signed anew over it.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    first: &'a Message,
+    id: String,
+    body: Bytes,
+    target: Arc<Target>,
+}
+
+impl Outgoing<'_> {
+    /// The bytes that are signed and sent.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
 }
 
 /// The headers of a request, with what the record keeps of its signature.
@@ -75,7 +105,11 @@ impl Prepared {
             headers.append(header_name(name)?, value);
         }
         if endpoint.method == Method::Post {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let form = match endpoint.body_form {
+                BodyForm::Json => "application/json",
+                BodyForm::Form => "application/x-www-form-urlencoded",
+            };
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(form));
         }
         let names = header_names(endpoint.preset, &workspace);
         let optional =
@@ -97,33 +131,79 @@ impl Prepared {
         &self.endpoint
     }
 
+    /// Whether its requests go over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.target.is_tls()
+    }
+
     /// Whether it still describes these.
     pub fn is_for(&self, endpoint: &Arc<Endpoint>, workspace: &Arc<Workspace>) -> bool {
         self.endpoint.version == endpoint.version && self.workspace.version == workspace.version
     }
 
-    /// The bytes that are signed and sent. The same for every attempt of a delivery.
-    pub fn body(&self, message: &Message) -> Bytes {
+    /// What a request that carries these messages consists of. The same for every attempt of the same
+    /// messages.
+    pub fn outgoing<'a>(&self, messages: &[&'a Message]) -> Result<Outgoing<'a>, PrepareError> {
+        let first = *messages.first().ok_or(PrepareError::NoMessage)?;
+        debug_assert!(
+            messages.len() <= self.endpoint.preset.messages_per_request(),
+            "more messages than a request of this preset carries"
+        );
+        Ok(Outgoing {
+            first,
+            id: request_id(messages),
+            body: self.body(first, messages),
+            target: self.target(first)?,
+        })
+    }
+
+    fn body(&self, first: &Message, messages: &[&Message]) -> Bytes {
         if self.endpoint.method == Method::Get {
             return Bytes::new();
         }
         match self.endpoint.preset {
-            Preset::Standard | Preset::Github => message.payload.clone(),
-            Preset::Hopae => hopae_envelope(message),
-            Preset::Kore => minified(&message.payload),
-            Preset::KoreStream => cloud_events(&[message]),
+            Preset::Standard | Preset::Github => first.payload.clone(),
+            Preset::Hopae => hopae_envelope(first),
+            Preset::Kore => match self.endpoint.body_form {
+                BodyForm::Json => minified(&first.payload),
+                BodyForm::Form => parameters(&first.payload).into(),
+            },
+            Preset::KoreStream => cloud_events(messages),
         }
     }
 
-    /// The request that carries this body, without its headers.
-    pub fn request(&self, body: &Bytes) -> Request {
+    /// Where a request goes: the configured URL, to which a callback by GET adds its parameters. They
+    /// are not signed: the signed text ends before the query.
+    fn target(&self, first: &Message) -> Result<Arc<Target>, PrepareError> {
+        let (Method::Get, Some(url)) = (self.endpoint.method, &self.endpoint.url) else {
+            return Ok(Arc::clone(&self.target));
+        };
+        let parameters = parameters(&first.payload);
+        if parameters.is_empty() {
+            return Ok(Arc::clone(&self.target));
+        }
+        let mut url = url.url().clone();
+        let query = match url.query() {
+            Some(known) if !known.is_empty() => format!("{known}&{parameters}"),
+            Some(_) | None => parameters,
+        };
+        let bytes = url.path().len() + 1 + query.len();
+        if bytes > GET_TARGET_BYTES {
+            return Err(PrepareError::UrlTooLong { bytes });
+        }
+        url.set_query(Some(&query));
+        Ok(Arc::new(Target::new(&url)?))
+    }
+
+    /// The request that carries it, without its headers.
+    pub fn request(&self, outgoing: &Outgoing<'_>) -> Request {
         Request {
             method: match self.endpoint.method {
                 Method::Post => http::Method::POST,
                 Method::Get => http::Method::GET,
             },
-            target: Arc::clone(&self.target),
-            body: body.clone(),
+            target: Arc::clone(&outgoing.target),
+            body: outgoing.body.clone(),
             timeout_millis: self.endpoint.timeout_millis,
             connect_timeout_millis: self.endpoint.connect_timeout_millis,
         }
@@ -132,19 +212,17 @@ impl Prepared {
     /// Signs a request with the given keys at `now`.
     pub fn sign(
         &self,
-        message: &Message,
-        body: &Bytes,
+        outgoing: &Outgoing<'_>,
         signers: &[Arc<Signer>],
         now: Timestamp,
     ) -> Result<Signed, PrepareError> {
-        let id = message.id.to_string();
         let timestamp = now.as_seconds();
         let content = Content {
-            id: &id,
+            id: &outgoing.id,
             timestamp,
             method: self.endpoint.method.as_str(),
             url: &self.url,
-            body,
+            body: &outgoing.body,
         };
         let keys: Vec<&Signer> = signers.iter().map(Arc::as_ref).collect();
         let signature = sign(self.endpoint.preset.scheme(), &keys, &content)?;
@@ -158,7 +236,7 @@ impl Prepared {
         };
         put(&self.signature, &signature)?;
         if let Some(name) = &self.id {
-            put(name, &id)?;
+            put(name, &outgoing.id)?;
         }
         if let Some(name) = &self.timestamp {
             put(name, &timestamp.to_string())?;
@@ -166,7 +244,7 @@ impl Prepared {
         match self.endpoint.preset {
             Preset::Standard | Preset::Hopae => {}
             Preset::Kore | Preset::KoreStream => put(&http::header::DATE, &kore_date(now))?,
-            Preset::Github => put(&GITHUB_EVENT, message.event_type.as_str())?,
+            Preset::Github => put(&GITHUB_EVENT, outgoing.first.event_type.as_str())?,
         }
         Ok(Signed {
             headers,
@@ -182,6 +260,20 @@ fn header_name(name: &str) -> Result<HeaderName, PrepareError> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| PrepareError::Header {
         name: name.to_owned(),
     })
+}
+
+/// The id of a request: that of its message, or one made from those of all of its messages, so that a
+/// batch that is sent again as it was, in whatever order, has the same.
+fn request_id(messages: &[&Message]) -> String {
+    if let [only] = messages {
+        return only.id.to_string();
+    }
+    let mut ids: Vec<_> = messages.iter().map(|message| message.id).collect();
+    ids.sort_unstable();
+    let digest = ids.iter().fold(Sha256::new(), |digest, id| {
+        digest.chain_update(id.to_bytes())
+    });
+    format!("batch_{}", hex::encode(&digest.finalize()[..16]))
 }
 
 /// The header names of a preset in a workspace: the scheme's, what the preset adds, and what the
@@ -280,7 +372,7 @@ fn raw(payload: &[u8]) -> &RawValue {
 }
 
 /// JSON without insignificant white space: what KORE signs. Strings are kept byte by byte.
-fn minified(payload: &Bytes) -> Bytes {
+pub(super) fn minified(payload: &Bytes) -> Bytes {
     let mut in_string = false;
     let mut escaped = false;
     let kept: Vec<u8> = payload

@@ -8,6 +8,7 @@ use hookturn_core::id::{DeliveryId, WorkspaceId};
 use hookturn_core::store::{Due, DueBlock, ReceiverState};
 use hookturn_core::time::Timestamp;
 
+use super::batch::{Batch, Rules};
 use super::limits::{Health, RateLimit};
 use crate::courier::request::Prepared;
 
@@ -40,7 +41,7 @@ enum Disk {
 /// What a queue wants to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wish {
-    /// Send the row that `pop` returns.
+    /// Send the batch that `pop` returns.
     Send,
     /// Read a block of at most this size of rows that are due by now.
     Read {
@@ -316,26 +317,35 @@ impl Queue {
         self.ready.iter().map(|row| row.not_before).min()
     }
 
-    /// The next row to send, or to give up.
-    pub(super) fn pop(&mut self, now: Timestamp) -> Option<Due> {
-        let index = if self.ordered() {
+    /// What to send next, or to give up: a row, with those that share its request.
+    pub(super) fn pop(&mut self, now: Timestamp) -> Option<Batch> {
+        let endpoint = self.endpoint.as_ref()?;
+        let rules = Rules {
+            places: endpoint.preset.messages_per_request(),
+            ordered: endpoint.ordered,
+        };
+        let index = if rules.ordered {
             0
         } else {
             let sendable = |row: &Due| row.not_before <= now;
             self.ready.iter().position(sendable).unwrap_or(0)
         };
-        let row = self.ready.remove(index)?;
-        self.ready_bytes -= row.message.payload.len();
-        if self.refresh || self.refreshing {
-            self.perhaps_moved.insert(row.delivery);
+        let batch = Batch::take(&mut self.ready, index, rules, now)?;
+        for row in batch.rows() {
+            self.ready_bytes -= row.message.payload.len();
+            if self.refresh || self.refreshing {
+                self.perhaps_moved.insert(row.delivery);
+            }
         }
-        Some(row)
+        Some(batch)
     }
 
     /// Puts back what could not be sent after all.
-    pub(super) fn unpop(&mut self, row: Due) {
-        self.ready_bytes += row.message.payload.len();
-        self.ready.push_front(row);
+    pub(super) fn unpop(&mut self, batch: Batch) {
+        for row in batch.into_rows().rev() {
+            self.ready_bytes += row.message.payload.len();
+            self.ready.push_front(row);
+        }
     }
 
     pub(super) fn reading(&mut self) {

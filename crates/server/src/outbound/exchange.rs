@@ -41,7 +41,7 @@ impl Phase {
         match self {
             Self::Dns => "looking up the name",
             Self::Connect => "connecting",
-            Self::Tls => "the TLS handshake",
+            Self::Tls => "in the TLS handshake",
             Self::Head => "waiting for the response's headers",
             Self::Body => "reading the response's body",
         }

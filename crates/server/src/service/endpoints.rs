@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
-use hookturn_core::endpoint::{DisabledReason, Endpoint, EndpointState, Method, Preset};
+use hookturn_core::endpoint::{BodyForm, DisabledReason, Endpoint, EndpointState, Method, Preset};
 use hookturn_core::id::{ClientId, EndpointId, KeyringId, RotationId};
 use hookturn_core::limits;
 use hookturn_core::message::EventFilter;
@@ -39,6 +39,8 @@ pub struct NewEndpoint {
     pub preset: Preset,
     /// `GET` for KORE callbacks only.
     pub method: Method,
+    /// `Form` for KORE callbacks only.
+    pub body_form: BodyForm,
     /// Event types and `prefix.*`; empty for all.
     pub events: Vec<String>,
     /// Custom headers.
@@ -162,6 +164,7 @@ impl Service {
             url: None,
             preset,
             method: input.method,
+            body_form: input.body_form,
             events,
             headers: input.headers.clone(),
             keyring: KeyringId::new(now, self.entropy.as_ref()),

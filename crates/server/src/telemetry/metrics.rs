@@ -59,7 +59,11 @@ impl Default for Metrics {
             decision("retried"),
             decision("exhausted"),
         );
-        registry.register("decisions", "What followed an attempt", decisions);
+        registry.register(
+            "decisions",
+            "What followed the attempts of deliveries",
+            decisions,
+        );
         let messages = Counter::default();
         registry.register(
             "messages_accepted",
@@ -132,8 +136,8 @@ impl Metrics {
         self.in_flight.dec();
     }
 
-    /// An attempt was made, and this follows.
-    pub fn attempted(&self, attempt: &Attempt, next: &Next) {
+    /// An attempt was made, and this follows for each of the `deliveries` that it was about.
+    pub fn attempted(&self, attempt: &Attempt, next: &Next, deliveries: usize) {
         self.duration
             .observe(f64::from(attempt.duration_millis) / 1_000.0);
         let outcome = match attempt.decisive().map(|exchange| &exchange.result) {
@@ -150,7 +154,7 @@ impl Metrics {
             Next::RetryAt(_) => &self.retried,
             Next::Exhausted(_) => &self.exhausted,
         };
-        decision.inc();
+        decision.inc_by(deliveries as u64);
     }
 
     /// What the store counted.

@@ -173,6 +173,8 @@ impl TestSender for AlwaysAccepts {
         Box::pin(async move {
             Ok(TestReport {
                 message: MessageId::new(now, &SystemEntropy),
+                connected: true,
+                summary: "connected and accepted: the receiver answered 204".to_owned(),
                 attempt: Attempt {
                     number: 1,
                     started_at: now,

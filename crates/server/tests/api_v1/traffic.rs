@@ -159,12 +159,50 @@ async fn an_endpoint_is_changed_paused_tested_and_deleted() {
         ),
         (&json!(true), &json!(204))
     );
+    assert_eq!(tested["connected"], true);
+    assert!(tested["summary"].as_str().unwrap().contains("accepted"));
     assert_eq!(bench.ask("DELETE", &path).send().await.status, 204);
     bench.get(&path).await.problem(404, "not_found");
     let keyring = format!("/v1/keyrings/{}", made["keyringId"].as_str().unwrap());
     bench.get(&keyring).await.problem(404, "not_found");
     assert_eq!(bench.ask("DELETE", &app).send().await.status, 204);
     bench.get(&app).await.problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn callbacks_by_get_and_as_a_form_are_for_the_preset_kore_only() {
+    let bench = Bench::new().await;
+    let app = bench.app().await;
+    let make = |preset: &str, field: &str, value: &str| {
+        let body = json!({"url": "https://example.com/a", "preset": preset, field: value});
+        bench
+            .ask("POST", &format!("{app}/endpoints"))
+            .json(&body)
+            .send()
+    };
+    for preset in ["standard", "hopae", "kore-stream", "github"] {
+        for (field, value) in [("method", "GET"), ("bodyForm", "form")] {
+            let refused = make(preset, field, value).await;
+            refused.problem(422, "invalid_field");
+            assert_eq!(refused.pointer(), format!("/{field}"), "{preset}");
+        }
+    }
+    for (field, value) in [("method", "GET"), ("bodyForm", "form")] {
+        assert_eq!(make("kore", field, value).await.ok()[field], value);
+    }
+    let made = make("kore", "bodyForm", "json").await;
+    let path = made.header("location").unwrap().to_owned();
+    assert_eq!(made.ok()["method"], "POST");
+    let change = json!({"method": "GET", "bodyForm": "form"});
+    let patched = bench.ask("PATCH", &path).json(&change).send().await;
+    assert_eq!(patched.ok()["bodyForm"], "form");
+    let unknown = bench.ask("PATCH", &path).json(&json!({"bodyForm": "xml"}));
+    assert_eq!(unknown.send().await.pointer(), "/bodyForm");
+    assert_eq!(bench.get(&path).await.ok()["method"], "GET");
+    let made = make("standard", "method", "POST").await;
+    let path = made.header("location").unwrap().to_owned();
+    let patched = bench.ask("PATCH", &path).json(&change).send().await;
+    assert_eq!(patched.pointer(), "/method");
 }
 
 #[tokio::test]

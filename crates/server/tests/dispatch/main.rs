@@ -9,6 +9,7 @@
 )]
 
 mod breaks;
+mod callbacks;
 mod delivering;
 mod disabling;
 mod fairness;
@@ -20,5 +21,7 @@ mod receiver;
 mod retrying;
 mod rig;
 mod rotating;
+mod shared;
 mod store;
+mod streams;
 mod wire;

@@ -335,6 +335,23 @@ impl Rig {
         ids
     }
 
+    /// Publishes events of these types together.
+    pub(crate) async fn publish_events(
+        &self,
+        events: impl Iterator<Item = (&str, String)>,
+    ) -> Vec<MessageId> {
+        let inputs: Vec<_> = events
+            .map(|(event_type, payload)| NewMessageInput {
+                event_type: EventType::new(event_type).unwrap(),
+                ..input(&payload)
+            })
+            .collect();
+        let published = self
+            .service()
+            .publish_batch(self.caller(), self.app, inputs, None);
+        published.await.unwrap()
+    }
+
     /// Waits until the store's contents satisfy `check`.
     pub(crate) async fn until<T>(&self, what: &str, check: impl AsyncFn() -> Option<T>) -> T {
         let mut progress = self.store().progress.subscribe();

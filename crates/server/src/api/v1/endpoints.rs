@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
-use hookturn_core::endpoint::{DisabledReason, Endpoint, EndpointState, Method, Preset};
+use hookturn_core::endpoint::{BodyForm, DisabledReason, Endpoint, EndpointState, Method, Preset};
 use hookturn_core::id::{ClientId, EndpointId, KeyringId, MessageId, SecretId};
 use hookturn_core::limits;
 use hookturn_core::retry::{RetryOn, RetryPolicy};
@@ -46,6 +46,10 @@ pub(in crate::api) struct CreateEndpoint {
     #[serde(default, deserialize_with = "or_default")]
     #[schema(value_type = Option<schema::MethodText>)]
     method: Method,
+    /// How the payload becomes the body; `form` for the preset `kore` only.
+    #[serde(default, deserialize_with = "or_default")]
+    #[schema(value_type = Option<schema::BodyFormText>)]
+    body_form: BodyForm,
     /// Which event types it wants; all of them when empty.
     #[serde(default)]
     #[schema(value_type = Vec<schema::EventFilterText>, max_items = 200)]
@@ -153,6 +157,9 @@ pub(in crate::api) struct PatchEndpoint {
     /// The HTTP method.
     #[schema(value_type = Option<schema::MethodText>)]
     method: Option<Method>,
+    /// How the payload becomes the body.
+    #[schema(value_type = Option<schema::BodyFormText>)]
+    body_form: Option<BodyForm>,
     /// Which event types it wants, as a whole.
     #[schema(value_type = Option<Vec<schema::EventFilterText>>, max_items = 200)]
     events: Option<Vec<String>>,
@@ -244,6 +251,9 @@ pub(in crate::api) struct EndpointView {
     /// The HTTP method.
     #[schema(value_type = schema::MethodText)]
     method: Method,
+    /// How the payload becomes the body.
+    #[schema(value_type = schema::BodyFormText)]
+    body_form: BodyForm,
     /// Which event types it wants; all of them when empty.
     #[schema(value_type = Vec<schema::EventFilterText>)]
     events: Vec<String>,
@@ -340,6 +350,7 @@ impl EndpointView {
             description: endpoint.description.clone(),
             preset: endpoint.preset,
             method: endpoint.method,
+            body_form: endpoint.body_form,
             events: endpoint.events.clone().into(),
             headers: endpoint.headers.clone(),
             keyring_id: endpoint.keyring,
@@ -391,6 +402,7 @@ pub(in crate::api) async fn create(
         description: asked.description,
         preset: asked.preset,
         method: asked.method,
+        body_form: asked.body_form,
         events: asked.events,
         headers: asked.headers,
         state: asked.state.into(),
@@ -481,6 +493,7 @@ pub(in crate::api) async fn patch(
         url: asked.url,
         description: asked.description,
         method: asked.method,
+        body_form: asked.body_form,
         events: asked.events,
         headers: asked.headers,
         state: asked.state.map(Into::into),
@@ -518,6 +531,10 @@ pub(in crate::api) async fn delete(
 pub(in crate::api) struct TestResult {
     /// Whether the receiver accepted it.
     accepted: bool,
+    /// Whether a connection to the receiver stood, TLS included.
+    connected: bool,
+    /// What happened and what to do about it, in a sentence.
+    summary: String,
     /// The id the receiver saw.
     #[schema(value_type = schema::MessageIdText)]
     message_id: MessageId,
@@ -528,7 +545,7 @@ pub(in crate::api) struct TestResult {
 /// Send a test event now, once, and wait for what comes of it. Needs `read` as well, because it
 /// shows what the receiver answered.
 #[utoipa::path(post, path = "/v1/apps/{clientId}/endpoints/{endpointId}/test", tag = "Endpoints", operation_id = "testEndpoint",
-    responses((status = 200, description = "It was sent; `accepted` says what came of it.", body = TestResult)))]
+    responses((status = 200, description = "It was tried; `connected`, `accepted` and `summary` say what came of it.", body = TestResult)))]
 pub(in crate::api) async fn test(
     State(api): State<ApiState>,
     call: Call<Manage>,
@@ -542,6 +559,8 @@ pub(in crate::api) async fn test(
     let render = |report: &TestReport| {
         Answer::ok(&TestResult {
             accepted: report.attempt.accepted(),
+            connected: report.connected,
+            summary: report.summary.clone(),
             message_id: report.message,
             attempt: AttemptView::new(&report.attempt),
         })

@@ -4,13 +4,14 @@
 //! Whatever the course: once everything succeeds, every row has been sent and nothing is left; no
 //! attempt was made twice but after a commit that failed, or because someone queued the delivery by
 //! hand while it was under way; on an ordered endpoint first acceptances
-//! came in order; and the queue remembers nothing.
+//! came in order; every request of an event stream carries rows of one type and one fate; and the
+//! queue remembers nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hookturn_core::endpoint::{Method, Preset};
+use hookturn_core::endpoint::{BodyForm, Method, Preset};
 use hookturn_core::id::{ClientId, EndpointId, KeyringId, MessageId};
 use hookturn_core::message::{EventFilter, EventType, Message};
 use hookturn_core::time::Millis;
@@ -90,12 +91,13 @@ struct Asked {
 struct World {
     queue: Queue,
     now: Timestamp,
+    preset: Preset,
     ordered: bool,
     disk: BTreeMap<(Timestamp, DeliveryId), Due>,
     /// The last form of settled rows.
     settled: BTreeMap<DeliveryId, Due>,
     made: Vec<DeliveryId>,
-    in_flight: Vec<Due>,
+    in_flight: Vec<Batch>,
     writing: Vec<Finished>,
     notes: Vec<Note>,
     events: Vec<Event>,
@@ -109,20 +111,21 @@ struct World {
     reads: usize,
 }
 
-fn endpoint(ordered: bool, state: EndpointState) -> Arc<Endpoint> {
+fn endpoint(preset: Preset, ordered: bool, state: EndpointState) -> Arc<Endpoint> {
     Arc::new(Endpoint {
         id: EndpointId::from_bytes([1; 16]),
         workspace: WorkspaceId::from_bytes([2; 16]),
         app: ClientId::FIRST,
         description: String::new(),
         url: None,
-        preset: Preset::Standard,
+        preset,
         method: Method::Post,
+        body_form: BodyForm::Json,
         events: EventFilter::try_from(Vec::new()).unwrap(),
         headers: BTreeMap::new(),
         keyring: KeyringId::from_bytes([3; 16]),
         state,
-        retry: Preset::Standard.retry(),
+        retry: preset.retry(),
         timeout_millis: 15_000,
         connect_timeout_millis: 5_000,
         max_in_flight: 3,
@@ -135,12 +138,13 @@ fn endpoint(ordered: bool, state: EndpointState) -> Arc<Endpoint> {
 }
 
 impl World {
-    fn new(ordered: bool) -> Self {
+    fn new(preset: Preset, ordered: bool) -> Self {
         let mut queue = Queue::new(WorkspaceId::from_bytes([2; 16]), ReceiverState::default());
-        queue.endpoint = Some(endpoint(ordered, EndpointState::Enabled));
+        queue.endpoint = Some(endpoint(preset, ordered, EndpointState::Enabled));
         Self {
             queue,
             now: START,
+            preset,
             ordered,
             disk: BTreeMap::new(),
             settled: BTreeMap::new(),
@@ -194,11 +198,16 @@ impl World {
         let number = u128::try_from(self.made.len()).unwrap() + 1;
         let delivery = DeliveryId::from_bytes(number.to_be_bytes());
         let bytes = 20 + usize::try_from(number * 37 % 130).unwrap();
+        let event_type = if number.is_multiple_of(3) {
+            "order.sent"
+        } else {
+            "order.paid"
+        };
         let message = Message {
             id: MessageId::from_bytes(number.to_be_bytes()),
             workspace: WorkspaceId::from_bytes([2; 16]),
             app: ClientId::FIRST,
-            event_type: EventType::new("order.paid").unwrap(),
+            event_type: EventType::new(event_type).unwrap(),
             event_id: None,
             payload: Bytes::from(vec![b'1'; bytes]),
             accepted_at: self.now,
@@ -222,12 +231,18 @@ impl World {
         for _ in 0..sends {
             match self.queue.wish(self.now) {
                 Wish::Send => {
-                    let row = self.queue.pop(self.now).unwrap();
-                    assert!(row.not_before <= self.now, "sent too early");
+                    let batch = self.queue.pop(self.now).unwrap();
+                    assert!(batch.len() <= self.preset.messages_per_request());
                     assert!(!self.ordered || self.in_flight.is_empty());
                     self.queue.in_flight += 1;
-                    *self.sent.entry((row.delivery, row.attempts)).or_default() += 1;
-                    self.in_flight.push(row);
+                    for row in batch.rows() {
+                        assert!(row.not_before <= self.now, "sent too early");
+                        let first = batch.first();
+                        assert_eq!(row.message.event_type, first.message.event_type);
+                        assert_eq!(row.attempts, first.attempts);
+                        *self.sent.entry((row.delivery, row.attempts)).or_default() += 1;
+                    }
+                    self.in_flight.push(batch);
                 }
                 Wish::Read { rows, bytes } => {
                     self.queue.reading();
@@ -276,8 +291,14 @@ impl World {
         if self.in_flight.is_empty() {
             return;
         }
-        let row = self.in_flight.remove(which % self.in_flight.len());
+        let batch = self.in_flight.remove(which % self.in_flight.len());
         self.queue.in_flight -= 1;
+        for row in batch.into_rows() {
+            self.finish_row(row, outcome);
+        }
+    }
+
+    fn finish_row(&mut self, row: Due, outcome: Outcome) {
         match outcome {
             Outcome::Accepted if !self.accepted.contains(&row.delivery) => {
                 self.accepted.push(row.delivery);
@@ -421,7 +442,7 @@ impl World {
         if paused || self.ordered {
             self.queue.back_to_disk();
         }
-        self.queue.endpoint = Some(endpoint(self.ordered, state));
+        self.queue.endpoint = Some(endpoint(self.preset, self.ordered, state));
     }
 
     /// Lets everything succeed until nothing is left.
@@ -479,9 +500,11 @@ proptest! {
     #[test]
     fn g1_g2_every_row_is_sent_and_none_twice_without_a_cause(
         ordered in any::<bool>(),
+        stream in any::<bool>(),
         ops in prop::collection::vec(op(), 1..150),
     ) {
-        let mut world = World::new(ordered);
+        let preset = if stream { Preset::KoreStream } else { Preset::Standard };
+        let mut world = World::new(preset, ordered);
         for op in ops {
             world.run(op);
         }
@@ -492,7 +515,7 @@ proptest! {
 
 #[test]
 fn a_row_queued_by_hand_while_a_block_is_read_is_not_taken_for_the_one_that_settled() {
-    let mut world = World::new(false);
+    let mut world = World::new(Preset::Standard, false);
     world.run(Op::Accept(1));
     world.run(Op::Turn(1));
     world.run(Op::Finish(0, Outcome::Accepted));
@@ -511,7 +534,7 @@ fn a_row_queued_by_hand_while_a_block_is_read_is_not_taken_for_the_one_that_sett
 
 #[test]
 fn a_window_that_is_full_of_large_rows_is_not_read_in_circles() {
-    let mut world = World::new(false);
+    let mut world = World::new(Preset::Standard, false);
     world.run(Op::Accept(200));
     world.settle();
     world.check();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hookturn_core::endpoint::{Endpoint, EndpointState, HeaderRenames, Method, Preset};
+use hookturn_core::endpoint::{BodyForm, Endpoint, EndpointState, HeaderRenames, Method, Preset};
 use hookturn_core::limits;
 use hookturn_core::message::{EventFilter, InvalidEventFilter};
 use hookturn_core::retry::InvalidRetryPolicy;
@@ -46,6 +46,10 @@ pub(super) fn check(
     if endpoint.method == Method::Get && endpoint.preset != Preset::Kore {
         let message = "GET is for the preset kore only";
         return Err(ServiceError::invalid("/method", message));
+    }
+    if endpoint.body_form == BodyForm::Form && endpoint.preset != Preset::Kore {
+        let message = "form is for the preset kore only";
+        return Err(ServiceError::invalid("/bodyForm", message));
     }
     if endpoint.url.is_none() && !matches!(endpoint.state, EndpointState::Disabled { .. }) {
         let message = "only a disabled endpoint may have no URL";

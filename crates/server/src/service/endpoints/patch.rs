@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hookturn_core::audit::AuditAction;
-use hookturn_core::endpoint::{Endpoint, EndpointState, Method, TargetUrl};
+use hookturn_core::endpoint::{BodyForm, Endpoint, EndpointState, Method, TargetUrl};
 use hookturn_core::id::{ClientId, EndpointId};
 use hookturn_core::message::EventFilter;
 use hookturn_core::retry::RetryPolicy;
@@ -54,6 +54,8 @@ pub struct EndpointPatch {
     pub description: Option<String>,
     /// `GET` for KORE callbacks only.
     pub method: Option<Method>,
+    /// `Form` for KORE callbacks only.
+    pub body_form: Option<BodyForm>,
     /// Event types, as a whole.
     pub events: Option<Vec<String>>,
     /// Custom headers, as a whole.
@@ -142,6 +144,7 @@ fn patched(
         url: url.or(old.url),
         description: patch.description.unwrap_or(old.description),
         method: patch.method.unwrap_or(old.method),
+        body_form: patch.body_form.unwrap_or(old.body_form),
         events: events.unwrap_or(old.events),
         headers: patch.headers.unwrap_or(old.headers),
         state: match patch.state {

@@ -101,6 +101,7 @@ pub async fn an_exhausted_row_says_why(engine: &impl Engine) {
         ExhaustedReason::Gone,
         ExhaustedReason::EndpointDisabled,
         ExhaustedReason::EndpointDeleted,
+        ExhaustedReason::UrlTooLong,
     ] {
         let row = world.accept_one(&tenant, START).await;
         let finish = finished(&row, 410, Next::Exhausted(reason));

@@ -8,7 +8,7 @@ use hookturn_core::audit::{Actor, AuditAction, AuditEntry, Context, Subject};
 use hookturn_core::delivery::{
     Answer, Attempt, Exchange, ExchangeReason, ExchangeResult, Next, Timings,
 };
-use hookturn_core::endpoint::{Endpoint, EndpointState, Method, Preset};
+use hookturn_core::endpoint::{BodyForm, Endpoint, EndpointState, Method, Preset};
 use hookturn_core::id::{
     ApiKeyId, ClientId, DeliveryId, EndpointId, Entropy, KeyringId, MessageId, RotationId,
     SecretId, Sequence, WorkspaceId,
@@ -186,6 +186,7 @@ impl<'e, E: Engine> World<'e, E> {
             url: None,
             preset: Preset::Standard,
             method: Method::Post,
+            body_form: BodyForm::Json,
             events: EventFilter::default(),
             headers: BTreeMap::new(),
             keyring: KeyringId::new(START, &self.entropy),

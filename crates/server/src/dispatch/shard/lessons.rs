@@ -1,0 +1,78 @@
+//! What an attempt teaches about its receiver. Pure.
+
+use hookturn_core::delivery::{Attempt, ExchangeResult, ExhaustedReason, Next};
+use hookturn_core::endpoint::DisabledReason;
+use hookturn_core::limits::RETRY_AFTER_MAX;
+use hookturn_core::receiver::{ReceiverView, belief_after};
+use hookturn_core::store::ReceiverState;
+use hookturn_core::time::{DAY, Millis, Timestamp};
+
+use super::super::limits::Sign;
+use crate::courier::Attempted;
+
+/// How often a receiver's last acceptance is written down when nothing else changed.
+const ACCEPTED_STALE: Millis = DAY;
+
+/// What an attempt says about the endpoint's health: an answer about the message is an answer.
+pub(super) fn sign(attempt: &Attempt) -> Sign {
+    match attempt.decisive().map(|exchange| &exchange.result) {
+        Some(ExchangeResult::Answered(answer)) if answer.status < 500 && answer.status != 429 => {
+            Sign::Answered {
+                took: Millis::from(attempt.duration_millis),
+            }
+        }
+        Some(ExchangeResult::Answered(_) | ExchangeResult::Failed(_)) | None => Sign::Unwell,
+    }
+}
+
+/// How long a 429 or 503 asks everyone to wait, cut to what is obeyed.
+pub(super) fn asked_to_wait(attempt: &Attempt) -> Option<Millis> {
+    match &attempt.decisive()?.result {
+        ExchangeResult::Answered(answer) if matches!(answer.status, 429 | 503) => answer
+            .retry_after_millis
+            .map(|wait| wait.min(RETRY_AFTER_MAX)),
+        ExchangeResult::Answered(_) | ExchangeResult::Failed(_) => None,
+    }
+}
+
+/// Takes what an attempt taught into the receiver's state. Returns whether that is worth storing: a
+/// belief that changed its key, the first failures, the first success after one.
+pub(super) fn remember(state: &mut ReceiverState, made: &Attempted, now: Timestamp) -> bool {
+    let key = |view: &ReceiverView| view.belief.map(|belief| belief.secret);
+    let known = key(&state.view);
+    // Applied to what is known by now: attempts of one endpoint overlap, and one that began with an
+    // older belief and learnt nothing must not bring that back.
+    for exchange in &made.evidence {
+        state.view.belief = belief_after(state.view.belief, *exchange);
+    }
+    let mut changed = key(&state.view) != known;
+    if made.attempt.accepted() {
+        changed |= state.note_success();
+        if state
+            .accepted_at
+            .is_none_or(|at| now.since(at) >= ACCEPTED_STALE)
+        {
+            state.accepted_at = Some(now);
+            changed = true;
+        }
+    } else {
+        changed |= state.note_failure(now);
+    }
+    changed
+}
+
+/// Whether the endpoint must be disabled: on 410 at once, or when nothing was accepted for too long,
+/// this attempt included.
+pub(super) fn must_disable(
+    next: &Next,
+    receiver: &ReceiverState,
+    now: Timestamp,
+    disable_after: Millis,
+) -> Option<DisabledReason> {
+    if matches!(next, Next::Exhausted(ExhaustedReason::Gone)) {
+        return Some(DisabledReason::Gone);
+    }
+    receiver
+        .failed_too_long(now, disable_after)
+        .then_some(DisabledReason::Failing)
+}

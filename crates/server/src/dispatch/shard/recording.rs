@@ -1,0 +1,243 @@
+//! What comes back to a shard: attempts, blocks and commits, and the records handed to the store.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hookturn_core::delivery::{ExhaustedReason, Next, after_attempt};
+use hookturn_core::endpoint::Endpoint;
+use hookturn_core::id::{DeliveryId, EndpointId, draw};
+use hookturn_core::store::Finish;
+use hookturn_core::time::Timestamp;
+
+use super::super::batch::Batch;
+use super::super::disable::disable;
+use super::super::queue::Token;
+use super::lessons::{asked_to_wait, must_disable, remember, sign};
+use super::{Event, REST, Shard};
+use crate::courier::request::PrepareError;
+use crate::courier::{Attempted, NotSent};
+
+/// A finish that was handed to the store.
+pub(super) struct Finished {
+    endpoint: EndpointId,
+    delivery: DeliveryId,
+    token: Token,
+    afterwards: Afterwards,
+}
+
+/// What a committed finish means for the queue.
+#[derive(Debug, Clone, Copy)]
+enum Afterwards {
+    Gone,
+    DueAgain(Timestamp),
+    /// The row waits in its place; the queue let go of it when it was finished.
+    InPlace,
+}
+
+impl Shard {
+    pub(super) fn take_events(&mut self, now: Timestamp) {
+        let events = std::mem::take(&mut *self.events.arrived.borrow_mut());
+        for event in events {
+            match event {
+                Event::Attempted(id, batch, suspect, made) => {
+                    self.attempted(id, batch, suspect, *made, now);
+                }
+                Event::Block(id, block) => {
+                    self.reads_open -= 1;
+                    if let Some(queue) = self.queues.get_mut(&id) {
+                        queue.block(block, now, now.after(REST));
+                    }
+                    self.call_up(id);
+                }
+                Event::Committed(rows, happened) => self.committed(rows, happened, now),
+                Event::Disabled => self.disables_open -= 1,
+            }
+        }
+    }
+
+    fn committed(&mut self, rows: Vec<Finished>, happened: bool, now: Timestamp) {
+        self.commits_open -= 1;
+        for finished in rows {
+            let id = finished.endpoint;
+            let Some(queue) = self.queues.get_mut(&id) else {
+                continue;
+            };
+            let again_at = match finished.afterwards {
+                // The row is as it was: it is read and sent again (G2), after a rest.
+                _ if !happened => {
+                    queue.receiver_unstored = true;
+                    queue.rest_until = now.after(REST);
+                    Some(Timestamp::EPOCH)
+                }
+                Afterwards::InPlace => continue,
+                Afterwards::Gone => None,
+                Afterwards::DueAgain(at) => Some(at),
+            };
+            queue.committed(finished.delivery, finished.token, again_at);
+            self.call_up(id);
+        }
+    }
+
+    fn attempted(
+        &mut self,
+        id: EndpointId,
+        batch: Batch,
+        suspect: bool,
+        made: Result<Attempted, NotSent>,
+        now: Timestamp,
+    ) {
+        let lane = if suspect {
+            &mut self.suspect
+        } else {
+            &mut self.healthy
+        };
+        lane.open -= 1;
+        self.parts.metrics.attempt_ends();
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
+        queue.in_flight -= 1;
+        let made = match made {
+            Ok(made) => made,
+            // No attempt will ever fit; the receiver has no part in it.
+            Err(NotSent::Prepare(PrepareError::UrlTooLong { .. })) => {
+                self.give_up(batch, ExhaustedReason::UrlTooLong, now);
+                self.call_up(id);
+                return;
+            }
+            Err(error) => {
+                tracing::error!(endpoint = %id, error = %chain(&error), "nothing was sent; the delivery waits");
+                queue.unpop(batch);
+                queue.rest_until = now.after(REST);
+                self.call_up(id);
+                return;
+            }
+        };
+        self.record(id, batch, made, now);
+        self.call_up(id);
+    }
+
+    /// Decides what follows an attempt, the same for each of the deliveries that its request carried.
+    fn record(&mut self, id: EndpointId, batch: Batch, made: Attempted, now: Timestamp) {
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
+        let Some(endpoint) = queue.endpoint.clone() else {
+            return;
+        };
+        let policy_attempt = made
+            .attempt
+            .number
+            .saturating_sub(batch.first().attempts_before_requeue);
+        let random = u32::from_be_bytes(draw(self.parts.entropy.as_ref()));
+        let next = after_attempt(
+            &endpoint,
+            &made.attempt,
+            policy_attempt,
+            made.ended_at,
+            random,
+        );
+        self.parts
+            .metrics
+            .attempted(&made.attempt, &next, batch.len());
+        let keeps_place = endpoint.ordered && matches!(next, Next::RetryAt(_));
+        if keeps_place {
+            batch.rows().for_each(|row| queue.held_in_place(row));
+        }
+        self.learn(id, &endpoint, &made, next, now);
+        let attempts = std::iter::repeat_n(made.attempt, batch.len());
+        let finished = batch
+            .into_rows()
+            .zip(attempts)
+            .map(|(due, attempt)| Finish {
+                due,
+                attempt: Some(attempt),
+                next,
+                keeps_place,
+                at: now,
+            });
+        self.finishes.extend(finished);
+    }
+
+    /// Takes what an attempt taught into the endpoint's health and its receiver's state.
+    fn learn(
+        &mut self,
+        id: EndpointId,
+        endpoint: &Endpoint,
+        made: &Attempted,
+        next: Next,
+        now: Timestamp,
+    ) {
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
+        queue
+            .health
+            .note(sign(&made.attempt), endpoint.max_in_flight, now);
+        if let Some(wait) = asked_to_wait(&made.attempt) {
+            queue.hold_until = queue.hold_until.max(now.after(wait));
+        }
+        let changed = remember(&mut queue.receiver, made, now);
+        if changed || std::mem::take(&mut queue.receiver_unstored) {
+            self.receivers
+                .push((queue.workspace, id, queue.receiver.clone()));
+        }
+        if let Some(reason) = must_disable(&next, &queue.receiver, now, self.parts.disable_after) {
+            let (parts, events) = (Arc::clone(&self.parts), Rc::clone(&self.events));
+            self.disables_open += 1;
+            tokio::task::spawn_local(async move {
+                disable(&parts, id, reason).await;
+                events.put(Event::Disabled);
+            });
+        }
+    }
+
+    /// Hands everything that was finished in this turn of the loop to the store.
+    pub(super) fn hand_in(&mut self) {
+        if self.finishes.is_empty() && self.receivers.is_empty() {
+            return;
+        }
+        let finishes = std::mem::take(&mut self.finishes);
+        let rows: Vec<_> = finishes
+            .iter()
+            .map(|finish| {
+                let afterwards = match finish.next {
+                    Next::RetryAt(_) if finish.keeps_place => Afterwards::InPlace,
+                    Next::RetryAt(at) => Afterwards::DueAgain(at),
+                    Next::Delivered | Next::Exhausted(_) => Afterwards::Gone,
+                };
+                Finished {
+                    endpoint: finish.due.endpoint,
+                    delivery: finish.due.delivery,
+                    token: Token::of(&finish.due),
+                    afterwards,
+                }
+            })
+            .collect();
+        let committed = self
+            .parts
+            .store
+            .finish(finishes, std::mem::take(&mut self.receivers));
+        self.commits_open += 1;
+        let events = Rc::clone(&self.events);
+        tokio::task::spawn_local(async move {
+            let result = committed.await;
+            if let Err(error) = &result {
+                tracing::error!(error = %error, "attempts could not be recorded; their messages will be sent again");
+            }
+            events.put(Event::Committed(rows, result.is_ok()));
+        });
+    }
+}
+
+/// An error with its causes on one line: logged once, here.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
