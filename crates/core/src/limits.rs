@@ -23,6 +23,12 @@ pub const IDEMPOTENCY_KEY_CHARS: usize = 255;
 /// How long an idempotent answer is kept: Hopae documents 24 hours.
 pub const IDEMPOTENCY_MILLIS: Millis = 24 * HOUR;
 
+/// Requests one API key may make per second unless configured: several times what one node answers,
+/// so that it only stops what has gone wild.
+pub const REQUESTS_PER_SECOND: u32 = 100_000;
+/// Requests one API key may make at once after a rest, unless configured.
+pub const REQUEST_BURST: u32 = 100_000;
+
 /// Endpoints of one app.
 pub const ENDPOINTS_PER_APP: usize = 50;
 /// Event types (or `prefix.*` patterns) one endpoint may list.

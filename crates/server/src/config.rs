@@ -38,6 +38,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The address to listen on.
     pub listen: SocketAddr,
+    /// How the API is used.
+    pub api: Api,
     /// Where to deliver, and where not.
     pub outbound: Outbound,
     /// How to deliver.
@@ -52,6 +54,25 @@ pub struct Config {
     pub bootstrap_api_key: Option<SecretText>,
     /// `HOOKTURN_*` variables that nothing reads: probably misspelt.
     pub unknown_variables: Vec<String>,
+}
+
+/// `[api]`: how the API is used.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// Requests per second that one API key may make in the long run; 0 for no limit.
+    pub requests_per_second: u32,
+    /// Requests that one API key may make at once after a rest.
+    pub request_burst: u32,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            requests_per_second: limits::REQUESTS_PER_SECOND,
+            request_burst: limits::REQUEST_BURST,
+        }
+    }
 }
 
 /// `[outbound]`: where deliveries may go.
@@ -180,6 +201,7 @@ struct File {
     data_dir: Option<PathBuf>,
     listen: Option<String>,
     store: Option<String>,
+    api: Api,
     outbound: Outbound,
     delivery: Delivery,
     retention: Retention,
@@ -275,6 +297,7 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
             "an address and port such as 127.0.0.1:8090",
             &listen,
         )?,
+        api: file.api,
         outbound: file.outbound,
         delivery: file.delivery,
         retention: file.retention,
@@ -296,6 +319,13 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
             name: "delivery.max_in_flight",
             wanted: "1 to 1000",
             given,
+        });
+    }
+    if config.api.request_burst == 0 {
+        return Err(ConfigError::Value {
+            name: "api.request_burst",
+            wanted: "at least 1",
+            given: "0".to_owned(),
         });
     }
     if tracing_subscriber::EnvFilter::try_new(&config.log.filter).is_err() {
@@ -327,6 +357,20 @@ fn apply_environment(
     }
     if let Some(text) = variables.get("HOOKTURN_ALLOW_HTTP") {
         config.outbound.allow_http = value("HOOKTURN_ALLOW_HTTP", "true or false", &text)?;
+    }
+    if let Some(text) = variables.get("HOOKTURN_REQUESTS_PER_SECOND") {
+        config.api.requests_per_second = value(
+            "HOOKTURN_REQUESTS_PER_SECOND",
+            "a number of requests, 0 for no limit",
+            &text,
+        )?;
+    }
+    if let Some(text) = variables.get("HOOKTURN_REQUEST_BURST") {
+        config.api.request_burst = value(
+            "HOOKTURN_REQUEST_BURST",
+            "a number of requests, at least 1",
+            &text,
+        )?;
     }
     if let Some(text) = variables.get("HOOKTURN_EXTRA_ROOTS_FILE") {
         config.outbound.extra_roots_file = Some(text.into());
@@ -495,6 +539,7 @@ mod tests {
             ("[outbound]\nallow_net = []", "allow_net"),
             ("[delivery]\nmax_in_flight = 0", "max_in_flight"),
             ("[delivery]\nshards = -1", "shards"),
+            ("[api]\nrequest_burst = 0", "request_burst"),
             ("listen = \"nowhere\"", "--listen"),
         ] {
             let (_dir, flags) = in_file(text);

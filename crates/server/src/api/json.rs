@@ -35,13 +35,7 @@ impl<S: Send + Sync, const MAX: usize> FromRequest<S> for JsonBody<MAX> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let declared = is_json(request.headers());
-        let length = content_length(request.headers());
-        let mut body = request.into_body();
-        if length.is_some_and(|length| length > MAX as u64) {
-            drop_rest(&mut body).await;
-            return Err(too_large(MAX));
-        }
-        let bytes = read(body, MAX).await?;
+        let bytes = collect(request, MAX).await?;
         if !declared && !bytes.is_empty() {
             return Err(Problem::new(
                 Code::UnsupportedMediaType,
@@ -68,6 +62,17 @@ impl<const MAX: usize> JsonBody<MAX> {
             self.parse()
         }
     }
+}
+
+/// The body of a request of at most `max` bytes.
+pub(super) async fn collect(request: Request, max: usize) -> Result<Bytes, Problem> {
+    let length = content_length(request.headers());
+    let mut body = request.into_body();
+    if length.is_some_and(|length| length > max as u64) {
+        drop_rest(&mut body).await;
+        return Err(too_large(max));
+    }
+    read(body, max).await
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
@@ -154,6 +159,7 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Proble
     serde_json::from_str(text).map_err(|error| explain::<T>(text, &error))
 }
 
+const REQUIRED: &str = "is required";
 const OUT_OF_RANGE: &str = "number out of range";
 
 /// Whether a text is JSON at all is asked apart: serde calls some wrong types a syntax error.
@@ -167,6 +173,9 @@ fn explain<'a, T: Deserialize<'a>>(text: &'a str, error: &serde_json::Error) -> 
         Err(tracked) => (pointer(tracked.path()), tracked.inner().to_string()),
     };
     let (pointer, detail) = describe(pointer, &said);
+    if detail == REQUIRED {
+        return Problem::missing_field(pointer, detail);
+    }
     Problem::field(pointer, detail)
 }
 
@@ -233,7 +242,7 @@ fn describe(mut pointer: String, said: &str) -> (String, String) {
     }
     if said.starts_with("missing field") {
         push(&mut pointer, quoted());
-        return (pointer, "is required".to_owned());
+        return (pointer, REQUIRED.to_owned());
     }
     if said.starts_with("duplicate field") {
         push(&mut pointer, quoted());
@@ -256,7 +265,8 @@ fn describe(mut pointer: String, said: &str) -> (String, String) {
     (pointer, said.to_owned())
 }
 
-fn looks_secret(name: &str) -> bool {
+/// Whether a text that a caller sent may be a secret, which no answer repeats.
+pub(super) fn looks_secret(name: &str) -> bool {
     name.starts_with("sk_")
         || ["whsec_", "whsk_", "sk_operator_", "sk_workspace_"]
             .iter()
