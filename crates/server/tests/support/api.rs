@@ -4,10 +4,11 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::within_deadline;
@@ -62,14 +63,28 @@ impl Api {
         path: &str,
         body: String,
     ) -> (StatusCode, Bytes) {
-        let request = Request::builder()
+        let answer = self.exchange(method, path, &[], body).await;
+        (answer.status(), answer.into_body())
+    }
+
+    /// Sends any request with more headers and answers all that came back.
+    pub(crate) async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> Response<Bytes> {
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, self.address.to_string())
             .header(header::AUTHORIZATION, format!("Bearer {}", self.key))
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .unwrap();
+            .header(header::CONTENT_TYPE, "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::from(body))).unwrap();
         within_deadline(path, async {
             let stream = TcpStream::connect(self.address).await.unwrap();
             let (mut sender, connection) =
@@ -78,12 +93,28 @@ impl Api {
                     .unwrap();
             let connection = tokio::spawn(connection);
             let answer = sender.send_request(request).await.unwrap();
-            let status = answer.status();
-            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let (head, body) = answer.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
             connection.abort();
-            (status, body)
+            Response::from_parts(head, body)
         })
         .await
+    }
+
+    /// Sends a POST without a body under an idempotency key and hangs up without waiting for the
+    /// answer.
+    pub(crate) async fn post_and_hang_up(&self, path: &str, idempotency_key: &str) {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\nidempotency-key: \
+             {idempotency_key}\r\ncontent-length: 0\r\n\r\n",
+            self.address, self.key
+        );
+        within_deadline(path, async {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+        })
+        .await;
     }
 
     /// Gets a resource that must be there.
