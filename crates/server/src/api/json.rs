@@ -4,6 +4,8 @@
 //! so that good requests do not pay for the explanation of bad ones. The explanation names fields
 //! and what is expected, never the value that was sent.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,7 +13,8 @@ use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::IgnoredAny;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_path_to_error::Segment;
 
@@ -156,7 +159,34 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Proble
             ),
         )
     })?;
-    serde_json::from_str(text).map_err(|error| explain::<T>(text, &error))
+    match serde_json::from_str(text) {
+        Ok(Object(body)) => Ok(body),
+        Err(error) => Err(explain::<T>(text, &error)),
+    }
+}
+
+/// A `T` that is written as an object. Alone, a struct would be read from an array too, its fields
+/// by their order.
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Members(PhantomData))
+    }
 }
 
 const REQUIRED: &str = "is required";
@@ -168,7 +198,8 @@ fn explain<'a, T: Deserialize<'a>>(text: &'a str, error: &serde_json::Error) -> 
         return malformed(&error);
     }
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let (pointer, said) = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+    let (pointer, said) = match serde_path_to_error::deserialize::<_, Object<T>>(&mut deserializer)
+    {
         Ok(_) => (String::new(), error.to_string()),
         Err(tracked) => (pointer(tracked.path()), tracked.inner().to_string()),
     };
@@ -368,6 +399,8 @@ mod tests {
         ),
         (r#"{"name":"a","name":"b"}"#, "invalid_field", "/name"),
         (r#"["whsec_a1"]"#, "invalid_field", ""),
+        (r#"["a",1,[]]"#, "invalid_field", ""),
+        ("null", "invalid_field", ""),
         (r#"{"name":"a","whsec_a1":1}"#, "invalid_field", "/"),
     ];
 

@@ -70,6 +70,15 @@ const INPUT: &[(&str, &str, &str, &str, &str, &str)] = &[
     (
         "PATCH",
         "/APP",
+        r#"{"webhookConfig":[null,false]}"#,
+        INVALID,
+        "webhookConfig",
+        "null",
+    ),
+    ("PATCH", "/APP", r#"["bank"]"#, INVALID, "body", "null"),
+    (
+        "PATCH",
+        "/APP",
         r#"{"webhookConfig":{"enabled":true}}"#,
         MISSING,
         "webhookConfig.url",

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::super::super::ApiState;
 use super::super::super::auth::{Call, Ids, Manage, Read};
 use super::super::super::idempotency::{Answer, Outcome};
-use super::super::super::json::looks_secret;
+use super::super::super::json::{Object, looks_secret};
 use super::super::super::page::Query;
 use super::super::super::problem::Problem;
 use super::super::super::schema;
@@ -52,7 +52,8 @@ pub(super) struct PatchApp {
     )]
     name: Option<String>,
     /// Its webhook configuration; what is absent in it stays as well.
-    webhook_config: Option<PatchConfig>,
+    #[schema(value_type = Option<PatchConfig>)]
+    webhook_config: Option<Object<PatchConfig>>,
 }
 
 /// An app.
@@ -192,7 +193,7 @@ pub(super) async fn patch(
     let asked: PatchApp = body.parse()?;
     let patch = ConfiguredAppPatch {
         name: asked.name,
-        webhook_config: asked.webhook_config.map(Into::into),
+        webhook_config: asked.webhook_config.map(|asked| asked.0.into()),
     };
     let patched = api.service.patch_configured_app(&call.caller, id, patch);
     let app = patched.await.map_err(|error| body.locate(error))?;
