@@ -8,7 +8,6 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::within_deadline;
@@ -16,8 +15,8 @@ use super::within_deadline;
 /// A client with an API key.
 #[derive(Clone)]
 pub(crate) struct Api {
-    address: SocketAddr,
-    key: &'static str,
+    pub(crate) address: SocketAddr,
+    pub(crate) key: &'static str,
 }
 
 /// The value of a secret, as it is shown once.
@@ -99,22 +98,6 @@ impl Api {
             Response::from_parts(head, body)
         })
         .await
-    }
-
-    /// Sends a POST without a body under an idempotency key and hangs up without waiting for the
-    /// answer.
-    pub(crate) async fn post_and_hang_up(&self, path: &str, idempotency_key: &str) {
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\nidempotency-key: \
-             {idempotency_key}\r\ncontent-length: 0\r\n\r\n",
-            self.address, self.key
-        );
-        within_deadline(path, async {
-            let mut stream = TcpStream::connect(self.address).await.unwrap();
-            stream.write_all(request.as_bytes()).await.unwrap();
-            stream.flush().await.unwrap();
-        })
-        .await;
     }
 
     /// Gets a resource that must be there.
