@@ -233,6 +233,18 @@ async fn the_native_api_shows_the_primary_endpoint_as_the_endpoint_it_is() {
         (&config["enabled"], &config["timeoutSeconds"]),
         (&json!(false), &json!(3))
     );
+    // What was read can be sent back: it changes nothing that is shown nowhere.
+    let delays = json!({ "retry": { "delaysMillis": [7_000], "jitterPercent": 5 } });
+    let own = desk.bench.ask("PATCH", &path).json(&delays).send().await;
+    let own = own.ok();
+    let mut config = desk.get(&desk.config_path()).await.ok();
+    assert_eq!(config["retryAttempts"], 1);
+    config.as_object_mut().unwrap().remove("secret");
+    desk.patch(&desk.config_path(), config).await.ok();
+    let shown = desk.bench.get(&path).await.ok();
+    for field in ["state", "retry", "timeoutMillis", "connectTimeoutMillis"] {
+        assert_eq!(shown[field], own[field], "{field}");
+    }
     // Saying what is so already leaves it paused.
     desk.patch(
         &desk.config_path(),

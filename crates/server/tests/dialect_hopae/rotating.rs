@@ -60,18 +60,15 @@ async fn an_overlap_is_given_by_the_app_or_else_by_the_workspace() {
         assert_eq!(desk.secret().await, secret);
         let keyring = keyring(&desk).await;
         let open = &keyring["openRotation"];
-        match wanted {
-            Some(seconds) => {
-                assert_eq!(statuses(&keyring), ["retiring", "active"]);
-                assert_eq!(
-                    (&open["mode"], &open["overlapSeconds"]),
-                    (&json!("overlap"), &json!(seconds))
-                );
-            }
-            None => {
-                assert_eq!(statuses(&keyring), ["retired", "active"]);
-                assert!(open.is_null());
-            }
+        if let Some(seconds) = wanted {
+            assert_eq!(statuses(&keyring), ["retiring", "active"]);
+            assert_eq!(
+                (&open["mode"], &open["overlapSeconds"]),
+                (&json!("overlap"), &json!(seconds))
+            );
+        } else {
+            assert_eq!(statuses(&keyring), ["retired", "active"]);
+            assert!(open.is_null());
         }
     }
 }

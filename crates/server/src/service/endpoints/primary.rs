@@ -7,7 +7,8 @@
 //! 2. An app that was made otherwise has none until it is patched or rotated here. Until then it
 //!    reads as the preset's defaults, disabled, without a secret. A deleted one counts as none.
 //! 3. What is patched is merged. Saying what is so already changes nothing: `enabled: false` leaves
-//!    a paused endpoint paused, and the reason why it is disabled stays.
+//!    a paused endpoint paused, the reason why it is disabled stays, and so do delays and parts of a
+//!    second that the native API set.
 //! 4. Rotating is immediate, or an overlap where the app (or else the workspace) says how long. An
 //!    overlap is refused while a rotation is open: a live secret is not thrown away.
 //! 5. A secret is shown to keys with the scope `secrets` where the workspace's policy lets it be
@@ -360,21 +361,17 @@ impl Service {
         checked: &Checked,
         now: Timestamp,
     ) -> Result<(Decision<ConfiguredApp>, bool), ServiceError> {
-        match self.primary(old) {
-            Some(primary) => {
-                let merged = self.merged(caller, &primary, checked, now)?;
-                let app = Arc::clone(old);
-                let decision = merged.answering(|endpoint| ConfiguredApp {
-                    app,
-                    primary: Some(Arc::new(endpoint)),
-                });
-                Ok((decision, false))
-            }
-            None => {
-                let made = self.make_primary(caller, app.clone(), checked, now)?;
-                Ok((made.answering(Made::into_configured), true))
-            }
+        if let Some(primary) = self.primary(old) {
+            let merged = self.merged(caller, &primary, checked, now)?;
+            let app = Arc::clone(old);
+            let decision = merged.answering(|endpoint| ConfiguredApp {
+                app,
+                primary: Some(Arc::new(endpoint)),
+            });
+            return Ok((decision, false));
         }
+        let made = self.make_primary(caller, app.clone(), checked, now)?;
+        Ok((made.answering(Made::into_configured), true))
     }
 
     fn merged(
@@ -508,21 +505,32 @@ impl Checked {
     /// `old` with what is given here; its version is the next one.
     fn merge(&self, old: &Endpoint, now: Timestamp) -> Result<Endpoint, ServiceError> {
         let is_on = matches!(old.state, EndpointState::Enabled);
-        let switch = self.enabled.filter(|on| *on != is_on).map(|on| match on {
-            true => Switch::Enabled,
-            false => Switch::Disabled,
+        let switch = self.enabled.filter(|on| *on != is_on).map(|on| {
+            if on {
+                Switch::Enabled
+            } else {
+                Switch::Disabled
+            }
         });
+        // Parts of a second and delays of the native API's own stay as long as what is shown of them
+        // is only repeated.
+        let retry = self
+            .retry
+            .clone()
+            .filter(|retry| retry.delays_millis.len() != old.retry.delays_millis.len());
+        let timeout_millis = self
+            .timeout_millis
+            .filter(|timeout| *timeout != old.timeout_millis.div_ceil(SECOND) * SECOND);
         // The time to connect is not spoken of here: it follows the preset unless it was chosen.
         let preset = old.preset.connect_timeout_millis();
         let is_preset = old.connect_timeout_millis == preset.min(old.timeout_millis);
-        let connect_timeout_millis = self
-            .timeout_millis
+        let connect_timeout_millis = timeout_millis
             .filter(|_| is_preset)
             .map(|timeout| preset.min(timeout));
         let patch = EndpointPatch {
             state: switch,
-            retry: self.retry.clone(),
-            timeout_millis: self.timeout_millis,
+            retry,
+            timeout_millis,
             connect_timeout_millis,
             ..EndpointPatch::default()
         };
