@@ -20,7 +20,7 @@ const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         path: "docs/api/hopae.openapi.json",
-        arguments: &["openapi", "--dialect", "hopae"],
+        arguments: &["openapi", "hopae"],
     },
 ];
 

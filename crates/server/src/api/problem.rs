@@ -294,11 +294,16 @@ impl Problem {
     /// Writes the problem into its response, whose other headers stay.
     pub(super) fn render(&self, response: &mut Response, request_id: &str) {
         let body = self.document(request_id).to_string();
-        self.write(response, "application/problem+json", body);
+        self.render_as(response, "application/problem+json", body);
     }
 
     /// Writes a body that says the same in whatever form, and the headers that belong to it.
-    pub(super) fn write(&self, response: &mut Response, content_type: &'static str, body: String) {
+    pub(super) fn render_as(
+        &self,
+        response: &mut Response,
+        content_type: &'static str,
+        body: String,
+    ) {
         let headers = response.headers_mut();
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

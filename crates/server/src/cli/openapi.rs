@@ -1,4 +1,4 @@
-//! `hookturn openapi`: the description of the API.
+//! `hookturn openapi`: the descriptions of the APIs.
 
 use clap::{Args, ValueEnum};
 
@@ -9,23 +9,25 @@ use crate::app;
 /// `hookturn openapi`
 #[derive(Debug, Args)]
 pub(super) struct Openapi {
-    /// Describe a dialect instead of the native API.
-    #[arg(long)]
-    dialect: Option<Dialect>,
+    /// Which API.
+    #[arg(value_enum, default_value = "native")]
+    api: Api,
 }
 
-/// An API of another product that is served beside the native one.
+/// An API that the server has.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Dialect {
-    /// Hopae Connect's webhooks, at /connect/v1.
+enum Api {
+    /// The native one.
+    Native,
+    /// The dialect of Hopae.
     Hopae,
 }
 
 pub(super) fn run(asked: &Openapi, output: &mut Output) -> Outcome {
-    let document = match asked.dialect {
-        None => app::openapi(),
-        Some(Dialect::Hopae) => app::hopae_openapi(),
+    let text = match asked.api {
+        Api::Native => app::openapi(),
+        Api::Hopae => app::hopae_openapi(),
     };
-    output.bytes(document.as_bytes())?;
+    output.bytes(text.as_bytes())?;
     Ok(Exit::Done)
 }

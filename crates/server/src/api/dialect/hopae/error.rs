@@ -158,7 +158,7 @@ pub(in crate::api::dialect) fn render(
     *response.status_mut() = word.status();
     // Texts and JSON values always serialise.
     let body = serde_json::to_string(&document).unwrap_or_default();
-    problem.write(response, "application/json", body);
+    problem.render_as(response, "application/json", body);
 }
 
 fn word(problem: &Problem) -> Word {

@@ -394,7 +394,7 @@ mod tests {
         // `cargo xtask openapi` writes it anew.
         assert!(
             stored == openapi(),
-            "docs/api/hopae.openapi.json is not what `hookturn openapi --dialect hopae` prints: \
+            "docs/api/hopae.openapi.json is not what `hookturn openapi hopae` prints: \
              write it anew"
         );
     }
