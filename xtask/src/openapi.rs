@@ -1,58 +1,95 @@
-//! `cargo xtask openapi`: keeps the checked-in API description equal to what the server serves.
+//! `cargo xtask openapi`: keeps the checked-in API descriptions equal to what the server serves.
 
 use std::path::PathBuf;
 
 use crate::steps::{self, Failure, Outcome};
 use crate::workspace::Workspace;
 
-/// Where the description is checked in.
-pub(crate) fn checked_in(workspace: &Workspace) -> PathBuf {
-    workspace.root().join("docs/api/openapi.json")
+/// One checked-in description, and how the server prints it.
+struct Description {
+    /// Below the workspace's root.
+    path: &'static str,
+    arguments: &'static [&'static str],
 }
 
-/// Writes the description that the server prints.
+/// Every description: the native API, then the dialects.
+const DESCRIPTIONS: &[Description] = &[
+    Description {
+        path: "docs/api/openapi.json",
+        arguments: &["openapi"],
+    },
+    Description {
+        path: "docs/api/hopae.openapi.json",
+        arguments: &["openapi", "hopae"],
+    },
+];
+
+/// Whether there is anything to compare with.
+pub(crate) fn is_checked_in(workspace: &Workspace) -> bool {
+    DESCRIPTIONS
+        .iter()
+        .any(|description| description.file(workspace).exists())
+}
+
+/// Writes the descriptions that the server prints.
 pub(crate) fn write(workspace: &Workspace) -> Result<Outcome, Failure> {
-    let path = checked_in(workspace);
-    let Some(printed) = printed(workspace)? else {
-        return Ok(Outcome::Failed(
-            "`hookturn openapi` printed no JSON document; nothing was written".into(),
-        ));
-    };
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).map_err(|error| Failure::file(directory, error))?;
+    let mut written = Vec::new();
+    for description in DESCRIPTIONS {
+        let path = description.file(workspace);
+        let Some(printed) = description.printed(workspace)? else {
+            return Ok(Outcome::Failed(format!(
+                "`hookturn {}` printed no JSON document; {} was not written",
+                description.arguments.join(" "),
+                description.path
+            )));
+        };
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(|error| Failure::file(directory, error))?;
+        }
+        std::fs::write(&path, printed).map_err(|error| Failure::file(&path, error))?;
+        written.push(description.path);
     }
-    std::fs::write(&path, printed).map_err(|error| Failure::file(&path, error))?;
-    Ok(Outcome::Passed(format!("wrote {}", path.display())))
+    Ok(Outcome::Passed(format!("wrote {}", written.join(", "))))
 }
 
-/// Compares the description that the server prints with the one checked in.
+/// Compares the descriptions that the server prints with those checked in.
 pub(crate) fn check(workspace: &Workspace) -> Result<Outcome, Failure> {
-    let path = checked_in(workspace);
-    let kept = std::fs::read_to_string(&path).map_err(|error| Failure::file(&path, error))?;
-    let Some(printed) = printed(workspace)? else {
-        return Ok(Outcome::Failed(
-            "`hookturn openapi` printed no JSON document".into(),
-        ));
-    };
-    Ok(match first_difference(&kept, &printed) {
-        None => Outcome::Passed(String::new()),
-        Some(line) => Outcome::Failed(format!(
-            "docs/api/openapi.json differs from the server, first in line {line}; \
-             run `cargo xtask openapi` and commit the result"
-        )),
-    })
+    for description in DESCRIPTIONS {
+        let path = description.file(workspace);
+        let kept = std::fs::read_to_string(&path).map_err(|error| Failure::file(&path, error))?;
+        let Some(printed) = description.printed(workspace)? else {
+            return Ok(Outcome::Failed(format!(
+                "`hookturn {}` printed no JSON document",
+                description.arguments.join(" ")
+            )));
+        };
+        if let Some(line) = first_difference(&kept, &printed) {
+            return Ok(Outcome::Failed(format!(
+                "{} differs from the server, first in line {line}; run `cargo xtask openapi` and \
+                 commit the result",
+                description.path
+            )));
+        }
+    }
+    Ok(Outcome::Passed(String::new()))
 }
 
-/// What `hookturn openapi` prints, if it is a JSON document.
-fn printed(workspace: &Workspace) -> Result<Option<String>, Failure> {
-    let mut command = workspace.cargo(["run", "--quiet", "--locked", "--package", "hookturn"]);
-    command.args(["--", "openapi"]);
-    let Some(bytes) = steps::output(&mut command)? else {
-        return Ok(None);
-    };
-    Ok(String::from_utf8(bytes)
-        .ok()
-        .filter(|text| serde_json::from_str::<serde_json::Value>(text).is_ok()))
+impl Description {
+    fn file(&self, workspace: &Workspace) -> PathBuf {
+        workspace.root().join(self.path)
+    }
+
+    /// What the server prints, if it is a JSON document.
+    fn printed(&self, workspace: &Workspace) -> Result<Option<String>, Failure> {
+        let mut command = workspace.cargo(["run", "--quiet", "--locked", "--package", "hookturn"]);
+        command.arg("--").args(self.arguments);
+        let Some(bytes) = steps::output(&mut command)? else {
+            return Ok(None);
+        };
+        Ok(String::from_utf8(bytes)
+            .ok()
+            .filter(|text| serde_json::from_str::<serde_json::Value>(text).is_ok()))
+    }
 }
 
 /// The number of the first line that differs; line ends at the very end do not count.

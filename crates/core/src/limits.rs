@@ -28,6 +28,14 @@ pub const IDEMPOTENCY_KEY_CHARS: usize = 255;
 /// How long an idempotent answer is kept: Hopae documents 24 hours.
 pub const IDEMPOTENCY_MILLIS: Millis = 24 * HOUR;
 
+/// Requests one API key may make per second unless configured: several times what one node answers,
+/// so that it only stops what has gone wild.
+pub const REQUESTS_PER_SECOND: u32 = 100_000;
+/// Requests one API key may make at once after a rest, unless configured.
+pub const REQUEST_BURST: u32 = 100_000;
+/// The most of either that may be configured: more is no limit any more, and is written as none.
+pub const REQUESTS_MAX: u32 = 1_000_000;
+
 /// Endpoints of one app.
 pub const ENDPOINTS_PER_APP: usize = 50;
 /// Event types (or `prefix.*` patterns) one endpoint may list.
@@ -131,3 +139,4 @@ const _: () = assert!(PAGE_DEFAULT <= PAGE_MAX);
 const _: () = assert!(RETENTION_MIN <= RETENTION_DEFAULT && RETENTION_DEFAULT <= RETENTION_MAX);
 const _: () = assert!(DISABLE_AFTER_MIN <= DISABLE_AFTER_DEFAULT);
 const _: () = assert!(DISABLE_AFTER_DEFAULT <= DISABLE_AFTER_MAX);
+const _: () = assert!(REQUESTS_PER_SECOND <= REQUESTS_MAX && REQUEST_BURST <= REQUESTS_MAX);

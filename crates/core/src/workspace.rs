@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::{HeaderRenames, Preset};
-use crate::id::{ApiKeyId, ClientId, KeyringId, WorkspaceId};
+use crate::id::{ApiKeyId, ClientId, EndpointId, KeyringId, WorkspaceId};
 use crate::limits;
 use crate::time::Timestamp;
 
@@ -72,6 +72,10 @@ pub struct App {
     /// Overlap, in seconds, of a dialect's rotate call for this app; overrides the workspace's.
     #[serde(default)]
     pub rotation_overlap_seconds: Option<u32>,
+    /// The endpoint that is the app's one webhook configuration in the Hopae dialect, once it has
+    /// one. It is an endpoint like any other, and may be gone: then the app has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary_endpoint: Option<EndpointId>,
     /// Compare-and-swap counter, 1 for the first stored form.
     pub version: u64,
     /// When it was made.

@@ -3,10 +3,11 @@
 //! A handler extracts its arguments, makes one service call and converts the result. What all of
 //! them share is here and below: [`problem`] (every error), `auth` (who calls and may they),
 //! `idempotency` (the same POST twice), `json` (bodies), `page` (lists), `router` (every route and
-//! the scope it needs), [`openapi()`] (the document made of them).
+//! the scope it needs), [`openapi()`] (the document made of them). Other products' APIs over the same
+//! service are in `dialect`.
 //!
-//! The guarantees: an answer 202 follows the commit (G1); every error is a problem document with
-//! the request's id; no error and no log line holds a value that a caller sent, except names of
+//! The guarantees: an answer 202 follows the commit (G1); every error is a problem document, or what
+//! a dialect has for one, with the request's id; no error and no log line holds a value that a caller sent, except names of
 //! fields and ids (G8). Nothing is logged for a request that goes well.
 //!
 //! Not here: connection limits, header timeouts and draining, which belong to whoever serves the
@@ -29,6 +30,7 @@ use crate::service::{Caller, Service, ServiceError};
 
 mod auth;
 mod convert;
+mod dialect;
 mod health;
 mod idempotency;
 mod json;
@@ -40,6 +42,7 @@ mod schema;
 mod unread;
 mod v1;
 
+pub use dialect::hopae::openapi as hopae_openapi;
 pub use health::{Readiness, Ready};
 pub use openapi::openapi;
 pub use router::router;
@@ -120,6 +123,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The outermost step of every request: gives it an id, and writes out its problem if it has one.
 async fn edge(State(api): State<ApiState>, mut request: Request, next: Next) -> Response {
     let id = RequestId::new(api.entropy.as_ref());
+    let dialect = dialect::of(request.uri().path());
     request.extensions_mut().insert(id);
     let (request, unread) = unread::watch(request);
     let mut response = next.run(request).await;
@@ -127,7 +131,10 @@ async fn edge(State(api): State<ApiState>, mut request: Request, next: Next) -> 
     let text = id.0.hyphenated().encode_lower(&mut buffer);
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         report(&problem, text);
-        problem.render(&mut response, text);
+        match dialect {
+            Some(dialect) => dialect.render(&problem, &mut response, text),
+            None => problem.render(&mut response, text),
+        }
     }
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(text) {

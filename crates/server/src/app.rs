@@ -158,6 +158,10 @@ impl Server {
             master_keys: Arc::new(keys::KeptKeys::new(config, store.clone())),
             settings: service::Settings {
                 max_in_flight: config.delivery.max_in_flight,
+                pace: service::pace::Pace {
+                    requests_per_second: config.api.requests_per_second,
+                    burst: config.api.request_burst,
+                },
                 ..service::Settings::default()
             },
         }));
@@ -427,9 +431,14 @@ impl api::Metrics for Metrics {
     }
 }
 
-/// The description of the API: OpenAPI 3.1 as indented JSON.
+/// The description of the native API: OpenAPI 3.1 as indented JSON.
 pub fn openapi() -> String {
     api::openapi()
+}
+
+/// The description of the Hopae dialect: OpenAPI 3.1 as indented JSON.
+pub fn hopae_openapi() -> String {
+    api::hopae_openapi()
 }
 
 /// What went wrong, with every cause, on one line.

@@ -42,6 +42,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The address to listen on.
     pub listen: SocketAddr,
+    /// How the API is used.
+    pub api: Api,
     /// Where to deliver, and where not.
     pub outbound: Outbound,
     /// How to deliver.
@@ -56,6 +58,27 @@ pub struct Config {
     pub bootstrap_api_key: Option<SecretText>,
     /// `HOOKTURN_*` variables that nothing reads: probably misspelt.
     pub unknown_variables: Vec<String>,
+}
+
+/// `[api]`: how the API is used.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// Requests per second that one API key may make in the long run; 0 for no limit.
+    #[serde(deserialize_with = "numbers::requests_per_second")]
+    pub requests_per_second: u32,
+    /// Requests that one API key may make at once after a rest.
+    #[serde(deserialize_with = "numbers::request_burst")]
+    pub request_burst: u32,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            requests_per_second: limits::REQUESTS_PER_SECOND,
+            request_burst: limits::REQUEST_BURST,
+        }
+    }
 }
 
 /// `[outbound]`: where deliveries may go.
@@ -188,6 +211,7 @@ struct File {
     data_dir: Option<PathBuf>,
     listen: Option<String>,
     store: Option<String>,
+    api: Api,
     outbound: Outbound,
     delivery: Delivery,
     retention: Retention,
@@ -286,6 +310,7 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
             "an address and port such as 127.0.0.1:8090",
             &listen,
         )?,
+        api: file.api,
         outbound: file.outbound,
         delivery: file.delivery,
         retention: file.retention,
@@ -333,6 +358,12 @@ fn apply_environment(
     }
     if let Some(text) = variables.get("HOOKTURN_ALLOW_HTTP") {
         config.outbound.allow_http = value("HOOKTURN_ALLOW_HTTP", "true or false", &text)?;
+    }
+    if let Some(requests) = numbers::REQUESTS_PER_SECOND.take(variables)? {
+        config.api.requests_per_second = requests;
+    }
+    if let Some(requests) = numbers::REQUEST_BURST.take(variables)? {
+        config.api.request_burst = requests;
     }
     if let Some(text) = variables.get("HOOKTURN_EXTRA_ROOTS_FILE") {
         config.outbound.extra_roots_file = Some(text.into());
@@ -504,6 +535,7 @@ mod tests {
             ("[outbound]\nallow_net = []", "allow_net"),
             ("[delivery]\nmax_in_flight = 0", "max_in_flight"),
             ("[delivery]\nshards = -1", "shards"),
+            ("[api]\nrequest_burst = 0", "request_burst"),
             ("listen = \"nowhere\"", "--listen"),
         ] {
             let (_dir, flags) = in_file(text);
@@ -527,8 +559,15 @@ mod tests {
             ),
             ("delivery", "max_in_flight", "HOOKTURN_MAX_IN_FLIGHT", 1_000),
             ("retention", "days", "HOOKTURN_RETENTION_DAYS", 3_650),
+            (
+                "api",
+                "requests_per_second",
+                "HOOKTURN_REQUESTS_PER_SECOND",
+                1_000_000,
+            ),
+            ("api", "request_burst", "HOOKTURN_REQUEST_BURST", 1_000_000),
         ] {
-            let least = u64::from(key != "shards");
+            let least = u64::from(!matches!(key, "shards" | "requests_per_second"));
             let with = |number: &str| {
                 let (_dir, flags) = in_file(&format!("# one\n[{section}]\n{key} = {number}\n"));
                 let from_file = load(flags, &env(&[]));

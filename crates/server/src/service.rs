@@ -43,8 +43,10 @@ pub mod idempotency;
 pub mod keyrings;
 pub mod master_key;
 pub mod messages;
+pub mod pace;
 pub mod page;
 pub mod rotation;
+mod turns;
 pub mod workspaces;
 
 #[cfg(test)]
@@ -71,6 +73,8 @@ pub struct Service {
     settings: Settings,
     sequence: Sequence,
     in_flight: idempotency::InFlight,
+    pacer: pace::Pacer,
+    turns: turns::Turns,
 }
 
 /// What a [`Service`] stands on.
@@ -100,6 +104,8 @@ pub struct Settings {
     pub idempotency_millis: Millis,
     /// Exchanges that may be open to an endpoint at once unless it says otherwise.
     pub max_in_flight: u32,
+    /// How often one API key may ask.
+    pub pace: pace::Pace,
 }
 
 impl Default for Settings {
@@ -107,6 +113,7 @@ impl Default for Settings {
         Self {
             idempotency_millis: limits::IDEMPOTENCY_MILLIS,
             max_in_flight: 32,
+            pace: pace::Pace::default(),
         }
     }
 }
@@ -171,6 +178,26 @@ struct Decision<T> {
     out: T,
 }
 
+impl<T> Decision<T> {
+    /// Nothing to write, this to answer.
+    const fn nothing(out: T) -> Self {
+        Self {
+            writes: Vec::new(),
+            audit: Vec::new(),
+            out,
+        }
+    }
+
+    /// The same decision with another answer.
+    fn answering<U>(self, answer: impl FnOnce(T) -> U) -> Decision<U> {
+        Decision {
+            writes: self.writes,
+            audit: self.audit,
+            out: answer(self.out),
+        }
+    }
+}
+
 impl Service {
     /// A service over its parts. Nothing is read or written yet.
     pub fn new(parts: Parts) -> Self {
@@ -193,6 +220,8 @@ impl Service {
             targets,
             master_keys,
             master_key_turn: tokio::sync::Mutex::default(),
+            pacer: pace::Pacer::new(settings.pace),
+            turns: turns::Turns::default(),
             settings,
             sequence: Sequence::default(),
             in_flight: idempotency::InFlight::default(),

@@ -4,8 +4,9 @@
 //!    is a 401.
 //! 2. An operator key chooses a workspace by `Hookturn-Workspace: <id or name>` (`default` without
 //!    it). A workspace key reaches its own only.
-//! 3. Query parameters belong to lists: any other call with one is a 400.
-//! 4. The scope is part of the handler's type: `Call<Manage>`. It is checked before the body is
+//! 3. A key that asks more often than it may is refused before anything else is looked at.
+//! 4. Query parameters belong to lists: any other call with one is a 400.
+//! 5. The scope is part of the handler's type: `Call<Manage>`. It is checked before the body is
 //!    read, so that strangers cannot make the server read bodies.
 
 use std::marker::PhantomData;
@@ -16,6 +17,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use serde::de::DeserializeOwned;
 
+use super::dialect;
 use super::idempotency::{self, Once, Stop};
 use super::problem::{Code, Problem};
 use super::router::{Kind, ROUTES};
@@ -75,13 +77,16 @@ impl<N: Needs> FromRequestParts<ApiState> for Call<N> {
         let bearer = bearer(&parts.headers)?;
         let workspace = workspace(&parts.headers)?;
         let key = api.service.authenticate(bearer)?;
+        api.service.pace(&key)?;
         let caller = api.service.caller_for(key, workspace, request_id, None)?;
         api.service.require(&caller, N::SCOPE).await?;
         if let Some(query) = parts.uri.query() {
             refuse_query(parts, query)?;
         }
         let idempotency_key = match parts.method {
-            Method::POST => idempotency::read(&parts.headers)?,
+            Method::POST => {
+                idempotency::read(&parts.headers, dialect::key_alphabet(parts.uri.path()))?
+            }
             _ => None,
         };
         Ok(Self {
@@ -98,7 +103,17 @@ impl<N: Needs> FromRequestParts<ApiState> for Call<N> {
 impl<N: Needs> Call<N> {
     /// Begins a POST with this body: see [`idempotency`].
     pub(super) async fn once(&self, api: &ApiState, body: &[u8]) -> Result<Once, Stop> {
-        let place = (self.method.as_str(), self.uri.path());
+        self.once_at(api, self.uri.path(), body).await
+    }
+
+    /// The same for a resource that has several paths: `path` stands for all of them.
+    pub(super) async fn once_at(
+        &self,
+        api: &ApiState,
+        path: &str,
+        body: &[u8],
+    ) -> Result<Once, Stop> {
+        let place = (self.method.as_str(), path);
         let given = self.idempotency_key.as_deref();
         idempotency::begin(&api.service, &self.caller, given, place, body).await
     }

@@ -1,6 +1,7 @@
 //! From the service's errors to problem documents.
 
 use hookturn_core::rotation::Rejected;
+use hookturn_core::time::SECOND;
 
 use super::problem::{Code, Problem};
 use crate::service::ServiceError;
@@ -23,6 +24,15 @@ impl From<ServiceError> for Problem {
                 "the API key is unknown, expired or revoked",
             ),
             ServiceError::Invalid { pointer, message } => Self::field(pointer, message),
+            ServiceError::Missing { pointer, message } => Self::missing_field(pointer, message),
+            ServiceError::RateLimited { wait_millis } => {
+                let seconds = u32::try_from(wait_millis.div_ceil(SECOND)).unwrap_or(u32::MAX);
+                Self::new(
+                    Code::RateLimited,
+                    "this API key asks more often than it may: nothing was done, wait and repeat",
+                )
+                .retry_after(seconds)
+            }
             ServiceError::Rejected(rejected) => rejected.into(),
             ServiceError::Conflict {
                 code: "concurrent_change",

@@ -1,8 +1,9 @@
 //! `Idempotency-Key` on every POST.
 //!
-//! 1. A key is 1 to 255 visible ASCII characters, given once; anything else is a 400.
+//! 1. A key is 1 to 255 visible ASCII characters (in a dialect: any), given once; anything else is
+//!    a 400.
 //! 2. It is bound to workspace, method and path, and to the body it first came with: another body
-//!    is a 422.
+//!    is a 422 (in the Hopae dialect a 409).
 //! 3. While the first request runs, the same key is a 409 that may be repeated.
 //! 4. The answer is stored, sealed, in the transaction of the change it answers, and replayed for
 //!    24 hours with `Idempotency-Replayed: true`. Only answers of changes are stored: a refused
@@ -274,24 +275,47 @@ fn in_progress() -> Problem {
     .retry_after(1)
 }
 
+/// Which texts are keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alphabet {
+    /// Visible ASCII.
+    Visible,
+    /// Any characters that a header carries.
+    Any,
+}
+
+impl Alphabet {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Visible => "visible ASCII characters",
+            Self::Any => "characters",
+        }
+    }
+}
+
 /// The key of a request, checked.
-pub(super) fn read(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(super) fn read(headers: &HeaderMap, alphabet: Alphabet) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(HEADER).iter();
     let Some(value) = values.next() else {
         return Ok(None);
     };
-    let text = value.to_str().unwrap_or_default();
-    let sound = (1..=limits::IDEMPOTENCY_KEY_CHARS).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_graphic())
+    // What is not UTF-8 is the older Latin-1: the same characters are the same key.
+    let text = match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) => text.to_owned(),
+        Err(_) => value.as_bytes().iter().copied().map(char::from).collect(),
+    };
+    let sound = (1..=limits::IDEMPOTENCY_KEY_CHARS).contains(&text.chars().count())
+        && (alphabet == Alphabet::Any || text.bytes().all(|byte| byte.is_ascii_graphic()))
         && values.next().is_none();
     if sound {
-        Ok(Some(text.to_owned()))
+        Ok(Some(text))
     } else {
         Err(Problem::new(
             Code::InvalidIdempotencyKey,
             format!(
-                "nothing was stored: send one Idempotency-Key of 1 to {} visible ASCII characters",
-                limits::IDEMPOTENCY_KEY_CHARS
+                "nothing was stored: send one Idempotency-Key of 1 to {} {}",
+                limits::IDEMPOTENCY_KEY_CHARS,
+                alphabet.name()
             ),
         ))
     }
@@ -331,7 +355,7 @@ mod tests {
             for value in values {
                 headers.append(HEADER, HeaderValue::from_bytes(value).unwrap());
             }
-            read(&headers)
+            read(&headers, Alphabet::Visible)
         };
         assert!(with(&[]).unwrap().is_none());
         assert!(with(&[b"a"]).unwrap().is_some());

@@ -4,6 +4,8 @@
 //! so that good requests do not pay for the explanation of bad ones. The explanation names fields
 //! and what is expected, never the value that was sent.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,7 +13,8 @@ use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::IgnoredAny;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_path_to_error::Segment;
 
@@ -35,13 +38,7 @@ impl<S: Send + Sync, const MAX: usize> FromRequest<S> for JsonBody<MAX> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let declared = is_json(request.headers());
-        let length = content_length(request.headers());
-        let mut body = request.into_body();
-        if length.is_some_and(|length| length > MAX as u64) {
-            drop_rest(&mut body).await;
-            return Err(too_large(MAX));
-        }
-        let bytes = read(body, MAX).await?;
+        let bytes = collect(request, MAX).await?;
         if !declared && !bytes.is_empty() {
             return Err(Problem::new(
                 Code::UnsupportedMediaType,
@@ -68,6 +65,17 @@ impl<const MAX: usize> JsonBody<MAX> {
             self.parse()
         }
     }
+}
+
+/// The body of a request of at most `max` bytes.
+pub(super) async fn collect(request: Request, max: usize) -> Result<Bytes, Problem> {
+    let length = content_length(request.headers());
+    let mut body = request.into_body();
+    if length.is_some_and(|length| length > max as u64) {
+        drop_rest(&mut body).await;
+        return Err(too_large(max));
+    }
+    read(body, max).await
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
@@ -151,9 +159,37 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Proble
             ),
         )
     })?;
-    serde_json::from_str(text).map_err(|error| explain::<T>(text, &error))
+    match serde_json::from_str(text) {
+        Ok(Object(body)) => Ok(body),
+        Err(error) => Err(explain::<T>(text, &error)),
+    }
 }
 
+/// A `T` that is written as an object. Alone, a struct would be read from an array too, its fields
+/// by their order.
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Members(PhantomData))
+    }
+}
+
+const REQUIRED: &str = "is required";
 const OUT_OF_RANGE: &str = "number out of range";
 
 /// Whether a text is JSON at all is asked apart: serde calls some wrong types a syntax error.
@@ -162,11 +198,15 @@ fn explain<'a, T: Deserialize<'a>>(text: &'a str, error: &serde_json::Error) -> 
         return malformed(&error);
     }
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let (pointer, said) = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+    let (pointer, said) = match serde_path_to_error::deserialize::<_, Object<T>>(&mut deserializer)
+    {
         Ok(_) => (String::new(), error.to_string()),
         Err(tracked) => (pointer(tracked.path()), tracked.inner().to_string()),
     };
     let (pointer, detail) = describe(pointer, &said);
+    if detail == REQUIRED {
+        return Problem::missing_field(pointer, detail);
+    }
     Problem::field(pointer, detail)
 }
 
@@ -233,7 +273,7 @@ fn describe(mut pointer: String, said: &str) -> (String, String) {
     }
     if said.starts_with("missing field") {
         push(&mut pointer, quoted());
-        return (pointer, "is required".to_owned());
+        return (pointer, REQUIRED.to_owned());
     }
     if said.starts_with("duplicate field") {
         push(&mut pointer, quoted());
@@ -256,7 +296,8 @@ fn describe(mut pointer: String, said: &str) -> (String, String) {
     (pointer, said.to_owned())
 }
 
-fn looks_secret(name: &str) -> bool {
+/// Whether a text that a caller sent may be a secret, which no answer repeats.
+pub(super) fn looks_secret(name: &str) -> bool {
     name.starts_with("sk_")
         || ["whsec_", "whsk_", "sk_operator_", "sk_workspace_"]
             .iter()
@@ -358,6 +399,8 @@ mod tests {
         ),
         (r#"{"name":"a","name":"b"}"#, "invalid_field", "/name"),
         (r#"["whsec_a1"]"#, "invalid_field", ""),
+        (r#"["a",1,[]]"#, "invalid_field", ""),
+        ("null", "invalid_field", ""),
         (r#"{"name":"a","whsec_a1":1}"#, "invalid_field", "/"),
     ];
 

@@ -109,7 +109,7 @@ fn complete_operation(operation: &mut Value, route: &Route) {
             operation["security"] = json!([{ "bearer": [] }]);
             operation["x-required-scope"] = scope.as_str().into();
             parameters.push(shared("Workspace"));
-            statuses.extend(["400", "401", "403", "404", "503"]);
+            statuses.extend(["400", "401", "403", "404", "429", "503"]);
         }
     }
     if route.path == "/readyz" {
@@ -226,6 +226,10 @@ const PROBLEMS: &[(&str, &str)] = &[
         "422",
         "A field is unknown, missing, of another type or out of bounds, or the Idempotency-Key was used with another body.",
     ),
+    (
+        "429",
+        "This API key asks more often than it may; nothing was done.",
+    ),
     ("500", "Internal error; the log has the cause."),
     (
         "503",
@@ -243,7 +247,7 @@ fn problems() -> Value {
             headers["WWW-Authenticate"] =
                 json!({ "schema": { "type": "string" }, "description": "`Bearer`." });
         }
-        if matches!(*status, "409" | "503") {
+        if matches!(*status, "409" | "429" | "503") {
             headers["Retry-After"] = json!({ "schema": { "type": "integer", "minimum": 1 },
                 "description": "Seconds after which the same request may succeed." });
         }

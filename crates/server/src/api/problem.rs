@@ -103,6 +103,8 @@ codes! {
     InvalidField = "invalid_field", UNPROCESSABLE_ENTITY, false, "A field of the body is not valid";
     /// The same idempotency key came with another body.
     IdempotencyMismatch = "idempotency_mismatch", UNPROCESSABLE_ENTITY, false, "The Idempotency-Key was used with another body";
+    /// The key asks more often than it may.
+    RateLimited = "rate_limited", TOO_MANY_REQUESTS, true, "Too many requests with this API key";
     /// Our fault.
     Internal = "internal", INTERNAL_SERVER_ERROR, true, "Internal error";
     /// The disk of the store is full, read-only or failing.
@@ -129,6 +131,9 @@ pub struct FieldError {
     /// What is expected there.
     #[schema(example = "the scheme must be https")]
     pub detail: String,
+    /// Whether there is nothing, where something is needed: dialects tell the two apart.
+    #[serde(skip)]
+    pub missing: bool,
 }
 
 /// An error answer. Cheap to move; see the module text.
@@ -177,6 +182,7 @@ impl Problem {
             pointer: None,
             parameter: Some(name.into()),
             detail: detail.into(),
+            missing: false,
         });
         problem
     }
@@ -217,8 +223,18 @@ impl Problem {
             pointer: Some(pointer.into()),
             parameter: None,
             detail: detail.into(),
+            missing: false,
         });
         self
+    }
+
+    /// A field of the body that is needed and not there.
+    pub fn missing_field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        let mut problem = Self::field(pointer, detail);
+        for error in &mut problem.0.errors {
+            error.missing = true;
+        }
+        problem
     }
 
     /// The same with an extension member.
@@ -236,6 +252,21 @@ impl Problem {
     /// Its code.
     pub const fn code(&self) -> Code {
         self.0.code
+    }
+
+    /// What happened, and what to do next.
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
+    /// Fields or parameters that are not valid.
+    pub fn errors(&self) -> &[FieldError] {
+        &self.0.errors
+    }
+
+    /// Extension members.
+    pub const fn members(&self) -> &Map<String, Value> {
+        &self.0.members
     }
 
     /// What caused it, for the log.
@@ -279,12 +310,20 @@ impl Problem {
 
     /// Writes the problem into its response, whose other headers stay.
     pub(super) fn render(&self, response: &mut Response, request_id: &str) {
+        let body = self.document(request_id).to_string();
+        self.render_as(response, "application/problem+json", body);
+    }
+
+    /// Writes a body that says the same in whatever form, and the headers that belong to it.
+    pub(super) fn render_as(
+        &self,
+        response: &mut Response,
+        content_type: &'static str,
+        body: String,
+    ) {
         let headers = response.headers_mut();
         headers.remove(header::CONTENT_LENGTH);
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         if self.0.code == Code::Unauthorized {
             headers.insert(
                 header::WWW_AUTHENTICATE,
@@ -294,7 +333,7 @@ impl Problem {
         if let Some(seconds) = self.0.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        *response.body_mut() = Body::from(self.document(request_id).to_string());
+        *response.body_mut() = Body::from(body);
     }
 }
 

@@ -8,10 +8,12 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use hookturn_core::workspace::Scope;
+use http::Uri;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::dialect::{self, Dialect};
 use super::problem::{Code, Problem};
 use super::{ApiState, edge, health, openapi, v1};
 
@@ -132,6 +134,7 @@ pub(super) fn routes() -> (Router<ApiState>, OpenApi) {
 pub fn router(state: ApiState) -> Router {
     let (router, _) = routes();
     router
+        .merge(dialect::router())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         // Bodies are bounded where they are read, by the bound of their route.
@@ -140,10 +143,11 @@ pub fn router(state: ApiState) -> Router {
         .with_state(state)
 }
 
-async fn no_route() -> Problem {
+async fn no_route(uri: Uri) -> Problem {
+    let document = dialect::of(uri.path()).map_or("/openapi.json", Dialect::document);
     Problem::new(
         Code::NotFound,
-        "there is no such path: /openapi.json lists all of them",
+        format!("there is no such path: {document} lists all of them"),
     )
 }
 

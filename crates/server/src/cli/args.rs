@@ -45,8 +45,8 @@ pub(super) enum Command {
     Doctor(super::doctor::Doctor),
     /// Copy the database, also while the server runs.
     Backup(super::backup::Backup),
-    /// Print the description of the API (OpenAPI 3.1).
-    Openapi,
+    /// Print the description of the API (OpenAPI 3.1), or of a dialect.
+    Openapi(super::openapi::Openapi),
     /// Write a commented hookturn.toml and make the data directory.
     Init(super::init::Init),
     /// Receive webhooks on this machine, verify and print them.

@@ -40,6 +40,19 @@ pub(super) const RETENTION_DAYS: Bounded = Bounded {
     most: limits::RETENTION_MAX / DAY,
 };
 
+pub(super) const REQUESTS_PER_SECOND: Bounded = Bounded {
+    key: "api.requests_per_second",
+    variable: "HOOKTURN_REQUESTS_PER_SECOND",
+    least: 0,
+    most: limits::REQUESTS_MAX as u64,
+};
+pub(super) const REQUEST_BURST: Bounded = Bounded {
+    key: "api.request_burst",
+    variable: "HOOKTURN_REQUEST_BURST",
+    least: 1,
+    most: limits::REQUESTS_MAX as u64,
+};
+
 impl Bounded {
     fn wanted(&self) -> String {
         format!("a whole number from {} to {}", self.least, self.most)
@@ -77,6 +90,14 @@ impl Bounded {
             given: text,
         })
     }
+}
+
+pub(super) fn requests_per_second<'de, D: Deserializer<'de>>(file: D) -> Result<u32, D::Error> {
+    REQUESTS_PER_SECOND.read(file)
+}
+
+pub(super) fn request_burst<'de, D: Deserializer<'de>>(file: D) -> Result<u32, D::Error> {
+    REQUEST_BURST.read(file)
 }
 
 pub(super) fn shards<'de, D: Deserializer<'de>>(file: D) -> Result<usize, D::Error> {

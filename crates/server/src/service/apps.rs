@@ -82,6 +82,7 @@ impl Service {
                 name: input.name.clone(),
                 labels: input.labels.clone(),
                 rotation_overlap_seconds: input.rotation_overlap_seconds,
+                primary_endpoint: None,
                 version: 1,
                 created_at: now,
                 updated_at: now,
@@ -207,7 +208,7 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ServiceError> {
     Ok(())
 }
 
-fn entry(action: AuditAction, app: &App) -> AuditEntry {
+pub(super) fn entry(action: AuditAction, app: &App) -> AuditEntry {
     let subject = Subject {
         app: Some(app.id),
         ..Subject::default()

@@ -24,9 +24,11 @@ use super::{Caller, Decision, Recording, Service, ServiceError, check_text, chec
 
 mod checks;
 mod patch;
+mod primary;
 
 pub(super) use checks::check_header_name;
 pub use patch::{EndpointPatch, Switch};
+pub use primary::{ConfiguredApp, ConfiguredAppPatch, PrimaryConfig, PrimaryPatch, ShownSecret};
 
 /// What a new endpoint shall be; what is `None` is as its preset documents.
 #[derive(Debug, Clone, Default)]
@@ -116,13 +118,7 @@ impl Service {
         let events = checks::events(input.events.clone())?;
         self.change(caller, recording, |now| {
             let app = self.own_app(caller, app)?;
-            if self.live.endpoints(caller.workspace, app.id).len() >= limits::ENDPOINTS_PER_APP {
-                let message = format!(
-                    "an app has at most {} endpoints: delete one first",
-                    limits::ENDPOINTS_PER_APP
-                );
-                return Err(ServiceError::conflict("too_many_endpoints", message));
-            }
+            self.check_room(&app)?;
             let mut endpoint = self.new_endpoint(&app, &input, events.clone(), now);
             endpoint.url.clone_from(&url);
             checks::check(&endpoint, &self.own_workspace(caller)?.settings)?;
@@ -145,6 +141,17 @@ impl Service {
             Ok(decision)
         })
         .await
+    }
+
+    fn check_room(&self, app: &App) -> Result<(), ServiceError> {
+        if self.live.endpoints(app.workspace, app.id).len() >= limits::ENDPOINTS_PER_APP {
+            let message = format!(
+                "an app has at most {} endpoints: delete one first",
+                limits::ENDPOINTS_PER_APP
+            );
+            return Err(ServiceError::conflict("too_many_endpoints", message));
+        }
+        Ok(())
     }
 
     fn new_endpoint(
@@ -335,6 +342,15 @@ impl Service {
             let mut writes = Vec::new();
             let mut audit = Vec::new();
             self.remove_endpoint(&endpoint, now, &mut writes, &mut audit);
+            let app = self.own_app(caller, app)?;
+            if app.primary_endpoint == Some(id) {
+                writes.push(Write::App(App {
+                    primary_endpoint: None,
+                    version: app.version + 1,
+                    updated_at: now,
+                    ..App::clone(&app)
+                }));
+            }
             Ok(Decision {
                 writes,
                 audit,

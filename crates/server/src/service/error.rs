@@ -5,6 +5,7 @@ use std::fmt;
 
 use hookturn_core::rotation::Rejected;
 use hookturn_core::store::StoreError;
+use hookturn_core::time::Millis;
 use hookturn_core::workspace::Scope;
 
 use crate::store::seal::OpenError;
@@ -37,6 +38,14 @@ pub enum ServiceError {
         /// JSON pointer of the field in the request; empty for the whole.
         pointer: String,
         /// What is wrong with it.
+        message: String,
+    },
+    /// A field of the request is needed and not there.
+    #[error("{pointer} is required")]
+    Missing {
+        /// JSON pointer of the field in the request.
+        pointer: String,
+        /// Why it is needed.
         message: String,
     },
     /// The keyring's rules forbid it.
@@ -77,6 +86,12 @@ pub enum ServiceError {
     /// The store's disk is full, read-only or failing.
     #[error("the store cannot write at the moment; nothing was stored, try again later")]
     Unwritable,
+    /// The key asks more often than it may.
+    #[error("the API key asks more often than it may")]
+    RateLimited {
+        /// When the next request will be taken, from now.
+        wait_millis: Millis,
+    },
     /// Something failed that no request can cause.
     #[error("internal failure")]
     Internal(#[source] Box<dyn Error + Send + Sync>),
@@ -89,6 +104,22 @@ impl ServiceError {
             pointer: pointer.into(),
             message: message.to_string(),
         }
+    }
+
+    /// A field that is needed and not there.
+    pub(crate) fn missing(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Missing {
+            pointer: pointer.into(),
+            message: message.into(),
+        }
+    }
+
+    /// The same error for a request whose fields are members of `parent`.
+    pub(crate) fn below(mut self, parent: &str) -> Self {
+        if let Self::Invalid { pointer, .. } | Self::Missing { pointer, .. } = &mut self {
+            pointer.insert_str(0, parent);
+        }
+        self
     }
 
     pub(crate) const fn not_found(what: &'static str) -> Self {
@@ -117,7 +148,8 @@ impl ServiceError {
             Self::Forbidden { .. } => "forbidden",
             Self::OperatorOnly => "operator_only",
             Self::Unauthorized => "unauthorized",
-            Self::Invalid { .. } => "invalid",
+            Self::Invalid { .. } | Self::Missing { .. } => "invalid",
+            Self::RateLimited { .. } => "rate_limited",
             Self::Rejected(rejected) => rejected.code(),
             Self::Conflict { code, .. } => code,
             Self::PreconditionFailed { .. } => "precondition_failed",

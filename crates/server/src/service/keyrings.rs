@@ -265,20 +265,11 @@ impl Service {
                 format!("the value of secret {} is erased", secret.id),
             ));
         };
-        let mut entry = AuditEntry::new(
-            AuditAction::SecretRevealed,
-            Subject {
-                keyring: Some(keyring.id),
-                secret: Some(secret.id),
-                ..Subject::default()
-            },
-        );
-        entry.fingerprint = Some(secret.fingerprint);
         self.store
             .audit(
                 caller.workspace,
                 caller.context(),
-                vec![entry],
+                vec![revealed(keyring.id, &secret)],
                 self.clock.now(),
             )
             .await?;
@@ -389,6 +380,18 @@ fn known_secret(keyring: &Keyring, id: SecretId) -> Result<SecretVersion, Servic
         .secret(id)
         .cloned()
         .ok_or(ServiceError::not_found("secret"))
+}
+
+/// What is recorded when a secret's value is shown.
+pub(super) fn revealed(keyring: KeyringId, secret: &SecretVersion) -> AuditEntry {
+    let subject = Subject {
+        keyring: Some(keyring),
+        secret: Some(secret.id),
+        ..Subject::default()
+    };
+    let mut entry = AuditEntry::new(AuditAction::SecretRevealed, subject);
+    entry.fingerprint = Some(secret.fingerprint);
+    entry
 }
 
 /// A rotation with its stage as it is at `now`.

@@ -1,9 +1,11 @@
 //! Who may do what: the matrix of routes and scopes, workspaces, operators.
 
 use hookturn::api::openapi;
+use hookturn::service::Settings;
+use hookturn::service::pace::Pace;
 use serde_json::{Value, json};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, HandClock};
 
 /// Method, path with ids that exist nowhere, and the scope it needs; from the OpenAPI document.
 fn routes() -> Vec<(String, String, Option<String>)> {
@@ -237,4 +239,29 @@ async fn readiness_follows_the_life_of_the_process() {
     assert_eq!(get("/livez").await.status, 200);
     assert_eq!(get("/metrics").await.text, "# EOF\n");
     assert_eq!(get("/openapi.json").await.text, openapi());
+}
+
+#[tokio::test]
+async fn a_key_that_asks_too_often_waits_and_no_other_key_does() {
+    let clock = HandClock::new();
+    let settings = Settings {
+        pace: Pace {
+            requests_per_second: 1,
+            burst: 2,
+        },
+        ..Settings::default()
+    };
+    let bench = Bench::with(settings, clock.clone()).await;
+    for _ in 0..2 {
+        assert_eq!(bench.get("/v1/apps").await.status, 200);
+    }
+    let refused = bench.post("/v1/apps", json!({"name": "shop"})).await;
+    let problem = refused.problem(429, "rate_limited");
+    assert_eq!(problem["retryable"], true);
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    let other = bench.with_key(&bench.operator, "GET", "/v1/apps");
+    assert_eq!(other.send().await.status, 200);
+    clock.advance(1_000);
+    assert_eq!(bench.get("/v1/apps").await.ok()["data"], json!([]));
+    bench.get("/v1/apps").await.problem(429, "rate_limited");
 }

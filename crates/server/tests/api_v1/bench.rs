@@ -1,7 +1,7 @@
 //! What the tests stand on: the whole API on a store in a directory of its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::Body;
@@ -18,7 +18,7 @@ use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::MessageId;
 use hookturn_core::store::StoreFuture;
 use hookturn_core::store::{Hint, HintSink};
-use hookturn_core::time::Clock;
+use hookturn_core::time::{Clock, Timestamp};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -122,6 +122,25 @@ impl Ask<'_> {
     }
 }
 
+/// A clock that stands still until it is moved.
+pub(crate) struct HandClock(AtomicI64);
+
+impl HandClock {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicI64::new(1_784_505_600_000)))
+    }
+
+    pub(crate) fn advance(&self, millis: i64) {
+        self.0.fetch_add(millis, Ordering::SeqCst);
+    }
+}
+
+impl Clock for HandClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
 struct Deaf;
 
 impl HintSink for Deaf {
@@ -203,6 +222,11 @@ impl MasterKeys for KeptInMemory {
 
 impl Bench {
     pub(crate) async fn new() -> Self {
+        Self::with(Settings::default(), Arc::new(SystemClock)).await
+    }
+
+    /// The same with settings and a clock of the test's own.
+    pub(crate) async fn with(settings: Settings, clock: Arc<dyn Clock>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let live = Arc::new(Live::default());
         let store = SqliteStore::open(SqliteOptions {
@@ -217,11 +241,11 @@ impl Bench {
             store: Arc::new(store),
             live,
             sealer: Arc::new(Sealer::new(vec![master], entropy.clone())),
-            clock: Arc::new(SystemClock),
+            clock,
             entropy: entropy.clone(),
             targets: Arc::new(NotInternal),
             master_keys: Arc::new(KeptInMemory),
-            settings: Settings::default(),
+            settings,
         }));
         let first = service
             .bootstrap(Some(format!("sk_operator_{}", "k".repeat(43))))

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -15,8 +15,8 @@ use super::within_deadline;
 /// A client with an API key.
 #[derive(Clone)]
 pub(crate) struct Api {
-    address: SocketAddr,
-    key: &'static str,
+    pub(crate) address: SocketAddr,
+    pub(crate) key: &'static str,
 }
 
 /// The value of a secret, as it is shown once.
@@ -62,14 +62,28 @@ impl Api {
         path: &str,
         body: String,
     ) -> (StatusCode, Bytes) {
-        let request = Request::builder()
+        let answer = self.exchange(method, path, &[], body).await;
+        (answer.status(), answer.into_body())
+    }
+
+    /// Sends any request with more headers and answers all that came back.
+    pub(crate) async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> Response<Bytes> {
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, self.address.to_string())
             .header(header::AUTHORIZATION, format!("Bearer {}", self.key))
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .unwrap();
+            .header(header::CONTENT_TYPE, "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::from(body))).unwrap();
         within_deadline(path, async {
             let stream = TcpStream::connect(self.address).await.unwrap();
             let (mut sender, connection) =
@@ -78,10 +92,10 @@ impl Api {
                     .unwrap();
             let connection = tokio::spawn(connection);
             let answer = sender.send_request(request).await.unwrap();
-            let status = answer.status();
-            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let (head, body) = answer.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
             connection.abort();
-            (status, body)
+            Response::from_parts(head, body)
         })
         .await
     }

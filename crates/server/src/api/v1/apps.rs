@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
-use hookturn_core::id::ClientId;
+use hookturn_core::id::{ClientId, EndpointId};
 use hookturn_core::limits;
 use hookturn_core::store::Page;
 use hookturn_core::time::Timestamp;
@@ -77,6 +77,10 @@ pub(in crate::api) struct AppView {
     /// Overlap of a dialect's rotate call, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     rotation_overlap_seconds: Option<u32>,
+    /// The endpoint that is the app's webhook configuration in the Hopae dialect, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::EndpointIdText>)]
+    primary_endpoint_id: Option<EndpointId>,
     /// Grows with every change; the ETag.
     version: u64,
     /// When it was made.
@@ -94,6 +98,7 @@ impl AppView {
             name: app.name.clone(),
             labels: app.labels.clone(),
             rotation_overlap_seconds: app.rotation_overlap_seconds,
+            primary_endpoint_id: app.primary_endpoint,
             version: app.version,
             created_at: app.created_at,
             updated_at: app.updated_at,

@@ -131,7 +131,7 @@ impl Service {
     }
 }
 
-fn patched(
+pub(super) fn patched(
     old: &Endpoint,
     patch: EndpointPatch,
     url: Option<TargetUrl>,
@@ -169,7 +169,7 @@ fn patched(
     }
 }
 
-fn action(old: &EndpointState, new: &EndpointState) -> AuditAction {
+pub(super) fn action(old: &EndpointState, new: &EndpointState) -> AuditAction {
     let was_disabled = matches!(old, EndpointState::Disabled { .. });
     match new {
         EndpointState::Enabled if old != new => AuditAction::EndpointEnabled,

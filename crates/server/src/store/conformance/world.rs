@@ -170,6 +170,7 @@ impl<'e, E: Engine> World<'e, E> {
             name: "an app".to_owned(),
             labels: BTreeMap::from([("tier".to_owned(), "gold".to_owned())]),
             rotation_overlap_seconds: Some(60),
+            primary_endpoint: Some(EndpointId::new(START, &self.entropy)),
             version: 1,
             created_at: START,
             updated_at: START,

@@ -1,0 +1,77 @@
+//! Dialects: other products' APIs, served as adapters over the same service.
+//!
+//! Whoever has a script or a receiver for such a product needs only another base URL. A dialect
+//! owns everything below its base path: routes, shapes, error bodies and its OpenAPI document.
+//! Nothing of it leaks below the API: its handlers, like those of `/v1`, extract, make one service
+//! call and convert. A problem becomes the dialect's own error where it is written out, at the edge,
+//! so that an unknown path or an unreadable body answers in the dialect too.
+
+use axum::Router;
+use axum::response::Response;
+
+use super::ApiState;
+use super::idempotency::Alphabet;
+use super::problem::Problem;
+
+pub(super) mod hopae;
+
+/// A product whose API is spoken here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// Hopae Connect.
+    Hopae,
+}
+
+/// The dialect that owns a path.
+pub(super) fn of(path: &str) -> Option<Dialect> {
+    let rest = path.strip_prefix(hopae::BASE)?;
+    (rest.is_empty() || rest.starts_with('/')).then_some(Dialect::Hopae)
+}
+
+impl Dialect {
+    /// Where its OpenAPI document is.
+    pub(super) const fn document(self) -> &'static str {
+        match self {
+            Self::Hopae => hopae::DOCUMENT,
+        }
+    }
+
+    /// Writes a problem into its response as the dialect says such things.
+    pub(super) fn render(self, problem: &Problem, response: &mut Response, request_id: &str) {
+        match self {
+            Self::Hopae => hopae::error::render(problem, response, request_id),
+        }
+    }
+}
+
+/// Which texts are idempotency keys on a path.
+pub(super) fn key_alphabet(path: &str) -> Alphabet {
+    match of(path) {
+        Some(Dialect::Hopae) => Alphabet::Any,
+        None => Alphabet::Visible,
+    }
+}
+
+/// The routes of all dialects.
+pub(super) fn router() -> Router<ApiState> {
+    hopae::router()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dialect_owns_what_is_below_its_base() {
+        for (path, owner) in [
+            ("/connect/v1", Some(Dialect::Hopae)),
+            ("/connect/v1/", Some(Dialect::Hopae)),
+            ("/connect/v1/nowhere", Some(Dialect::Hopae)),
+            ("/connect/v10/apps", None),
+            ("/connect", None),
+            ("/v1/apps", None),
+        ] {
+            assert_eq!(of(path), owner, "{path}");
+        }
+    }
+}
