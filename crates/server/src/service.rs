@@ -37,6 +37,7 @@ pub mod api_keys;
 pub mod apps;
 pub mod audit;
 pub mod deliveries;
+pub mod denials;
 pub mod endpoints;
 pub mod error;
 pub mod idempotency;
@@ -71,6 +72,7 @@ pub struct Service {
     settings: Settings,
     sequence: Sequence,
     in_flight: idempotency::InFlight,
+    denials: denials::Denials,
 }
 
 /// What a [`Service`] stands on.
@@ -129,12 +131,24 @@ pub struct Caller {
     pub request_id: String,
     /// Why, in the caller's words, for the audit log.
     pub reason: Option<String>,
+    /// What was asked for, for the log of denied attempts.
+    pub asked: denials::Asked,
 }
 
 impl Caller {
     /// Whether the key has the scope.
     pub fn may(&self, scope: Scope) -> bool {
         self.key.scopes.contains(scope)
+    }
+
+    /// The same caller with the reason that this one call gives, if it gives one.
+    pub fn because(&self, reason: Option<&str>) -> Result<Self, ServiceError> {
+        let mut caller = self.clone();
+        if let Some(reason) = reason {
+            check_text("/reason", reason)?;
+            caller.reason = Some(reason.to_owned());
+        }
+        Ok(caller)
     }
 
     fn context(&self) -> Context {
@@ -196,6 +210,7 @@ impl Service {
             settings,
             sequence: Sequence::default(),
             in_flight: idempotency::InFlight::default(),
+            denials: denials::Denials::default(),
         }
     }
 
