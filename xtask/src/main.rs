@@ -32,8 +32,8 @@ Tasks:
   lint              formatting, clippy, rustdoc and the dependency policy of deny.toml
   test              install what the tests need where it is missing, then run every test
   bench [ARGS]      build for release and run the end-to-end bench with ARGS
-  openapi           write docs/api/openapi.json from the server's own description
-  openapi --check   fail if docs/api/openapi.json differs from it
+  openapi           write docs/api/*.json from the server's own descriptions
+  openapi --check   fail if docs/api/*.json differ from them
   help              this text
 
 Exit codes:

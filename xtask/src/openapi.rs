@@ -1,52 +1,61 @@
-//! `cargo xtask openapi`: keeps the checked-in API description equal to what the server serves.
+//! `cargo xtask openapi`: keeps the checked-in API descriptions equal to what the server serves.
 
 use std::path::PathBuf;
 
 use crate::steps::{self, Failure, Outcome};
 use crate::workspace::Workspace;
 
-/// Where the description is checked in.
-pub(crate) fn checked_in(workspace: &Workspace) -> PathBuf {
-    workspace.root().join("docs/api/openapi.json")
+/// Every description: its file in `docs/api`, and what `hookturn openapi` calls it.
+const DOCUMENTS: &[(&str, &str)] = &[("openapi.json", "native"), ("kore.openapi.json", "kore")];
+
+/// Where a description is checked in.
+fn checked_in(workspace: &Workspace, file: &str) -> PathBuf {
+    workspace.root().join("docs/api").join(file)
 }
 
-/// Writes the description that the server prints.
+/// Writes the descriptions that the server prints.
 pub(crate) fn write(workspace: &Workspace) -> Result<Outcome, Failure> {
-    let path = checked_in(workspace);
-    let Some(printed) = printed(workspace)? else {
-        return Ok(Outcome::Failed(
-            "`hookturn openapi` printed no JSON document; nothing was written".into(),
-        ));
-    };
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).map_err(|error| Failure::file(directory, error))?;
+    for (file, api) in DOCUMENTS {
+        let path = checked_in(workspace, file);
+        let Some(printed) = printed(workspace, api)? else {
+            return Ok(not_printed(api));
+        };
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(|error| Failure::file(directory, error))?;
+        }
+        std::fs::write(&path, printed).map_err(|error| Failure::file(&path, error))?;
     }
-    std::fs::write(&path, printed).map_err(|error| Failure::file(&path, error))?;
-    Ok(Outcome::Passed(format!("wrote {}", path.display())))
+    Ok(Outcome::Passed("wrote docs/api".into()))
 }
 
-/// Compares the description that the server prints with the one checked in.
+/// Compares the descriptions that the server prints with those checked in.
 pub(crate) fn check(workspace: &Workspace) -> Result<Outcome, Failure> {
-    let path = checked_in(workspace);
-    let kept = std::fs::read_to_string(&path).map_err(|error| Failure::file(&path, error))?;
-    let Some(printed) = printed(workspace)? else {
-        return Ok(Outcome::Failed(
-            "`hookturn openapi` printed no JSON document".into(),
-        ));
-    };
-    Ok(match first_difference(&kept, &printed) {
-        None => Outcome::Passed(String::new()),
-        Some(line) => Outcome::Failed(format!(
-            "docs/api/openapi.json differs from the server, first in line {line}; \
-             run `cargo xtask openapi` and commit the result"
-        )),
-    })
+    for (file, api) in DOCUMENTS {
+        let path = checked_in(workspace, file);
+        let kept = std::fs::read_to_string(&path).map_err(|error| Failure::file(&path, error))?;
+        let Some(printed) = printed(workspace, api)? else {
+            return Ok(not_printed(api));
+        };
+        if let Some(line) = first_difference(&kept, &printed) {
+            return Ok(Outcome::Failed(format!(
+                "docs/api/{file} differs from the server, first in line {line}; \
+                 run `cargo xtask openapi` and commit the result"
+            )));
+        }
+    }
+    Ok(Outcome::Passed(String::new()))
+}
+
+fn not_printed(api: &str) -> Outcome {
+    Outcome::Failed(format!(
+        "`hookturn openapi {api}` printed no JSON document; it was not written"
+    ))
 }
 
 /// What `hookturn openapi` prints, if it is a JSON document.
-fn printed(workspace: &Workspace) -> Result<Option<String>, Failure> {
+fn printed(workspace: &Workspace, api: &str) -> Result<Option<String>, Failure> {
     let mut command = workspace.cargo(["run", "--quiet", "--locked", "--package", "hookturn"]);
-    command.args(["--", "openapi"]);
+    command.args(["--", "openapi", api]);
     let Some(bytes) = steps::output(&mut command)? else {
         return Ok(None);
     };

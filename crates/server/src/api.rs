@@ -29,6 +29,7 @@ use crate::service::{Caller, Service, ServiceError};
 
 mod auth;
 mod convert;
+mod dialect;
 mod health;
 mod idempotency;
 mod json;
@@ -39,6 +40,7 @@ mod router;
 mod schema;
 mod v1;
 
+pub use dialect::kore::openapi as kore_openapi;
 pub use health::{Readiness, Ready};
 pub use openapi::openapi;
 pub use router::router;

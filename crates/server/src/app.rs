@@ -430,6 +430,11 @@ pub fn openapi() -> String {
     api::openapi()
 }
 
+/// The description of the dialect of KORE.
+pub fn kore_openapi() -> String {
+    api::kore_openapi()
+}
+
 /// What went wrong, with every cause, on one line.
 pub fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -90,7 +90,7 @@ fn dispatch(command: Command, edge: &Edge, output: &mut Output) -> Outcome {
         Command::Demo(asked) => demo::run(asked),
         Command::Doctor(doctor) => doctor::run(&doctor, edge, output),
         Command::Backup(backup) => backup::run(&backup, edge, output),
-        Command::Openapi => openapi::run(output),
+        Command::Openapi(asked) => openapi::run(&asked, output),
         Command::Init(init) => init::run(&init, output),
         Command::Listen(listen) => listen::run(&listen, edge, output),
         Command::Sign(sign) => sign::run(&sign, edge, output),

@@ -260,14 +260,32 @@ impl Problem {
         Value::Object(document)
     }
 
+    /// What happened, and what to do next.
+    pub(super) fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
+    /// Fields and parameters that are not valid.
+    pub(super) fn errors(&self) -> &[FieldError] {
+        &self.0.errors
+    }
+
     /// Writes the problem into its response, whose other headers stay.
     pub(super) fn render(&self, response: &mut Response, request_id: &str) {
+        let document = self.document(request_id).to_string();
+        self.render_as(response, "application/problem+json", document);
+    }
+
+    /// The same as the document of another API: its headers and this body.
+    pub(super) fn render_as(
+        &self,
+        response: &mut Response,
+        content_type: &'static str,
+        body: String,
+    ) {
         let headers = response.headers_mut();
         headers.remove(header::CONTENT_LENGTH);
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         if self.0.code == Code::Unauthorized {
             headers.insert(
                 header::WWW_AUTHENTICATE,
@@ -277,7 +295,7 @@ impl Problem {
         if let Some(seconds) = self.0.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        *response.body_mut() = Body::from(self.document(request_id).to_string());
+        *response.body_mut() = Body::from(body);
     }
 }
 

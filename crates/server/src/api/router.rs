@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{Code, Problem};
-use super::{ApiState, edge, health, openapi, v1};
+use super::{ApiState, dialect, edge, health, openapi, v1};
 
 /// One route of the API.
 #[derive(Debug, Clone, Copy)]
@@ -114,6 +114,7 @@ pub(super) const ROUTES: &[Route] = &[
     route("post", "/v1/master-key/rotate", MANAGE, Kind::Plain),
     route("post", "/v1/api-keys", MANAGE, Kind::Plain),
     route("get", "/v1/api-keys", MANAGE, Kind::List),
+    route("patch", "/v1/api-keys/{apiKeyId}", MANAGE, Kind::Plain),
     route("delete", "/v1/api-keys/{apiKeyId}", MANAGE, Kind::Plain),
 ];
 
@@ -132,6 +133,7 @@ pub(super) fn routes() -> (Router<ApiState>, OpenApi) {
 pub fn router(state: ApiState) -> Router {
     let (router, _) = routes();
     router
+        .merge(dialect::router())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         // Bodies are bounded where they are read, by the bound of their route.

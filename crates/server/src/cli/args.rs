@@ -45,8 +45,8 @@ pub(super) enum Command {
     Doctor(super::doctor::Doctor),
     /// Copy the database, also while the server runs.
     Backup(super::backup::Backup),
-    /// Print the description of the API (OpenAPI 3.1).
-    Openapi,
+    /// Print the description of the API (OpenAPI 3.1), or of a dialect.
+    Openapi(super::openapi::Openapi),
     /// Write a commented hookturn.toml and make the data directory.
     Init(super::init::Init),
     /// Receive webhooks on this machine, verify and print them.
@@ -205,6 +205,24 @@ pub(super) struct IfVersion {
     /// Refuse when the version is not this one any more.
     #[arg(long, value_name = "VERSION")]
     pub(super) if_version: Option<u64>,
+}
+
+/// Why a command is given.
+#[derive(Debug, Args)]
+pub(super) struct Why {
+    /// Why; kept in the audit log.
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+}
+
+impl Why {
+    /// A body with the reason in it, if there is one.
+    pub(super) fn into(self, mut body: serde_json::Value) -> serde_json::Value {
+        if let Some(reason) = self.reason {
+            body["reason"] = reason.into();
+        }
+        body
+    }
 }
 
 /// An id in a path: nothing that could lead elsewhere.
