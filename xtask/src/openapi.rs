@@ -22,6 +22,10 @@ const DESCRIPTIONS: &[Description] = &[
         path: "docs/api/hopae.openapi.json",
         arguments: &["openapi", "hopae"],
     },
+    Description {
+        path: "docs/api/kore.openapi.json",
+        arguments: &["openapi", "kore"],
+    },
 ];
 
 /// Whether there is anything to compare with.

@@ -117,6 +117,8 @@ actions! {
     DeliveriesRecovered = "deliveries.recovered",
     /// An API key was made.
     ApiKeyCreated = "api_key.created",
+    /// An API key was given another end.
+    ApiKeyExpiryChanged = "api_key.expiry_changed",
     /// An API key was revoked.
     ApiKeyRevoked = "api_key.revoked",
     /// Sealed secrets were sealed again with another master key.
@@ -232,6 +234,8 @@ pub enum Actor {
     Bootstrap,
     /// Hookturn itself: time ran out, a receiver answered 410.
     System,
+    /// Someone without an API key that is known here.
+    Unknown,
 }
 
 impl fmt::Display for Actor {
@@ -241,13 +245,14 @@ impl fmt::Display for Actor {
             Self::Local => f.write_str("local"),
             Self::Bootstrap => f.write_str("bootstrap"),
             Self::System => f.write_str("system"),
+            Self::Unknown => f.write_str("unknown"),
         }
     }
 }
 
 /// The text names no actor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not an actor: expected an API key id, local, bootstrap or system")]
+#[error("not an actor: expected an API key id, local, bootstrap, system or unknown")]
 pub struct ParseActorError;
 
 impl FromStr for Actor {
@@ -258,6 +263,7 @@ impl FromStr for Actor {
             "local" => Ok(Self::Local),
             "bootstrap" => Ok(Self::Bootstrap),
             "system" => Ok(Self::System),
+            "unknown" => Ok(Self::Unknown),
             id => id.parse().map(Self::ApiKey).map_err(|_| ParseActorError),
         }
     }

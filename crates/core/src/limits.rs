@@ -127,6 +127,14 @@ pub const DRAIN_MAX: Millis = TIMEOUT_MAX + 5 * SECOND;
 /// A key's `lastUsedAt` is at most this stale.
 pub const LAST_USED_STALE: Millis = MINUTE;
 
+/// Denied attempts of one API key that are written into the audit log at once; of those that have no
+/// known key, all together.
+pub const DENIALS_AT_ONCE: u32 = 20;
+/// After so long one more denied attempt is written: about 0.7 MB a day for a key that never stops.
+pub const DENIAL_EVERY: Millis = MINUTE;
+/// How many times the same goes for all keys of one workspace together, since a key costs nothing.
+pub const DENIALS_OF_WORKSPACE: u32 = 10;
+
 const _: () = assert!(BODY_BYTES > PAYLOAD_BYTES);
 const _: () = assert!(BATCH_BODY_BYTES > BODY_BYTES);
 const _: () = assert!(GET_TARGET_BYTES > URL_BYTES);

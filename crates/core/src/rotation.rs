@@ -16,7 +16,7 @@
 //!   destroyed one back, not even importing the same value again.
 //! - A compromised secret never co-signs and is never a fallback.
 //!
-//! Who may change what: only [`apply()`] makes a changed keyring, and it makes a whole one or none.
+//! Who may change what: only [`apply()`] and [`apply_all()`] make a changed keyring, a whole one or none.
 //! The store writes what it returns (keyring, rotations, erased secrets, audit entries) in one
 //! transaction that compares [`Keyring::version`].
 //!
@@ -29,7 +29,7 @@ mod command;
 mod keyring;
 mod plan;
 
-pub use apply::{Applied, apply};
+pub use apply::{Applied, apply, apply_all};
 pub use command::{Command, NewSecret, Rejected};
 pub use keyring::{
     ImpossibleKeyring, KeyKind, Keyring, KeyringOwner, Mode, Rotation, SecretState, SecretStatus,

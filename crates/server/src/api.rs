@@ -43,6 +43,7 @@ mod unread;
 mod v1;
 
 pub use dialect::hopae::openapi as hopae_openapi;
+pub use dialect::kore::openapi as kore_openapi;
 pub use health::{Readiness, Ready};
 pub use openapi::openapi;
 pub use router::router;

@@ -441,6 +441,11 @@ pub fn hopae_openapi() -> String {
     api::hopae_openapi()
 }
 
+/// The description of the KORE dialect: OpenAPI 3.1 as indented JSON.
+pub fn kore_openapi() -> String {
+    api::kore_openapi()
+}
+
 /// What went wrong, with every cause, on one line.
 pub fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

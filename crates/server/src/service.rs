@@ -37,6 +37,7 @@ pub mod api_keys;
 pub mod apps;
 pub mod audit;
 pub mod deliveries;
+pub mod denials;
 pub mod endpoints;
 pub mod error;
 pub mod idempotency;
@@ -75,6 +76,7 @@ pub struct Service {
     in_flight: idempotency::InFlight,
     pacer: pace::Pacer,
     turns: turns::Turns,
+    denials: denials::Denials,
 }
 
 /// What a [`Service`] stands on.
@@ -136,12 +138,24 @@ pub struct Caller {
     pub request_id: String,
     /// Why, in the caller's words, for the audit log.
     pub reason: Option<String>,
+    /// What was asked for, for the log of denied attempts.
+    pub asked: denials::Asked,
 }
 
 impl Caller {
     /// Whether the key has the scope.
     pub fn may(&self, scope: Scope) -> bool {
         self.key.scopes.contains(scope)
+    }
+
+    /// The same caller with the reason that this one call gives, if it gives one.
+    pub fn because(&self, reason: Option<&str>) -> Result<Self, ServiceError> {
+        let mut caller = self.clone();
+        if let Some(reason) = reason {
+            check_text("/reason", reason)?;
+            caller.reason = Some(reason.to_owned());
+        }
+        Ok(caller)
     }
 
     fn context(&self) -> Context {
@@ -225,6 +239,7 @@ impl Service {
             settings,
             sequence: Sequence::default(),
             in_flight: idempotency::InFlight::default(),
+            denials: denials::Denials::default(),
         }
     }
 

@@ -451,6 +451,97 @@ fn secrets_are_made_imported_activated_revealed_and_marked() {
 }
 
 #[test]
+fn the_shared_keyring_is_created_activated_and_undone_with_reasons() {
+    let server = Server::start();
+    let workspace = server.json(&["workspace", "list"]);
+    let keyring = text(&workspace["data"][0], "sharedKeyringId").to_owned();
+    let create = |name: &'static str, more: &[&'static str]| {
+        let fixed = ["secret", "create", &keyring, "--name", name];
+        server.run(&[&fixed[..], more, &["-o", "json"]].concat())
+    };
+    let first = create("first", &["--reason", "we begin"]).json();
+    assert_eq!(first["status"], "active");
+    let second = create("second", &[]).json();
+    assert_eq!(second["status"], "pending");
+    let refused = server.run(&["secret", "create", &keyring]).refused(7);
+    assert!(refused.contains(text(&second, "id")), "{refused}");
+    assert!(refused.contains("--replace-pending"), "{refused}");
+    let third = create("third", &["--replace-pending", "--overlap", "2h"]).json();
+    let listed = server.look(&["secret", "list", &keyring]);
+    let states: Vec<_> = listed["data"].as_array().unwrap().iter().collect();
+    let states: Vec<_> = states.into_iter().map(|s| text(s, "status")).collect();
+    assert_eq!(states, ["pending", "destroyed", "active"]);
+    let activate = [
+        "secret",
+        "activate",
+        &keyring,
+        text(&third, "id"),
+        "--reason",
+        "deployed",
+    ];
+    assert_eq!(server.json(&activate)["status"], "active");
+    let rotation = text(&third["rotation"], "id");
+    let undo = [
+        "rotation",
+        "undo",
+        rotation,
+        "--reason",
+        "they were not ready",
+    ];
+    assert_eq!(server.json(&undo)["stage"], "undone");
+    let log = server.json(&["audit", "list", "--limit", "200"]);
+    let why = |action: &str| {
+        let entries = log["data"].as_array().unwrap();
+        let entry = entries
+            .iter()
+            .find(|entry| entry["action"] == action)
+            .unwrap();
+        entry["reason"].as_str().map(str::to_owned)
+    };
+    for (action, reason) in [
+        ("secret.created", Some("we begin")),
+        ("secret.replaced", None),
+        ("rotation.promoted", Some("deployed")),
+        ("rotation.undone", Some("they were not ready")),
+    ] {
+        assert_eq!(why(action).as_deref(), reason, "{action}");
+    }
+}
+
+#[test]
+fn a_key_is_given_an_end_and_revoked_with_a_reason() {
+    let server = Server::start();
+    let made = server.json(&["api-key", "create", "ci", "--scope", "read"]);
+    let key = text(&made, "id");
+    let expire = [
+        "api-key", "expire", key, "--at", "2h", "--reason", "it moves",
+    ];
+    assert!(server.json(&expire)["expiresAt"].is_string());
+    server
+        .run(&["api-key", "revoke", key, "--reason", "it moved"])
+        .done();
+    server.run(&expire).refused(7);
+    let log = server.json(&["audit", "list", "--limit", "200"]);
+    let entries = log["data"].as_array().unwrap();
+    let told: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry["subject"]["apiKeyId"] == key)
+        .map(|entry| (text(entry, "action"), entry["reason"].as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("api_key.created", None),
+            ("api_key.expiry_changed", Some("it moves")),
+            ("api_key.revoked", Some("it moved")),
+        ]
+    );
+    server.run(&["audit", "verify"]).done();
+    server.run(&["audit", "export", "--file", "log"]).done();
+    server.run(&["audit", "verify", "--file", "log"]).done();
+}
+
+#[test]
 fn keys_and_workspaces_bound_who_may_do_what() {
     let Ready { server, app, .. } = Ready::new();
     let create = [

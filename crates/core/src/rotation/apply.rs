@@ -62,48 +62,66 @@ pub struct Applied {
 /// 12. A keyring that remembers as many secrets as it may forgets its oldest destroyed one, and
 ///     destroys its oldest retired one for that if need be; adding a secret is never refused.
 pub fn apply(keyring: &Keyring, command: Command, now: Timestamp) -> Result<Applied, Rejected> {
+    apply_all(keyring, [command], now)
+}
+
+/// Decides what several commands do, one after the other, as one change: all of them or none, and
+/// the keyring's version grows once. See [`apply()`].
+pub fn apply_all(
+    keyring: &Keyring,
+    commands: impl IntoIterator<Item = Command>,
+    now: Timestamp,
+) -> Result<Applied, Rejected> {
     let mut change = Change::new(keyring, now);
     let settled = change.settle();
-    match command {
-        Command::CreateSecret {
-            secret,
-            rotation,
-            overlap,
-            replace_pending,
-            reason,
-        } => change.create(secret, rotation, overlap, replace_pending, reason)?,
-        Command::Rotate {
-            rotation,
-            mode,
-            secret,
-            reason,
-        } => change.rotate(rotation, mode, secret, reason)?,
-        Command::Activate { secret, overlap } => change.activate(secret, overlap)?,
-        Command::Promote { rotation } => {
-            let rotation = change.latest_staged(rotation)?;
-            change.promote(rotation);
-        }
-        Command::Extend {
-            rotation,
-            retire_at,
-        } => change.extend(rotation, retire_at)?,
-        Command::Finish { rotation } => change.finish(rotation)?,
-        Command::Undo { rotation } => change.undo(rotation)?,
-        Command::Cancel { rotation } => {
-            let rotation = change.latest_staged(rotation)?;
-            change.cancel(rotation, "cancelled");
-        }
-        Command::Compromise { secret } => change.compromise(secret)?,
-        Command::Destroy { secret } => change.destroy(secret)?,
-        Command::Rename { secret, name } => change.rename(secret, name)?,
-        Command::Settle if settled => {}
-        Command::Settle => return Err(Rejected::NothingToSettle),
+    for command in commands {
+        change.run(command, settled)?;
     }
     Ok(change.into_applied())
 }
 
 /// The commands, in the order of the list above.
 impl Change {
+    fn run(&mut self, command: Command, settled: bool) -> Result<(), Rejected> {
+        match command {
+            Command::CreateSecret {
+                secret,
+                rotation,
+                overlap,
+                replace_pending,
+                reason,
+            } => self.create(secret, rotation, overlap, replace_pending, reason),
+            Command::Rotate {
+                rotation,
+                mode,
+                secret,
+                reason,
+            } => self.rotate(rotation, mode, secret, reason),
+            Command::Activate { secret, overlap } => self.activate(secret, overlap),
+            Command::Promote { rotation } => {
+                let rotation = self.latest_staged(rotation)?;
+                self.promote(rotation);
+                Ok(())
+            }
+            Command::Extend {
+                rotation,
+                retire_at,
+            } => self.extend(rotation, retire_at),
+            Command::Finish { rotation } => self.finish(rotation),
+            Command::Undo { rotation } => self.undo(rotation),
+            Command::Cancel { rotation } => {
+                let rotation = self.latest_staged(rotation)?;
+                self.cancel(rotation, "cancelled");
+                Ok(())
+            }
+            Command::Compromise { secret } => self.compromise(secret),
+            Command::Destroy { secret } => self.destroy(secret),
+            Command::Rename { secret, name } => self.rename(secret, name),
+            Command::Settle if settled => Ok(()),
+            Command::Settle => Err(Rejected::NothingToSettle),
+        }
+    }
+
     fn settle(&mut self) -> bool {
         let due: Vec<(SecretId, Timestamp)> = self
             .keyring
@@ -344,7 +362,11 @@ impl Change {
     fn rename(&mut self, id: SecretId, name: Option<String>) -> Result<(), Rejected> {
         check_text("name", name.as_deref())?;
         self.known(id)?;
-        self.update(id, |secret| secret.name = name);
+        let now = self.now;
+        self.update(id, |secret| {
+            secret.name = name;
+            secret.renamed_at = Some(now);
+        });
         self.audit_secret(id, AuditAction::SecretRenamed, &[]);
         Ok(())
     }

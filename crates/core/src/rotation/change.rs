@@ -5,6 +5,8 @@
 
 use std::fmt::Display;
 
+use hookturn_verify::Fingerprint;
+
 use super::apply::{Applied, check_text};
 use super::{
     Keyring, KeyringOwner, Mode, NewSecret, Rejected, Rotation, SecretState, SecretStatus,
@@ -75,7 +77,11 @@ impl Change {
             reason,
             version: 0,
         };
-        self.audit_rotation(&rotation, AuditAction::RotationOpened);
+        self.audit_rotation_to(
+            &rotation,
+            AuditAction::RotationOpened,
+            Some(secret.fingerprint),
+        );
         self.put_rotation(rotation.clone());
         self.add(secret);
         match mode {
@@ -190,6 +196,7 @@ impl Change {
             name: secret.name,
             fingerprint: secret.fingerprint,
             created_at: self.now,
+            renamed_at: None,
             state: SecretState::Pending,
             compromised: None,
         });
@@ -340,12 +347,30 @@ impl Change {
         );
     }
 
+    /// Notes what was done to a rotation, with the secret it brings and its fingerprint.
     pub(super) fn audit_rotation(&mut self, rotation: &Rotation, action: AuditAction) {
+        let brought = self.keyring.secret(rotation.to);
+        let fingerprint = brought.map(|secret| secret.fingerprint);
+        self.audit_rotation_to(rotation, action, fingerprint);
+    }
+
+    /// The same before the keyring has that secret.
+    fn audit_rotation_to(
+        &mut self,
+        rotation: &Rotation,
+        action: AuditAction,
+        fingerprint: Option<Fingerprint>,
+    ) {
         let subject = Subject {
+            secret: fingerprint.map(|_| rotation.to),
             rotation: Some(rotation.id),
             ..self.subject()
         };
-        let entry = AuditEntry::new(action, subject)
+        let entry = AuditEntry {
+            fingerprint,
+            ..AuditEntry::new(action, subject)
+        };
+        let entry = entry
             .with("mode", rotation.mode.as_str())
             .with("from", rotation.from)
             .with("to", rotation.to);

@@ -78,6 +78,9 @@ pub struct SecretVersion {
     pub fingerprint: Fingerprint,
     /// When it was made or imported.
     pub created_at: Timestamp,
+    /// When its name was last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renamed_at: Option<Timestamp>,
     /// Where it is in its life. Ask [`SecretVersion::status`] what that means at a given time.
     pub state: SecretState,
     /// Since when it is known to have leaked.

@@ -6,5 +6,6 @@ mod properties;
 mod receivers;
 mod rules_1_to_6;
 mod rules_7_to_12;
+mod several;
 mod stored;
 mod support;

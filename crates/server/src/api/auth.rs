@@ -8,10 +8,15 @@
 //! 4. Query parameters belong to lists: any other call with one is a 400.
 //! 5. The scope is part of the handler's type: `Call<Manage>`. It is checked before the body is
 //!    read, so that strangers cannot make the server read bodies.
+//! 6. `Hookturn-Reason` says why, for the audit log; a `reason` in the body goes before it.
+//! 7. Whoever is refused is in the audit log before the refusal is answered, with the route and the
+//!    ids in its path; see `service::denials` for how much of it.
 
 use std::marker::PhantomData;
 
 use axum::extract::{FromRequestParts, MatchedPath, Path};
+use hookturn_core::audit::Subject;
+use hookturn_core::limits;
 use hookturn_core::workspace::Scope;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
@@ -22,10 +27,14 @@ use super::idempotency::{self, Once, Stop};
 use super::problem::{Code, Problem};
 use super::router::{Kind, ROUTES};
 use super::{ApiState, RequestId};
-use crate::service::Caller;
+use crate::service::denials::{Asked, Refused};
+use crate::service::{Caller, ServiceError};
 
 /// Chooses the workspace of an operator key.
 pub(super) const WORKSPACE: HeaderName = HeaderName::from_static("hookturn-workspace");
+
+/// Says why a call is made.
+pub(super) const REASON: HeaderName = HeaderName::from_static("hookturn-reason");
 
 /// A scope as a type.
 pub(super) trait Needs: Send + Sync + 'static {
@@ -74,11 +83,30 @@ impl<N: Needs> FromRequestParts<ApiState> for Call<N> {
     async fn from_request_parts(parts: &mut Parts, api: &ApiState) -> Result<Self, Problem> {
         let request_id = parts.extensions.get::<RequestId>().copied();
         let request_id = request_id.unwrap_or_default().to_string();
-        let bearer = bearer(&parts.headers)?;
+        let reason = reason(&parts.headers)?;
+        let key = match bearer(&parts.headers) {
+            Ok(text) => match api.service.authenticate(text) {
+                Ok(key) => key,
+                Err(error) => {
+                    let refused = refused(parts, Some(text), request_id, reason);
+                    api.service.note_refused(refused).await;
+                    return Err(error.into());
+                }
+            },
+            Err(problem) => {
+                let refused = refused(parts, None, request_id, reason);
+                api.service.note_refused(refused).await;
+                return Err(problem);
+            }
+        };
         let workspace = workspace(&parts.headers)?;
-        let key = api.service.authenticate(bearer)?;
         api.service.pace(&key)?;
-        let caller = api.service.caller_for(key, workspace, request_id, None)?;
+        let mut caller = api.service.caller_for(key, workspace, request_id, reason)?;
+        // Publishing is the busy road and names nothing that is anyone else's: only who is refused
+        // there is described.
+        if N::SCOPE != Scope::Publish || !caller.may(N::SCOPE) {
+            caller.asked = asked(parts);
+        }
         api.service.require(&caller, N::SCOPE).await?;
         if let Some(query) = parts.uri.query() {
             refuse_query(parts, query)?;
@@ -116,6 +144,11 @@ impl<N: Needs> Call<N> {
         let place = (self.method.as_str(), path);
         let given = self.idempotency_key.as_deref();
         idempotency::begin(&api.service, &self.caller, given, place, body).await
+    }
+
+    /// Who calls, with the reason that the body gives, if it gives one.
+    pub(super) fn because(&self, reason: Option<&str>) -> Result<Caller, ServiceError> {
+        self.caller.because(reason)
     }
 
     /// The version that `If-Match` asks for. A tag that is not one of ours matches no version.
@@ -197,6 +230,66 @@ fn workspace(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
             })
         })
         .transpose()
+}
+
+/// Why, in the caller's words.
+fn reason(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(REASON).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default();
+    let sound = (1..=limits::TEXT_BYTES).contains(&text.len()) && values.next().is_none();
+    if sound && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Ok(Some(text.to_owned()));
+    }
+    Err(Problem::new(
+        Code::InvalidHeader,
+        format!(
+            "send one Hookturn-Reason of 1 to {} printable ASCII characters; other text goes into \
+             the member `reason` of the body",
+            limits::TEXT_BYTES
+        ),
+    ))
+}
+
+fn refused<'a>(
+    parts: &Parts,
+    bearer: Option<&'a str>,
+    request_id: String,
+    reason: Option<String>,
+) -> Refused<'a> {
+    Refused {
+        bearer,
+        request_id,
+        reason,
+        asked: asked(parts),
+    }
+}
+
+/// What a request asks for: its route, and the parts of its path that are ids.
+fn asked(parts: &Parts) -> Asked {
+    let Some(route) = parts.extensions.get::<MatchedPath>() else {
+        return Asked::default();
+    };
+    let mut subject = Subject::default();
+    for (name, text) in route.as_str().split('/').zip(parts.uri.path().split('/')) {
+        match name {
+            "{clientId}" => subject.app = text.parse().ok(),
+            "{endpointId}" => subject.endpoint = text.parse().ok(),
+            "{keyringId}" => subject.keyring = text.parse().ok(),
+            "{secretId}" => subject.secret = text.parse().ok(),
+            "{rotationId}" => subject.rotation = text.parse().ok(),
+            "{messageId}" => subject.message = text.parse().ok(),
+            "{deliveryId}" => subject.delivery = text.parse().ok(),
+            "{apiKeyId}" => subject.api_key = text.parse().ok(),
+            _ => {}
+        }
+    }
+    Asked {
+        route: Some(format!("{} {}", parts.method, route.as_str())),
+        subject,
+    }
 }
 
 /// The ids in a path. One that cannot be an id names nothing: 404.

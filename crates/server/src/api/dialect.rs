@@ -14,25 +14,39 @@ use super::idempotency::Alphabet;
 use super::problem::Problem;
 
 pub(super) mod hopae;
+pub(super) mod kore;
 
 /// A product whose API is spoken here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// Hopae Connect.
     Hopae,
+    /// KORE Wireless.
+    Kore,
 }
 
 /// The dialect that owns a path.
 pub(super) fn of(path: &str) -> Option<Dialect> {
-    let rest = path.strip_prefix(hopae::BASE)?;
-    (rest.is_empty() || rest.starts_with('/')).then_some(Dialect::Hopae)
+    [Dialect::Hopae, Dialect::Kore].into_iter().find(|dialect| {
+        path.strip_prefix(dialect.base())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
 }
 
 impl Dialect {
+    /// Everything below this path is the dialect's.
+    const fn base(self) -> &'static str {
+        match self {
+            Self::Hopae => hopae::BASE,
+            Self::Kore => kore::BASE,
+        }
+    }
+
     /// Where its OpenAPI document is.
     pub(super) const fn document(self) -> &'static str {
         match self {
             Self::Hopae => hopae::DOCUMENT,
+            Self::Kore => kore::DOCUMENT,
         }
     }
 
@@ -40,6 +54,7 @@ impl Dialect {
     pub(super) fn render(self, problem: &Problem, response: &mut Response, request_id: &str) {
         match self {
             Self::Hopae => hopae::error::render(problem, response, request_id),
+            Self::Kore => kore::problem::render(problem, response, request_id),
         }
     }
 }
@@ -48,13 +63,13 @@ impl Dialect {
 pub(super) fn key_alphabet(path: &str) -> Alphabet {
     match of(path) {
         Some(Dialect::Hopae) => Alphabet::Any,
-        None => Alphabet::Visible,
+        Some(Dialect::Kore) | None => Alphabet::Visible,
     }
 }
 
 /// The routes of all dialects.
 pub(super) fn router() -> Router<ApiState> {
-    hopae::router()
+    hopae::router().merge(kore::router())
 }
 
 #[cfg(test)]
@@ -69,6 +84,8 @@ mod tests {
             ("/connect/v1/nowhere", Some(Dialect::Hopae)),
             ("/connect/v10/apps", None),
             ("/connect", None),
+            ("/kore/v1/secrets", Some(Dialect::Kore)),
+            ("/kore/v1x", None),
             ("/v1/apps", None),
         ] {
             assert_eq!(of(path), owner, "{path}");

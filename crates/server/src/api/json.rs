@@ -17,6 +17,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_path_to_error::Segment;
+use utoipa::ToSchema;
 
 use super::problem::{Code, Problem};
 
@@ -256,6 +257,15 @@ fn push(pointer: &mut String, key: &str) {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
+
+/// A body that may say why, for the audit log.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Why {
+    /// Why; kept in the audit log.
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+    pub(super) reason: Option<String>,
+}
 
 /// Turns serde's sentence, which may repeat what was sent, into where and what is expected.
 fn describe(mut pointer: String, said: &str) -> (String, String) {

@@ -108,7 +108,7 @@ fn complete_operation(operation: &mut Value, route: &Route) {
         Some(scope) => {
             operation["security"] = json!([{ "bearer": [] }]);
             operation["x-required-scope"] = scope.as_str().into();
-            parameters.push(shared("Workspace"));
+            parameters.extend([shared("Workspace"), shared("Reason")]);
             statuses.extend(["400", "401", "403", "404", "429", "503"]);
         }
     }
@@ -270,6 +270,11 @@ fn parameters() -> Value {
             "name": "Hookturn-Workspace", "in": "header", "required": false,
             "description": "Id or name of the workspace that an operator's key acts in; `default` without it.",
             "schema": { "type": "string" }
+        },
+        "Reason": {
+            "name": "Hookturn-Reason", "in": "header", "required": false,
+            "description": "Why, for the audit log; a `reason` in the body goes before it.",
+            "schema": { "type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~]([ -~]*[!-~])?$" }
         },
         "Limit": {
             "name": "limit", "in": "query", "required": false,

@@ -116,6 +116,7 @@ pub(super) const ROUTES: &[Route] = &[
     route("post", "/v1/master-key/rotate", MANAGE, Kind::Plain),
     route("post", "/v1/api-keys", MANAGE, Kind::Plain),
     route("get", "/v1/api-keys", MANAGE, Kind::List),
+    route("patch", "/v1/api-keys/{apiKeyId}", MANAGE, Kind::Plain),
     route("delete", "/v1/api-keys/{apiKeyId}", MANAGE, Kind::Plain),
 ];
 

@@ -56,7 +56,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(workspaces::create, workspaces::list))
         .routes(routes!(workspaces::get, workspaces::patch))
         .routes(routes!(api_keys::create, api_keys::list))
-        .routes(routes!(api_keys::revoke))
+        .routes(routes!(api_keys::expire, api_keys::revoke))
         .routes(routes!(master_key::rotate))
 }
 

@@ -5,7 +5,7 @@ use hookturn_core::time::Clock;
 use hookturn_core::workspace::Scope;
 use serde_json::json;
 
-use super::args::{Id, Paging, ValueOut, When};
+use super::args::{Id, Paging, ValueOut, When, Why};
 use super::client::Request;
 use super::exit::Failure;
 use super::output::Column;
@@ -36,10 +36,22 @@ pub(super) enum ApiKey {
     },
     /// List keys, newest first, never their texts.
     List(Paging),
+    /// Refuse a key from a moment on, such as the end of a hand-over to another one.
+    Expire {
+        /// Its id.
+        key: Id,
+        /// From when on; a span such as 2h counts from now on.
+        #[arg(long, value_name = "TIME")]
+        at: When,
+        #[command(flatten)]
+        why: Why,
+    },
     /// Refuse a key from now on.
     Revoke {
         /// Its id.
         key: Id,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
@@ -81,8 +93,12 @@ impl Planned for ApiKey {
                 Plan::object(Request::post("/v1/api-keys", &body)).value_out(out.value_out)
             }
             Self::List(paging) => Plan::list(Request::get("/v1/api-keys"), paging, COLUMNS),
-            Self::Revoke { key } => Plan::sentence(
-                Request::delete(format!("/v1/api-keys/{key}")),
+            Self::Expire { key, at, why } => {
+                let body = why.into(json!({"expiresAt": at.future(clock)}));
+                Plan::object(Request::patch(format!("/v1/api-keys/{key}"), &body))
+            }
+            Self::Revoke { key, why } => Plan::sentence(
+                Request::delete(format!("/v1/api-keys/{key}")).because(why.reason),
                 format!("revoked {key}; it is refused from now on"),
             ),
         })

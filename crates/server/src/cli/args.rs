@@ -207,6 +207,24 @@ pub(super) struct IfVersion {
     pub(super) if_version: Option<u64>,
 }
 
+/// Why a command is given.
+#[derive(Debug, Args)]
+pub(super) struct Why {
+    /// Why; kept in the audit log.
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+}
+
+impl Why {
+    /// A body with the reason in it, if there is one.
+    pub(super) fn into(self, mut body: serde_json::Value) -> serde_json::Value {
+        if let Some(reason) = self.reason {
+            body["reason"] = reason.into();
+        }
+        body
+    }
+}
+
 /// An id in a path: nothing that could lead elsewhere.
 #[derive(Debug, Clone)]
 pub(super) struct Id(String);

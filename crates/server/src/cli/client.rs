@@ -47,6 +47,8 @@ pub(super) struct Request {
     pub(super) query: Vec<(&'static str, String)>,
     pub(super) body: Option<Zeroizing<Vec<u8>>>,
     pub(super) if_match: Option<u64>,
+    /// Why, for the audit log, where the body has no place for it.
+    pub(super) reason: Option<String>,
 }
 
 impl Request {
@@ -57,6 +59,7 @@ impl Request {
             query: Vec::new(),
             body: None,
             if_match: None,
+            reason: None,
         }
     }
 
@@ -94,6 +97,11 @@ impl Request {
 
     pub(super) fn if_match(mut self, version: Option<u64>) -> Self {
         self.if_match = version;
+        self
+    }
+
+    pub(super) fn because(mut self, reason: Option<String>) -> Self {
+        self.reason = reason;
         self
     }
 
@@ -379,6 +387,9 @@ impl Client {
         if let Some(version) = request.if_match {
             builder = builder.header(header::IF_MATCH, format!("\"{version}\""));
         }
+        if let Some(reason) = &request.reason {
+            builder = builder.header("hookturn-reason", reason);
+        }
         let body = request
             .body
             .as_ref()
@@ -489,6 +500,12 @@ fn advice(code: &str, document: &Value) -> Option<String> {
             let version = document["currentVersion"].as_u64()?;
             return Some(format!(
                 "look at it again; it has version {version} now, give that by --if-version"
+            ));
+        }
+        "pending_exists" => {
+            let rotation = document["openRotationId"].as_str()?;
+            return Some(format!(
+                "activate that secret, drop it with `hookturn rotation cancel {rotation}`, or give --replace-pending, which destroys it"
             ));
         }
         "idempotency_mismatch" => {

@@ -21,12 +21,15 @@ enum Api {
     Native,
     /// The dialect of Hopae.
     Hopae,
+    /// The dialect of KORE.
+    Kore,
 }
 
 pub(super) fn run(asked: &Openapi, output: &mut Output) -> Outcome {
     let text = match asked.api {
         Api::Native => app::openapi(),
         Api::Hopae => app::hopae_openapi(),
+        Api::Kore => app::kore_openapi(),
     };
     output.bytes(text.as_bytes())?;
     Ok(Exit::Done)

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use hookturn_core::time::Clock;
 use serde_json::json;
 
-use super::args::{Id, IfVersion, Paging, Span, ValueOut, When};
+use super::args::{Id, IfVersion, Paging, Span, ValueOut, When, Why};
 use super::client::Request;
 use super::exit::Failure;
 use super::input;
@@ -59,6 +59,8 @@ pub(super) struct Changed {
     /// Its id.
     rotation: Id,
     #[command(flatten)]
+    why: Why,
+    #[command(flatten)]
     version: IfVersion,
 }
 
@@ -82,9 +84,8 @@ pub(super) struct Open {
     /// How long the old secret may still sign, such as 48h; the server's default without.
     #[arg(long, value_name = "SPAN")]
     overlap: Option<Span>,
-    /// Why; kept in the audit log.
-    #[arg(long)]
-    reason: Option<String>,
+    #[command(flatten)]
+    why: Why,
     /// What the new secret is called.
     #[arg(long)]
     name: Option<String>,
@@ -149,21 +150,22 @@ impl Planned for Rotation {
             Self::Show { rotation } => {
                 Plan::object(Request::get(format!("/v1/rotations/{rotation}")))
             }
-            Self::Promote(changed) => changed.to("promote", &json!({})),
+            Self::Promote(changed) => changed.to("promote", json!({})),
             Self::Extend { changed, until } => {
-                changed.to("extend", &json!({"retireAt": until.future(clock)}))
+                changed.to("extend", json!({"retireAt": until.future(clock)}))
             }
-            Self::Undo(changed) => changed.to("undo", &json!({})),
-            Self::Finish(changed) => changed.to("finish", &json!({})),
-            Self::Cancel(changed) => changed.to("cancel", &json!({})),
+            Self::Undo(changed) => changed.to("undo", json!({})),
+            Self::Finish(changed) => changed.to("finish", json!({})),
+            Self::Cancel(changed) => changed.to("cancel", json!({})),
         })
     }
 }
 
 impl Changed {
-    fn to(self, what: &str, body: &serde_json::Value) -> Plan {
+    fn to(self, what: &str, body: serde_json::Value) -> Plan {
         let path = format!("/v1/rotations/{}/{what}", self.rotation);
-        Plan::object(Request::post(path, body).if_match(self.version.if_version))
+        let body = self.why.into(body);
+        Plan::object(Request::post(path, &body).if_match(self.version.if_version))
     }
 }
 
@@ -175,14 +177,12 @@ impl Open {
                     .next("leave --overlap out, or use --mode overlap"),
             );
         }
-        let mut body = json!({"mode": self.mode.word()});
+        let mut body = self.why.into(json!({"mode": self.mode.word()}));
         if let Some(overlap) = self.overlap {
             body["overlapSeconds"] = overlap.seconds().into();
         }
-        for (member, text) in [("reason", self.reason), ("name", self.name)] {
-            if let Some(text) = text {
-                body[member] = text.into();
-            }
+        if let Some(name) = self.name {
+            body["name"] = name.into();
         }
         if let Some(path) = &self.secret_file {
             body["secret"] = input::secret_text(path)?.as_str().into();

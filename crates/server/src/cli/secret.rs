@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use hookturn_core::time::Clock;
 use serde_json::json;
 
-use super::args::{Id, IfVersion, Paging, Span, ValueOut};
+use super::args::{Id, IfVersion, Paging, Span, ValueOut, Why};
 use super::client::Request;
 use super::exit::Failure;
 use super::input;
@@ -35,6 +35,8 @@ pub(super) enum Secret {
         #[arg(long, value_name = "SPAN")]
         overlap: Option<Span>,
         #[command(flatten)]
+        why: Why,
+        #[command(flatten)]
         version: IfVersion,
     },
     /// Show the value of a secret. This is written into the audit log.
@@ -42,12 +44,16 @@ pub(super) enum Secret {
         #[command(flatten)]
         place: Place,
         #[command(flatten)]
+        why: Why,
+        #[command(flatten)]
         out: ValueOut,
     },
     /// Mark a secret as leaked: it is never a fallback again. Rotate next.
     Compromise {
         #[command(flatten)]
         place: Place,
+        #[command(flatten)]
+        why: Why,
         #[command(flatten)]
         version: IfVersion,
     },
@@ -83,6 +89,12 @@ pub(super) struct Create {
     /// Destroy a secret that is pending already, to make room.
     #[arg(long)]
     replace_pending: bool,
+    /// How long the old secret may still sign once this one is activated, such as 24h; the server's
+    /// default without.
+    #[arg(long, value_name = "SPAN")]
+    overlap: Option<Span>,
+    #[command(flatten)]
+    why: Why,
     #[command(flatten)]
     out: ValueOut,
     #[command(flatten)]
@@ -111,9 +123,10 @@ impl Planned for Secret {
             Self::Activate {
                 place,
                 overlap,
+                why,
                 version,
             } => {
-                let mut body = json!({});
+                let mut body = why.into(json!({}));
                 if let Some(overlap) = overlap {
                     body["overlapSeconds"] = overlap.seconds().into();
                 }
@@ -123,12 +136,16 @@ impl Planned for Secret {
                     place.secret
                 ))
             }
-            Self::Reveal { place, out } => {
-                let request = Request::post(place.path("reveal"), &json!({}));
+            Self::Reveal { place, why, out } => {
+                let request = Request::post(place.path("reveal"), &why.into(json!({})));
                 Plan::object(request).value_out(out.value_out)
             }
-            Self::Compromise { place, version } => {
-                let request = Request::post(place.path("compromise"), &json!({}));
+            Self::Compromise {
+                place,
+                why,
+                version,
+            } => {
+                let request = Request::post(place.path("compromise"), &why.into(json!({})));
                 Plan::object(request.if_match(version.if_version))
             }
         })
@@ -137,7 +154,10 @@ impl Planned for Secret {
 
 impl Create {
     fn plan(self) -> Result<Plan, Failure> {
-        let mut body = json!({});
+        let mut body = self.why.into(json!({}));
+        if let Some(overlap) = self.overlap {
+            body["overlapSeconds"] = overlap.seconds().into();
+        }
         if let Some(name) = self.name {
             body["name"] = name.into();
         }
@@ -149,6 +169,13 @@ impl Create {
         }
         let request = Request::post(format!("/v1/keyrings/{}/secrets", self.keyring), &body);
         let request = request.if_match(self.version.if_version);
-        Ok(Plan::object(request).value_out(self.out.value_out))
+        let plan = Plan::object(request).value_out(self.out.value_out);
+        Ok(if self.replace_pending {
+            plan.effect(
+                "warning: a secret that was pending is destroyed; whoever was given it holds nothing",
+            )
+        } else {
+            plan
+        })
     }
 }

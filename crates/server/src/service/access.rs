@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
 use hookturn_core::id::{ApiKeyId, WorkspaceId};
 use hookturn_core::limits;
 use hookturn_core::workspace::{ApiKey, Reach, Scope};
 use sha2::{Digest, Sha256};
 
+use super::denials::Asked;
 use super::{Caller, Service, ServiceError};
 
 /// Longest text that is tried as an API key, in bytes.
@@ -80,22 +80,28 @@ impl Service {
             Some(text) => Some(self.workspace_called(text).ok_or(MISSING)?),
             None => None,
         };
-        let workspace = match (key.reach, named) {
-            (Reach::Workspace { workspace: own, .. }, None) => own,
-            (Reach::Workspace { workspace: own, .. }, Some(named)) if named == own => own,
-            (Reach::Workspace { .. }, Some(_)) => return Err(MISSING),
-            (Reach::Operator, Some(named)) => named,
-            (Reach::Operator, None) => self.default_workspace().ok_or(MISSING)?,
-        };
         if let Some(reason) = &reason {
             super::check_text("", reason)?;
         }
-        Ok(Caller {
+        let workspace = match (key.reach, named) {
+            (Reach::Workspace { workspace: own, .. }, _) => own,
+            (Reach::Operator, Some(named)) => named,
+            (Reach::Operator, None) => self.default_workspace().ok_or(MISSING)?,
+        };
+        let caller = Caller {
             key,
             workspace,
             request_id: request_id.into(),
             reason,
-        })
+            asked: Asked::default(),
+        };
+        match named {
+            Some(foreign) if foreign != workspace => {
+                self.note_foreign(&caller, foreign);
+                Err(MISSING)
+            }
+            Some(_) | None => Ok(caller),
+        }
     }
 
     fn workspace_called(&self, text: &str) -> Option<WorkspaceId> {
@@ -106,7 +112,7 @@ impl Service {
         found.map(|workspace| workspace.id)
     }
 
-    fn default_workspace(&self) -> Option<WorkspaceId> {
+    pub(super) fn default_workspace(&self) -> Option<WorkspaceId> {
         self.workspace_called(DEFAULT_WORKSPACE)
             .or_else(|| self.live.workspaces().first().map(|oldest| oldest.id))
     }
@@ -128,24 +134,6 @@ impl Service {
                 self.note_denied(caller, "operator").await;
                 Err(ServiceError::OperatorOnly)
             }
-        }
-    }
-
-    pub(super) async fn note_denied(&self, caller: &Caller, needs: &str) {
-        let subject = Subject {
-            api_key: Some(caller.key.id),
-            ..Subject::default()
-        };
-        let entry = AuditEntry::new(AuditAction::AccessDenied, subject).with("needs", needs);
-        let noted = self.store.audit(
-            caller.workspace,
-            caller.context(),
-            vec![entry],
-            self.clock.now(),
-        );
-        if let Err(error) = noted.await {
-            // The answer stays "forbidden": nothing was opened because the log could not be kept.
-            tracing::warn!(key = %caller.key.id, %error, "a denied request was not audited");
         }
     }
 }

@@ -139,11 +139,7 @@ impl Service {
     ) -> Result<ApiKey, ServiceError> {
         self.require(caller, Scope::Manage).await?;
         self.change(caller, recording, |now| {
-            let key = self
-                .live
-                .api_key(id)
-                .filter(|key| is_visible(caller, key))
-                .ok_or(ServiceError::not_found("API key"))?;
+            let key = self.own_api_key(caller, id)?;
             if key.revoked_at.is_some() {
                 return Ok(Decision {
                     writes: Vec::new(),
@@ -163,6 +159,64 @@ impl Service {
             })
         })
         .await
+    }
+
+    /// Gives a key another end. An earlier one needs `manage`; a later one also what it would need to
+    /// make such a key, since that is what it amounts to. A revoked key stays revoked.
+    pub async fn expire_api_key(
+        &self,
+        caller: &Caller,
+        id: ApiKeyId,
+        expires_at: Timestamp,
+    ) -> Result<ListedKey, ServiceError> {
+        self.require(caller, Scope::Manage).await?;
+        let known = self.own_api_key(caller, id)?;
+        if known.expires_at.is_some_and(|expiry| expiry < expires_at) {
+            for scope in known.scopes.iter() {
+                self.require(caller, scope).await?;
+            }
+        }
+        self.change(caller, None, |now| {
+            let key = self.own_api_key(caller, id)?;
+            if key.version != known.version {
+                // What was checked above was of another version.
+                let message = "the key was changed at the same time; try again";
+                return Err(ServiceError::conflict("concurrent_change", message));
+            }
+            if key.revoked_at.is_some() {
+                let message = "the key is revoked, which is for good: make another one";
+                return Err(ServiceError::conflict("api_key_revoked", message));
+            }
+            check_expiry(caller, Some(expires_at), now)?;
+            let changed = ApiKey {
+                expires_at: Some(expires_at),
+                version: key.version + 1,
+                ..ApiKey::clone(&key)
+            };
+            let audit = entry(AuditAction::ApiKeyExpiryChanged, &changed);
+            Ok(Decision {
+                writes: vec![Write::ApiKey(changed.clone())],
+                audit: vec![audit.with("expiresAt", expires_at)],
+                out: ListedKey {
+                    key: Arc::new(changed),
+                    last_used_at: self.live.api_key_used_at(id),
+                },
+            })
+        })
+        .await
+    }
+
+    fn own_api_key(&self, caller: &Caller, id: ApiKeyId) -> Result<Arc<ApiKey>, ServiceError> {
+        let found = self.live.api_key(id);
+        if let Some(foreign) = found.as_deref()
+            && let Reach::Workspace { workspace, .. } = foreign.reach
+            && workspace != caller.workspace
+        {
+            self.note_foreign(caller, workspace);
+        }
+        found
+            .filter(|key| is_visible(caller, key))
+            .ok_or(ServiceError::not_found("API key"))
     }
 
     /// Makes workspace `default` and a key with every scope, if the store has no workspace.

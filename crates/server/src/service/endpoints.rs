@@ -318,8 +318,13 @@ impl Service {
         app: ClientId,
         id: EndpointId,
     ) -> Result<Arc<Endpoint>, ServiceError> {
-        self.live
-            .endpoint(id)
+        let found = self.live.endpoint(id);
+        if let Some(foreign) = found.as_deref()
+            && foreign.workspace != caller.workspace
+        {
+            self.note_foreign(caller, foreign.workspace);
+        }
+        found
             .filter(|endpoint| endpoint.workspace == caller.workspace && endpoint.app == app)
             .filter(|endpoint| !matches!(endpoint.state, EndpointState::Deleted { .. }))
             .ok_or(ServiceError::not_found("endpoint"))

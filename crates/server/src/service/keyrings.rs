@@ -18,12 +18,14 @@ use hookturn_core::workspace::{RevealPolicy, Scope};
 use hookturn_verify::{PublicKey, Secret};
 use zeroize::Zeroizing;
 
-use super::{Caller, Decision, Recording, Service, ServiceError, check_version};
+use super::{Caller, Decision, Recording, Service, ServiceError, check_text, check_version};
 
 mod dissolve;
+mod shared;
 mod values;
 
 pub(super) use dissolve::dissolve;
+pub use shared::SharedPatch;
 pub use values::SecretOnce;
 pub(super) use values::{read_value, schemes_of, writes_of};
 
@@ -108,8 +110,13 @@ impl Service {
         caller: &Caller,
         id: KeyringId,
     ) -> Result<Arc<Keyring>, ServiceError> {
-        self.live
-            .keyring(id)
+        let found = self.live.keyring(id);
+        if let Some(foreign) = found.as_deref()
+            && foreign.workspace != caller.workspace
+        {
+            self.note_foreign(caller, foreign.workspace);
+        }
+        found
             .filter(|keyring| keyring.workspace == caller.workspace && self.serves(keyring))
             .ok_or(ServiceError::not_found("keyring"))
     }
@@ -125,6 +132,7 @@ impl Service {
         recording: Option<Recording<'_, CreatedSecret>>,
     ) -> Result<CreatedSecret, ServiceError> {
         self.require(caller, Scope::Secrets).await?;
+        let caller = &check_words(caller, input.name.as_deref(), input.reason.as_deref())?;
         self.change(caller, recording, |now| {
             let keyring = self.own_keyring(caller, keyring)?;
             check_version(if_match, keyring.version)?;
@@ -138,7 +146,7 @@ impl Service {
                     .overlap
                     .unwrap_or_else(|| self.default_overlap(&keyring)),
                 replace_pending: input.replace_pending,
-                reason: input.reason.clone(),
+                reason: caller.reason.clone(),
             };
             let applied = apply(&keyring, command, now)?;
             let rotation = applied.rotations.iter().find(|r| r.to == id).cloned();
@@ -204,6 +212,9 @@ impl Service {
         if_match: Option<u64>,
         recording: Option<Recording<'_, ChangedSecret>>,
     ) -> Result<ChangedSecret, ServiceError> {
+        if let Some(name) = &name {
+            check_text("/name", name)?;
+        }
         let command = Command::Rename { secret, name };
         self.command_on_secret(caller, keyring, secret, command, if_match, recording)
             .await
@@ -292,15 +303,17 @@ impl Service {
         }
     }
 
-    /// Writes down what time has done to keyrings: retired secrets, completed rotations. Returns
-    /// how many keyrings changed. Signing never waits for it.
+    /// Writes down what time has done to keyrings: retired secrets, completed rotations; and how many
+    /// denied attempts were left out of the audit log. Returns how many keyrings changed. Signing
+    /// never waits for it.
     pub async fn settle(&self) -> Result<usize, ServiceError> {
         let now = self.clock.now();
         let context = Context {
             actor: Actor::System,
             request_id: None,
-            reason: None,
+            reason: Some("its time has come".to_owned()),
         };
+        self.settle_denials().await;
         let mut settled = 0;
         for workspace in self.live.workspaces() {
             for keyring in self.live.keyrings(workspace.id) {
@@ -372,6 +385,19 @@ impl Service {
             out: out(SecretOnce { secret, value }, applied.keyring),
         })
     }
+}
+
+/// Checks the words that come with a new secret. The reason is the caller's for this one call, so
+/// that it stands in every audit entry of it; without one, it is that of the whole request.
+pub(super) fn check_words(
+    caller: &Caller,
+    name: Option<&str>,
+    reason: Option<&str>,
+) -> Result<Caller, ServiceError> {
+    if let Some(name) = name {
+        check_text("/name", name)?;
+    }
+    caller.because(reason)
 }
 
 /// The secret of that id in a keyring.

@@ -9,7 +9,7 @@ use hookturn_core::time::{Millis, Timestamp};
 use hookturn_core::workspace::Scope;
 use zeroize::Zeroizing;
 
-use super::keyrings::{SecretOnce, as_of, writes_of};
+use super::keyrings::{SecretOnce, as_of, check_words, writes_of};
 use super::page::{Listed, fetch};
 use super::{Caller, Decision, Recording, Service, ServiceError, check_version};
 
@@ -85,6 +85,7 @@ impl Service {
             let message = "an immediate rotation has no overlap: use mode overlap";
             return Err(ServiceError::invalid("/overlapSeconds", message));
         }
+        let caller = &check_words(caller, input.name.as_deref(), input.reason.as_deref())?;
         self.change(caller, recording, |now| {
             let keyring = self.own_keyring(caller, keyring)?;
             check_version(if_match, keyring.version)?;
@@ -96,7 +97,7 @@ impl Service {
                 rotation: id,
                 mode: self.mode_for(&keyring, &input),
                 secret,
-                reason: input.reason.clone(),
+                reason: caller.reason.clone(),
             };
             let applied = apply(&keyring, command, now)?;
             let rotation = opened(&applied.rotations, id, now)?;
@@ -139,9 +140,11 @@ impl Service {
         caller: &Caller,
         id: RotationId,
     ) -> Result<Rotation, ServiceError> {
-        self.store
-            .rotation(caller.workspace, id)
-            .await?
+        let found = self.store.rotation(caller.workspace, id).await?;
+        if found.is_none() {
+            self.note_foreign_rotation(caller, id);
+        }
+        found
             .filter(|rotation| rotation.workspace == caller.workspace)
             .ok_or(ServiceError::not_found("rotation"))
     }

@@ -1,6 +1,7 @@
 //! The service on the real embedded store, use case by use case.
 
 mod access;
+mod audit;
 mod configuration;
 mod rotation;
 mod traffic;

@@ -76,8 +76,13 @@ impl Service {
         caller: &Caller,
         id: WorkspaceId,
     ) -> Result<Arc<Workspace>, ServiceError> {
-        self.live
-            .workspace(id)
+        let found = self.live.workspace(id);
+        if let Some(foreign) = found.as_deref()
+            && !reaches(caller, foreign.id)
+        {
+            self.note_foreign(caller, foreign.id);
+        }
+        found
             .filter(|workspace| reaches(caller, workspace.id))
             .ok_or(ServiceError::not_found("workspace"))
     }

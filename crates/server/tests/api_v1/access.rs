@@ -126,6 +126,132 @@ async fn a_refused_scope_is_in_the_audit_log() {
     assert_eq!(last["requestId"], problem["requestId"]);
 }
 
+/// The entries of the audit log that say why.
+async fn denied(bench: &Bench, count: usize) -> Vec<Value> {
+    let log = bench.get("/v1/audit?limit=200").await.ok();
+    let entries = log["data"].as_array().unwrap();
+    let denied = entries.iter().filter(|e| e["action"] == "access.denied");
+    let denied: Vec<_> = denied.cloned().collect();
+    assert_eq!(denied.len(), count, "{denied:?}");
+    denied
+}
+
+#[tokio::test]
+async fn every_kind_of_refusal_is_in_the_audit_log_with_what_was_asked() {
+    let bench = Bench::new().await;
+    let app = bench.app().await;
+    let endpoint = bench.endpoint(&app).await;
+    let secret = &endpoint["secret"];
+    let (keyring, id) = (&endpoint["keyringId"], secret["id"].as_str().unwrap());
+    let path = format!(
+        "/v1/keyrings/{}/secrets/{id}/reveal",
+        keyring.as_str().unwrap()
+    );
+    let reader = bench.key(&["read"], "default").await;
+    let dead = bench.key(&["secrets"], "default").await;
+    let keys = bench.get("/v1/api-keys").await.ok();
+    let dead_id = keys["data"][0]["id"].as_str().unwrap();
+    bench
+        .ask("DELETE", &format!("/v1/api-keys/{dead_id}"))
+        .header("hookturn-reason", "it leaked")
+        .send()
+        .await;
+    let pasted = "sk_workspace_test_that_nobody_made";
+    let causes = [
+        (Some(&*reader), 403, "not allowed"),
+        (Some(&*dead), 401, "revoked key"),
+        (Some(pasted), 401, "unknown key"),
+        (None, 401, "no key"),
+    ];
+    for (number, (key, status, cause)) in causes.into_iter().enumerate() {
+        let mut ask = bench
+            .anonymous("POST", &path)
+            .header("hookturn-reason", "I forgot it");
+        if let Some(key) = key {
+            ask = ask.header("authorization", format!("Bearer {key}"));
+        }
+        let reply = ask.send().await;
+        assert_eq!(reply.status.as_u16(), status, "{cause}");
+        let entry = denied(&bench, number + 1).await.pop().unwrap();
+        assert_eq!(entry["detail"]["cause"], cause);
+        let route = "POST /v1/keyrings/{keyringId}/secrets/{secretId}/reveal";
+        assert_eq!(entry["detail"]["route"], route);
+        assert_eq!(entry["reason"], "I forgot it");
+        assert_eq!(entry["requestId"].as_str(), reply.header("x-request-id"));
+        assert_eq!(&entry["subject"]["keyringId"], keyring);
+        assert_eq!(entry["subject"]["secretId"], id);
+        let known = entry["fingerprint"].as_str();
+        // Only to one who is known there.
+        let wanted = (status == 403).then(|| secret["fingerprint"].as_str().unwrap());
+        assert_eq!(known, wanted, "{cause}");
+        assert!(!entry.to_string().contains(pasted));
+    }
+    let log = bench.get("/v1/audit?limit=200").await.ok();
+    let entries = log["data"].as_array().unwrap();
+    let revoked = entries.iter().find(|e| e["action"] == "api_key.revoked");
+    assert_eq!(revoked.unwrap()["reason"], "it leaked");
+}
+
+#[tokio::test]
+async fn a_reason_in_the_body_goes_before_the_one_of_the_request() {
+    let bench = Bench::new().await;
+    let app = bench.app().await;
+    let endpoint = bench.endpoint(&app).await;
+    let keyring = format!("/v1/keyrings/{}", endpoint["keyringId"].as_str().unwrap());
+    let ask = |path: String, body: Value| {
+        bench
+            .ask("POST", &path)
+            .header("hookturn-reason", "of the request")
+            .json(&body)
+            .send()
+    };
+    let body = json!({"reason": "des K\u{f6}nigs"});
+    let made = ask(format!("{keyring}/secrets"), body.clone()).await.ok();
+    assert_eq!(made["rotation"]["reason"], body["reason"]);
+    let rotation = format!("/v1/rotations/{}", made["rotation"]["id"].as_str().unwrap());
+    ask(format!("{rotation}/promote"), json!({})).await.ok();
+    ask(format!("{rotation}/undo"), body.clone()).await.ok();
+    let log = bench.get("/v1/audit?limit=200").await.ok();
+    let why = |action: &str| {
+        let entries = log["data"].as_array().unwrap().iter();
+        let last = entries.rev().find(|entry| entry["action"] == action);
+        last.unwrap()["reason"].clone()
+    };
+    assert_eq!(why("rotation.opened"), body["reason"]);
+    assert_eq!(why("rotation.promoted"), "of the request");
+    assert_eq!(why("rotation.undone"), body["reason"]);
+    for bad in ["x".repeat(257), "a\u{7}".to_owned()] {
+        let refused = ask(format!("{keyring}/secrets"), json!({"reason": bad})).await;
+        refused.problem(422, "invalid_field");
+        assert_eq!(refused.pointer(), "/reason");
+    }
+    for bad in [&b""[..], &[b'x'; 257], b"caf\xe9"] {
+        let ask = bench.ask("GET", "/v1/apps").header("hookturn-reason", bad);
+        ask.send().await.problem(400, "invalid_header");
+    }
+}
+
+#[tokio::test]
+async fn a_key_can_be_given_another_end() {
+    let bench = Bench::new().await;
+    let made = bench
+        .post("/v1/api-keys", json!({"name": "ci", "scopes": ["read"]}))
+        .await
+        .ok();
+    let path = format!("/v1/api-keys/{}", made["id"].as_str().unwrap());
+    let patch = |body: Value| bench.ask("PATCH", &path).json(&body).send();
+    let end = json!({"expiresAt": "2999-01-01T00:00:00.000Z"});
+    let changed = patch(end.clone()).await.ok();
+    assert_eq!(changed["expiresAt"], end["expiresAt"]);
+    assert_eq!(changed.get("key"), None);
+    patch(json!({"expiresAt": "2020-01-01T00:00:00Z"}))
+        .await
+        .problem(422, "invalid_field");
+    patch(json!({})).await.problem(422, "invalid_field");
+    bench.ask("DELETE", &path).send().await;
+    patch(end).await.problem(409, "api_key_revoked");
+}
+
 #[tokio::test]
 async fn what_belongs_to_another_workspace_does_not_exist() {
     let bench = Bench::new().await;

@@ -122,6 +122,18 @@ impl ApiKeyView {
     }
 }
 
+/// When a key ends.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::api) struct ExpireApiKey {
+    /// From when on it is refused; in the future, and not after the end of the key that asks.
+    #[schema(value_type = schema::TimeText)]
+    expires_at: Timestamp,
+    /// Why.
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+    reason: Option<String>,
+}
+
 /// A new API key with its text.
 #[derive(Serialize, ToSchema)]
 pub(in crate::api) struct NewApiKeyView {
@@ -186,6 +198,28 @@ pub(in crate::api) async fn list(
     let listed = api.service.api_keys(&call.caller, page).await?;
     let view = |key: ListedKey| (key.key.id, ApiKeyView::new(&key.key, key.last_used_at));
     Ok(page_answer(listed, LIST, &uri, view))
+}
+
+/// Give a key another end: from then on it is refused.
+#[utoipa::path(patch, path = "/v1/api-keys/{apiKeyId}", tag = "Access", operation_id = "expireApiKey",
+    request_body = ExpireApiKey,
+    responses((status = 200, description = "The key as it is now.", body = ApiKeyView)))]
+pub(in crate::api) async fn expire(
+    State(api): State<ApiState>,
+    call: Call<Manage>,
+    Ids(id): Ids<ApiKeyId>,
+    body: JsonBody<{ limits::BODY_BYTES }>,
+) -> Outcome {
+    let asked: ExpireApiKey = body.parse()?;
+    let caller = call.because(asked.reason.as_deref())?;
+    let changed = api
+        .service
+        .expire_api_key(&caller, id, asked.expires_at)
+        .await?;
+    Ok(Answer::ok(&ApiKeyView::new(
+        &changed.key,
+        changed.last_used_at,
+    )))
 }
 
 /// Revoke a key: it is refused from now on. Once more changes nothing.

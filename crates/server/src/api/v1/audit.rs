@@ -29,7 +29,7 @@ pub(in crate::api) struct AuditView {
     /// The workspace it belongs to.
     #[schema(value_type = schema::WorkspaceIdText)]
     workspace_id: WorkspaceId,
-    /// Who: the id of an API key, or `local`, `bootstrap`, `system`.
+    /// Who: the id of an API key, or `local`, `bootstrap`, `system`, `unknown`.
     actor: String,
     /// What was done, such as `secret.revealed`.
     action: String,

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Read, Secrets};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Nothing};
+use super::super::json::{JsonBody, Why};
 use super::super::page::{PageView, Query};
 use super::super::schema;
 use super::page_answer;
@@ -80,6 +80,9 @@ pub(in crate::api) struct ActivateSecret {
     /// How long the old secret stays, in seconds; as its rotation says without it.
     #[schema(maximum = 2_592_000)]
     overlap_seconds: Option<u32>,
+    /// Why.
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+    reason: Option<String>,
 }
 
 /// One version of a signing key, never its value.
@@ -346,12 +349,13 @@ pub(in crate::api) async fn activate(
 ) -> Outcome {
     let once = call.once(&api, &body.bytes).await?;
     let asked: ActivateSecret = body.parse_or_default()?;
+    let caller = call.because(asked.reason.as_deref())?;
     let overlap = millis(asked.overlap_seconds);
     let record = |out: &ChangedSecret| changed(out, api.service.now()).to_bytes();
     let out = api
         .service
         .activate_secret(
-            &call.caller,
+            &caller,
             keyring,
             secret,
             overlap,
@@ -367,6 +371,7 @@ pub(in crate::api) async fn activate(
 
 /// Show the value of a secret again, if the workspace allows it. Recorded in the audit log first.
 #[utoipa::path(post, path = "/v1/keyrings/{keyringId}/secrets/{secretId}/reveal", tag = "Secrets", operation_id = "revealSecret",
+    request_body = Option<Why>,
     responses((status = 200, description = "The secret with its value.", body = SecretWithValue)))]
 pub(in crate::api) async fn reveal(
     State(api): State<ApiState>,
@@ -375,16 +380,15 @@ pub(in crate::api) async fn reveal(
     body: JsonBody<{ limits::BODY_BYTES }>,
 ) -> Outcome {
     let _running = call.once(&api, &body.bytes).await?;
-    let _: Nothing = body.parse_or_default()?;
-    let once = api
-        .service
-        .reveal_secret(&call.caller, keyring, secret)
-        .await?;
+    let why: Why = body.parse_or_default()?;
+    let caller = call.because(why.reason.as_deref())?;
+    let once = api.service.reveal_secret(&caller, keyring, secret).await?;
     Ok(Answer::ok(&SecretWithValue::new(&once, api.service.now())))
 }
 
 /// Mark a secret as leaked: it never co-signs, is never a fallback, and no undo brings it back.
 #[utoipa::path(post, path = "/v1/keyrings/{keyringId}/secrets/{secretId}/compromise", tag = "Secrets", operation_id = "compromiseSecret",
+    request_body = Option<Why>,
     responses((status = 200, description = "Marked.", body = SecretView,
         headers(("ETag" = String, description = "The keyring's version.")))))]
 pub(in crate::api) async fn compromise(
@@ -394,12 +398,13 @@ pub(in crate::api) async fn compromise(
     body: JsonBody<{ limits::BODY_BYTES }>,
 ) -> Outcome {
     let once = call.once(&api, &body.bytes).await?;
-    let _: Nothing = body.parse_or_default()?;
+    let why: Why = body.parse_or_default()?;
+    let caller = call.because(why.reason.as_deref())?;
     let record = |out: &ChangedSecret| changed(out, api.service.now()).to_bytes();
     let out = api
         .service
         .compromise_secret(
-            &call.caller,
+            &caller,
             keyring,
             secret,
             call.if_match()?,

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Read, Secrets};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Nothing};
+use super::super::json::{JsonBody, Why};
 use super::super::page::{PageView, Query};
 use super::super::schema;
 use super::keyrings::{GivenSecret, SecretWithValue, millis};
@@ -69,6 +69,9 @@ pub(in crate::api) struct ExtendRotation {
     /// Later than the present end, and at most 30 days from now.
     #[schema(value_type = schema::TimeText)]
     retire_at: Timestamp,
+    /// Why.
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+    reason: Option<String>,
 }
 
 /// A move of a keyring from its active secret to the next.
@@ -278,11 +281,12 @@ pub(in crate::api) async fn extend(
 ) -> Outcome {
     let once = call.once(&api, &body.bytes).await?;
     let asked: ExtendRotation = body.parse()?;
+    let caller = call.because(asked.reason.as_deref())?;
     let record = |out: &ChangedRotation| changed(out, api.service.now()).to_bytes();
     let out = api
         .service
         .extend_rotation(
-            &call.caller,
+            &caller,
             id,
             asked.retire_at,
             call.if_match()?,
@@ -299,6 +303,7 @@ macro_rules! commands {
     ($($(#[$doc:meta])* $name:ident = $method:ident, $path:literal, $operation:literal;)*) => {$(
         $(#[$doc])*
         #[utoipa::path(post, path = $path, tag = "Rotations", operation_id = $operation,
+            request_body = Option<Why>,
             responses((status = 200, description = "As it is now.", body = RotationView,
                 headers(("ETag" = String, description = "The keyring's version.")))))]
         pub(in crate::api) async fn $name(
@@ -308,11 +313,12 @@ macro_rules! commands {
             body: JsonBody<{ limits::BODY_BYTES }>,
         ) -> Outcome {
             let once = call.once(&api, &body.bytes).await?;
-            let _: Nothing = body.parse_or_default()?;
+            let why: Why = body.parse_or_default()?;
+            let caller = call.because(why.reason.as_deref())?;
             let record = |out: &ChangedRotation| changed(out, api.service.now()).to_bytes();
             let out = api
                 .service
-                .$method(&call.caller, id, call.if_match()?, once.record(&record))
+                .$method(&caller, id, call.if_match()?, once.record(&record))
                 .await;
             Ok(changed(&once.settle(&api.service, out).await?, api.service.now()))
         }

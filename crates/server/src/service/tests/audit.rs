@@ -1,0 +1,590 @@
+//! Everything that is done to a secret, and every attempt that is denied, is in the audit log: who,
+//! why, in which request, and to which secret.
+//!
+//! The table walks one keyring through every command and through the passing of time. It must meet
+//! every action on secrets and rotations that this version can write.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use hookturn_core::audit::{Actor, AuditAction, Recorded, Subject};
+use hookturn_core::id::{KeyringId, RotationId, SecretId};
+use hookturn_core::limits;
+use hookturn_core::rotation::{SecretStatus, SecretVersion};
+use hookturn_core::time::{HOUR, MINUTE};
+use hookturn_core::workspace::{Scope, Scopes};
+
+use super::super::api_keys::NewApiKey;
+use super::super::audit::AuditProof;
+use super::super::denials::{Asked, Refused};
+use super::super::keyrings::NewSecretInput;
+use super::super::rotation::{ModeName, NewRotation};
+use super::super::testing::{Bench, key_input};
+use super::super::{Caller, ServiceError};
+
+const WHY: &str = "the laptop was stolen";
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Create,
+    Replace,
+    Activate,
+    Extend,
+    Undo,
+    Finish,
+    Rotate(ModeName),
+    Cancel,
+    Promote,
+    Compromise,
+    CompromisePending,
+    Destroy,
+    Reveal,
+    Rename,
+    /// Time passes, and the sweep writes down what it did.
+    Expire,
+}
+
+/// What is done, and what is in the log of it, in this order.
+const STEPS: &[(Step, &[&str])] = &[
+    (Step::Create, &["secret.created", "secret.activated"]),
+    (Step::Create, &["rotation.opened", "secret.created"]),
+    (
+        Step::Replace,
+        &[
+            "secret.replaced",
+            "rotation.cancelled",
+            "secret.destroyed",
+            "rotation.opened",
+            "secret.created",
+        ],
+    ),
+    (
+        Step::Activate,
+        &["rotation.promoted", "secret.activated", "secret.retiring"],
+    ),
+    (Step::Extend, &["rotation.extended", "secret.retiring"]),
+    (
+        Step::Undo,
+        &["rotation.undone", "secret.activated", "secret.retiring"],
+    ),
+    (Step::Expire, &["secret.retired"]),
+    (
+        Step::Rotate(ModeName::Overlap),
+        &[
+            "rotation.opened",
+            "secret.created",
+            "secret.activated",
+            "secret.retiring",
+        ],
+    ),
+    (Step::Expire, &["secret.retired", "rotation.completed"]),
+    (
+        Step::Rotate(ModeName::Overlap),
+        &[
+            "rotation.opened",
+            "secret.created",
+            "secret.activated",
+            "secret.retiring",
+        ],
+    ),
+    (
+        Step::Finish,
+        &["rotation.finished", "secret.retired", "rotation.completed"],
+    ),
+    (
+        Step::Rotate(ModeName::Immediate),
+        &[
+            "rotation.opened",
+            "secret.created",
+            "secret.activated",
+            "secret.retired",
+            "rotation.completed",
+        ],
+    ),
+    (Step::Destroy, &["secret.destroyed"]),
+    (
+        Step::Rotate(ModeName::Staged),
+        &["rotation.opened", "secret.created"],
+    ),
+    (Step::Cancel, &["rotation.cancelled", "secret.destroyed"]),
+    (
+        Step::Rotate(ModeName::Staged),
+        &["rotation.opened", "secret.created"],
+    ),
+    (
+        Step::CompromisePending,
+        &[
+            "secret.compromised",
+            "rotation.cancelled",
+            "secret.destroyed",
+        ],
+    ),
+    (
+        Step::Rotate(ModeName::Staged),
+        &["rotation.opened", "secret.created"],
+    ),
+    (
+        Step::Promote,
+        &["rotation.promoted", "secret.activated", "secret.retiring"],
+    ),
+    (Step::Reveal, &["secret.revealed"]),
+    (Step::Rename, &["secret.renamed"]),
+    (Step::Compromise, &["secret.compromised"]),
+];
+
+struct Walk {
+    bench: Bench,
+    caller: Caller,
+    keyring: KeyringId,
+    seen: u64,
+}
+
+impl Walk {
+    async fn new() -> Self {
+        let bench = Bench::new().await;
+        let caller = bench.owner.because(Some(WHY)).unwrap();
+        let workspace = bench.live.workspace(caller.workspace).unwrap();
+        let mut walk = Self {
+            bench,
+            caller,
+            keyring: workspace.shared_keyring,
+            seen: 0,
+        };
+        walk.news().await;
+        walk
+    }
+
+    /// The entries since the last time.
+    async fn news(&mut self) -> Vec<Recorded> {
+        let log = self
+            .bench
+            .service
+            .audit_log(&self.bench.owner, self.seen, 200);
+        let news = log.await.unwrap().items;
+        self.seen = news.last().map_or(self.seen, |last| last.seq);
+        news
+    }
+
+    /// The same once `count` are there: some are written behind the answer.
+    async fn awaited(&mut self, count: u64) -> Vec<Recorded> {
+        let (service, owner) = (&self.bench.service, &self.bench.owner);
+        let wanted = self.seen + count;
+        let arrived = async {
+            while service
+                .audit_log(owner, wanted - 1, 1)
+                .await
+                .unwrap()
+                .items
+                .is_empty()
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), arrived)
+            .await
+            .expect("the entry is written");
+        self.news().await
+    }
+
+    fn active(&self) -> SecretId {
+        let keyring = self.bench.live.keyring(self.keyring).unwrap();
+        keyring.active().unwrap().id
+    }
+
+    fn pending(&self) -> SecretId {
+        let keyring = self.bench.live.keyring(self.keyring).unwrap();
+        keyring.pending().unwrap().id
+    }
+
+    fn rotation(&self) -> RotationId {
+        let keyring = self.bench.live.keyring(self.keyring).unwrap();
+        keyring.rotation.as_ref().unwrap().id
+    }
+
+    async fn take(&self, step: Step) {
+        let service = &self.bench.service;
+        let (caller, keyring) = (&self.caller, self.keyring);
+        let input = |replace_pending| NewSecretInput {
+            overlap: Some(HOUR),
+            replace_pending,
+            ..NewSecretInput::default()
+        };
+        match step {
+            Step::Create | Step::Replace => {
+                let input = input(matches!(step, Step::Replace));
+                let made = service.create_secret(caller, keyring, input, None, None);
+                made.await.map(drop).unwrap();
+            }
+            Step::Activate => {
+                let secret = self.pending();
+                let done = service.activate_secret(caller, keyring, secret, None, None, None);
+                done.await.map(drop).unwrap();
+            }
+            Step::Extend => {
+                let until = service.now().after(2 * HOUR);
+                let done = service.extend_rotation(caller, self.rotation(), until, None, None);
+                done.await.map(drop).unwrap();
+            }
+            Step::Undo => {
+                let done = service.undo_rotation(caller, self.rotation(), None, None);
+                done.await.map(drop).unwrap();
+            }
+            Step::Finish => {
+                let done = service.finish_rotation(caller, self.rotation(), None, None);
+                done.await.map(drop).unwrap();
+            }
+            Step::Cancel => {
+                let done = service.cancel_rotation(caller, self.rotation(), None, None);
+                done.await.map(drop).unwrap();
+            }
+            Step::Promote => {
+                let done = service.promote_rotation(caller, self.rotation(), None, None);
+                done.await.map(drop).unwrap();
+            }
+            Step::Rotate(mode) => {
+                let input = NewRotation {
+                    mode,
+                    overlap: (mode != ModeName::Immediate).then_some(HOUR),
+                    name: None,
+                    value: None,
+                    reason: None,
+                };
+                let done = service.open_rotation(caller, keyring, input, None, None);
+                done.await.map(drop).unwrap();
+            }
+            Step::Compromise | Step::CompromisePending => {
+                let secret = match step {
+                    Step::Compromise => self.active(),
+                    _ => self.pending(),
+                };
+                let done = service.compromise_secret(caller, keyring, secret, None, None);
+                done.await.map(drop).unwrap();
+            }
+            Step::Destroy => {
+                let known = self.bench.live.keyring(keyring).unwrap();
+                let now = service.now();
+                let retired = |s: &&SecretVersion| s.status(now) == SecretStatus::Retired;
+                let secret = known.secrets.iter().find(retired).unwrap().id;
+                let done = service.destroy_secret(caller, keyring, secret, None, None);
+                done.await.map(drop).unwrap();
+            }
+            Step::Reveal => {
+                let done = service.reveal_secret(caller, keyring, self.active());
+                done.await.map(drop).unwrap();
+            }
+            Step::Rename => {
+                let name = Some("spring".to_owned());
+                let secret = self.active();
+                let done = service.rename_secret(caller, keyring, secret, name, None, None);
+                done.await.map(drop).unwrap();
+            }
+            Step::Expire => {
+                self.bench.clock.advance(3 * HOUR);
+                assert_eq!(service.settle().await.unwrap(), 1);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn g9_whatever_is_done_to_a_secret_is_in_the_log_with_who_and_why() {
+    let mut walk = Walk::new().await;
+    let mut met = BTreeSet::new();
+    for (number, (step, wanted)) in STEPS.iter().enumerate() {
+        walk.take(*step).await;
+        let entries = walk.news().await;
+        let actions: Vec<_> = entries.iter().map(|e| e.entry.action.as_str()).collect();
+        assert_eq!(actions, *wanted, "{number} {step:?}");
+        for recorded in &entries {
+            let context = &recorded.context;
+            if matches!(step, Step::Expire) {
+                assert_eq!(context.actor, Actor::System, "{number} {step:?}");
+                assert_eq!(context.reason.as_deref(), Some("its time has come"));
+            } else {
+                assert_eq!(context.actor, Actor::ApiKey(walk.caller.key.id));
+                assert_eq!(context.reason.as_deref(), Some(WHY), "{number} {step:?}");
+                assert_eq!(context.request_id.as_deref(), Some("req_owner"));
+            }
+            let subject = &recorded.entry.subject;
+            assert_eq!(subject.keyring, Some(walk.keyring), "{number} {step:?}");
+            assert!(
+                recorded.entry.fingerprint.is_some(),
+                "{number} {recorded:?}"
+            );
+            assert!(subject.secret.is_some() || subject.rotation.is_some());
+            met.insert(recorded.entry.action.to_string());
+        }
+    }
+    for action in AuditAction::KNOWN {
+        let text = action.as_str();
+        let ours = text.starts_with("secret.") || text.starts_with("rotation.");
+        assert!(!ours || met.contains(text), "{text} is in no step");
+    }
+    let proof = walk.bench.service.verify_audit(&walk.bench.owner).await;
+    assert!(matches!(proof.unwrap(), AuditProof::Whole { .. }));
+}
+
+#[tokio::test]
+async fn g9_the_end_of_an_endpoint_is_the_end_of_its_secrets_in_the_log() {
+    let mut walk = Walk::new().await;
+    let app = walk.bench.app().await;
+    let made = walk.bench.endpoint(app).await;
+    walk.news().await;
+    let service = &walk.bench.service;
+    let deleted = service.delete_endpoint(&walk.caller, app, made.endpoint.id, None, None);
+    deleted.await.unwrap();
+    let entries = walk.news().await;
+    let destroyed = entries
+        .iter()
+        .find(|e| e.entry.action == AuditAction::SecretDestroyed)
+        .unwrap();
+    let once = made.once.unwrap();
+    assert_eq!(destroyed.entry.subject.secret, Some(once.secret.id));
+    assert_eq!(destroyed.entry.fingerprint, Some(once.secret.fingerprint));
+    assert_eq!(destroyed.context.reason.as_deref(), Some(WHY));
+}
+
+#[tokio::test]
+async fn g9_denied_attempts_are_in_the_log_with_who_what_and_why() {
+    let mut walk = Walk::new().await;
+    walk.take(Step::Create).await;
+    let secret = walk.active();
+    let fingerprint = {
+        let keyring = walk.bench.live.keyring(walk.keyring).unwrap();
+        keyring.secret(secret).unwrap().fingerprint
+    };
+    let asked = Asked {
+        route: Some("POST /v1/keyrings/{keyringId}/secrets/{secretId}/reveal".to_owned()),
+        subject: Subject {
+            keyring: Some(walk.keyring),
+            secret: Some(secret),
+            ..Subject::default()
+        },
+    };
+    let with = |caller: &Caller| Caller {
+        asked: asked.clone(),
+        ..caller.because(Some(WHY)).unwrap()
+    };
+    let reader = with(&walk.bench.limited(&[Scope::Read]).await);
+    let stranger = with(&walk.bench.stranger().await);
+    let service = Arc::clone(&walk.bench.service);
+    walk.news().await;
+
+    let check = |recorded: &Recorded, actor: Actor, request: &str, cause: &str| {
+        let entry = &recorded.entry;
+        assert_eq!(entry.action, AuditAction::AccessDenied);
+        assert_eq!(recorded.context.actor, actor, "{cause}");
+        assert_eq!(recorded.context.request_id.as_deref(), Some(request));
+        assert_eq!(recorded.context.reason.as_deref(), Some(WHY));
+        assert_eq!(entry.detail["cause"], cause);
+        assert_eq!(Some(&entry.detail["route"]), asked.route.as_ref());
+        assert_eq!(entry.subject.secret, Some(secret));
+    };
+    let refused = service.reveal_secret(&reader, walk.keyring, secret).await;
+    assert!(matches!(refused, Err(ServiceError::Forbidden { .. })));
+    let entries = walk.news().await;
+    check(
+        &entries[0],
+        Actor::ApiKey(reader.key.id),
+        "req_limited",
+        "not allowed",
+    );
+    assert_eq!(entries[0].entry.detail["needs"], "secrets");
+    assert_eq!(entries[0].entry.fingerprint, Some(fingerprint));
+
+    // What belongs to someone else is in the log of its owner, not of the one who asked.
+    let theirs = service.verify_audit(&stranger).await.unwrap();
+    let missing = service.reveal_secret(&stranger, walk.keyring, secret).await;
+    assert!(matches!(missing, Err(ServiceError::NotFound { .. })));
+    let entries = walk.awaited(1).await;
+    let actor = Actor::ApiKey(stranger.key.id);
+    check(
+        &entries[0],
+        actor,
+        "req_stranger",
+        "belongs to another workspace",
+    );
+    assert_eq!(service.verify_audit(&stranger).await.unwrap(), theirs);
+
+    service
+        .revoke_api_key(&walk.bench.owner, reader.key.id, None)
+        .await
+        .unwrap();
+    walk.news().await;
+    let refuse = |bearer: Option<&'static str>| Refused {
+        bearer,
+        request_id: "req_refused".to_owned(),
+        reason: Some(WHY.to_owned()),
+        asked: asked.clone(),
+    };
+    for (bearer, cause) in [
+        (Some("sk_workspace_test_nobody"), "unknown key"),
+        (None, "no key"),
+    ] {
+        service.note_refused(refuse(bearer)).await;
+        let entries = walk.news().await;
+        check(&entries[0], Actor::Unknown, "req_refused", cause);
+        // Whose secret it is, nobody without a key may learn: not even its fingerprint is told.
+        assert_eq!(entries[0].entry.fingerprint, None);
+    }
+}
+
+#[tokio::test]
+async fn g9_a_dead_key_is_named_in_the_log() {
+    let mut walk = Walk::new().await;
+    let service = Arc::clone(&walk.bench.service);
+    let owner = walk.bench.owner.clone();
+    let input = key_input(Scopes::EVERY);
+    let revoked = service
+        .create_api_key(&owner, input.clone(), None)
+        .await
+        .unwrap();
+    let expired = service.create_api_key(&owner, input, None).await.unwrap();
+    service
+        .revoke_api_key(&owner, revoked.key.id, None)
+        .await
+        .unwrap();
+    let soon = service.now().after(MINUTE);
+    let ended = service
+        .expire_api_key(&owner, expired.key.id, soon)
+        .await
+        .unwrap();
+    assert_eq!(ended.key.expires_at, Some(soon));
+    let entries = walk.news().await;
+    let last = entries.last().unwrap();
+    assert_eq!(last.entry.action, AuditAction::ApiKeyExpiryChanged);
+    assert_eq!(last.entry.detail["expiresAt"], soon.to_string());
+    walk.bench.clock.advance(MINUTE);
+    for (made, cause) in [(&revoked, "revoked key"), (&expired, "expired key")] {
+        assert!(service.authenticate(&made.text).is_err());
+        let refused = Refused {
+            bearer: Some(&made.text),
+            request_id: "req_dead".to_owned(),
+            ..Refused::default()
+        };
+        service.note_refused(refused).await;
+        let entries = walk.news().await;
+        assert_eq!(entries[0].context.actor, Actor::ApiKey(made.key.id));
+        assert_eq!(entries[0].entry.detail["cause"], cause);
+        assert!(!format!("{entries:?}").contains(made.text.as_str()));
+    }
+}
+
+#[tokio::test]
+async fn g9_a_flood_of_denied_attempts_is_bounded_and_counted() {
+    let mut walk = Walk::new().await;
+    let service = Arc::clone(&walk.bench.service);
+    let reader = walk.bench.limited(&[Scope::Read]).await;
+    walk.news().await;
+    for _ in 0..500 {
+        assert!(service.require(&reader, Scope::Manage).await.is_err());
+    }
+    let written = walk.news().await.len();
+    assert_eq!(written, limits::DENIALS_AT_ONCE as usize);
+    walk.bench.clock.advance(limits::DENIAL_EVERY);
+    service.settle().await.unwrap();
+    let entries = walk.news().await;
+    assert_eq!(entries.len(), 1);
+    assert_eq!(entries[0].entry.detail["leftOut"], "480");
+    assert_eq!(entries[0].context.actor, Actor::ApiKey(reader.key.id));
+    service.settle().await.unwrap();
+    assert_eq!(walk.news().await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_later_end_needs_what_making_the_key_would_need() {
+    let bench = Bench::new().await;
+    let service = &bench.service;
+    let keeper = bench.limited(&[Scope::Manage]).await;
+    let input = NewApiKey {
+        expires_at: Some(service.now().after(2 * HOUR)),
+        ..key_input(Scopes::EVERY)
+    };
+    let made = service
+        .create_api_key(&bench.owner, input, None)
+        .await
+        .unwrap();
+    let id = made.key.id;
+    let at = |span| service.now().after(span);
+    service.expire_api_key(&keeper, id, at(HOUR)).await.unwrap();
+    let later = service.expire_api_key(&keeper, id, at(2 * HOUR)).await;
+    assert!(
+        matches!(later, Err(ServiceError::Forbidden { .. })),
+        "{later:?}"
+    );
+    service
+        .expire_api_key(&bench.owner, id, at(2 * HOUR))
+        .await
+        .unwrap();
+    let past = service
+        .expire_api_key(&bench.owner, id, service.now())
+        .await;
+    assert!(
+        matches!(past, Err(ServiceError::Invalid { .. })),
+        "{past:?}"
+    );
+    let stranger = bench.stranger().await;
+    let foreign = service.expire_api_key(&stranger, id, at(HOUR)).await;
+    assert!(
+        matches!(foreign, Err(ServiceError::NotFound { .. })),
+        "{foreign:?}"
+    );
+    service
+        .revoke_api_key(&bench.owner, id, None)
+        .await
+        .unwrap();
+    let dead = service.expire_api_key(&bench.owner, id, at(HOUR)).await;
+    assert!(
+        matches!(dead, Err(ServiceError::Conflict { .. })),
+        "{dead:?}"
+    );
+}
+
+#[tokio::test]
+async fn g9_whoever_reaches_for_anothers_things_is_in_the_owners_log() {
+    let mut walk = Walk::new().await;
+    walk.take(Step::Create).await;
+    walk.take(Step::Create).await;
+    let app = walk.bench.app().await;
+    let endpoint = walk.bench.endpoint(app).await.endpoint.id;
+    let stranger = walk.bench.stranger().await;
+    let service = Arc::clone(&walk.bench.service);
+    let (keyring, rotation) = (walk.keyring, walk.rotation());
+    let (owner_key, home) = (walk.caller.key.id, walk.caller.workspace);
+    walk.news().await;
+    for what in [
+        "keyring",
+        "endpoint",
+        "rotation",
+        "API key",
+        "workspace",
+        "named",
+    ] {
+        let refused = match what {
+            "keyring" => service.keyring(&stranger, keyring).await.map(drop),
+            "endpoint" => service.endpoint(&stranger, app, endpoint).await.map(drop),
+            "rotation" => service
+                .finish_rotation(&stranger, rotation, None, None)
+                .await
+                .map(drop),
+            "API key" => service
+                .revoke_api_key(&stranger, owner_key, None)
+                .await
+                .map(drop),
+            "workspace" => service.workspace(&stranger, home).await.map(drop),
+            _ => {
+                let (key, name) = (Arc::clone(&stranger.key), home.to_string());
+                service
+                    .caller_for(key, Some(&name), "req_stranger", None)
+                    .map(drop)
+            }
+        };
+        let missing = matches!(refused, Err(ServiceError::NotFound { .. }));
+        assert!(missing, "{what}: {refused:?}");
+        let entries = walk.awaited(1).await;
+        assert_eq!(entries.len(), 1, "{what}");
+        assert_eq!(entries[0].context.actor, Actor::ApiKey(stranger.key.id));
+        let cause = &entries[0].entry.detail["cause"];
+        assert_eq!(cause, "belongs to another workspace", "{what}");
+    }
+}
