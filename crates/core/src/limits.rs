@@ -23,6 +23,8 @@ pub const IDEMPOTENCY_KEY_CHARS: usize = 255;
 /// How long an idempotent answer is kept: Hopae documents 24 hours.
 pub const IDEMPOTENCY_MILLIS: Millis = 24 * HOUR;
 
+/// Labels of one app.
+pub const LABELS: usize = 20;
 /// Endpoints of one app.
 pub const ENDPOINTS_PER_APP: usize = 50;
 /// Event types (or `prefix.*` patterns) one endpoint may list.

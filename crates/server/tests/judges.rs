@@ -13,6 +13,8 @@
     reason = "a test's receivers and helpers fail the test as its body does"
 )]
 
+#[path = "judges/documents.rs"]
+mod documents;
 #[path = "judges/panel.rs"]
 mod panel;
 #[path = "judges/rehearsed.rs"]
