@@ -128,7 +128,7 @@ impl Point {
         assert!(again.replayed(), "{self:?}: {again:?}");
         assert_eq!(again.body, repeated.body, "{self:?}: another answer");
         assert_eq!(world.shape().await, *after, "{self:?}: more than once");
-        self.holds(&world, &repeated).await;
+        self.holds(&world, &ask, &repeated).await;
     }
 
     /// Sends the request into the fault, and answers the world in which its caller repeats it.
@@ -168,7 +168,7 @@ impl Point {
     }
 
     /// The value in an answer is that of the secret that it names.
-    async fn holds(self, world: &World, answer: &Reply) {
+    async fn holds(self, world: &World, ask: &Ask, answer: &Reply) {
         let secret = match &answer.body["secret"] {
             serde_json::Value::Null => &answer.body,
             secret => secret,
@@ -177,7 +177,9 @@ impl Point {
             assert!(!self.command.makes_a_secret(), "{self:?}: {answer:?}");
             return;
         };
-        let keyring = answer.body["keyringId"].as_str().unwrap();
+        // The keyring of a new endpoint is in the answer, any other in the path.
+        let of_path = ask.path.split('/').nth(3);
+        let keyring = answer.body["keyringId"].as_str().or(of_path).unwrap();
         let id = secret["id"].as_str().unwrap();
         let path = format!("/v1/keyrings/{keyring}/secrets/{id}/reveal");
         let revealed = world.must(&path, serde_json::json!({})).await;

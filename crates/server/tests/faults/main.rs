@@ -9,6 +9,7 @@
 
 mod hostile;
 mod input;
+mod interrupted;
 mod kill;
 mod secrets;
 mod start;
