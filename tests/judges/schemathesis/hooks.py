@@ -8,6 +8,8 @@ stops the run. Query, headers and path parameters never become a target of deliv
 `HOOKTURN_RECEIVER` is the receiver's origin, such as `http://127.0.0.1:4711`.
 """
 
+import atexit
+import collections
 import itertools
 import json
 import os
@@ -59,13 +61,33 @@ def bound(parameters):
 
 
 THERE = bound(RULES["parameters"])
-SPARE = THERE | bound(RULES["operations"][0]["parameters"])
+ELSEWHERE = [(rule, bound(rule["parameters"])) for rule in RULES["operations"]]
+
+
+# Without these the run could go on, and would examine nothing: its own key, and what the other ids belong to.
+KEPT = {one for name in ("clientIds", "endpointIds", "keptApiKeyIds") for one in RULES["dictionaries"][name]["values"]}
+SPARE = THERE | ELSEWHERE[0][1]
+
+
+def spare_what_must_stay(case):
+    """An answer's ids are used again, also to delete: those of KEPT are replaced by ones that may go."""
+    for name, value in (case.path_parameters or {}).items():
+        if value in KEPT and name == last_parameter(case.operation.path):
+            case.path_parameters[name] = next(SPARE[name])
+
+
+def last_parameter(path):
+    return path.rpartition("{")[2].rstrip("}")
 
 
 def meet_what_is_there(case):
     """The phase that goes through a schema's cases binds no parameters by itself: without this, all its
     requests would be about things that do not exist, and nothing behind that would be reached."""
-    ids = SPARE if case.method == "DELETE" else THERE
+    ids = dict(THERE)
+    for rule, instead in ELSEWHERE:
+        method, path = rule.get("include-method", case.method), rule.get("include-path-regex", "")
+        if method == case.method and re.search(path, case.operation.path):
+            ids |= instead
     for name in case.path_parameters or ():
         if name in ids:
             case.path_parameters[name] = next(ids[name])
@@ -78,7 +100,9 @@ def before_call(context, case, kwargs):
     meta = case.meta
     if meta.phase.name == TestPhase.COVERAGE and not meta.is_negative_at(ParameterLocation.PATH):
         meet_what_is_there(case)
-    # The same phase cannot make a value for this optional header, and sends it empty instead of leaving it out.
+    if case.method == "DELETE":
+        spare_what_must_stay(case)
+    # The coverage phase cannot make a value for this optional header, and sends it empty instead of leaving it out.
     if case.headers and case.headers.get("If-Match") == "":
         del case.headers["If-Match"]
 
@@ -116,6 +140,21 @@ def guarded_send(self, request, *args, **kwargs):
 
 
 requests.adapters.HTTPAdapter.send = guarded_send
+
+
+STATUSES = collections.defaultdict(set)
+
+
+@schemathesis.hook
+def after_call(context, case, response):
+    STATUSES[f"{case.method} {case.operation.path}"].add(response.status_code)
+
+
+@atexit.register
+def report():
+    """What every operation answered, for the test: one that never succeeded was not examined."""
+    with open("statuses.json", "w", encoding="utf-8") as file:
+        json.dump({operation: sorted(statuses) for operation, statuses in STATUSES.items()}, file)
 
 
 # What a schema cannot say: requests of the right form that are refused for their meaning. Each is a field or
