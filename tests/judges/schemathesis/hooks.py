@@ -163,6 +163,7 @@ MEANING = {
     "cursor": "only the server makes cursors, each for one list",
     "/url": "only a disabled endpoint may have none, and not every address is allowed",
     "/until": "must be after since",
+    "/connectTimeoutMillis": "is within the timeout of the same endpoint",
     "/expiresAt": "must be in the future",
     "/retireAt": "must be later than the date it replaces",
     "/operationalApp": "must be an app of the workspace",
