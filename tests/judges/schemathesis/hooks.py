@@ -66,7 +66,7 @@ ELSEWHERE = [(rule, bound(rule["parameters"])) for rule in RULES["operations"]]
 
 # Without these the run could go on, and would examine nothing: its own key, and what the other ids belong to.
 KEPT = {one for name in ("clientIds", "endpointIds", "keptApiKeyIds") for one in RULES["dictionaries"][name]["values"]}
-SPARE = THERE | ELSEWHERE[0][1]
+SPARE = THERE | ELSEWHERE[0][1] | ELSEWHERE[1][1]
 
 
 def spare_what_must_stay(case):
@@ -85,8 +85,8 @@ def meet_what_is_there(case):
     requests would be about things that do not exist, and nothing behind that would be reached."""
     ids = dict(THERE)
     for rule, instead in ELSEWHERE:
-        method, path = rule.get("include-method", case.method), rule.get("include-path-regex", "")
-        if method == case.method and re.search(path, case.operation.path):
+        label = case.operation.label
+        if rule.get("include-name", label) == label and re.search(rule.get("include-path-regex", ""), label):
             ids |= instead
     for name in case.path_parameters or ():
         if name in ids:
@@ -147,7 +147,7 @@ STATUSES = collections.defaultdict(set)
 
 @schemathesis.hook
 def after_call(context, case, response):
-    STATUSES[f"{case.method} {case.operation.path}"].add(response.status_code)
+    STATUSES[case.operation.label].add(response.status_code)
 
 
 @atexit.register
@@ -163,6 +163,7 @@ MEANING = {
     "cursor": "only the server makes cursors, each for one list",
     "/url": "only a disabled endpoint may have none, and not every address is allowed",
     "/until": "must be after since",
+    "/overlapSeconds": "an immediate rotation has none",
     "/connectTimeoutMillis": "is within the timeout of the same endpoint",
     "/expiresAt": "must be in the future",
     "/retireAt": "must be later than the date it replaces",

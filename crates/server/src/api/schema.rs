@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use hookturn_core::limits::{CUSTOM_HEADERS, LABELS};
+use hookturn_core::limits::{CUSTOM_HEADERS, LABELS, RETRY_DELAY_MAX};
 use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
@@ -190,6 +190,25 @@ impl PartialSchema for CustomHeaders {
 }
 
 impl ToSchema for CustomHeaders {}
+
+/// Schema of the delay before a retry.
+pub(super) struct RetryDelay;
+
+impl PartialSchema for RetryDelay {
+    fn schema() -> RefOr<Schema> {
+        wrap(
+            ObjectBuilder::new()
+                .schema_type(SchemaType::Type(Type::Integer))
+                .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+                .minimum(Some(0))
+                .maximum(Some(RETRY_DELAY_MAX))
+                .description(Some("Milliseconds, at most 3 days."))
+                .build(),
+        )
+    }
+}
+
+impl ToSchema for RetryDelay {}
 
 /// Schema of a point in time.
 pub(super) struct TimeText;

@@ -130,7 +130,7 @@ impl World {
         let mut world = Self::default();
         let app = api.create_app("schemathesis").await;
         world.add("clientIds", &app);
-        for preset in ["standard", "hopae", "kore", "github"].repeat(4) {
+        for preset in ["standard", "hopae", "kore", "github"].repeat(8) {
             let url = format!("{}/{preset}", receiver.origin());
             let endpoint = json!({ "url": url, "preset": preset });
             let made = api.create_endpoint(&app, &endpoint).await;
@@ -145,10 +145,10 @@ impl World {
         let listed = api.get(&format!("/v1/apps/{app}/deliveries?limit=8")).await;
         world.add_all("deliveryIds", &listed["data"], "id");
         for number in 0..6 {
-            let app = api.create_app(&format!("spare {number}")).await;
+            let spare = api.create_app(&format!("spare {number}")).await;
+            world.add("spareClientIds", &spare);
             let endpoint = json!({ "url": receiver.origin() });
             let made = api.create_endpoint(&app, &endpoint).await;
-            world.add("spareClientIds", &app);
             world.add("spareEndpointIds", &made.id);
             let key = json!({ "name": "spare", "scopes": ["read"] });
             let key = api.post("/v1/api-keys", &key).await;
@@ -164,22 +164,28 @@ impl World {
         let workspaces = api.get("/v1/workspaces").await;
         world.add_all("workspaceIds", &workspaces["data"], "id");
         world.add("workspaces", "default");
+        for digit in ["1", "2", "3", "4"] {
+            world.add("secrets", &format!("whsec_{}", digit.repeat(64)));
+        }
         for days in 10..20 {
             world.add("later", &SystemClock.now().after(days * DAY).to_string());
         }
         world
     }
 
-    /// An open rotation of each kind would need a keyring each; of these one is staged or overlaps, and
-    /// another was completed before.
+    /// Every fourth keyring has no open rotation, the others one that is staged or overlaps. All were rotated
+    /// before.
     async fn rotate(&mut self, api: &Api, keyring: &str) {
         self.add("keyringIds", keyring);
-        let done = api.rotate(keyring, &json!({ "mode": "immediate" })).await;
-        self.add("rotationIds", &done.id);
-        let mode = ["staged", "overlap"][self.lists["keyringIds"].len() % 2];
+        api.rotate(keyring, &json!({ "mode": "immediate" })).await;
+        let mode = match self.lists["keyringIds"].len() % 4 {
+            0 => return,
+            1 => "staged",
+            _ => "overlap",
+        };
         let open = api.rotate(keyring, &json!({ "mode": mode })).await;
         self.add("rotationIds", &open.id);
-        if mode == "staged" && !self.lists.contains_key("secretKeyringIds") {
+        if !self.lists.contains_key("secretKeyringIds") {
             self.add("secretKeyringIds", keyring);
             let secrets = api.get(&format!("/v1/keyrings/{keyring}/secrets")).await;
             self.add_all("secretIds", &secrets["data"], "id");

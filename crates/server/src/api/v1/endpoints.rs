@@ -193,7 +193,7 @@ pub(in crate::api) struct PatchEndpoint {
 #[schema(as = RetryPolicy)]
 pub(in crate::api) struct RetryView {
     /// Delay before each retry, in milliseconds; as many retries as entries, each at most 3 days.
-    #[schema(value_type = Vec<u64>, max_items = 30)]
+    #[schema(value_type = Vec<schema::RetryDelay>, max_items = 30)]
     delays_millis: Vec<Millis>,
     /// Each delay is stretched by a random share of up to this many percent.
     #[serde(default)]
