@@ -36,6 +36,8 @@ pub const REQUEST_BURST: u32 = 100_000;
 /// The most of either that may be configured: more is no limit any more, and is written as none.
 pub const REQUESTS_MAX: u32 = 1_000_000;
 
+/// Labels of one app.
+pub const LABELS: usize = 20;
 /// Endpoints of one app.
 pub const ENDPOINTS_PER_APP: usize = 50;
 /// Event types (or `prefix.*` patterns) one endpoint may list.

@@ -297,6 +297,11 @@ fn targets_are_judged_by_the_rows_they_name() {
         duplicates: Some(1),
         ..Row::named(scenario::SINGLE)
     };
+    let rotations = Row {
+        rotations_per_second: Some(500.0),
+        rotation_p99_ms: Some(50.1),
+        ..Row::named(scenario::ROTATIONS)
+    };
     let starts = Starts {
         first_ms: Some(40.0),
         again_ms: Some(101.0),
@@ -314,7 +319,7 @@ fn targets_are_judged_by_the_rows_they_name() {
         sync_p99_micros: 400,
         load_average: "0 0 0".to_owned(),
     };
-    let report = report::Report::new(machine, Some(starts), vec![row]);
+    let report = report::Report::new(machine, Some(starts), vec![row, rotations]);
     let passed: Vec<Option<bool>> = report.targets.iter().map(|target| target.passed).collect();
     assert_eq!(
         passed,
@@ -323,6 +328,8 @@ fn targets_are_judged_by_the_rows_they_name() {
             None,
             Some(false),
             None,
+            Some(true),
+            Some(false),
             Some(true),
             Some(false),
             Some(true),

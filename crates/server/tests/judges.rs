@@ -13,6 +13,8 @@
     reason = "a test's receivers and helpers fail the test as its body does"
 )]
 
+#[path = "judges/documents.rs"]
+mod documents;
 #[path = "judges/hopae_dialect.rs"]
 mod hopae_dialect;
 #[path = "judges/panel.rs"]

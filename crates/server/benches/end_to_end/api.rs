@@ -25,6 +25,11 @@ impl Api {
         Ok(Self { addr, connection })
     }
 
+    /// Where the server listens.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// One call; any answer but a 2xx is an error with the server's own words.
     pub(crate) async fn call(
         &mut self,

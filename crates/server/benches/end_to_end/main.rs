@@ -8,6 +8,7 @@
 //! ```text
 //! main -> runs -> fixture -> process   the server, its processor time and memory
 //!              |          -> load      publishing connections, closed or paced
+//!              |          -> rotations rotating connections, beside a paced load
 //!              |          -> receiver  the endpoints' side, every id in a book
 //!              |          -> tally     lost, duplicates, latency
 //!              -> ceiling               outbound + verify against the same receiver
@@ -28,6 +29,7 @@ mod number;
 mod process;
 mod receiver;
 mod report;
+mod rotations;
 mod runs;
 mod scenario;
 mod table;

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::machine::Machine;
 use crate::number::float;
-use crate::scenario::{BATCH, MIXED, SINGLE};
+use crate::scenario::{BATCH, MIXED, ROTATIONS, SINGLE};
 use crate::table::{Align, Table};
 
 /// One scenario's results; `None` where a number would say nothing.
@@ -22,6 +22,9 @@ pub(crate) struct Row {
     pub(crate) accept_p999_ms: Option<f64>,
     pub(crate) receipt_p50_ms: Option<f64>,
     pub(crate) receipt_p99_ms: Option<f64>,
+    pub(crate) rotations_per_second: Option<f64>,
+    pub(crate) rotation_p50_ms: Option<f64>,
+    pub(crate) rotation_p99_ms: Option<f64>,
     pub(crate) lost: Option<u64>,
     pub(crate) duplicates: Option<u64>,
     pub(crate) refused: u64,
@@ -163,6 +166,18 @@ fn targets(starts: Option<&Starts>, rows: &[Row]) -> Vec<Target> {
             "accept p99.9, mixed load",
             of(MIXED, |row| row.accept_p999_ms),
             25.0,
+            "ms",
+        ),
+        at_least(
+            "rotations beside 1,000 deliveries/s",
+            of(ROTATIONS, |row| row.rotations_per_second),
+            500.0,
+            "a second",
+        ),
+        at_most(
+            "rotation p99, the same",
+            of(ROTATIONS, |row| row.rotation_p99_ms),
+            50.0,
             "ms",
         ),
         at_most("idle memory", idle, 30.0, "MB"),

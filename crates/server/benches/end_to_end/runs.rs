@@ -12,6 +12,7 @@ use crate::load::{Pace, Plan};
 use crate::number::{Error, float, median};
 use crate::process::Server;
 use crate::report::{Row, Starts};
+use crate::rotations::Rotating;
 use crate::scenario::{Kind, Scenario};
 
 /// One read of the API at this distance, beside a mixed load.
@@ -31,6 +32,7 @@ pub(crate) async fn run(bench: &Bench, scenario: &Scenario) -> Result<Row, Error
         Kind::Paced(per_second) => paced(bench, scenario, per_second).await,
         Kind::HalfOfMaximum => share_of_maximum(bench, scenario, 2).await,
         Kind::Mixed => share_of_maximum(bench, scenario, 4).await,
+        Kind::Rotations(per_second) => rotations(bench, scenario, per_second).await,
         Kind::Start => Err("starts are not a load".into()),
     }
 }
@@ -107,6 +109,23 @@ async fn share_of_maximum(bench: &Bench, scenario: &Scenario, part: u32) -> Resu
     row.notes.push(format!(
         "1/{part} of a maximum of {maximum:.0} deliveries/s"
     ));
+    fixture.finish(measured.started, row)
+}
+
+/// Rotates over as many connections as the scenario has, while deliveries flow at a fixed rate.
+async fn rotations(bench: &Bench, scenario: &Scenario, per_second: u32) -> Result<Row, Error> {
+    let mut fixture = Fixture::start(bench, scenario).await?;
+    let endpoints = fixture.endpoints.clone();
+    let rotating = Rotating::prepare(&mut fixture.api, &endpoints, scenario.connections).await?;
+    let warm_up = fixture.plan(Pace::Paced { per_second }, bench.effort.warm_up());
+    fixture.measure(&warm_up).await?;
+    let plan = fixture.plan(Pace::Paced { per_second }, bench.effort.time);
+    let measured = fixture
+        .measure_beside(&plan, async |api, _, _| {
+            rotating.run(api.addr(), bench.epoch).await
+        })
+        .await?;
+    let row = rotating.complete(measured.row(&scenario.name), measured.publishing);
     fixture.finish(measured.started, row)
 }
 

@@ -13,6 +13,8 @@ pub(crate) enum Kind {
     HalfOfMaximum,
     /// A quarter of that, with reads and rotations beside it.
     Mixed,
+    /// Rotations as fast as they go, beside this many deliveries a second.
+    Rotations(u32),
     /// A backlog of paused endpoints, let go.
     Drain,
     /// Starting, idling and stopping.
@@ -36,6 +38,7 @@ pub(crate) const SINGLE: &str = "256c-256b-f1-m1";
 pub(crate) const BATCH: &str = "256c-256b-f1-m100";
 pub(crate) const START: &str = "start";
 pub(crate) const MIXED: &str = "mixed";
+pub(crate) const ROTATIONS: &str = "rotations";
 pub(crate) const PACED: &str = "paced-100";
 pub(crate) const HALF: &str = "paced-half";
 pub(crate) const DRAIN: &str = "drain";
@@ -105,6 +108,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     all.push(single(PACED, Kind::Paced(100), 64));
     all.push(single(HALF, Kind::HalfOfMaximum, 64));
     all.push(single(MIXED, Kind::Mixed, 64));
+    all.push(single(ROTATIONS, Kind::Rotations(1_000), 64));
     all.push(Scenario {
         messages: 100,
         ..single(DRAIN, Kind::Drain, 256)

@@ -295,7 +295,7 @@ fn parameters() -> Value {
             "name": "If-Match", "in": "header", "required": false,
             "description": "The ETag of an earlier answer: change only if nothing changed since.",
             "example": "\"1\"",
-            "schema": { "type": "string", "pattern": "^(\\*|\"[0-9]+\")$" }
+            "schema": { "type": "string", "minLength": 1, "pattern": "^(\\*|\"[0-9]+\")$" }
         }
     })
 }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use hookturn_core::limits::{CUSTOM_HEADERS, LABELS, RETRY_DELAY_MAX};
 use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
@@ -113,6 +114,8 @@ words! {
     DeliveryStatusText: ["pending", "delivered", "exhausted"], "Where a delivery stands.";
     /// Schema of a rotation's mode.
     ModeText: ["immediate", "overlap", "staged", "proven"], "How a rotation moves. `proven` is not offered by this version.";
+    /// Schema of the modes that a rotation may be opened in.
+    OfferedModeText: ["immediate", "overlap", "staged"], "How a rotation moves.";
     /// Schema of a rotation's stage.
     StageText: ["staged", "overlap", "completed", "cancelled", "undone"], "Where a rotation is.";
     /// Schema of a secret's status.
@@ -143,6 +146,72 @@ words! {
     SettledText: ["exhausted", "delivered"], "Which settled deliveries.";
 }
 
+/// A map from texts of one pattern to texts of another.
+fn map(names: &str, values: &str, most: usize, about: &str) -> RefOr<Schema> {
+    let names = text().pattern(Some(names)).build();
+    let values = text().pattern(Some(values)).build();
+    wrap(
+        ObjectBuilder::new()
+            .schema_type(SchemaType::Type(Type::Object))
+            .property_names(Some(Schema::Object(names)))
+            .additional_properties(Some(Schema::Object(values)))
+            .max_properties(Some(most))
+            .description(Some(about))
+            .build(),
+    )
+}
+
+/// Schema of labels.
+pub(super) struct Labels;
+
+impl PartialSchema for Labels {
+    fn schema() -> RefOr<Schema> {
+        map(
+            "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$",
+            "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
+            LABELS,
+            "Free text pairs; names and values have at most 256 bytes each.",
+        )
+    }
+}
+
+impl ToSchema for Labels {}
+
+/// Schema of custom headers.
+pub(super) struct CustomHeaders;
+
+impl PartialSchema for CustomHeaders {
+    fn schema() -> RefOr<Schema> {
+        map(
+            "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$",
+            "^[\\t -~]*$",
+            CUSTOM_HEADERS,
+            "Names and values, 8 KiB together. Headers of the connection and of Hookturn are refused.",
+        )
+    }
+}
+
+impl ToSchema for CustomHeaders {}
+
+/// Schema of the delay before a retry.
+pub(super) struct RetryDelay;
+
+impl PartialSchema for RetryDelay {
+    fn schema() -> RefOr<Schema> {
+        wrap(
+            ObjectBuilder::new()
+                .schema_type(SchemaType::Type(Type::Integer))
+                .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+                .minimum(Some(0))
+                .maximum(Some(RETRY_DELAY_MAX))
+                .description(Some("Milliseconds, at most 3 days."))
+                .build(),
+        )
+    }
+}
+
+impl ToSchema for RetryDelay {}
+
 /// Schema of a point in time.
 pub(super) struct TimeText;
 
@@ -152,7 +221,10 @@ impl PartialSchema for TimeText {
             text()
                 .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
                 .examples(["2026-11-21T20:00:00.000Z"])
-                .description(Some("RFC 3339, UTC, milliseconds."))
+                .pattern(Some("^(19[7-9]|[2-9][0-9]{2})[0-9]-"))
+                .description(Some(
+                    "RFC 3339, from 1970 on. Answers are in UTC with milliseconds.",
+                ))
                 .build(),
         )
     }

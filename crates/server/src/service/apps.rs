@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
 use hookturn_core::id::ClientId;
+use hookturn_core::limits::LABELS;
 use hookturn_core::store::{Page, Write};
 use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::{App, Scope};
@@ -17,9 +18,6 @@ use super::workspaces::check_overlap_seconds;
 use super::{
     Caller, Decision, Recording, Service, ServiceError, check_name, check_text, check_version,
 };
-
-/// Labels of one app.
-const LABELS: usize = 20;
 
 /// What a new app shall be.
 #[derive(Debug, Clone, Default)]

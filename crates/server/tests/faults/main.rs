@@ -10,6 +10,7 @@
 mod disk;
 mod hostile;
 mod input;
+mod interrupted;
 mod kill;
 mod secrets;
 mod start;

@@ -192,7 +192,7 @@ impl Case {
     clippy::disallowed_methods,
     reason = "xtask says by the environment where it installed the judges; the server never reads it"
 )]
-fn installed(variable: &str) -> PathBuf {
+pub(crate) fn installed(variable: &str) -> PathBuf {
     match std::env::var_os(variable) {
         Some(path) if !path.is_empty() => PathBuf::from(path),
         _ => panic!("{variable} is not set, so nothing can judge: run cargo xtask test"),

@@ -18,6 +18,7 @@ const API_KEY: &str = "sk_workspace_test_of_the_running_server_0001";
 pub(crate) struct Server {
     child: Child,
     address: SocketAddr,
+    key: &'static str,
     log: Arc<Mutex<String>>,
     ended: oneshot::Receiver<()>,
 }
@@ -25,12 +26,17 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it on a data directory, new or used, and waits until it is ready.
     pub(crate) async fn start(data_dir: &Path) -> Self {
+        Self::start_with_key(data_dir, API_KEY).await
+    }
+
+    /// The same, with another first key than that of workspace `default`.
+    pub(crate) async fn start_with_key(data_dir: &Path, key: &'static str) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hookturn"))
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
             .current_dir(data_dir)
             .env_clear()
-            .env("HOOKTURN_BOOTSTRAP_API_KEY", API_KEY)
+            .env("HOOKTURN_BOOTSTRAP_API_KEY", key)
             .env("HOOKTURN_ALLOW_NETS", "127.0.0.0/8,::1/128")
             .env("HOOKTURN_ALLOW_HTTP", "true")
             .stdin(Stdio::null())
@@ -48,6 +54,7 @@ impl Server {
         let mut server = Self {
             child,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            key,
             log,
             ended,
         };
@@ -59,7 +66,12 @@ impl Server {
 
     /// A client of its API.
     pub(crate) fn api(&self) -> Api {
-        Api::new(self.address, API_KEY)
+        Api::new(self.address, self.key)
+    }
+
+    /// Where it listens, without a slash at the end.
+    pub(crate) fn origin(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// What it wrote to standard error so far.

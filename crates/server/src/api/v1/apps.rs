@@ -33,6 +33,7 @@ pub(in crate::api) struct CreateApp {
     name: String,
     /// Free text pairs, at most 20.
     #[serde(default)]
+    #[schema(value_type = schema::Labels)]
     labels: BTreeMap<String, String>,
     /// Overlap of a dialect's rotate call, in seconds; the workspace's without it.
     #[schema(maximum = 2_592_000)]
@@ -51,6 +52,7 @@ pub(in crate::api) struct PatchApp {
     )]
     name: Option<String>,
     /// Free text pairs, as a whole.
+    #[schema(value_type = Option<schema::Labels>)]
     labels: Option<BTreeMap<String, String>>,
     /// Overlap of a dialect's rotate call, in seconds; `null` for the workspace's.
     #[expect(

@@ -56,6 +56,7 @@ pub(in crate::api) struct CreateEndpoint {
     events: Vec<String>,
     /// Sent with every delivery, after ours: at most 20, 8 KiB together.
     #[serde(default)]
+    #[schema(value_type = schema::CustomHeaders)]
     headers: BTreeMap<String, String>,
     /// Which keyring signs: one of its own, or the workspace's shared one.
     #[serde(default, deserialize_with = "or_default")]
@@ -65,7 +66,8 @@ pub(in crate::api) struct CreateEndpoint {
     #[schema(value_type = Option<schema::KeyKindText>)]
     secret_type: Option<KeyKind>,
     /// A value to import as its first secret; generated without it.
-    #[schema(value_type = Option<String>, max_length = 512)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 512,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     secret: Option<GivenSecret>,
     /// What its first secret is called.
     #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
@@ -164,6 +166,7 @@ pub(in crate::api) struct PatchEndpoint {
     #[schema(value_type = Option<Vec<schema::EventFilterText>>, max_items = 200)]
     events: Option<Vec<String>>,
     /// Sent with every delivery, as a whole.
+    #[schema(value_type = Option<schema::CustomHeaders>)]
     headers: Option<BTreeMap<String, String>>,
     /// Whether it takes deliveries.
     #[schema(value_type = Option<schema::SwitchText>)]
@@ -197,7 +200,7 @@ pub(in crate::api) struct PatchEndpoint {
 #[schema(as = RetryPolicy)]
 pub(in crate::api) struct RetryView {
     /// Delay before each retry, in milliseconds; as many retries as entries, each at most 3 days.
-    #[schema(value_type = Vec<u64>, max_items = 30)]
+    #[schema(value_type = Vec<schema::RetryDelay>, max_items = 30)]
     delays_millis: Vec<Millis>,
     /// Each delay is stretched by a random share of up to this many percent.
     #[serde(default)]

@@ -60,7 +60,8 @@ pub(in crate::api) struct CreateSecret {
     #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     name: Option<String>,
     /// A value to import; generated without it.
-    #[schema(value_type = Option<String>, max_length = 512)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 512,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     secret: Option<GivenSecret>,
     /// How long the old secret stays once this one is activated, in seconds.
     #[schema(maximum = 2_592_000)]

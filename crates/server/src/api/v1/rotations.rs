@@ -26,7 +26,7 @@ use crate::service::rotation::{
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct OpenRotation {
     /// How to move to the new secret.
-    #[schema(value_type = schema::ModeText)]
+    #[schema(value_type = schema::OfferedModeText)]
     mode: ModeWord,
     /// How long the old secret stays, in seconds; longer than the retries of a delivery without it.
     #[schema(maximum = 2_592_000)]
@@ -35,7 +35,8 @@ pub(in crate::api) struct OpenRotation {
     #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     name: Option<String>,
     /// A value to import; generated without it.
-    #[schema(value_type = Option<String>, max_length = 512)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 512,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     secret: Option<GivenSecret>,
     /// Why.
     #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]

@@ -41,7 +41,7 @@ pub(in crate::api) struct PatchWorkspace {
     #[schema(value_type = Option<schema::RevealPolicyText>)]
     reveal_secrets: Option<RevealPolicy>,
     /// Other header names, by preset, as a whole.
-    #[schema(value_type = Option<BTreeMap<String, HeaderNames>>)]
+    #[schema(value_type = Option<BTreeMap<schema::PresetText, HeaderNames>>)]
     header_names: Option<BTreeMap<Preset, HeaderRenames>>,
     /// Overlap of a dialect's rotate call, in seconds; `null` to rotate at once.
     #[expect(
@@ -63,16 +63,19 @@ pub(in crate::api) struct PatchWorkspace {
 
 /// Header names that replace those of a preset. What is absent stays as it is.
 #[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct HeaderNames {
     /// Instead of `webhook-id`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
     id: Option<String>,
     /// Instead of `webhook-timestamp`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
     timestamp: Option<String>,
     /// Instead of the scheme's signature header.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
     signature: Option<String>,
 }
 
