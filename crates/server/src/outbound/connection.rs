@@ -26,7 +26,12 @@ use tokio::time::Instant;
 
 use hookturn_core::limits::ATTEMPT_BYTES;
 
+use super::config::RESPONSE_HEAD_BYTES;
 use super::stream::{Allowance, Stream};
+
+/// Bytes of an HTTP/1.1 answer up to the end of its head: the largest head, and as much again in
+/// informational responses.
+const BEFORE_BODY_BYTES: u64 = 2 * RESPONSE_HEAD_BYTES as u64;
 
 /// A request as hyper takes it.
 pub(super) type Message = http::Request<Full<Bytes>>;
@@ -77,19 +82,21 @@ impl H1 {
         &mut self,
         message: Message,
     ) -> Result<http::Response<Incoming>, Unanswered> {
-        self.allowance.set(ATTEMPT_BYTES as u64);
+        self.allowance.set(BEFORE_BODY_BYTES);
         let mut answer = pin!(unconstrained(self.sender.try_send_request(message)));
         // Written in this turn of the task, whatever is left of its budget.
-        unconstrained(drive_once(&mut self.driver)).await;
+        unconstrained(drive_once(&mut self.driver, &self.allowance)).await;
         // Only `drive` below can complete the answer, so the answer needs no waker of its own; it is
         // unconstrained because an exhausted task budget would rely on that waker.
-        std::future::poll_fn(|cx| {
-            drive(&mut self.driver, cx);
+        let answer = std::future::poll_fn(|cx| {
+            drive(&mut self.driver, &self.allowance, cx);
             answer
                 .as_mut()
                 .poll(&mut Context::from_waker(Waker::noop()))
         })
-        .await
+        .await;
+        self.allowance.set(ATTEMPT_BYTES as u64);
+        answer
     }
 
     /// The next frame of the body.
@@ -111,27 +118,28 @@ impl H1 {
             return Poll::Ready(frame);
         }
         // Asking made room for one; fetch it in the same turn if it is there.
-        drive(&mut self.driver, cx);
+        drive(&mut self.driver, &self.allowance, cx);
         Pin::new(body).poll_frame(&mut unwatched)
     }
 
     /// Whether a request that is sent now is written at once: on a new or idle connection, or after
     /// the body was read to its end.
     pub(super) async fn is_ready(&mut self) -> bool {
-        drive_once(&mut self.driver).await;
+        drive_once(&mut self.driver, &self.allowance).await;
         self.driver.is_some() && self.sender.is_ready()
     }
 }
 
-async fn drive_once(driver: &mut Option<Pin<Box<Driver>>>) {
+async fn drive_once(driver: &mut Option<Pin<Box<Driver>>>, allowance: &Allowance) {
     std::future::poll_fn(|cx| {
-        drive(driver, cx);
+        drive(driver, allowance, cx);
         Poll::Ready(())
     })
     .await;
 }
 
-fn drive(driver: &mut Option<Pin<Box<Driver>>>, cx: &mut Context<'_>) {
+fn drive(driver: &mut Option<Pin<Box<Driver>>>, allowance: &Allowance, cx: &mut Context<'_>) {
+    allowance.begin_turn();
     // An error reaches the request or the body that it belongs to; here it only ends the connection.
     if let Some(running) = driver
         && running.as_mut().poll(cx).is_ready()

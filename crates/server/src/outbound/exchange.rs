@@ -10,6 +10,7 @@ use http::header::{CONNECTION, HOST, RETRY_AFTER};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use hookturn_core::limits::{RESPONSE_BODY_BYTES, RESPONSE_HEADERS};
@@ -139,6 +140,8 @@ pub(super) async fn over_h1<E>(
     check_head(&head.headers)?;
     let mut kept = Kept::for_body(&body);
     while !kept.full {
+        // A body may come in thousands of pieces; others have their turn in between.
+        consume_budget().await;
         match connection.frame(&mut body).await {
             Some(Ok(frame)) => kept.add(&frame.into_data().unwrap_or_default()),
             Some(Err(error)) => return Err(broken(&error, trace).into()),

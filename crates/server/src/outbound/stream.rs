@@ -1,8 +1,13 @@
-//! A connection's bytes, counted.
+//! A connection's bytes, counted and taken in turns.
 //!
 //! A receiver may send informational responses, padding or frames without end, each of them small. The
 //! parser bounds what it keeps, not what it works through, so the bytes of a connection are counted
 //! below it: every exchange grants a budget, and a receiver that exceeds it is cut off.
+//!
+//! What is granted may still be milliseconds of work for the parser, such as a thousand informational
+//! responses of forty bytes. A delivery shard is one thread, and every other endpoint of it would wait.
+//! So an HTTP/1.1 connection reads little in each turn of its task, and has the next one after the
+//! others (G10).
 
 use std::io;
 use std::pin::Pin;
@@ -14,9 +19,25 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-/// How many more bytes the receiver may send.
-#[derive(Debug, Default)]
-pub(super) struct Allowance(AtomicU64);
+/// Most that is read in one turn: the whole of a usual answer.
+const TURN_BYTES: u64 = 2 * 1024;
+
+/// How many more bytes the receiver may send, and how many of them are read in this turn.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    left: AtomicU64,
+    /// Without bound until the first turn begins.
+    turn: AtomicU64,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self {
+            left: AtomicU64::new(0),
+            turn: AtomicU64::new(u64::MAX),
+        }
+    }
+}
 
 /// The receiver sent more than an exchange allows.
 #[derive(Debug, thiserror::Error)]
@@ -26,21 +47,32 @@ pub(super) struct Exceeded;
 impl Allowance {
     /// Starts an exchange on a connection that serves one at a time.
     pub(super) fn set(&self, bytes: u64) {
-        self.0.store(bytes, Ordering::Relaxed);
+        self.left.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Begins a turn of the connection's task.
+    pub(super) fn begin_turn(&self) {
+        self.turn.store(TURN_BYTES, Ordering::Relaxed);
+    }
+
+    /// How many bytes may be read in this turn.
+    fn turn(&self) -> usize {
+        usize::try_from(self.turn.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
 
     /// Adds an exchange on a connection that serves many, up to `most` in all.
     pub(super) fn grant(&self, bytes: u64, most: u64) {
-        let before = self.0.load(Ordering::Relaxed);
+        let before = self.left.load(Ordering::Relaxed);
         let more = bytes.min(most.saturating_sub(before));
-        self.0.fetch_add(more, Ordering::Relaxed);
+        self.left.fetch_add(more, Ordering::Relaxed);
     }
 
     /// Takes what was read; whether it was allowed.
     fn take(&self, bytes: u64) -> bool {
         // Only the connection's own task takes, so nothing is taken in between.
-        let before = self.0.load(Ordering::Relaxed);
-        self.0.fetch_sub(bytes.min(before), Ordering::Relaxed);
+        self.turn.fetch_sub(bytes, Ordering::Relaxed);
+        let before = self.left.load(Ordering::Relaxed);
+        self.left.fetch_sub(bytes.min(before), Ordering::Relaxed);
         bytes <= before
     }
 }
@@ -71,13 +103,19 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
+        let room = buf.remaining().min(self.allowance.turn());
+        if room == 0 && buf.remaining() > 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
         let polled = match &mut self.transport {
-            Transport::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Transport::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Transport::Plain(tcp) => Pin::new(tcp).poll_read(cx, &mut part),
+            Transport::Tls(tls) => Pin::new(tls).poll_read(cx, &mut part),
         };
-        let read = (buf.filled().len() - before) as u64;
-        if read > 0 && !self.allowance.take(read) {
+        let read = part.filled().len();
+        buf.advance(read);
+        if read > 0 && !self.allowance.take(read as u64) {
             return Poll::Ready(Err(io::Error::other(Exceeded)));
         }
         polled

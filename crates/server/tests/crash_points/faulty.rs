@@ -225,23 +225,13 @@ impl Store for FaultyStore {
         self.inner.due_endpoints()
     }
 
-    fn requeue(
-        &self,
-        workspace: WorkspaceId,
-        delivery: DeliveryId,
-        now: Timestamp,
-    ) -> StoreFuture<'_, Option<Delivery>> {
-        self.inner.requeue(workspace, delivery, now)
-    }
-
-    fn recover(
+    fn recoverable(
         &self,
         query: RecoverQuery,
         after: Option<DeliveryId>,
-        now: Option<Timestamp>,
         limit: usize,
-    ) -> StoreFuture<'_, Progress<DeliveryId>> {
-        self.inner.recover(query, after, now, limit)
+    ) -> StoreFuture<'_, Vec<Delivery>> {
+        self.inner.recoverable(query, after, limit)
     }
 
     fn message(

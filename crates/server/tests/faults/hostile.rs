@@ -29,17 +29,20 @@ const HOSTILE_IN_FLIGHT: usize = 4;
 /// Memory an attempt may take, and what a server may grow by for other reasons, in bytes.
 const ATTEMPT_BYTES: u64 = 64 * 1024;
 const OTHER_GROWTH: u64 = 8 * 1024 * 1024;
-/// The healthy endpoint's load: a message every 10 ms, for this many.
+/// The healthy endpoint's load: a message every 10 ms, for a second at a time.
 const PACE: Duration = Duration::from_millis(10);
-const HEALTHY_MESSAGES: usize = 400;
-/// The hostile endpoints' load beside it: a message for each of them this often.
-const ATTACK_PACE: Duration = Duration::from_millis(500);
-/// What counts as hardly noticed on a machine that also runs the receivers, without optimisation and
-/// beside other tests: far below the hostile endpoints' timeout, which is what a delivery that waits
-/// behind one of them would take.
+const WINDOW_MESSAGES: usize = 100;
+/// The hostile endpoints' load beside it: a message for each of them this often, as often as fits.
+const ATTACK_PACE: Duration = Duration::from_millis(400);
+const ATTACKS: usize = 2;
+/// Pairs of windows, one with the hostile neighbours and one without.
+const PAIRS: u32 = 3;
+const STRICT_PAIRS: u32 = 40;
+/// What p99 may grow by, strictly.
+const GROWTH: f64 = 1.2;
+/// What counts as hardly noticed without optimisation and beside other tests: far below the hostile
+/// endpoints' timeout, which is what a delivery that waits behind one of them would take.
 const CLOSE: Duration = Duration::from_millis(50);
-/// How often latency is measured before it counts as grown: the machine may be busy.
-const TRIES: usize = 4;
 
 /// The healthy neighbour: its app, and when each of its messages arrived.
 struct Healthy {
@@ -67,11 +70,11 @@ impl Healthy {
         }
     }
 
-    /// Publishes at a steady pace; p99 of the time from the 202 to the receipt.
-    async fn p99(&self, api: &Api) -> Duration {
+    /// Publishes at a steady pace for one window; the times from the 202 to the receipt.
+    async fn window(&self, api: &Api) -> Vec<Duration> {
         let mut ticks = tokio::time::interval(PACE);
         let mut accepted = Vec::new();
-        for n in 0..HEALTHY_MESSAGES {
+        for n in 0..WINDOW_MESSAGES {
             ticks.tick().await;
             let id = publish(api, &self.app, "healthy", json!(n)).await;
             accepted.push((id, Instant::now()));
@@ -86,9 +89,15 @@ impl Healthy {
             // The receiver may see it before the publisher sees its answer.
             times.push(received.saturating_duration_since(at));
         }
-        times.sort_unstable();
-        times[times.len() * 99 / 100]
+        times
     }
+}
+
+/// The time that this many of a thousand do not exceed.
+fn permille(times: &[Duration], of: usize) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    sorted[(sorted.len() * of / 1_000).min(sorted.len() - 1)]
 }
 
 /// A thread of its own for the hostile receivers: their floods are not to delay the healthy one,
@@ -123,8 +132,11 @@ struct Stand {
     server: Server,
     api: Api,
     hostile: Vec<Hostile>,
+}
+
+/// An app whose endpoints are all hostile; their ids, in the order of the receivers.
+struct Targets {
     app: String,
-    /// The ids of the hostile endpoints, in their order.
     endpoints: Vec<String>,
 }
 
@@ -140,39 +152,43 @@ impl Stand {
         let setup = setup.with("HOOKTURN_EXTRA_ROOTS_FILE", roots_file.to_str().unwrap());
         let server = setup.with("HOOKTURN_LOG", "warn").start().await;
         let api = server.api();
-        let app = app(&api).await;
-        let mut endpoints = Vec::new();
-        for one in &hostile {
-            let more = json!({
-                "timeoutMillis": TIMEOUT_MILLIS,
-                "connectTimeoutMillis": TIMEOUT_MILLIS,
-                "maxInFlight": HOSTILE_IN_FLIGHT,
-                "retry": {"delaysMillis": []},
-            });
-            endpoints.push(endpoint(&api, &app, &one.url, more).await.id);
-        }
         Self {
             _dir: dir,
             _apart: apart,
             server,
             api,
             hostile,
-            app,
-            endpoints,
         }
     }
 
-    async fn attack(&self, pace: Duration) {
-        let mut ticks = tokio::time::interval(pace);
-        for n in 0..HOSTILE_MESSAGES {
+    /// New endpoints: the breakers of those that were attacked before stay open for a while.
+    async fn targets(&self) -> Targets {
+        let app = app(&self.api).await;
+        let mut endpoints = Vec::new();
+        for one in &self.hostile {
+            let more = json!({
+                "timeoutMillis": TIMEOUT_MILLIS,
+                "connectTimeoutMillis": TIMEOUT_MILLIS,
+                "maxInFlight": HOSTILE_IN_FLIGHT,
+                "retry": {"delaysMillis": []},
+            });
+            endpoints.push(endpoint(&self.api, &app, &one.url, more).await.id);
+        }
+        Targets { app, endpoints }
+    }
+
+    async fn attack(&self, targets: &Targets, first: Duration, pace: Duration, messages: usize) {
+        let mut ticks = tokio::time::interval_at(Instant::now() + first, pace);
+        for n in 0..messages {
             ticks.tick().await;
-            publish(&self.api, &self.app, "hostile", json!(n)).await;
+            publish(&self.api, &targets.app, "hostile", json!(n)).await;
         }
     }
 
     /// Waits until every hostile delivery is settled.
-    async fn over(&self) {
-        let pending = format!("/v1/apps/{}/deliveries?status=pending&limit=1", self.app);
+    async fn over(&self, targets: &Targets) {
+        let app = &targets.app;
+        let pending = format!("/v1/apps/{app}/deliveries?status=pending&limit=1");
         let bound = Duration::from_mins(1);
         eventually(bound, "the end of hostile deliveries", async || {
             let page = self.api.get(&pending).await.json();
@@ -182,8 +198,8 @@ impl Stand {
     }
 
     /// Every attempt at an endpoint.
-    async fn attempts(&self, endpoint: &str) -> Vec<Value> {
-        let path = format!("/v1/apps/{}/deliveries?endpointId={endpoint}", self.app);
+    async fn attempts(&self, app: &str, endpoint: &str) -> Vec<Value> {
+        let path = format!("/v1/apps/{app}/deliveries?endpointId={endpoint}");
         let mut attempts = Vec::new();
         for delivery in list(&self.api, &path).await {
             let path = format!("/v1/deliveries/{}", text(&delivery, "id"));
@@ -198,17 +214,21 @@ impl Stand {
 async fn g10_hostile_attempts_end_in_time_with_a_reason_and_little_memory() {
     let stand = Stand::new(true).await;
     let healthy = Healthy::new(&stand.api).await;
-    healthy.p99(&stand.api).await;
+    healthy.window(&stand.api).await;
+    let targets = stand.targets().await;
     let before = stand.server.peak_memory();
-    stand.attack(Duration::from_millis(1)).await;
-    stand.over().await;
+    let at_once = Duration::from_millis(1);
+    stand
+        .attack(&targets, at_once, at_once, HOSTILE_MESSAGES)
+        .await;
+    stand.over(&targets).await;
     let growth = stand.server.peak_memory() - before;
     let open = u64::try_from(HOSTILE_IN_FLIGHT * stand.hostile.len()).unwrap();
     let bound = ATTEMPT_BYTES * open + OTHER_GROWTH;
     println!("hostile: peak memory {before} bytes before, grown by {growth}, bound {bound}");
     assert!(growth <= bound, "peak memory grew by {growth} bytes");
-    for (one, endpoint) in stand.hostile.iter().zip(&stand.endpoints) {
-        let attempts = stand.attempts(endpoint).await;
+    for (one, endpoint) in stand.hostile.iter().zip(&targets.endpoints) {
+        let attempts = stand.attempts(&targets.app, endpoint).await;
         assert_eq!(attempts.len(), HOSTILE_MESSAGES, "{}", one.name);
         let took = |attempt: &Value| attempt["durationMillis"].as_u64().unwrap();
         let longest = attempts.iter().map(took).max();
@@ -232,29 +252,47 @@ async fn g10_hostile_attempts_end_in_time_with_a_reason_and_little_memory() {
     assert!(!log.contains("panicked"), "{log}");
 }
 
+/// Windows with and without the hostile neighbours take turns, and each kind is pooled: whatever else
+/// the machine does, a slow sync of its disk or another program, hits both alike. The windows without
+/// are also compared among themselves, which says how far the ratio may be trusted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g10_a_healthy_endpoint_hardly_notices_hostile_neighbours() {
     let strict = setting("HOOKTURN_STRICT") == Some(1);
-    let mut seen = Vec::new();
-    for _ in 0..TRIES {
-        // New ones each time: the breakers of those that were attacked stay open for a while.
-        // Without optimisation a TLS handshake takes tens of milliseconds of the two cores that this
-        // test shares with the receivers, which says nothing about a release build. The strict check
-        // has it.
-        let stand = Stand::new(strict).await;
-        let healthy = Healthy::new(&stand.api).await;
-        healthy.p99(&stand.api).await;
-        let alone = healthy.p99(&stand.api).await;
-        let (beside, ()) = tokio::join!(healthy.p99(&stand.api), stand.attack(ATTACK_PACE));
-        stand.over().await;
-        stand.server.stop().await;
-        let ratio = beside.as_secs_f64() / alone.as_secs_f64();
-        println!("hostile: p99 {alone:?} alone, {beside:?} beside hostile endpoints, x{ratio:.2}");
-        let close = !strict && beside.saturating_sub(alone) < CLOSE;
-        if ratio < 1.2 || close {
-            return;
+    // Without optimisation a TLS handshake takes tens of milliseconds of the two cores that this
+    // test shares with the receivers, which says nothing about a release build. The strict check
+    // has it.
+    let stand = Stand::new(strict).await;
+    let healthy = Healthy::new(&stand.api).await;
+    healthy.window(&stand.api).await;
+    let (mut alone, mut beside) = ([Vec::new(), Vec::new()], Vec::new());
+    for pair in 0..if strict { STRICT_PAIRS } else { PAIRS } {
+        // Neither kind is always first, and the attacks meet the healthy messages in every phase.
+        let phase = PACE * (pair % 10) / 10;
+        for hostile in [pair % 2 == 0, pair % 2 != 0] {
+            let targets = stand.targets().await;
+            if hostile {
+                let attack = stand.attack(&targets, 10 * PACE + phase, ATTACK_PACE, ATTACKS);
+                let (times, ()) = tokio::join!(healthy.window(&stand.api), attack);
+                beside.extend(times);
+                stand.over(&targets).await;
+            } else {
+                alone[usize::from(pair / 2 % 2 == 0)].extend(healthy.window(&stand.api).await);
+            }
         }
-        seen.push((alone, beside));
     }
-    panic!("p99 grew in every one of {TRIES} tries: {seen:?}");
+    stand.server.stop().await;
+    let noise = alone.each_ref().map(|half| permille(half, 990));
+    let alone = alone.concat();
+    for of in [500, 900, 990, 999] {
+        let (alone, beside) = (permille(&alone, of), permille(&beside, of));
+        println!("hostile: {of} of 1000 within {alone:?} alone, {beside:?} beside");
+    }
+    let (alone, beside) = (permille(&alone, 990), permille(&beside, 990));
+    let ratio = beside.as_secs_f64() / alone.as_secs_f64();
+    println!("hostile: p99 x{ratio:.2}; halves of the windows alone: {noise:?}");
+    let close = !strict && beside.saturating_sub(alone) < CLOSE;
+    assert!(
+        ratio < GROWTH || close,
+        "p99 grew from {alone:?} to {beside:?}"
+    );
 }

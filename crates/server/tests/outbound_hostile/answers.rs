@@ -191,6 +191,30 @@ async fn g10_a_flood_of_informational_responses_is_cut_off_by_bytes() {
     assert!(event(&mut hostile.finished).await < IN_BUFFERS);
 }
 
+/// A delivery shard is one thread: what a receiver sends at once is worked through in turns.
+#[tokio::test]
+async fn g10_a_flood_leaves_turns_to_others() {
+    let receiver = receiver(async |mut stream: TcpStream| {
+        read_request(&mut stream).await;
+        let block = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1_000);
+        flood(&mut stream, block.as_bytes(), TEN_GIB).await
+    })
+    .await;
+    let client = client();
+    let mut turns = 0;
+    let mut patient = request(&receiver.url());
+    patient.timeout_millis = 30_000;
+    let mut exchange = std::pin::pin!(send(&client, patient));
+    let exchange = std::future::poll_fn(|cx| {
+        turns += 1;
+        exchange.as_mut().poll(cx)
+    })
+    .await;
+    failure(exchange, FailureKind::BadResponse);
+    // The sixteen kibibytes before a body, two at a time.
+    assert!(turns >= 8, "{turns} turns");
+}
+
 #[tokio::test]
 async fn informational_responses_are_skipped() {
     let polite = receiver(async |mut stream: TcpStream| {
