@@ -161,6 +161,8 @@ def report():
 # parameter of a refusal (400 or 422) with the reason why it is no fault.
 MEANING = {
     "cursor": "only the server makes cursors, each for one list",
+    "url": "Hopae's spelling of /url",
+    "webhookConfig.url": "Hopae's spelling of /url",
     "/url": "only a disabled endpoint may have none, and not every address is allowed",
     "/until": "must be after since",
     "/overlapSeconds": "an immediate rotation has none",
@@ -182,12 +184,23 @@ def filter_failure(context, failure, case, response):
         return True
     try:
         problem = response.json()
-        if problem["code"] in CODES:
+        if problem.get("code") in CODES:
             return False
-        errors = problem["errors"]
+        errors = list(refused(problem))
     except (ValueError, KeyError, TypeError):
         return True
-    return not all(
-        (error.get("pointer") or error.get("parameter")) in MEANING or error["detail"].startswith(SAID)
-        for error in errors
-    )
+    return not all(name in MEANING or detail.startswith(SAID) for name, detail in errors)
+
+
+def refused(problem):
+    """What was refused, and why, in the words of whichever API answered."""
+    if "error" in problem:  # Hopae's: one parameter, whose name begins the message
+        name = problem["error"]["details"]["parameter"]
+        yield name, problem["error"]["message"].removeprefix(f"{name}: ")
+    elif "message" in problem:  # KORE's: names and reasons in one sentence
+        for sentence in problem["message"].removeprefix("nothing was changed: ").split("; "):
+            name, _, detail = sentence.partition(": ")
+            yield name, detail
+    else:
+        for error in problem["errors"]:
+            yield error.get("pointer") or error.get("parameter"), error["detail"]

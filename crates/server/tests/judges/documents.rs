@@ -42,12 +42,26 @@ struct Document {
 const OPERATOR_KEY: &str = "sk_operator_of_the_running_server_0000000001";
 
 /// Every document. One that is not served fails its test.
-const DOCUMENTS: &[Document] = &[Document {
-    name: "native",
-    path: "/openapi.json",
-    prefix: "",
-    key: OPERATOR_KEY,
-}];
+const DOCUMENTS: &[Document] = &[
+    Document {
+        name: "native",
+        path: "/openapi.json",
+        prefix: "",
+        key: OPERATOR_KEY,
+    },
+    Document {
+        name: "hopae",
+        path: "/connect/v1/openapi.json",
+        prefix: "",
+        key: OPERATOR_KEY,
+    },
+    Document {
+        name: "kore",
+        path: "/kore/v1/openapi.json",
+        prefix: "",
+        key: OPERATOR_KEY,
+    },
+];
 
 /// Examples of each operation and phase. With these a document takes half a minute on a quiet machine.
 const EXAMPLES: &str = "12";
@@ -61,6 +75,16 @@ const LONGEST: Duration = Duration::from_mins(9);
 #[tokio::test]
 async fn the_native_api_keeps_to_its_document() {
     examine("native").await;
+}
+
+#[tokio::test]
+async fn the_hopae_dialect_keeps_to_its_document() {
+    examine("hopae").await;
+}
+
+#[tokio::test]
+async fn the_kore_dialect_keeps_to_its_document() {
+    examine("kore").await;
 }
 
 /// Every document has its test, so that one which is added to the list is examined.
@@ -153,6 +177,10 @@ impl World {
             let key = json!({ "name": "spare", "scopes": ["read"] });
             let key = api.post("/v1/api-keys", &key).await;
             world.add_all("spareApiKeyIds", &json!([key]), "id");
+        }
+        for name in ["first", "second"] {
+            let secret = api.post("/kore/v1/secrets", &json!({ "Name": name })).await;
+            world.add_all("sharedSecretIds", &json!([secret]), "id");
         }
         let keys = api.get("/v1/api-keys").await;
         let own = keys["data"].as_array().unwrap();

@@ -88,6 +88,10 @@ pub(crate) fn request(url: &str) -> Request {
 }
 
 /// Nothing but what the client sets itself.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "it is what `Client::send` asks for headers"
+)]
 pub(crate) fn plain() -> Result<HeaderMap, Infallible> {
     Ok(HeaderMap::new())
 }
