@@ -164,6 +164,8 @@ MEANING = {
     "url": "Hopae's spelling of /url",
     "webhookConfig.url": "Hopae's spelling of /url",
     "/url": "only a disabled endpoint may have none, and not every address is allowed",
+    "/method": "GET is for the preset kore only",
+    "/bodyForm": "form is for the preset kore only",
     "/until": "must be after since",
     "/overlapSeconds": "an immediate rotation has none",
     "/connectTimeoutMillis": "is within the timeout of the same endpoint",

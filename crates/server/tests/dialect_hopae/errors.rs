@@ -433,7 +433,17 @@ async fn every_call_needs_a_key_its_scope_and_its_workspace() {
             .json(&json!({ "name": "a" }));
         assert!(checked(method, APPS, ask.send().await).status.is_success());
     }
-    assert_eq!(desk.audit(&["access.denied"]).await.len(), SCOPES.len());
+    let log = bench.get("/v1/audit?limit=200").await.ok();
+    let noted = |cause: &str| {
+        let entries = log["data"].as_array().unwrap().iter();
+        let denied = entries.filter(|entry| entry["action"] == "access.denied");
+        denied
+            .filter(|entry| entry["detail"]["cause"] == cause)
+            .count()
+    };
+    for cause in ["no key", "unknown key", "not allowed"] {
+        assert_eq!(noted(cause), SCOPES.len(), "{cause}");
+    }
 }
 
 #[tokio::test]
