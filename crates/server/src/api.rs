@@ -77,6 +77,9 @@ impl fmt::Debug for ApiState {
 pub trait Metrics: Send + Sync {
     /// All of them in the OpenMetrics text format.
     fn render(&self) -> String;
+
+    /// So many messages were answered 202.
+    fn accepted(&self, messages: usize);
 }
 
 /// A future that [`TestSender`] returns.

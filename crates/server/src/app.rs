@@ -260,6 +260,7 @@ pub fn serve(config: &Config) -> Result<(), Failure> {
         .build()
         .map_err(start_failure("start the runtime"))?;
     raise_file_limit();
+    leave_no_core();
     let ended = runtime.block_on(async {
         let mut signals = Signals::new().map_err(start_failure("listen for signals"))?;
         let server = Server::start(config).await?;
@@ -350,6 +351,18 @@ fn raise_file_limit() {
     }
 }
 
+/// A crash leaves no image of the memory: it would hold the master key and the signing keys (G8).
+fn leave_no_core() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core dumps could not be turned off; one would hold secrets");
+    }
+}
+
 async fn listen(config: &Config) -> Result<TcpListener, Failure> {
     TcpListener::bind(config.listen)
         .await
@@ -428,6 +441,10 @@ impl TargetPolicy for Targets {
 impl api::Metrics for Metrics {
     fn render(&self) -> String {
         Metrics::render(self)
+    }
+
+    fn accepted(&self, messages: usize) {
+        self.messages_accepted(messages);
     }
 }
 

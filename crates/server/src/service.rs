@@ -76,6 +76,8 @@ pub struct Service {
     in_flight: idempotency::InFlight,
     pacer: pace::Pacer,
     turns: turns::Turns,
+    /// Apart from those of apps: whoever has the turn of an app may wait for that of a keyring.
+    keyring_turns: turns::Turns,
     denials: denials::Denials,
 }
 
@@ -236,6 +238,7 @@ impl Service {
             master_key_turn: tokio::sync::Mutex::default(),
             pacer: pace::Pacer::new(settings.pace),
             turns: turns::Turns::default(),
+            keyring_turns: turns::Turns::default(),
             settings,
             sequence: Sequence::default(),
             in_flight: idempotency::InFlight::default(),

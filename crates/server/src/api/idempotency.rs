@@ -2,7 +2,7 @@
 //!
 //! 1. A key is 1 to 255 visible ASCII characters (in a dialect: any), given once; anything else is
 //!    a 400.
-//! 2. It is bound to workspace, method and path, and to the body it first came with: another body
+//! 2. It is bound to workspace, method and path, for `/v1/api-keys` to the caller's key too, and to the body it first came with: another body
 //!    is a 422 (in the Hopae dialect a 409).
 //! 3. While the first request runs, the same key is a 409 that may be repeated.
 //! 4. The answer is stored, sealed, in the transaction of the change it answers, and replayed for
@@ -14,6 +14,7 @@
 //!    and written to the audit log, and a value that is erased is nowhere any more. The key keeps two
 //!    from running at once, and a repeated call answers the same as long as the secret may be shown.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use axum::response::{IntoResponse, Response};
@@ -234,7 +235,13 @@ pub(super) async fn begin(
     let Some(given) = given else {
         return Ok(Once { keyed: None });
     };
-    let key = keys::key(caller.workspace, method, path, given);
+    // The text of an API key goes to the key that asked for it, and to no other of the workspace: a
+    // replay must not hand out more than its caller may do.
+    let bound = match path {
+        "/v1/api-keys" => Cow::Owned(format!("{path} {}", caller.key.id)),
+        _ => Cow::Borrowed(path),
+    };
+    let key = keys::key(caller.workspace, method, &bound, given);
     let fingerprint: [u8; 32] = Sha256::digest(body).into();
     match service
         .lookup(key, fingerprint)

@@ -133,6 +133,7 @@ impl Service {
     ) -> Result<CreatedSecret, ServiceError> {
         self.require(caller, Scope::Secrets).await?;
         let caller = &check_words(caller, input.name.as_deref(), input.reason.as_deref())?;
+        let _turn = self.keyring_turns.of(&keyring).await;
         self.change(caller, recording, |now| {
             let keyring = self.own_keyring(caller, keyring)?;
             check_version(if_match, keyring.version)?;
@@ -230,6 +231,7 @@ impl Service {
         recording: Option<Recording<'_, ChangedSecret>>,
     ) -> Result<ChangedSecret, ServiceError> {
         self.require(caller, Scope::Secrets).await?;
+        let _turn = self.keyring_turns.of(&keyring).await;
         self.change(caller, recording, |now| {
             let keyring = self.own_keyring(caller, keyring)?;
             check_version(if_match, keyring.version)?;

@@ -165,6 +165,8 @@ impl Metrics for NoMetrics {
     fn render(&self) -> String {
         "# EOF\n".to_owned()
     }
+
+    fn accepted(&self, _: usize) {}
 }
 
 /// A receiver that answers 204 to every test event, and counts them.

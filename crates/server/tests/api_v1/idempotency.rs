@@ -179,3 +179,23 @@ async fn g8_a_repeated_reveal_is_asked_and_audited_anew() {
         assert_eq!(reveals.count(), shown, "{log}");
     }
 }
+
+/// A replay must not be a way to a key that one may not make.
+#[tokio::test]
+async fn the_text_of_an_api_key_is_replayed_to_the_key_that_asked_for_it_only() {
+    let bench = Bench::new().await;
+    let body = json!({"name": "ops", "scopes": ["publish", "manage", "secrets", "read"], "reach": "operator"});
+    let manage = bench.key(&["manage"], "default").await;
+    let ask = |key: &str| {
+        let ask = bench.with_key(key, "POST", "/v1/api-keys");
+        ask.header("idempotency-key", "create-ops")
+            .json(&body)
+            .send()
+    };
+    let made = ask(&bench.operator).await;
+    assert_eq!(made.status, 201);
+    ask(&manage).await.problem(403, "forbidden");
+    let again = ask(&bench.operator).await;
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    assert_eq!(again.json(), made.json());
+}

@@ -295,6 +295,8 @@ impl Metrics for Nobody {
     fn render(&self) -> String {
         String::new()
     }
+
+    fn accepted(&self, _: usize) {}
 }
 
 impl TestSender for Nobody {

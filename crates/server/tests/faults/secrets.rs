@@ -314,6 +314,14 @@ async fn look_around(watched: &Watched<'_>) {
     ] {
         let reply = watched.send(api.request("GET", path)).await;
         assert_eq!(reply.status, 200, "{path}: {reply:?}");
+        if path == "/metrics" {
+            let metrics = String::from_utf8_lossy(&reply.body);
+            let none = metrics.contains("hookturn_messages_accepted_total 0");
+            assert!(
+                !none && metrics.contains("hookturn_messages_accepted_total "),
+                "{metrics}"
+            );
+        }
     }
     let apps = api.get("/v1/apps?limit=200").await.json();
     for app in apps["data"].as_array().unwrap() {

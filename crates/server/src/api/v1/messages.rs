@@ -154,7 +154,9 @@ pub(in crate::api) async fn publish(
         .service
         .publish(&call.caller, app, input, once.record(&record))
         .await;
-    Ok(render(&once.settle(&api.service, id).await?))
+    let id = once.settle(&api.service, id).await?;
+    api.metrics.accepted(1);
+    Ok(render(&id))
 }
 
 /// Publish many messages, all or none.
@@ -183,7 +185,9 @@ pub(in crate::api) async fn publish_batch(
         .service
         .publish_batch(&call.caller, app, inputs?, once.record(&record))
         .await;
-    Ok(render(&once.settle(&api.service, ids).await?))
+    let ids = once.settle(&api.service, ids).await?;
+    api.metrics.accepted(ids.len());
+    Ok(render(&ids))
 }
 
 const LIST: &str = "messages";

@@ -69,6 +69,8 @@ impl Service {
         if let Some(name) = &patch.name {
             check_name("/name", name)?;
         }
+        let keyring = self.own_workspace(caller)?.shared_keyring;
+        let _turn = self.keyring_turns.of(&keyring).await;
         self.change(caller, None, |now| {
             let keyring = self.own_shared_keyring(caller)?;
             let known = known_secret(&keyring, secret)?;

@@ -95,6 +95,11 @@ const ERRORS: &[(&str, &str, &[&str])] = &[
         &["post"],
     ),
     (
+        "429",
+        "The API key asks more often than it may; `Retry-After` says when to come back.",
+        &["post", "get", "patch"],
+    ),
+    (
         "500",
         "Internal error; the log has the cause.",
         &["post", "get", "patch"],
