@@ -12,6 +12,7 @@ pub mod id;
 pub mod limits;
 pub mod message;
 pub mod payload;
+pub mod proof;
 pub mod receiver;
 pub mod retry;
 pub mod rotation;

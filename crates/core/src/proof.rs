@@ -1,0 +1,29 @@
+//! Proof: what a sender can know about the key that a receiver holds, and when it is enough.
+//!
+//! The cast. A *probe* is an inert signed request that asks a yes-or-no question. A *rehearsal*
+//! ([`rehearsal`]) asks four with the current secret and a random key, and finds out how the receiver
+//! verifies. *Evidence* ([`evidence`]) counts what an endpoint's receiver answered to the pending
+//! secret alone, in probes and in real deliveries. The [`ProofPolicy`] says how much is enough.
+//!
+//! What is proved, and no more: *holds(P)*, that messages signed with P alone were accepted and one
+//! signed with a random key was refused, near in time. Many passes rule out, with the policy's
+//! confidence, that more than its stale share of a fleet still lacks P ([`required_passes`]). Nobody
+//! can prove from outside that *every* machine of a fleet holds it.
+//!
+//! The guarantee: a [`Proof`] has no public constructor. [`prove`] alone makes one, from evidence.
+//!
+//! Who may change what: whoever sends requests turns each answer into one [`Evidence::after`], and asks
+//! [`Evidence::next_probe`] and [`prove`]. Nothing here sends, stores or waits, and nothing asks yet:
+//! the mode that will is not offered by this version.
+
+pub mod evidence;
+pub mod findings;
+pub mod policy;
+pub mod rehearsal;
+
+pub use evidence::{
+    Control, Evidence, NotProven, Observed, Proof, Question, Standing, Verdict, is_canary, prove,
+};
+pub use findings::{Findings, Rehearsed};
+pub use policy::{InvalidPolicy, OnDeadline, ProofPolicy, required_passes, ruled_out_percent};
+pub use rehearsal::{Ask, Finding, ProbeAnswer, ProbeKey, ProbeKeys, Rehearsal};

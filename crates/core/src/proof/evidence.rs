@@ -1,0 +1,541 @@
+//! Evidence: what an endpoint's receiver answered to the pending secret alone, and what follows.
+
+use serde::{Deserialize, Serialize};
+
+use super::policy::{ProofPolicy, required_passes, ruled_out_percent};
+use super::rehearsal::ProbeAnswer;
+use crate::id::{EndpointId, MessageId, RotationId};
+use crate::time::{HOUR, Timestamp};
+
+/// What is known about one endpoint's receiver and the secret that an open rotation brings.
+///
+/// Counts of one rotation: a new rotation starts with none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Evidence {
+    /// The rotation it is about.
+    pub rotation: RotationId,
+    /// Passes in a row: requests signed with the new secret alone that were accepted, since the last
+    /// one that was refused.
+    pub run: u32,
+    /// When the run's first pass was sent.
+    pub run_since: Option<Timestamp>,
+    /// When the latest pass was sent.
+    pub passed_at: Option<Timestamp>,
+    /// When the pass that made the run long enough was sent: the hold-down counts from here.
+    pub enough_at: Option<Timestamp>,
+    /// Runs that a refusal ended.
+    pub broken: u32,
+    /// All passes of probes.
+    pub probe_passes: u32,
+    /// All passes of real deliveries: canaries, and fallbacks to the new secret.
+    pub delivery_passes: u32,
+    /// Requests signed with the new secret alone that were refused.
+    pub refusals: u32,
+    /// When the latest of those was sent.
+    pub refused_at: Option<Timestamp>,
+    /// The latest control that was answered.
+    pub control: Option<Control>,
+    /// Whether the last delivery that was signed with the current secret alone, before the promotion,
+    /// was refused: the receiver may have switched already.
+    pub current_refused: bool,
+    /// Deliveries of the overlap that were signed with the old secret alone and accepted.
+    pub old_needed: u32,
+    /// When the latest of those was sent.
+    pub old_needed_at: Option<Timestamp>,
+    /// Probes in a row that were refused or not answered: each doubles the time to the next.
+    pub unanswered: u32,
+    /// When the latest probe was sent.
+    pub probed_at: Option<Timestamp>,
+    /// Probes in the hour that began at `hour_since`.
+    pub probes_in_hour: u32,
+    /// Beginning of that hour.
+    pub hour_since: Option<Timestamp>,
+}
+
+/// The answer to a control: a probe signed with a random key alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Control {
+    /// What it says.
+    pub verdict: Verdict,
+    /// When the control was sent.
+    pub at: Timestamp,
+}
+
+/// What a control says about the receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Refused: it verifies.
+    Verifies,
+    /// Answered 500: it verifies, and throws when a signature does not match. Then a 500 to the new
+    /// secret is a refusal.
+    Throws,
+    /// Accepted: it does not verify.
+    AcceptsAnything,
+}
+
+/// A request whose answer is evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Observed {
+    /// A probe signed with the new secret alone.
+    Probe,
+    /// A probe signed with a random key alone.
+    Control,
+    /// A real delivery signed with the new secret alone.
+    Delivery,
+    /// A real delivery signed with the current secret alone, before the promotion.
+    Current,
+    /// A real delivery signed with the old secret alone, in the overlap.
+    Old,
+}
+
+/// What to ask the receiver next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// Does it accept the new secret?
+    NewSecret,
+    /// Does it refuse a random key?
+    Control,
+}
+
+/// Where an endpoint stands on the way to proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    tag = "standing",
+    rename_all = "snake_case",
+    rename_all_fields = "camelCase"
+)]
+pub enum Standing {
+    /// Nothing was asked yet.
+    NotAsked,
+    /// It accepted a random key: nothing can be proved about it, ever.
+    DoesNotVerify,
+    /// It does not answer in a way that says anything: neither ready nor not ready.
+    Unreachable,
+    /// The last request signed with the new secret alone was refused.
+    NotReady {
+        /// When it was sent.
+        refused_at: Timestamp,
+    },
+    /// Passes are being collected.
+    Collecting {
+        /// Passes in a row.
+        passes: u32,
+        /// Passes that are needed.
+        needed: u32,
+    },
+    /// Enough passes; a random key must still be refused, near in time.
+    AwaitingControl {
+        /// Passes in a row.
+        passes: u32,
+    },
+    /// Enough passes; nothing may be refused until then.
+    HoldingDown {
+        /// Passes in a row.
+        passes: u32,
+        /// When the hold-down is over.
+        until: Timestamp,
+    },
+    /// Proved.
+    Proved {
+        /// Passes in a row.
+        passes: u32,
+        /// The smallest stale share, in percent, that they rule out with the policy's confidence.
+        rules_out_percent: u8,
+    },
+}
+
+/// Proof that every endpoint that counts holds the new secret. Only [`prove`] makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    rotation: RotationId,
+    endpoints: Vec<(EndpointId, u32)>,
+    at: Timestamp,
+}
+
+/// Why there is no proof.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotProven {
+    /// The endpoints that are not proved, and where they stand. Empty when there is no endpoint that
+    /// anything could be proved about.
+    pub missing: Vec<(EndpointId, Standing)>,
+}
+
+impl Standing {
+    /// The word that the API and pages use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotAsked => "not_asked",
+            Self::DoesNotVerify => "does_not_verify",
+            Self::Unreachable => "unreachable",
+            Self::NotReady { .. } => "not_ready",
+            Self::Collecting { .. } => "collecting",
+            Self::AwaitingControl { .. } => "awaiting_control",
+            Self::HoldingDown { .. } => "holding_down",
+            Self::Proved { .. } => "proved",
+        }
+    }
+}
+
+impl Evidence {
+    /// Nothing is known yet.
+    pub const fn new(rotation: RotationId) -> Self {
+        Self {
+            rotation,
+            run: 0,
+            run_since: None,
+            passed_at: None,
+            enough_at: None,
+            broken: 0,
+            probe_passes: 0,
+            delivery_passes: 0,
+            refusals: 0,
+            refused_at: None,
+            control: None,
+            current_refused: false,
+            old_needed: 0,
+            old_needed_at: None,
+            unanswered: 0,
+            probed_at: None,
+            probes_in_hour: 0,
+            hour_since: None,
+        }
+    }
+
+    /// What is known after an answer to a request that was sent at `sent_at`.
+    ///
+    /// 1. The new secret accepted: one more pass. A pass that comes when the last one fell out of the
+    ///    policy's window begins a new run, for a proof is of one time.
+    /// 2. The new secret refused: the run is over. It counts as broken when there was one, which makes
+    ///    the next one more expensive ([`required_passes`]).
+    /// 3. A 500 to the new secret is a refusal where controls are answered 500, and silence elsewhere.
+    /// 4. A control refused, with 500 too: the receiver verifies. A control accepted: it does not, and
+    ///    what was collected before proves nothing.
+    /// 5. A delivery of the overlap that the old secret alone got accepted: it is still needed.
+    /// 6. A delivery before the promotion that the current secret alone got refused: the receiver may
+    ///    have switched; one that it got accepted: it has not, or not everywhere.
+    /// 7. Silence changes nothing but the time to the next probe.
+    /// 8. Answers may arrive out of order; each time that is kept only grows.
+    #[must_use]
+    pub fn after(
+        mut self,
+        policy: &ProofPolicy,
+        observed: Observed,
+        answer: ProbeAnswer,
+        sent_at: Timestamp,
+    ) -> Self {
+        match observed {
+            Observed::Probe => {
+                self.note_probe(answer == ProbeAnswer::Accepted, sent_at);
+                self.note_new(policy, observed, answer, sent_at);
+            }
+            Observed::Delivery => self.note_new(policy, observed, answer, sent_at),
+            Observed::Control => {
+                let told = matches!(answer, ProbeAnswer::Refused | ProbeAnswer::Threw);
+                self.note_probe(told, sent_at);
+                self.note_control(answer, sent_at);
+            }
+            Observed::Current => match answer {
+                ProbeAnswer::Accepted => self.current_refused = false,
+                // A 500 may have another cause; it counts only until one that is accepted.
+                ProbeAnswer::Refused | ProbeAnswer::Threw => self.current_refused = true,
+                ProbeAnswer::Silent => {}
+            },
+            Observed::Old => {
+                if answer == ProbeAnswer::Accepted {
+                    self.old_needed = self.old_needed.saturating_add(1);
+                    self.old_needed_at = self.old_needed_at.max(Some(sent_at));
+                }
+            }
+        }
+        self
+    }
+
+    fn note_new(
+        &mut self,
+        policy: &ProofPolicy,
+        observed: Observed,
+        answer: ProbeAnswer,
+        sent_at: Timestamp,
+    ) {
+        match answer {
+            ProbeAnswer::Accepted => self.pass(policy, observed, sent_at),
+            ProbeAnswer::Refused => self.refuse(sent_at),
+            ProbeAnswer::Threw if self.throws() => self.refuse(sent_at),
+            ProbeAnswer::Threw | ProbeAnswer::Silent => {}
+        }
+    }
+
+    fn pass(&mut self, policy: &ProofPolicy, observed: Observed, sent_at: Timestamp) {
+        let stale = self
+            .passed_at
+            .is_some_and(|last| sent_at >= last.after(policy.window_millis));
+        if stale {
+            self.end_run();
+        }
+        self.run = self.run.saturating_add(1);
+        self.run_since = self.run_since.or(Some(sent_at));
+        self.passed_at = self.passed_at.max(Some(sent_at));
+        if self.enough_at.is_none() && self.run >= required_passes(policy, self.broken) {
+            self.enough_at = Some(sent_at);
+        }
+        let total = if observed == Observed::Probe {
+            &mut self.probe_passes
+        } else {
+            &mut self.delivery_passes
+        };
+        *total = total.saturating_add(1);
+    }
+
+    fn refuse(&mut self, sent_at: Timestamp) {
+        self.refusals = self.refusals.saturating_add(1);
+        self.refused_at = self.refused_at.max(Some(sent_at));
+        if self.run > 0 {
+            self.broken = self.broken.saturating_add(1);
+        }
+        self.end_run();
+    }
+
+    fn end_run(&mut self) {
+        self.run = 0;
+        self.run_since = None;
+        self.enough_at = None;
+    }
+
+    fn note_control(&mut self, answer: ProbeAnswer, sent_at: Timestamp) {
+        let verdict = match answer {
+            ProbeAnswer::Accepted => Verdict::AcceptsAnything,
+            ProbeAnswer::Refused => Verdict::Verifies,
+            ProbeAnswer::Threw => Verdict::Throws,
+            ProbeAnswer::Silent => return,
+        };
+        if self.control.is_some_and(|known| sent_at < known.at) {
+            return;
+        }
+        self.control = Some(Control {
+            verdict,
+            at: sent_at,
+        });
+        if verdict == Verdict::AcceptsAnything {
+            self.end_run();
+        }
+    }
+
+    fn throws(&self) -> bool {
+        self.control
+            .is_some_and(|control| control.verdict == Verdict::Throws)
+    }
+
+    /// When the latest control was sent, if it was refused.
+    fn verified_at(&self) -> Option<Timestamp> {
+        self.control.and_then(|control| match control.verdict {
+            Verdict::Verifies | Verdict::Throws => Some(control.at),
+            Verdict::AcceptsAnything => None,
+        })
+    }
+
+    fn note_probe(&mut self, told: bool, sent_at: Timestamp) {
+        self.unanswered = if told {
+            0
+        } else {
+            self.unanswered.saturating_add(1)
+        };
+        self.probed_at = self.probed_at.max(Some(sent_at));
+        let within = |since: &Timestamp| sent_at < since.after(HOUR);
+        if self.hour_since.as_ref().is_some_and(within) {
+            self.probes_in_hour = self.probes_in_hour.saturating_add(1);
+        } else {
+            self.hour_since = Some(sent_at);
+            self.probes_in_hour = 1;
+        }
+    }
+
+    /// Where the endpoint stands at `now`. The first line that holds:
+    ///
+    /// 1. The latest control was accepted: it does not verify.
+    /// 2. Never asked, or asked and never answered: `not_asked`, `unreachable`.
+    /// 3. No run: it refused the new secret last.
+    /// 4. Too few passes, or the last one is older than the window: collecting.
+    /// 5. No control was refused since the pass that was enough, or not within the policy's time of the
+    ///    last pass: awaiting one. So the passes stand between two refused controls.
+    /// 6. The hold-down is not over. It counts from the pass that was enough, or from the last
+    ///    delivery that needed the old secret, whichever is later.
+    /// 7. Proved.
+    pub fn standing(&self, policy: &ProofPolicy, now: Timestamp) -> Standing {
+        if self.control.is_some() && self.verified_at().is_none() {
+            return Standing::DoesNotVerify;
+        }
+        let needed = required_passes(policy, self.broken);
+        let passed_at = self.passed_at.filter(|_| self.run > 0);
+        let Some(passed_at) = passed_at else {
+            return match (self.refused_at, self.probed_at) {
+                (Some(refused_at), _) => Standing::NotReady { refused_at },
+                (None, Some(_)) if self.unanswered > 0 => Standing::Unreachable,
+                (None, Some(_)) => Standing::Collecting { passes: 0, needed },
+                (None, None) => Standing::NotAsked,
+            };
+        };
+        let passes = self.run;
+        let stale = now >= passed_at.after(policy.window_millis);
+        let Some(enough_at) = self.enough_at.filter(|_| !stale) else {
+            return Standing::Collecting { passes, needed };
+        };
+        let verified = self
+            .verified_at()
+            .is_some_and(|at| at >= enough_at && passed_at < at.after(policy.control_every_millis));
+        if !verified {
+            return Standing::AwaitingControl { passes };
+        }
+        let quiet_since = enough_at.max(self.old_needed_at.unwrap_or(enough_at));
+        let until = quiet_since.after(policy.hold_down_millis);
+        if now < until {
+            return Standing::HoldingDown { passes, until };
+        }
+        Standing::Proved {
+            passes,
+            rules_out_percent: ruled_out_percent(policy, passes),
+        }
+    }
+
+    /// What to ask next and when, at the earliest.
+    ///
+    /// 1. Nothing, when it does not verify: probes cannot prove anything.
+    /// 2. A control first, again when there were enough passes, and whenever the last refused one is as
+    ///    old as the policy allows.
+    /// 3. Otherwise the new secret, every `probeEveryMillis`; each probe in a row that was refused or
+    ///    not answered doubles that, up to the longest time.
+    /// 4. Never more than `probesPerHour` in the hour that began with the first of them.
+    pub fn next_probe(
+        &self,
+        policy: &ProofPolicy,
+        now: Timestamp,
+    ) -> Option<(Timestamp, Question)> {
+        if self.standing(policy, now) == Standing::DoesNotVerify {
+            return None;
+        }
+        let Some(probed_at) = self.probed_at else {
+            return Some((now, Question::Control));
+        };
+        let doubled = policy
+            .probe_every_millis
+            .saturating_mul(1 << self.unanswered.min(30));
+        let due = probed_at.after(doubled.min(policy.probe_back_off_max_millis));
+        let due = match self.hour_since {
+            Some(since) if self.probes_in_hour >= policy.probes_per_hour => {
+                due.max(since.after(HOUR))
+            }
+            Some(_) | None => due,
+        };
+        let at = due.max(now);
+        let control_is_fresh = self.verified_at().is_some_and(|refused| {
+            at < refused.after(policy.control_every_millis) && Some(refused) >= self.enough_at
+        });
+        let question = if control_is_fresh {
+            Question::NewSecret
+        } else {
+            Question::Control
+        };
+        Some((at, question))
+    }
+
+    /// The share of deliveries, in percent, that is signed with the new secret first.
+    ///
+    /// 1. None until a control was refused and a probe passed: a receiver that lacks the new secret
+    ///    does not pay for finding that out.
+    /// 2. Then the first share, and the next after every `canaryPasses` further passes of the run.
+    /// 3. A refusal takes it back to none, with the run.
+    /// 4. All of them when the current secret was refused last and the new one accepted: the receiver
+    ///    has switched, and the current secret first would cost it a refused request each time.
+    pub fn canary_percent(&self, policy: &ProofPolicy) -> u8 {
+        if self.run > 0 && self.current_refused {
+            return 100;
+        }
+        if self.run == 0 || self.verified_at().is_none() {
+            return 0;
+        }
+        let step = (self.run - 1) / policy.canary_passes.max(1);
+        let last = policy.canary_percent.len() - 1;
+        let step = usize::try_from(step).map_or(last, |step| step.min(last));
+        policy.canary_percent[step]
+    }
+
+    /// Whether the old secret has not been needed for the policy's quiet time, counted from `since`
+    /// (the promotion) at the earliest.
+    pub fn is_quiet(&self, policy: &ProofPolicy, since: Timestamp, now: Timestamp) -> bool {
+        let last = self.old_needed_at.map_or(since, |at| at.max(since));
+        now >= last.after(policy.quiet_millis)
+    }
+}
+
+/// Whether a message is among the canaries at this share. The same message always is or is not, at
+/// every attempt.
+pub fn is_canary(message: MessageId, percent: u8) -> bool {
+    // The last bytes of an id are random; FNV-1a spreads whatever they are.
+    let hash = message
+        .to_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+    (hash >> 32) % 100 < u64::from(percent)
+}
+
+/// Proof for a rotation, from the evidence of every endpoint that counts: for a keyring of its own the
+/// one endpoint, for a shared keyring each that was delivered to within the policy's look-back.
+///
+/// 1. Without an endpoint there is nothing to prove by.
+/// 2. Evidence of another rotation is none.
+/// 3. Every endpoint must stand at [`Standing::Proved`].
+pub fn prove(
+    policy: &ProofPolicy,
+    rotation: RotationId,
+    endpoints: &[(EndpointId, Option<Evidence>)],
+    now: Timestamp,
+) -> Result<Proof, NotProven> {
+    let mut proved = Vec::with_capacity(endpoints.len());
+    let mut missing = Vec::new();
+    for (endpoint, evidence) in endpoints {
+        let standing = evidence
+            .filter(|evidence| evidence.rotation == rotation)
+            .map_or(Standing::NotAsked, |evidence| {
+                evidence.standing(policy, now)
+            });
+        match standing {
+            Standing::Proved { passes, .. } => proved.push((*endpoint, passes)),
+            Standing::NotAsked
+            | Standing::DoesNotVerify
+            | Standing::Unreachable
+            | Standing::NotReady { .. }
+            | Standing::Collecting { .. }
+            | Standing::AwaitingControl { .. }
+            | Standing::HoldingDown { .. } => missing.push((*endpoint, standing)),
+        }
+    }
+    if proved.is_empty() || !missing.is_empty() {
+        return Err(NotProven { missing });
+    }
+    Ok(Proof {
+        rotation,
+        endpoints: proved,
+        at: now,
+    })
+}
+
+impl Proof {
+    /// The rotation it is for.
+    pub const fn rotation(&self) -> RotationId {
+        self.rotation
+    }
+
+    /// The endpoints, and the passes in a row that proved each.
+    pub fn endpoints(&self) -> &[(EndpointId, u32)] {
+        &self.endpoints
+    }
+
+    /// When it was found.
+    pub const fn at(&self) -> Timestamp {
+        self.at
+    }
+}

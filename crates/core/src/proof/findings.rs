@@ -1,0 +1,60 @@
+//! What probes and deliveries have shown of an endpoint's receiver: kept per endpoint.
+//!
+//! In memory it is always as of the last answer; on disk it may be a little older. What a crash takes
+//! are the answers of the last moments, of both kinds alike: passes that must be collected again, and
+//! refusals that the hold-down and the control after the last pass would meet again.
+
+use serde::{Deserialize, Serialize};
+
+use super::evidence::Evidence;
+use super::rehearsal::Finding;
+use crate::receiver::ReceiverClass;
+use crate::time::Timestamp;
+
+/// Findings about one endpoint's receiver.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Findings {
+    /// The last rehearsal.
+    pub rehearsed: Option<Rehearsed>,
+    /// Evidence about the latest rotation that had any.
+    pub evidence: Option<Evidence>,
+}
+
+/// A rehearsal that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rehearsed {
+    /// What was found.
+    #[serde(flatten)]
+    pub finding: Finding,
+    /// When it ended.
+    pub at: Timestamp,
+}
+
+impl Findings {
+    /// The class of the receiver: that of the last rehearsal that told one, `unknown` without. A
+    /// rehearsal that found the receiver unreachable does not unsay an earlier one, so it is not kept
+    /// when there is one.
+    pub fn class(&self) -> ReceiverClass {
+        self.rehearsed
+            .map_or(ReceiverClass::Unknown, |rehearsed| rehearsed.finding.class)
+    }
+
+    /// The findings after a rehearsal.
+    #[must_use]
+    pub fn after_rehearsal(self, rehearsed: Rehearsed) -> Self {
+        let told = !matches!(
+            rehearsed.finding.class,
+            ReceiverClass::Unreachable | ReceiverClass::Unknown
+        );
+        if told || self.rehearsed.is_none() {
+            Self {
+                rehearsed: Some(rehearsed),
+                ..self
+            }
+        } else {
+            self
+        }
+    }
+}

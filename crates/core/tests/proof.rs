@@ -1,0 +1,373 @@
+//! Proof against receivers of every kind, driven as a sweep drives it, with a clock that is a number.
+
+use hookturn_core::id::{EndpointId, MessageId, RotationId};
+use hookturn_core::proof::{
+    Evidence, Observed, ProbeAnswer, ProofPolicy, Question, Standing, is_canary, prove,
+    required_passes,
+};
+use hookturn_core::time::{DAY, HOUR, MINUTE, SECOND, Timestamp};
+use proptest::prelude::*;
+
+const START: Timestamp = Timestamp::from_millis(1_784_505_600_000);
+
+fn rotation() -> RotationId {
+    RotationId::from_bytes([7; 16])
+}
+
+fn endpoint() -> EndpointId {
+    EndpointId::from_bytes([3; 16])
+}
+
+/// A small generator with a seed, so that a failing run can be had again.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let mixed = (self.0 ^ (self.0 >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        mixed ^ (mixed >> 33)
+    }
+
+    /// True once in `of` times.
+    fn once_in(&mut self, of: u64) -> bool {
+        self.roll().is_multiple_of(of)
+    }
+}
+
+/// Probes as often as the policy allows until it is proved or `end` is past.
+fn probe_until(
+    policy: &ProofPolicy,
+    end: Timestamp,
+    mut receiver: impl FnMut(Question, Timestamp) -> Option<u16>,
+) -> (Evidence, Option<Timestamp>) {
+    let mut evidence = Evidence::new(rotation());
+    let mut now = START;
+    while now < end {
+        if matches!(evidence.standing(policy, now), Standing::Proved { .. }) {
+            return (evidence, Some(now));
+        }
+        let Some((at, question)) = evidence.next_probe(policy, now) else {
+            break;
+        };
+        now = at;
+        let observed = match question {
+            Question::NewSecret => Observed::Probe,
+            Question::Control => Observed::Control,
+        };
+        let answer = ProbeAnswer::of(receiver(question, now));
+        evidence = evidence.after(policy, observed, answer, now);
+    }
+    (evidence, None)
+}
+
+fn correct(question: Question) -> u16 {
+    match question {
+        Question::NewSecret => 204,
+        Question::Control => 401,
+    }
+}
+
+#[test]
+fn g7_a_correct_receiver_is_proved_after_the_passes_and_the_hold_down() {
+    let policy = ProofPolicy::default();
+    let (evidence, proved) = probe_until(&policy, START.after(DAY), |q, _| Some(correct(q)));
+    let proved = proved.unwrap();
+    assert!(evidence.run >= required_passes(&policy, 0));
+    assert!(proved >= evidence.enough_at.unwrap().after(policy.hold_down_millis));
+    assert!(proved < START.after(HOUR), "{evidence:?}");
+    let proof = prove(&policy, rotation(), &[(endpoint(), Some(evidence))], proved).unwrap();
+    assert_eq!(proof.endpoints(), [(endpoint(), evidence.run)]);
+}
+
+#[test]
+fn g7_what_verifies_nothing_is_never_proved() {
+    let policy = ProofPolicy::default();
+    let (evidence, proved) = probe_until(&policy, START.after(DAY), |_, _| Some(200));
+    assert_eq!(proved, None);
+    assert_eq!(
+        evidence.standing(&policy, START.after(DAY)),
+        Standing::DoesNotVerify
+    );
+    // One that stops verifying after it was almost proved, too.
+    let mut asked = 0;
+    let (evidence, proved) = probe_until(&policy, START.after(DAY), |question, _| {
+        asked += 1;
+        if asked > 50 {
+            Some(200)
+        } else {
+            Some(correct(question))
+        }
+    });
+    assert_eq!(proved, None, "{evidence:?}");
+}
+
+#[test]
+fn silence_is_neither_ready_nor_not_ready() {
+    let policy = ProofPolicy::default();
+    for status in [None, Some(503), Some(429), Some(404), Some(500)] {
+        let (evidence, proved) = probe_until(&policy, START.after(DAY), |_, _| status);
+        assert_eq!(proved, None);
+        let standing = evidence.standing(&policy, START.after(DAY));
+        if status == Some(500) {
+            // A control that is answered 500 is refused, for all one can tell; the new secret then
+            // gets the same 500, and that is a refusal.
+            assert!(
+                matches!(standing, Standing::NotReady { .. }),
+                "{standing:?}"
+            );
+        } else {
+            assert_eq!(standing, Standing::Unreachable, "{status:?}");
+        }
+    }
+}
+
+#[test]
+fn a_verifier_that_throws_is_proved_when_it_has_deployed() {
+    let policy = ProofPolicy::default();
+    let deployed = START.after(2 * HOUR);
+    let (evidence, proved) = probe_until(&policy, START.after(DAY), |question, now| {
+        Some(match question {
+            Question::NewSecret if now >= deployed => 200,
+            Question::NewSecret | Question::Control => 500,
+        })
+    });
+    assert!(proved.unwrap() > deployed);
+    assert!(evidence.refusals > 0 && evidence.broken == 0);
+    // Before it deployed, the back-off kept the refusals few.
+    assert!(evidence.refusals <= 30, "{}", evidence.refusals);
+}
+
+#[test]
+fn g7_a_fleet_that_is_five_percent_stale_is_proved_in_at_most_five_percent_of_runs() {
+    let policy = ProofPolicy::default();
+    let trials = 1_000;
+    let mut fooled = 0;
+    for seed in 0..trials {
+        let mut dice = Dice(seed);
+        // A day of patience, some 5,000 probes: every further run is another chance to be fooled.
+        let (_, proved) = probe_until(&policy, START.after(DAY), |question, _| {
+            let stale = question == Question::NewSecret && dice.once_in(20);
+            if stale {
+                Some(401)
+            } else {
+                Some(correct(question))
+            }
+        });
+        fooled += u32::from(proved.is_some());
+    }
+    let share = f64::from(fooled) / f64::from(u32::try_from(trials).unwrap());
+    // The hold-down asks on while it waits, so far fewer are fooled than the budget allows.
+    assert!(share <= 0.05, "{share}");
+}
+
+#[test]
+fn a_correct_receiver_that_fails_now_and_then_is_proved() {
+    let policy = ProofPolicy::default();
+    for seed in 0..1_000 {
+        let mut dice = Dice(seed);
+        let (evidence, proved) = probe_until(&policy, START.after(DAY), |question, _| {
+            // One request in ten is lost to restarts, timeouts and overload.
+            if dice.once_in(10) {
+                Some(503)
+            } else {
+                Some(correct(question))
+            }
+        });
+        assert!(proved.is_some(), "seed {seed}: {evidence:?}");
+        assert_eq!(evidence.refusals, 0);
+    }
+}
+
+#[test]
+fn a_rolling_fleet_pays_for_its_broken_runs_and_is_proved_in_the_end() {
+    let policy = ProofPolicy::default();
+    for seed in 0..200 {
+        let mut dice = Dice(seed);
+        let (evidence, proved) = probe_until(&policy, START.after(3 * DAY), |question, now| {
+            // Four machines, one deployed every half hour.
+            let minutes =
+                (now.as_millis() - START.as_millis()) / i64::try_from(30 * MINUTE).unwrap();
+            let deployed = u64::try_from(minutes.min(4)).unwrap();
+            let reached = dice.roll() % 4;
+            match question {
+                Question::NewSecret if reached >= deployed => Some(401),
+                Question::NewSecret | Question::Control => Some(correct(question)),
+            }
+        });
+        let proved = proved.unwrap();
+        assert!(proved >= START.after(2 * HOUR), "seed {seed}: {evidence:?}");
+    }
+}
+
+#[test]
+fn canaries_begin_after_a_pass_and_end_with_a_refusal() {
+    let policy = ProofPolicy::default();
+    let at = |seconds: u64| START.after(seconds * SECOND);
+    let mut evidence = Evidence::new(rotation());
+    assert_eq!(evidence.canary_percent(&policy), 0);
+    evidence = evidence.after(&policy, Observed::Probe, ProbeAnswer::Accepted, at(0));
+    assert_eq!(
+        evidence.canary_percent(&policy),
+        0,
+        "no control was refused"
+    );
+    evidence = evidence.after(&policy, Observed::Control, ProbeAnswer::Refused, at(1));
+    assert_eq!(evidence.canary_percent(&policy), 1);
+    for second in 2..40 {
+        evidence = evidence.after(
+            &policy,
+            Observed::Delivery,
+            ProbeAnswer::Accepted,
+            at(second),
+        );
+    }
+    assert_eq!(evidence.canary_percent(&policy), 50);
+    evidence = evidence.after(&policy, Observed::Delivery, ProbeAnswer::Refused, at(41));
+    assert_eq!(evidence.canary_percent(&policy), 0);
+    assert_eq!(evidence.broken, 1);
+}
+
+#[test]
+fn a_receiver_that_has_switched_gets_the_new_secret_first() {
+    let policy = ProofPolicy::default();
+    let at = |seconds: u64| START.after(seconds * SECOND);
+    let mut evidence = Evidence::new(rotation());
+    evidence = evidence.after(&policy, Observed::Current, ProbeAnswer::Refused, at(0));
+    assert_eq!(evidence.canary_percent(&policy), 0);
+    evidence = evidence.after(&policy, Observed::Delivery, ProbeAnswer::Accepted, at(0));
+    assert_eq!(evidence.canary_percent(&policy), 100);
+    // One machine of its fleet did not: back to the current one first.
+    evidence = evidence.after(&policy, Observed::Delivery, ProbeAnswer::Refused, at(1));
+    assert_eq!(evidence.canary_percent(&policy), 0);
+    evidence = evidence.after(&policy, Observed::Current, ProbeAnswer::Accepted, at(1));
+    evidence = evidence.after(&policy, Observed::Delivery, ProbeAnswer::Accepted, at(2));
+    assert_eq!(
+        evidence.canary_percent(&policy),
+        0,
+        "no control was refused"
+    );
+}
+
+#[test]
+fn the_share_of_canaries_is_the_share_that_was_asked_for() {
+    for percent in [0, 1, 10, 50, 100] {
+        let chosen = (0..100_000_u128)
+            .filter(|n| {
+                let mut dice = Dice(u64::try_from(*n).unwrap());
+                let bytes = (u128::from(dice.roll()) << 64 | u128::from(dice.roll())).to_be_bytes();
+                is_canary(MessageId::from_bytes(bytes), percent)
+            })
+            .count();
+        let wanted = usize::from(percent) * 1_000;
+        assert!(chosen.abs_diff(wanted) <= 500, "{percent} %: {chosen}");
+    }
+}
+
+#[test]
+fn the_old_secret_is_quiet_only_after_the_quiet_time() {
+    let policy = ProofPolicy::default();
+    let promoted = START;
+    let evidence = Evidence::new(rotation());
+    assert!(!evidence.is_quiet(&policy, promoted, promoted.after(policy.quiet_millis - 1)));
+    assert!(evidence.is_quiet(&policy, promoted, promoted.after(policy.quiet_millis)));
+    let needed = evidence.after(
+        &policy,
+        Observed::Old,
+        ProbeAnswer::Accepted,
+        promoted.after(HOUR),
+    );
+    assert!(!needed.is_quiet(&policy, promoted, promoted.after(policy.quiet_millis)));
+    assert!(needed.is_quiet(
+        &policy,
+        promoted,
+        promoted.after(policy.quiet_millis + HOUR)
+    ));
+}
+
+fn observed() -> impl Strategy<Value = Observed> {
+    prop_oneof![
+        1 => Just(Observed::Current),
+        4 => Just(Observed::Probe),
+        4 => Just(Observed::Delivery),
+        1 => Just(Observed::Control),
+        1 => Just(Observed::Old),
+    ]
+}
+
+fn answer() -> impl Strategy<Value = ProbeAnswer> {
+    prop_oneof![
+        8 => Just(ProbeAnswer::Accepted),
+        2 => Just(ProbeAnswer::Refused),
+        1 => Just(ProbeAnswer::Threw),
+        1 => Just(ProbeAnswer::Silent),
+    ]
+}
+
+proptest! {
+    /// Whatever happened, in whatever order it arrived: proved means that the last `passes` answers to
+    /// the new secret were accepted, a control was refused near them and none accepted since.
+    #[test]
+    fn g7_proved_is_never_said_without_its_evidence(
+        history in prop::collection::vec((observed(), answer(), 0_u64..120_000), 0..400),
+        wait in 0_u64..3 * HOUR,
+    ) {
+        let policy = ProofPolicy {
+            confidence_percent: 80,
+            stale_percent: 20,
+            hold_down_millis: MINUTE,
+            ..ProofPolicy::default()
+        };
+        let mut now = START;
+        let mut evidence = Evidence::new(rotation());
+        let mut unbroken = 0;
+        let mut last_control = None;
+        for (observed, answer, pause) in history {
+            now = now.after(pause);
+            evidence = evidence.after(&policy, observed, answer, now);
+            match (observed, answer) {
+                (Observed::Probe | Observed::Delivery, ProbeAnswer::Accepted) => unbroken += 1,
+                (Observed::Probe | Observed::Delivery, ProbeAnswer::Refused) => unbroken = 0,
+                (Observed::Control, ProbeAnswer::Accepted) => last_control = Some(true),
+                (Observed::Control, ProbeAnswer::Refused | ProbeAnswer::Threw) => {
+                    last_control = Some(false);
+                }
+                _ => {}
+            }
+        }
+        let now = now.after(wait);
+        if let Standing::Proved { passes, .. } = evidence.standing(&policy, now) {
+            prop_assert!(passes >= required_passes(&policy, 0));
+            prop_assert!(unbroken >= passes, "{unbroken} {evidence:?}");
+            prop_assert_eq!(last_control, Some(false));
+        }
+        let canaries = evidence.canary_percent(&policy);
+        prop_assert!(canaries == 0 || evidence.current_refused || last_control == Some(false));
+    }
+
+    /// The budget of probes holds for any receiver.
+    #[test]
+    fn g10_probes_stay_within_their_budget(
+        statuses in prop::collection::vec(prop_oneof![Just(Some(200)), Just(Some(401)), Just(None)], 1..50),
+        per_hour in 1_u32..20,
+    ) {
+        let policy = ProofPolicy { probes_per_hour: per_hour, ..ProofPolicy::default() };
+        let mut sent: Vec<Timestamp> = Vec::new();
+        let mut asked = 0;
+        probe_until(&policy, START.after(12 * HOUR), |question, now| {
+            sent.push(now);
+            asked += 1;
+            match question {
+                Question::Control => Some(401),
+                Question::NewSecret => statuses[asked % statuses.len()],
+            }
+        });
+        for (index, first) in sent.iter().enumerate() {
+            let within = sent[index..].iter().take_while(|at| **at < first.after(HOUR)).count();
+            // Two hours that follow each other may meet in one window.
+            prop_assert!(within <= 2 * usize::try_from(per_hour).unwrap());
+        }
+    }
+}
