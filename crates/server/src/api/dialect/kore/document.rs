@@ -192,7 +192,7 @@ fn errors() -> Value {
             headers["WWW-Authenticate"] =
                 json!({ "schema": { "type": "string" }, "description": "`Bearer`." });
         }
-        if matches!(*status, "409" | "503") {
+        if matches!(*status, "409" | "429" | "503") {
             headers["Retry-After"] = json!({ "schema": { "type": "integer", "minimum": 1 },
                 "description": "Seconds after which the same request may succeed." });
         }
