@@ -237,31 +237,54 @@ const PROBLEMS: &[(&str, &str)] = &[
     ),
 ];
 
-fn problems() -> Value {
+/// The form of an API's errors, for its document.
+pub(super) struct ErrorForm {
+    /// What the names of the responses begin with, before the status.
+    pub(super) prefix: &'static str,
+    /// Their content type.
+    pub(super) content_type: &'static str,
+    /// The name of their schema.
+    pub(super) schema: &'static str,
+}
+
+/// One response for each status, with the headers that come with it whichever API answers.
+pub(super) fn error_responses<'a>(
+    form: &ErrorForm,
+    statuses: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Value {
     let mut responses = Map::new();
-    for (status, description) in PROBLEMS {
+    for (status, description) in statuses {
         let mut headers = json!({
             "X-Request-Id": { "$ref": "#/components/headers/RequestId" }
         });
-        if *status == "401" {
+        if status == "401" {
             headers["WWW-Authenticate"] =
                 json!({ "schema": { "type": "string" }, "description": "`Bearer`." });
         }
-        if matches!(*status, "409" | "429" | "503") {
+        if matches!(status, "409" | "429" | "503") {
             headers["Retry-After"] = json!({ "schema": { "type": "integer", "minimum": 1 },
-                "description": "Seconds after which the same request may succeed." });
+                "description": "Seconds after which the same request may succeed, where waiting helps." });
         }
+        let schema = format!("#/components/schemas/{}", form.schema);
         responses.insert(
-            format!("Problem{status}"),
+            format!("{}{status}", form.prefix),
             json!({
                 "description": description,
                 "headers": headers,
-                "content": { "application/problem+json": {
-                    "schema": { "$ref": "#/components/schemas/Problem" } } }
+                "content": { form.content_type: { "schema": { "$ref": schema } } }
             }),
         );
     }
     Value::Object(responses)
+}
+
+fn problems() -> Value {
+    let form = ErrorForm {
+        prefix: "Problem",
+        content_type: "application/problem+json",
+        schema: "Problem",
+    };
+    error_responses(&form, PROBLEMS.iter().copied())
 }
 
 fn parameters() -> Value {

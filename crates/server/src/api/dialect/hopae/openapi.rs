@@ -11,6 +11,7 @@ use http::{HeaderValue, header};
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
+use super::super::super::openapi::{ErrorForm, error_responses};
 use super::super::super::schema;
 use super::error::ErrorDocument;
 use super::{DOCUMENT, documented};
@@ -221,30 +222,12 @@ const ERRORS: &[(&str, &str)] = &[
 ];
 
 fn errors() -> Value {
-    let mut responses = Map::new();
-    for (status, description) in ERRORS {
-        let mut headers = json!({
-            "X-Request-Id": { "$ref": "#/components/headers/RequestId" }
-        });
-        if *status == "401" {
-            headers["WWW-Authenticate"] =
-                json!({ "schema": { "type": "string" }, "description": "`Bearer`." });
-        }
-        if matches!(*status, "409" | "429" | "503") {
-            headers["Retry-After"] = json!({ "schema": { "type": "integer", "minimum": 1 },
-                "description": "Seconds after which the same request may succeed, where waiting helps." });
-        }
-        responses.insert(
-            format!("Error{status}"),
-            json!({
-                "description": description,
-                "headers": headers,
-                "content": { "application/json": {
-                    "schema": { "$ref": "#/components/schemas/Error" } } }
-            }),
-        );
-    }
-    Value::Object(responses)
+    let form = ErrorForm {
+        prefix: "Error",
+        content_type: "application/json",
+        schema: "Error",
+    };
+    error_responses(&form, ERRORS.iter().copied())
 }
 
 fn parameters() -> Value {

@@ -6,9 +6,10 @@ use std::sync::OnceLock;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use utoipa::OpenApi;
 
+use super::super::super::openapi::{ErrorForm, error_responses};
 use super::super::super::schema;
 use super::problem::ErrorView;
 use super::routes;
@@ -185,28 +186,17 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
 }
 
 fn errors() -> Value {
-    let mut responses = Map::new();
-    for (status, description, _) in ERRORS {
-        let mut headers = json!({ "X-Request-Id": { "$ref": "#/components/headers/RequestId" } });
-        if *status == "401" {
-            headers["WWW-Authenticate"] =
-                json!({ "schema": { "type": "string" }, "description": "`Bearer`." });
-        }
-        if matches!(*status, "409" | "429" | "503") {
-            headers["Retry-After"] = json!({ "schema": { "type": "integer", "minimum": 1 },
-                "description": "Seconds after which the same request may succeed." });
-        }
-        responses.insert(
-            format!("Error{status}"),
-            json!({
-                "description": description,
-                "headers": headers,
-                "content": { "application/json": {
-                    "schema": { "$ref": "#/components/schemas/Error" } } }
-            }),
-        );
-    }
-    Value::Object(responses)
+    let form = ErrorForm {
+        prefix: "Error",
+        content_type: "application/json",
+        schema: "Error",
+    };
+    error_responses(
+        &form,
+        ERRORS
+            .iter()
+            .map(|(status, description, _)| (*status, *description)),
+    )
 }
 
 fn parameters() -> Value {
