@@ -109,6 +109,8 @@ actions! {
     EndpointEnabled = "endpoint.enabled",
     /// An endpoint was disabled, by command, by 410 or after failing for too long.
     EndpointDisabled = "endpoint.disabled",
+    /// An endpoint's receiver was rehearsed.
+    EndpointRehearsed = "endpoint.rehearsed",
     /// An endpoint was deleted.
     EndpointDeleted = "endpoint.deleted",
     /// A delivery was queued again by command.

@@ -10,20 +10,24 @@
 //! confidence, that more than its stale share of a fleet still lacks P ([`required_passes`]). Nobody
 //! can prove from outside that *every* machine of a fleet holds it.
 //!
-//! The guarantee: a [`Proof`] has no public constructor. [`prove`] alone makes one, from evidence.
+//! The guarantee (G7): a [`Proof`] has no public constructor. [`prove`] alone makes one, from
+//! evidence, and in mode `proven` nothing but a `Proof` or an audited force promotes.
 //!
-//! Who may change what: whoever sends requests turns each answer into one [`Evidence::after`], and asks
-//! [`Evidence::next_probe`] and [`prove`]. Nothing here sends, stores or waits, and nothing asks yet:
-//! the mode that will is not offered by this version.
+//! Who may change what: whoever sends requests turns each answer into one [`Evidence::after`]; the
+//! sweep asks [`Evidence::next_probe`] and [`prove`]. Nothing here sends, stores or waits.
 
 pub mod evidence;
 pub mod findings;
+pub mod learning;
 pub mod policy;
 pub mod rehearsal;
+pub mod sweep;
 
 pub use evidence::{
     Control, Evidence, NotProven, Observed, Proof, Question, Standing, Verdict, is_canary, prove,
 };
 pub use findings::{Findings, Rehearsed};
+pub use learning::{learn, policy_of};
 pub use policy::{InvalidPolicy, OnDeadline, ProofPolicy, required_passes, ruled_out_percent};
 pub use rehearsal::{Ask, Finding, ProbeAnswer, ProbeKey, ProbeKeys, Rehearsal};
+pub use sweep::{Step, next_step};

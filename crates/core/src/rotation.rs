@@ -30,9 +30,9 @@ mod keyring;
 mod plan;
 
 pub use apply::{Applied, apply, apply_all};
-pub use command::{Command, NewSecret, Rejected};
+pub use command::{Command, Grounds, NewSecret, Rejected};
 pub use keyring::{
-    ImpossibleKeyring, KeyKind, Keyring, KeyringOwner, Mode, Rotation, SecretState, SecretStatus,
-    SecretVersion, Stage,
+    ImpossibleKeyring, KeyKind, Keyring, KeyringOwner, Mode, Promotion, PromotionGrounds,
+    ProvedEndpoint, Rotation, SecretState, SecretStatus, SecretVersion, Stage,
 };
-pub use plan::{NoLiveSecret, Plan, default_overlap, signing_plan};
+pub use plan::{NoLiveSecret, Plan, default_overlap, delivery_plan, signing_plan};

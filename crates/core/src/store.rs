@@ -30,6 +30,7 @@ use crate::id::{
 };
 use crate::limits;
 use crate::message::{EventType, Message};
+use crate::proof::Findings;
 use crate::receiver::ReceiverView;
 use crate::rotation::{Keyring, Rotation};
 use crate::time::{Millis, Timestamp};
@@ -125,6 +126,16 @@ pub enum Write {
     Rotation(Rotation),
     /// Keeps the sealed value of a secret.
     Secret(SealedSecret),
+    /// Replaces what probes and deliveries have shown of an endpoint's receiver. It has no version: the
+    /// last one counts. Of a deleted endpoint nothing is kept.
+    Findings {
+        /// The endpoint's workspace.
+        workspace: WorkspaceId,
+        /// The endpoint.
+        endpoint: EndpointId,
+        /// What was found.
+        findings: Findings,
+    },
     /// Erases the sealed value of a destroyed secret.
     EraseSecret {
         /// Its workspace.
@@ -328,6 +339,8 @@ pub struct Configuration {
     pub secrets: Vec<SealedSecret>,
     /// What is remembered of receivers.
     pub receivers: Vec<(WorkspaceId, EndpointId, ReceiverState)>,
+    /// What probes and deliveries have shown of receivers.
+    pub findings: Vec<(EndpointId, Findings)>,
     /// Last use of keys, where known.
     pub api_key_uses: Vec<(ApiKeyId, Timestamp)>,
 }

@@ -26,6 +26,7 @@ use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{Entropy, MessageId, draw};
 use http::{HeaderName, HeaderValue, header};
 
+use crate::service::proving::Prober;
 use crate::service::{Caller, Service, ServiceError};
 
 mod auth;
@@ -61,6 +62,8 @@ pub struct ApiState {
     pub metrics: Arc<dyn Metrics>,
     /// Sends test events.
     pub tests: Arc<dyn TestSender>,
+    /// Sends probes.
+    pub prober: Arc<dyn Prober>,
     /// Where request ids come from.
     pub entropy: Arc<dyn Entropy>,
 }

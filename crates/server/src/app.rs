@@ -13,6 +13,7 @@ pub mod backup;
 pub mod checkup;
 mod http;
 mod keys;
+mod probes;
 mod sweeps;
 mod test_event;
 
@@ -31,6 +32,7 @@ use crate::courier::Courier;
 use crate::courier::keys::KeyCache;
 use crate::dispatch::{self, Dispatch, Inboxes};
 use crate::outbound::{self, AddressPolicy, ClientConfig, SystemResolver};
+use crate::service::proving::Prober;
 use crate::service::{self, Service, ServiceError, TargetPolicy};
 use crate::store::live::Live;
 use crate::store::seal::Sealer;
@@ -181,6 +183,8 @@ impl Server {
             metrics: Arc::clone(&metrics),
             disable_after: config.delivery.disable_after_millis(),
         };
+        let prober: Arc<dyn Prober> = Arc::new(probes::Probes::new(&courier, &parts));
+        let tests = Arc::new(test_event::Tester::new(&courier, &parts));
         let dispatch = Dispatch::start(parts, inboxes)
             .await
             .map_err(start_failure("start the delivery shards"))?;
@@ -192,19 +196,15 @@ impl Server {
             service: Arc::clone(&service),
             ready: ready.clone(),
             metrics: Arc::clone(&metrics) as _,
-            tests: Arc::new(test_event::Tester::new(
-                courier,
-                client,
-                Arc::clone(&live),
-                clock.clone(),
-                entropy.clone(),
-            )),
+            prober: Arc::clone(&prober),
+            tests,
             entropy: entropy.clone(),
         });
         let (stop, stopping) = watch::channel(false);
         let accepting = tokio::spawn(http::accept(listener, router, stopping.clone()));
         let sweeps = tokio::spawn(sweeps::run(sweeps::Parts {
             service,
+            prober,
             store: shared,
             engine: store.clone(),
             ready: ready.clone(),

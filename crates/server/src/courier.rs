@@ -19,17 +19,20 @@ use hookturn_core::delivery::{
     Answer, Attempt, Exchange, ExchangeFailure, ExchangeReason, ExchangeResult, SignedWith, Timings,
 };
 use hookturn_core::endpoint::Preset;
-use hookturn_core::id::SecretId;
+use hookturn_core::id::{MessageId, SecretId};
 use hookturn_core::message::Message;
+use hookturn_core::proof::ProbeKey;
 use hookturn_core::receiver::{self, ReceiverView, fallback_is_due};
-use hookturn_core::rotation::{Keyring, Plan, SecretVersion, signing_plan};
+use hookturn_core::rotation::{
+    Keyring, Plan, SecretStatus, SecretVersion, delivery_plan, signing_plan,
+};
 use hookturn_core::time::{Clock, Timestamp};
-use hookturn_verify::Scheme;
+use hookturn_verify::{Scheme, Secret, Signer};
 use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::outbound::{self, Client};
-use crate::store::live::Live;
+use crate::store::live::{Live, SigningView};
 use keys::{KeyCache, KeyError};
 use request::{Outgoing, PrepareError, Prepared};
 
@@ -61,9 +64,9 @@ pub enum NotSent {
     /// The keyring has no active secret; nothing is ever sent unsigned (G3).
     #[error("the keyring has no active secret: create one")]
     NoLiveSecret,
-    /// The secret that the fallback is to be signed with was retired, or found compromised, since
-    /// the first exchange.
-    #[error("the secret of the fallback may no longer sign")]
+    /// The secret that the fallback or a probe is to be signed with was retired, or found
+    /// compromised, before it could sign.
+    #[error("the secret may no longer sign")]
     Withdrawn,
     /// A secret's value cannot be used.
     #[error("a signing key cannot be used")]
@@ -78,6 +81,8 @@ struct Errand<'a> {
     client: &'a Client,
     prepared: &'a Prepared,
     outgoing: Outgoing<'a>,
+    /// The first message, which says whether the request is a canary.
+    message: MessageId,
     known: ReceiverView,
 }
 
@@ -127,6 +132,9 @@ impl Courier {
             client,
             prepared,
             outgoing: prepared.outgoing(messages)?,
+            message: messages
+                .first()
+                .map_or(MessageId::from_bytes([0; 16]), |first| first.id),
             known,
         };
         let first = self.exchange(&errand, Turn::First).await?;
@@ -203,8 +211,7 @@ impl Courier {
             .ok_or(NotSent::EndpointGone)?;
         let now = self.clock.now();
         let plan = match turn {
-            Turn::First => signing_plan(&view.keyring, &errand.known, scheme, now)
-                .map_err(|_| NotSent::NoLiveSecret)?,
+            Turn::First => plan_of(&view, errand, scheme, now)?,
             Turn::Fallback(key) if may_be_fallback(&view.keyring, key, scheme, now) => Plan {
                 sign_with: vec![key],
                 fallback: None,
@@ -230,6 +237,118 @@ impl Courier {
         };
         Ok((signature, signed.headers))
     }
+}
+
+/// What came of a probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probed {
+    /// When it was signed, or found to go nowhere.
+    pub sent_at: Timestamp,
+    /// The status of the answer; `None` when there was none.
+    pub status: Option<u16>,
+    /// Why there was no answer, in words.
+    pub failure: Option<String>,
+}
+
+impl Courier {
+    /// Sends a probe: `message` in one exchange, signed with `keys` in this order, where `random`
+    /// stands for the key that nobody holds. A secret signs only while it is live (G4). Nothing is
+    /// recorded and nothing is sent twice.
+    pub async fn probe(
+        &self,
+        client: &Client,
+        prepared: &Prepared,
+        message: &Message,
+        keys: &[ProbeKey],
+        random: &Secret,
+    ) -> Result<Probed, NotSent> {
+        let outgoing = prepared.outgoing(&[message])?;
+        let mut sent_at = None;
+        let sent = client.send(prepared.request(&outgoing), || {
+            let now = self.clock.now();
+            let signers = self.probe_signers(prepared, keys, random, now)?;
+            let signed = prepared.sign(&outgoing, &signers, now)?;
+            sent_at = Some(now);
+            Ok::<_, NotSent>(signed.headers)
+        });
+        let (status, failure) = match sent.await?.result {
+            Ok(response) => (Some(response.status), None),
+            Err(failure) => (None, Some(failure.detail)),
+        };
+        Ok(Probed {
+            sent_at: sent_at.unwrap_or_else(|| self.clock.now()),
+            status,
+            failure,
+        })
+    }
+
+    fn probe_signers(
+        &self,
+        prepared: &Prepared,
+        keys: &[ProbeKey],
+        random: &Secret,
+        now: Timestamp,
+    ) -> Result<Vec<Arc<Signer>>, NotSent> {
+        let endpoint = prepared.endpoint();
+        let scheme = endpoint.preset.scheme();
+        let view = self
+            .live
+            .signing(endpoint.id)
+            .ok_or(NotSent::EndpointGone)?;
+        let signer = |key: &ProbeKey| match key {
+            ProbeKey::Random => Signer::new(scheme, random)
+                .map(Arc::new)
+                .map_err(|_| NotSent::Withdrawn),
+            ProbeKey::Secret(id) if may_probe(&view.keyring, *id, now) => {
+                let mut signers = self.keys.signers(
+                    &self.live,
+                    &view.keyring,
+                    scheme,
+                    std::slice::from_ref(id),
+                )?;
+                signers.pop().ok_or(NotSent::Withdrawn)
+            }
+            ProbeKey::Secret(_) => Err(NotSent::Withdrawn),
+        };
+        keys.iter().map(signer).collect()
+    }
+}
+
+/// Whether this secret may sign a probe now: it is live, and not compromised unless it signs anyway.
+fn may_probe(keyring: &Keyring, id: SecretId, now: Timestamp) -> bool {
+    keyring
+        .secret(id)
+        .is_some_and(|secret| match secret.status(now) {
+            SecretStatus::Active => true,
+            SecretStatus::Pending | SecretStatus::Retiring => secret.compromised.is_none(),
+            SecretStatus::Retired | SecretStatus::Destroyed => false,
+        })
+}
+
+/// The plan of the first exchange: the class is what the last rehearsal found.
+fn plan_of(
+    view: &SigningView,
+    errand: &Errand<'_>,
+    scheme: Scheme,
+    now: Timestamp,
+) -> Result<Plan, NotSent> {
+    let findings = &view.findings;
+    let receiver = ReceiverView {
+        class: findings
+            .rehearsed
+            .map_or(errand.known.class, |rehearsed| rehearsed.finding.class),
+        ..errand.known
+    };
+    let evidence = findings.evidence.as_ref();
+    delivery_plan(
+        &view.keyring,
+        &receiver,
+        evidence,
+        errand.message,
+        scheme,
+        now,
+    )
+    .map_err(|_| NotSent::NoLiveSecret)
 }
 
 /// Whether this key may sign the second exchange of an attempt now.

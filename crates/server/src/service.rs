@@ -46,6 +46,7 @@ pub mod master_key;
 pub mod messages;
 pub mod pace;
 pub mod page;
+pub mod proving;
 pub mod rotation;
 mod turns;
 pub mod workspaces;
@@ -79,6 +80,7 @@ pub struct Service {
     /// Apart from those of apps: whoever has the turn of an app may wait for that of a keyring.
     keyring_turns: turns::Turns,
     denials: denials::Denials,
+    probing: proving::Probing,
 }
 
 /// What a [`Service`] stands on.
@@ -243,6 +245,7 @@ impl Service {
             sequence: Sequence::default(),
             in_flight: idempotency::InFlight::default(),
             denials: denials::Denials::default(),
+            probing: proving::Probing::default(),
         }
     }
 

@@ -4,7 +4,8 @@
 
 use super::change::Change;
 use super::{
-    Command, Keyring, Mode, NewSecret, Rejected, Rotation, SecretState, SecretStatus, Stage,
+    Command, Grounds, Keyring, Mode, NewSecret, Promotion, PromotionGrounds, ProvedEndpoint,
+    Rejected, Rotation, SecretState, SecretStatus, Stage,
 };
 use crate::audit::{AuditAction, AuditEntry};
 use crate::id::{RotationId, SecretId};
@@ -35,14 +36,16 @@ pub struct Applied {
 ///    cancelled. While an overlap is open it is refused.
 /// 3. *Rotate* is refused without an active secret and, in every mode but `immediate`, while a
 ///    rotation is open: a live secret is never thrown away by accident. `overlap` makes the new
-///    secret active and the old one retiring; `staged` makes the new one pending.
+///    secret active and the old one retiring; `staged` and `proven` make the new one pending.
 /// 4. *Rotate immediate* is never refused for what is open, for it is the answer to a leak:
 ///    afterwards the new secret is the only one that signs. The active and a retiring secret are
 ///    retired at once, an open overlap thereby completed; a pending one is destroyed, its rotation
 ///    cancelled.
 /// 5. *Activate* and *promote* make the pending secret active and the old one retiring for the
 ///    rotation's overlap (activate may name another); with an overlap of 0 the old one is
-///    retired at once and the rotation is completed.
+///    retired at once and the rotation is completed. A rotation in mode `proven` is promoted by
+///    recorded proof of this very rotation or by force, and by nothing else (G7); its old secret
+///    stays until the policy's deadline, and at least for its quiet time.
 /// 6. *Extend* moves the end of the retiring secret to a later time, at most the longest overlap
 ///    from now. *Finish* retires it now. Both also work on the secret that an undo left retiring.
 /// 7. *Undo* is the same move backwards with the same overlap: the old secret is active again, the
@@ -98,11 +101,7 @@ impl Change {
                 reason,
             } => self.rotate(rotation, mode, secret, reason),
             Command::Activate { secret, overlap } => self.activate(secret, overlap),
-            Command::Promote { rotation } => {
-                let rotation = self.latest_staged(rotation)?;
-                self.promote(rotation);
-                Ok(())
-            }
+            Command::Promote { rotation, grounds } => self.promote(rotation, grounds),
             Command::Extend {
                 rotation,
                 retire_at,
@@ -191,19 +190,14 @@ impl Change {
         reason: Option<String>,
     ) -> Result<(), Rejected> {
         check_text("reason", reason.as_deref())?;
-        check_overlap(mode.overlap())?;
+        check_mode(mode)?;
         self.check_new(&secret)?;
         let Some(active) = self.keyring.active().map(|active| active.id) else {
             return Err(Rejected::NoActiveSecret);
         };
         let open = self.keyring.open_rotation(self.now).cloned();
         match (mode, open) {
-            (Mode::Proven, _) => {
-                return Err(Rejected::ModeNotOffered {
-                    mode: mode.as_str(),
-                });
-            }
-            (Mode::Overlap { .. } | Mode::Staged { .. }, Some(open)) => {
+            (Mode::Overlap { .. } | Mode::Staged { .. } | Mode::Proven { .. }, Some(open)) => {
                 return Err(rotation_open(&open));
             }
             (Mode::Immediate, Some(open)) if open.stage == Stage::Staged => {
@@ -211,7 +205,10 @@ impl Change {
             }
             // `open` retires whatever is retiring, and thereby completes an overlap.
             (Mode::Immediate, Some(_))
-            | (Mode::Immediate | Mode::Overlap { .. } | Mode::Staged { .. }, None) => {}
+            | (
+                Mode::Immediate | Mode::Overlap { .. } | Mode::Staged { .. } | Mode::Proven { .. },
+                None,
+            ) => {}
         }
         self.open(rotation, mode, active, secret, reason);
         Ok(())
@@ -224,18 +221,53 @@ impl Change {
         let open = self.keyring.open_rotation(self.now).cloned();
         match open {
             Some(mut rotation) if status == SecretStatus::Pending && rotation.to == id => {
+                if let Mode::Proven { .. } = rotation.mode {
+                    return Err(Rejected::NotProven {
+                        rotation: rotation.id,
+                    });
+                }
                 if let Some(overlap) = overlap {
                     rotation.mode = Mode::Staged { overlap };
                 }
-                self.promote(rotation);
+                self.hand_over_staged(rotation, PromotionGrounds::Asked);
                 Ok(())
             }
             Some(_) | None => Err(Rejected::NotPending { secret: id, status }),
         }
     }
 
-    fn promote(&mut self, rotation: Rotation) {
-        let overlap = rotation.mode.overlap();
+    fn promote(&mut self, id: RotationId, grounds: Grounds) -> Result<(), Rejected> {
+        let rotation = self.latest_staged(id)?;
+        let grounds = match (rotation.mode, grounds) {
+            (Mode::Proven { .. }, Grounds::Proof(proof)) if proof.rotation() == id => {
+                let endpoints = proof.endpoints().iter();
+                PromotionGrounds::Proof {
+                    endpoints: endpoints
+                        .map(|&(endpoint, passes)| ProvedEndpoint { endpoint, passes })
+                        .collect(),
+                }
+            }
+            (Mode::Proven { .. }, Grounds::Force) => PromotionGrounds::Force,
+            (Mode::Proven { .. }, Grounds::Asked | Grounds::Proof(_)) => {
+                return Err(Rejected::NotProven { rotation: id });
+            }
+            (Mode::Immediate | Mode::Overlap { .. } | Mode::Staged { .. }, _) => {
+                PromotionGrounds::Asked
+            }
+        };
+        self.hand_over_staged(rotation, grounds);
+        Ok(())
+    }
+
+    fn hand_over_staged(&mut self, rotation: Rotation, grounds: PromotionGrounds) {
+        let overlap = rotation.overlap_from(self.now);
+        let rotation = Rotation {
+            promotion: Some(Promotion {
+                at: self.now,
+                grounds,
+            }),
+            ..rotation
+        };
         self.audit_rotation(&rotation, AuditAction::RotationPromoted);
         self.hand_over(rotation, overlap);
     }
@@ -376,6 +408,14 @@ fn rotation_open(open: &Rotation) -> Rejected {
     Rejected::RotationOpen {
         open: open.id,
         stage: open.stage,
+    }
+}
+
+fn check_mode(mode: Mode) -> Result<(), Rejected> {
+    match mode {
+        Mode::Immediate => Ok(()),
+        Mode::Overlap { overlap } | Mode::Staged { overlap } => check_overlap(overlap),
+        Mode::Proven { policy } => policy.check().map_err(Rejected::InvalidPolicy),
     }
 }
 

@@ -9,8 +9,8 @@ use hookturn_verify::Fingerprint;
 
 use super::apply::{Applied, check_text};
 use super::{
-    Keyring, KeyringOwner, Mode, NewSecret, Rejected, Rotation, SecretState, SecretStatus,
-    SecretVersion, Stage,
+    Keyring, KeyringOwner, Mode, NewSecret, PromotionGrounds, Rejected, Rotation, SecretState,
+    SecretStatus, SecretVersion, Stage,
 };
 use crate::audit::{AuditAction, AuditEntry, Subject};
 use crate::id::{RotationId, SecretId};
@@ -75,6 +75,7 @@ impl Change {
             to: secret.id,
             stage: Stage::Staged,
             reason,
+            promotion: None,
             version: 0,
         };
         self.audit_rotation_to(
@@ -85,7 +86,7 @@ impl Change {
         self.put_rotation(rotation.clone());
         self.add(secret);
         match mode {
-            Mode::Staged { .. } | Mode::Proven => {}
+            Mode::Staged { .. } | Mode::Proven { .. } => {}
             Mode::Immediate => self.hand_over(rotation, 0),
             Mode::Overlap { overlap } => self.hand_over(rotation, overlap),
         }
@@ -374,6 +375,11 @@ impl Change {
             .with("mode", rotation.mode.as_str())
             .with("from", rotation.from)
             .with("to", rotation.to);
+        let entry = match rotation.promotion.as_ref().map(|made| &made.grounds) {
+            Some(PromotionGrounds::Proof { .. }) => entry.with("grounds", "proof"),
+            Some(PromotionGrounds::Force) => entry.with("grounds", "force"),
+            Some(PromotionGrounds::Asked) | None => entry,
+        };
         let entry = match rotation.leaving() {
             Some((_, retire_at)) => entry.with("retireAt", retire_at),
             None => entry,

@@ -5,6 +5,7 @@ use hookturn_verify::Fingerprint;
 use super::{Mode, SecretStatus, Stage};
 use crate::id::{RotationId, SecretId};
 use crate::limits;
+use crate::proof::{InvalidPolicy, Proof};
 use crate::time::{DAY, Millis, Timestamp};
 
 /// A secret that was just made or imported; its value is sealed and stored elsewhere.
@@ -56,6 +57,8 @@ pub enum Command {
     Promote {
         /// The staged rotation.
         rotation: RotationId,
+        /// On what grounds. Mode `proven` takes proof or force; `staged` asks for none.
+        grounds: Grounds,
     },
     /// Lets the retiring secret sign for longer.
     Extend {
@@ -99,6 +102,17 @@ pub enum Command {
     /// Writes down what time has done: the retiring secret is retired, its rotation completed.
     /// Bookkeeping only; signing never depends on it.
     Settle,
+}
+
+/// On what grounds a staged rotation shall be promoted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grounds {
+    /// Because its owner says so.
+    Asked,
+    /// Because every endpoint that counts is proved.
+    Proof(Proof),
+    /// Because its owner says so against missing proof.
+    Force,
 }
 
 /// Why a command changed nothing.
@@ -242,15 +256,18 @@ pub enum Rejected {
         /// `name` or `reason`.
         field: &'static str,
     },
-    /// The mode does not exist in this version.
+    /// There is no proof, and nobody forced it.
     #[error(
-        "mode {mode} is not offered by this version, because it records no proof yet: use staged \
-         or overlap"
+        "rotation {rotation} is not proved: wait for its proof, or force the promotion and risk \
+         refused deliveries"
     )]
-    ModeNotOffered {
-        /// The mode's word.
-        mode: &'static str,
+    NotProven {
+        /// The rotation.
+        rotation: RotationId,
     },
+    /// The policy of a proven rotation cannot work.
+    #[error("the policy cannot work: {0}")]
+    InvalidPolicy(InvalidPolicy),
     /// Time has done nothing that is not written down.
     #[error("nothing to settle")]
     NothingToSettle,
@@ -277,7 +294,8 @@ impl Rejected {
             Self::UndoDestroyed { .. } => "undo_destroyed",
             Self::UndoCompromised { .. } => "undo_compromised",
             Self::TextTooLong { .. } => "text_too_long",
-            Self::ModeNotOffered { .. } => "mode_not_offered",
+            Self::NotProven { .. } => "not_proven",
+            Self::InvalidPolicy(_) => "invalid_policy",
             Self::NothingToSettle => "nothing_to_settle",
         }
     }

@@ -10,6 +10,7 @@ use hookturn_verify::Fingerprint;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{EndpointId, KeyringId, RotationId, SecretId, WorkspaceId};
+use crate::proof::ProofPolicy;
 use crate::time::{Millis, Timestamp};
 
 /// Whom a keyring signs for.
@@ -201,8 +202,11 @@ pub enum Mode {
         #[serde(rename = "overlapMillis")]
         overlap: Millis,
     },
-    /// Staged, and promoted by recorded proof. Not offered yet: [`super::apply()`] refuses it.
-    Proven,
+    /// Staged, and promoted by recorded proof or an audited force (G7).
+    Proven {
+        /// How much proof is enough, and when the old secret goes.
+        policy: ProofPolicy,
+    },
 }
 
 impl Mode {
@@ -212,15 +216,17 @@ impl Mode {
             Self::Immediate => "immediate",
             Self::Overlap { .. } => "overlap",
             Self::Staged { .. } => "staged",
-            Self::Proven => "proven",
+            Self::Proven { .. } => "proven",
         }
     }
 
-    /// For how long the secret that stops being active may still sign, in milliseconds.
+    /// For how long the secret that stops being active may still sign, in milliseconds: in mode
+    /// `proven` the quiet time, which its deadline makes longer ([`Rotation::overlap_from`]).
     pub const fn overlap(self) -> Millis {
         match self {
-            Self::Immediate | Self::Proven => 0,
+            Self::Immediate => 0,
             Self::Overlap { overlap } | Self::Staged { overlap } => overlap,
+            Self::Proven { policy } => policy.quiet_millis,
         }
     }
 }
@@ -318,8 +324,47 @@ pub struct Rotation {
     /// Why it was opened, in its owner's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// When its new secret became active, and on what grounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotion: Option<Promotion>,
     /// Grows by one with every applied command that changed the rotation.
     pub version: u64,
+}
+
+/// How the new secret of a rotation became active.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Promotion {
+    /// When.
+    pub at: Timestamp,
+    /// On what grounds.
+    #[serde(flatten)]
+    pub grounds: PromotionGrounds,
+}
+
+/// On what grounds a new secret became active.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "grounds", rename_all = "snake_case")]
+pub enum PromotionGrounds {
+    /// Its mode asks for none.
+    Asked,
+    /// Recorded proof.
+    Proof {
+        /// What was proved about each endpoint.
+        endpoints: Vec<ProvedEndpoint>,
+    },
+    /// Its owner's word against missing proof.
+    Force,
+}
+
+/// What was proved about one endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProvedEndpoint {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Passes in a row of the new secret alone.
+    pub passes: u32,
 }
 
 impl Keyring {
@@ -475,6 +520,18 @@ impl Keyring {
 }
 
 impl Rotation {
+    /// For how long the old secret stays when the new one becomes active at `now`, in milliseconds:
+    /// the mode's overlap, and in mode `proven` until its deadline if that is later.
+    pub fn overlap_from(&self, now: Timestamp) -> Millis {
+        match self.mode {
+            Mode::Immediate | Mode::Overlap { .. } | Mode::Staged { .. } => self.mode.overlap(),
+            Mode::Proven { policy } => {
+                let deadline = self.opened_at.after(policy.deadline_millis);
+                policy.quiet_millis.max(deadline.since(now))
+            }
+        }
+    }
+
     /// The secret this rotation lets sign until a fixed moment, and that moment.
     pub fn leaving(&self) -> Option<(SecretId, Timestamp)> {
         match self.stage {

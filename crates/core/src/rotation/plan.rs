@@ -2,9 +2,10 @@
 
 use hookturn_verify::Scheme;
 
-use super::{Keyring, SecretVersion};
-use crate::id::SecretId;
+use super::{Keyring, Mode, SecretVersion, Stage};
+use crate::id::{MessageId, SecretId};
 use crate::limits;
+use crate::proof::{Evidence, is_canary};
 use crate::receiver::{ReceiverClass, ReceiverView};
 use crate::time::{Millis, Timestamp};
 
@@ -78,6 +79,51 @@ pub fn signing_plan(
         sign_with: vec![first.id],
         fallback: Some(second.id),
     })
+}
+
+/// Which secrets sign an attempt to deliver `message`: the signing plan, or a canary.
+///
+/// A canary is a delivery that is signed with the pending secret alone, fallback the active one. It
+/// is evidence, and costs one refused exchange where the receiver lacks the secret. Only while a
+/// rotation in mode `proven` is staged, for the share of messages that the evidence allows
+/// ([`crate::proof::Evidence::canary_percent`]), and never while the active secret is compromised,
+/// because that one may not be the fallback.
+pub fn delivery_plan(
+    keyring: &Keyring,
+    receiver: &ReceiverView,
+    evidence: Option<&Evidence>,
+    message: MessageId,
+    scheme: Scheme,
+    now: Timestamp,
+) -> Result<Plan, NoLiveSecret> {
+    let active = keyring.active().ok_or(NoLiveSecret)?;
+    let pending = keyring.pending().filter(|_| active.compromised.is_none());
+    match (pending, canary_percent(keyring, evidence)) {
+        (Some(pending), percent) if is_canary(message, percent) => Ok(Plan {
+            sign_with: vec![pending.id],
+            fallback: Some(active.id),
+        }),
+        (Some(_) | None, _) => signing_plan(keyring, receiver, scheme, now),
+    }
+}
+
+fn canary_percent(keyring: &Keyring, evidence: Option<&Evidence>) -> u8 {
+    let Some(rotation) = &keyring.rotation else {
+        return 0;
+    };
+    match (rotation.mode, rotation.stage) {
+        (Mode::Proven { policy }, Stage::Staged) => evidence
+            .filter(|evidence| evidence.rotation == rotation.id)
+            .map_or(0, |evidence| evidence.canary_percent(&policy)),
+        (
+            Mode::Immediate | Mode::Overlap { .. } | Mode::Staged { .. } | Mode::Proven { .. },
+            Stage::Staged
+            | Stage::Overlap { .. }
+            | Stage::Completed { .. }
+            | Stage::Cancelled { .. }
+            | Stage::Undone { .. },
+        ) => 0,
+    }
 }
 
 const fn lists_are_read(class: ReceiverClass) -> bool {

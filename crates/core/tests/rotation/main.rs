@@ -3,6 +3,7 @@
 
 mod plan;
 mod properties;
+mod proven;
 mod receivers;
 mod rules_1_to_6;
 mod rules_7_to_12;

@@ -1,12 +1,15 @@
 //! The signing plan: DESIGN's table as data, and its numbered list line by line.
 
-use hookturn_core::id::SecretId;
+use hookturn_core::id::{MessageId, SecretId};
 use hookturn_core::limits;
+use hookturn_core::proof::{Evidence, Observed, ProbeAnswer, ProofPolicy};
 use hookturn_core::receiver::{
     Belief, Exchange, ReceiverClass, ReceiverView, belief_after, fallback_is_due,
     may_be_about_signature,
 };
-use hookturn_core::rotation::{Command, Mode, Plan, default_overlap, signing_plan};
+use hookturn_core::rotation::{
+    Command, Grounds, Mode, Plan, default_overlap, delivery_plan, signing_plan,
+};
 use hookturn_core::time::{DAY, HOUR, Timestamp};
 use hookturn_verify::Scheme;
 
@@ -326,4 +329,73 @@ fn the_default_overlap_covers_the_retry_horizon_and_a_day_for_people() {
     assert_eq!(default_overlap(3 * DAY), 4 * DAY);
     assert_eq!(default_overlap(300 * DAY), limits::OVERLAP_MAX);
     assert_eq!(default_overlap(u64::MAX), limits::OVERLAP_MAX);
+}
+
+/// Evidence of so many passes that half of the deliveries are canaries.
+fn many_passes() -> Evidence {
+    let policy = ProofPolicy::default();
+    let mut evidence = Evidence::new(rotation_id(2));
+    evidence = evidence.after(&policy, Observed::Control, ProbeAnswer::Refused, at(0));
+    for _ in 0..40 {
+        evidence = evidence.after(&policy, Observed::Probe, ProbeAnswer::Accepted, at(0));
+    }
+    evidence
+}
+
+/// The plans of a thousand messages to a list-aware receiver.
+fn plans(bench: &Bench, evidence: Option<&Evidence>) -> Vec<Plan> {
+    let receiver = believing(ReceiverClass::ListAware, 1);
+    (0..1_000_u128)
+        .map(|number| {
+            let message = MessageId::from_bytes(number.to_be_bytes());
+            delivery_plan(
+                &bench.keyring,
+                &receiver,
+                evidence,
+                message,
+                Scheme::Standard,
+                at(1),
+            )
+            .expect("the keyring has an active secret")
+        })
+        .collect()
+}
+
+#[test]
+fn canaries_are_signed_with_the_pending_secret_and_repaired_by_the_active() {
+    let mut bench = Bench::new();
+    let policy = ProofPolicy::default();
+    bench.run(at(0), rotate(2, Mode::Proven { policy }));
+    let evidence = many_passes();
+    let canary = Plan {
+        sign_with: vec![secret_id(2)],
+        fallback: Some(secret_id(1)),
+    };
+    let planned = plans(&bench, Some(&evidence));
+    let canaries = planned.iter().filter(|plan| **plan == canary).count();
+    assert!((400..600).contains(&canaries), "{canaries} of 1,000");
+    let receiver = believing(ReceiverClass::ListAware, 1);
+    let ordinary = signing_plan(&bench.keyring, &receiver, Scheme::Standard, at(1))
+        .expect("the keyring has an active secret");
+    let known = |plan: &Plan| *plan == canary || *plan == ordinary;
+    assert!(planned.iter().all(known));
+    // Neither without evidence nor with that of another rotation.
+    let foreign = Evidence {
+        rotation: rotation_id(3),
+        ..evidence
+    };
+    assert!(!plans(&bench, None).contains(&canary));
+    assert!(!plans(&bench, Some(&foreign)).contains(&canary));
+    // The active secret may not be a fallback once it leaked, so there are no canaries.
+    let mut leaked = Bench {
+        keyring: bench.keyring.clone(),
+    };
+    let secret = secret_id(1);
+    leaked.run(at(1), Command::Compromise { secret });
+    assert!(!plans(&leaked, Some(&evidence)).contains(&canary));
+    // And none after the promotion.
+    let rotation = rotation_id(2);
+    let grounds = Grounds::Force;
+    bench.run(at(1), Command::Promote { rotation, grounds });
+    assert!(!plans(&bench, Some(&evidence)).contains(&canary));
 }

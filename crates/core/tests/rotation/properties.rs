@@ -9,15 +9,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use hookturn_core::audit::{AuditAction, AuditEntry};
 use hookturn_core::id::{RotationId, SecretId};
 use hookturn_core::limits;
+use hookturn_core::proof::ProofPolicy;
 use hookturn_core::receiver::{Belief, ReceiverClass, ReceiverView};
 use hookturn_core::rotation::{
-    Applied, Command, Keyring, Mode, Rotation, SecretState, SecretStatus, apply, signing_plan,
+    Applied, Command, Grounds, Keyring, Mode, PromotionGrounds, Rotation, SecretState,
+    SecretStatus, Stage, apply, signing_plan,
 };
 use hookturn_core::time::{DAY, HOUR, Millis, Timestamp};
 use hookturn_verify::Scheme;
 use proptest::prelude::*;
 
-use crate::support::{Bench, at, empty_keyring, new_secret, rotate, rotation_id, secret_id};
+use crate::support::{Bench, at, empty_keyring, new_secret, proof, rotate, rotation_id, secret_id};
 
 #[derive(Debug, Clone)]
 enum Wait {
@@ -40,7 +42,7 @@ enum Wish {
     RotateToKnown(Mode, prop::sample::Index),
     Activate(prop::sample::Index, Option<Millis>),
     ActivatePending(Option<Millis>),
-    Promote,
+    Promote(Ground),
     Extend(Millis),
     Finish,
     Undo,
@@ -78,7 +80,34 @@ fn modes() -> impl Strategy<Value = Mode> {
         3 => Just(Mode::Immediate),
         6 => overlaps().prop_map(|overlap| Mode::Overlap { overlap }),
         6 => overlaps().prop_map(|overlap| Mode::Staged { overlap }),
-        1 => Just(Mode::Proven),
+        4 => policies().prop_map(|policy| Mode::Proven { policy }),
+    ]
+}
+
+fn policies() -> impl Strategy<Value = ProofPolicy> {
+    let default = ProofPolicy::default();
+    prop_oneof![
+        3 => Just(default),
+        2 => Just(ProofPolicy { quiet_millis: HOUR, deadline_millis: DAY, ..default }),
+        1 => Just(ProofPolicy { deadline_millis: 31 * DAY, ..default }),
+    ]
+}
+
+/// On what grounds a promotion is asked for.
+#[derive(Debug, Clone, Copy)]
+enum Ground {
+    Asked,
+    Force,
+    Proof,
+    ProofOfAnother,
+}
+
+fn grounds() -> impl Strategy<Value = Ground> {
+    prop_oneof![
+        2 => Just(Ground::Asked),
+        1 => Just(Ground::Force),
+        2 => Just(Ground::Proof),
+        1 => Just(Ground::ProofOfAnother),
     ]
 }
 
@@ -91,7 +120,7 @@ fn wishes() -> impl Strategy<Value = Wish> {
         1 => (modes(), index()).prop_map(|(mode, known)| Wish::RotateToKnown(mode, known)),
         1 => (index(), prop::option::of(overlaps())).prop_map(|(s, o)| Wish::Activate(s, o)),
         4 => prop::option::of(overlaps()).prop_map(Wish::ActivatePending),
-        3 => Just(Wish::Promote),
+        6 => grounds().prop_map(Wish::Promote),
         2 => (1..60 * DAY).prop_map(Wish::Extend),
         2 => Just(Wish::Finish),
         6 => Just(Wish::Undo),
@@ -143,7 +172,15 @@ fn command(wish: Wish, keyring: &Keyring, number: u32, now: Timestamp) -> Comman
             secret: keyring.pending().map_or(secret_id(0), |secret| secret.id),
             overlap,
         },
-        Wish::Promote => Command::Promote { rotation: latest },
+        Wish::Promote(ground) => Command::Promote {
+            rotation: latest,
+            grounds: match ground {
+                Ground::Asked => Grounds::Asked,
+                Ground::Force => Grounds::Force,
+                Ground::Proof => Grounds::Proof(proof(latest, now)),
+                Ground::ProofOfAnother => Grounds::Proof(proof(rotation_id(9_999), now)),
+            },
+        },
         Wish::Extend(span) => Command::Extend {
             rotation: latest,
             retire_at: now.after(span),
@@ -270,6 +307,7 @@ impl Observer {
             let known = self.rotations.insert(rotation.id, rotation.clone());
             let version = known.map_or(0, |known| known.version);
             assert_eq!(rotation.version, version + 1, "one command, one version");
+            check_grounds(rotation);
         }
         if let Some(changed) = applied.rotations.last() {
             assert_eq!(applied.keyring.rotation.as_ref(), Some(changed));
@@ -287,6 +325,27 @@ impl Observer {
             open_now.count() == 1,
             applied.keyring.open_rotation(now).is_some()
         );
+    }
+}
+
+/// G7: where a proven rotation's new secret was ever active, there was proof or force.
+fn check_grounds(rotation: &Rotation) {
+    let grounds = rotation.promotion.as_ref().map(|made| &made.grounds);
+    let promoted = match rotation.stage {
+        Stage::Staged | Stage::Cancelled { .. } => false,
+        Stage::Overlap { .. } | Stage::Completed { .. } | Stage::Undone { .. } => true,
+    };
+    if let (Mode::Proven { .. }, true) = (rotation.mode, promoted) {
+        assert!(
+            matches!(
+                grounds,
+                Some(PromotionGrounds::Proof { .. } | PromotionGrounds::Force)
+            ),
+            "promoted without proof: {rotation:?}"
+        );
+    }
+    if !promoted {
+        assert_eq!(grounds, None);
     }
 }
 
@@ -524,7 +583,8 @@ fn the_random_walks_reach_every_stage_and_refusal() {
         "nothing_to_undo",
         "undo_destroyed",
         "undo_compromised",
-        "mode_not_offered",
+        "not_proven",
+        "invalid_policy",
         "nothing_to_settle",
     ];
     let missing: Vec<_> = expected

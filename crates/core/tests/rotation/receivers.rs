@@ -12,7 +12,7 @@ use hookturn_core::rotation::{Command, Mode, signing_plan};
 use hookturn_core::time::{Millis, Timestamp};
 use hookturn_verify::Scheme;
 
-use crate::support::{Bench, at, rotate, rotation_id, secret_id};
+use crate::support::{Bench, at, promote, rotate, rotation_id, secret_id};
 
 /// What the receiver's code does with the signatures of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,12 +204,7 @@ fn staged_stories() -> Vec<Story> {
     let story = |when| Story {
         commands: vec![
             (OPENED, rotate(2, Mode::Staged { overlap: SPAN })),
-            (
-                PROMOTED,
-                Command::Promote {
-                    rotation: rotation_id(2),
-                },
-            ),
+            (PROMOTED, promote(2)),
         ],
         changes: vec![(when, 2)],
         until: PROMOTED + SPAN + 5,

@@ -1,14 +1,16 @@
 //! The numbered list of `apply`, line by line: opening, promoting, extending and finishing.
 
+use hookturn_core::audit::AuditAction;
 use hookturn_core::limits;
+use hookturn_core::proof::ProofPolicy;
 use hookturn_core::rotation::{
-    Applied, Command, Keyring, Mode, Rejected, SecretState, SecretStatus, Stage,
+    Applied, Command, Grounds, Keyring, Mode, Rejected, SecretState, SecretStatus, Stage, apply,
 };
 use hookturn_core::time::{HOUR, Timestamp};
 
 use crate::support::{
-    Bench, OVERLAP, OVERLAPPING, STAGED, at, create, empty_keyring, rotate, rotation_id, secret_id,
-    stage,
+    Bench, OVERLAP, OVERLAPPING, STAGED, at, create, empty_keyring, promote, proof, rotate,
+    rotation_id, secret_id, stage,
 };
 
 fn actions(applied: &Applied) -> Vec<&str> {
@@ -126,11 +128,59 @@ fn rule_3_an_empty_keyring_has_nothing_to_rotate_from() {
     );
 }
 
+fn proven() -> Mode {
+    Mode::Proven {
+        policy: ProofPolicy::default(),
+    }
+}
+
 #[test]
-fn rule_3_proven_is_refused_with_its_reason() {
-    let reason = Bench::new().refuse(at(0), rotate(2, Mode::Proven));
-    assert_eq!(reason.code(), "mode_not_offered");
-    assert!(reason.to_string().contains("no proof yet"), "{reason}");
+fn rule_3_proven_makes_the_new_secret_pending() {
+    let mut bench = Bench::new();
+    let applied = bench.run(at(0), rotate(2, proven()));
+    assert_eq!(stage(&applied), Stage::Staged);
+    assert_eq!(bench.status(2, at(0)), SecretStatus::Pending);
+    let policy = ProofPolicy {
+        deadline_millis: 1,
+        ..ProofPolicy::default()
+    };
+    let refused = Bench::new().refuse(at(0), rotate(2, Mode::Proven { policy }));
+    assert_eq!(refused.code(), "invalid_policy");
+}
+
+#[test]
+fn g7_a_proven_rotation_is_promoted_by_its_own_proof_or_by_force_only() {
+    let asked = |rotation, grounds| Command::Promote { rotation, grounds };
+    let id = rotation_id(2);
+    let mut bench = Bench::new();
+    bench.run(at(0), rotate(2, proven()));
+    let activate = Command::Activate {
+        secret: secret_id(2),
+        overlap: None,
+    };
+    let unproved = Rejected::NotProven { rotation: id };
+    let foreign = Grounds::Proof(proof(rotation_id(3), at(1)));
+    assert_eq!(bench.refuse(at(1), asked(id, Grounds::Asked)), unproved);
+    assert_eq!(bench.refuse(at(1), asked(id, foreign)), unproved);
+    assert_eq!(bench.refuse(at(1), activate), unproved);
+    for (grounds, word) in [
+        (Grounds::Proof(proof(id, at(1))), "proof"),
+        (Grounds::Force, "force"),
+    ] {
+        let applied = apply(&bench.keyring, asked(id, grounds), at(1)).unwrap();
+        let deadline = at(0).after(ProofPolicy::default().deadline_millis);
+        assert_eq!(
+            stage(&applied),
+            Stage::Overlap {
+                retire_at: deadline
+            }
+        );
+        let promoted = applied
+            .audit
+            .iter()
+            .find(|entry| entry.action == AuditAction::RotationPromoted);
+        assert_eq!(promoted.unwrap().detail.get("grounds").unwrap(), word);
+    }
 }
 
 #[test]
@@ -218,12 +268,7 @@ fn rule_5_activate_takes_the_named_overlap_or_the_rotations_own() {
 fn rule_5_without_overlap_the_old_secret_is_retired_at_once() {
     let mut bench = Bench::new();
     bench.run(at(0), create(2, false));
-    let applied = bench.run(
-        at(5),
-        Command::Promote {
-            rotation: rotation_id(2),
-        },
-    );
+    let applied = bench.run(at(5), promote(2));
     assert_eq!(stage(&applied), Stage::Completed { at: at(5) });
     assert_eq!(bench.status(1, at(5)), SecretStatus::Retired);
 }

@@ -5,7 +5,8 @@ use hookturn_core::limits;
 use hookturn_core::rotation::{Command, Mode, Rejected, SecretStatus, Stage};
 
 use crate::support::{
-    Bench, OVERLAP, OVERLAPPING, STAGED, at, new_secret, rotate, rotation_id, secret_id, stage,
+    Bench, OVERLAP, OVERLAPPING, STAGED, at, new_secret, promote, rotate, rotation_id, secret_id,
+    stage,
 };
 
 #[test]
@@ -150,12 +151,7 @@ fn rule_8_cancel_destroys_the_pending_secret() {
     );
     assert_eq!(stage(&applied), Stage::Cancelled { at: at(1) });
     assert_eq!(applied.destroyed, [secret_id(2)]);
-    let promote = bench.refuse(
-        at(2),
-        Command::Promote {
-            rotation: rotation_id(2),
-        },
-    );
+    let promote = bench.refuse(at(2), promote(2));
     assert_eq!(promote.code(), "not_staged");
 }
 

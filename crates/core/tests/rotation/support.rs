@@ -1,9 +1,12 @@
 //! Small constructors that the tests share.
 
 use hookturn_core::id::{EndpointId, KeyringId, RotationId, SecretId, WorkspaceId};
+use hookturn_core::proof::{
+    Evidence, Observed, ProbeAnswer, Proof, ProofPolicy, prove, required_passes,
+};
 use hookturn_core::rotation::{
-    Applied, Command, KeyKind, Keyring, KeyringOwner, Mode, NewSecret, Rejected, SecretStatus,
-    Stage, apply,
+    Applied, Command, Grounds, KeyKind, Keyring, KeyringOwner, Mode, NewSecret, Rejected,
+    SecretStatus, Stage, apply,
 };
 use hookturn_core::time::{HOUR, Millis, Timestamp};
 use hookturn_verify::Fingerprint;
@@ -61,6 +64,27 @@ pub(crate) fn rotate(number: u32, mode: Mode) -> Command {
         secret: new_secret(number),
         reason: None,
     }
+}
+
+/// Promotes a rotation because its owner says so.
+pub(crate) fn promote(number: u32) -> Command {
+    Command::Promote {
+        rotation: rotation_id(number),
+        grounds: Grounds::Asked,
+    }
+}
+
+/// Proof for a rotation, from the evidence of one endpoint.
+pub(crate) fn proof(rotation: RotationId, now: Timestamp) -> Proof {
+    let policy = ProofPolicy::default();
+    let mut evidence = Evidence::new(rotation);
+    let begun = now.before(policy.hold_down_millis);
+    for _ in 0..required_passes(&policy, 0) {
+        evidence = evidence.after(&policy, Observed::Probe, ProbeAnswer::Accepted, begun);
+    }
+    evidence = evidence.after(&policy, Observed::Control, ProbeAnswer::Refused, begun);
+    let endpoint = EndpointId::from_bytes([9; 16]);
+    prove(&policy, rotation, &[(endpoint, Some(evidence))], now).expect("it is proved")
 }
 
 /// A keyring on which commands are tried one after the other.

@@ -87,13 +87,16 @@ impl From<Rejected> for Problem {
             Rejected::TextTooLong { field } => {
                 Self::field(format!("/{field}"), rejected.to_string())
             }
-            Rejected::ModeNotOffered { .. } => Self::field("/mode", rejected.to_string()),
+            Rejected::InvalidPolicy(ref invalid) => {
+                Self::field(format!("/policy/{}", invalid.field), invalid.reason)
+            }
             Rejected::NotLater { retire_at } => problem.with("retireAt", retire_at.to_string()),
             Rejected::NotLatestRotation { latest, .. } => match latest {
                 Some(latest) => problem.with("latestRotationId", latest.to_string()),
                 None => problem,
             },
             Rejected::NoActiveSecret
+            | Rejected::NotProven { .. }
             | Rejected::NotPending { .. }
             | Rejected::NotRetired { .. }
             | Rejected::AlreadyCompromised { .. }

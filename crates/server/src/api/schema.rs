@@ -113,9 +113,15 @@ words! {
     /// Schema of a delivery's status.
     DeliveryStatusText: ["pending", "delivered", "exhausted"], "Where a delivery stands.";
     /// Schema of a rotation's mode.
-    ModeText: ["immediate", "overlap", "staged", "proven"], "How a rotation moves. `proven` is not offered by this version.";
-    /// Schema of the modes that a rotation may be opened in.
-    OfferedModeText: ["immediate", "overlap", "staged"], "How a rotation moves.";
+    ModeText: ["immediate", "overlap", "staged", "proven"], "How a rotation moves.";
+    /// Schema of what happens at a deadline.
+    OnDeadlineText: ["extend", "cut"], "`extend`: the deadline moves; `cut`: the old secret is retired.";
+    /// Schema of the grounds of a promotion.
+    GroundsText: ["asked", "proof", "force"], "On what grounds a new secret became active.";
+    /// Schema of where an endpoint stands.
+    StandingText: ["not_asked", "does_not_verify", "unreachable", "not_ready", "collecting", "awaiting_control", "holding_down", "proved"], "Where an endpoint stands on the way to proof.";
+    /// Schema of one key of a probe.
+    ProbeKeyText: ["current", "random"], "`current`: the active secret; `random`: a key nobody holds.";
     /// Schema of a rotation's stage.
     StageText: ["staged", "overlap", "completed", "cancelled", "undone"], "Where a rotation is.";
     /// Schema of a secret's status.

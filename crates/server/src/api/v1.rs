@@ -20,6 +20,7 @@ mod event_types;
 mod keyrings;
 mod master_key;
 mod messages;
+mod proving;
 mod rotations;
 mod workspaces;
 
@@ -51,6 +52,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(rotations::undo))
         .routes(routes!(rotations::finish))
         .routes(routes!(rotations::cancel))
+        .routes(routes!(proving::rehearse))
         .routes(routes!(audit::list))
         .routes(routes!(event_types::list))
         .routes(routes!(workspaces::create, workspaces::list))

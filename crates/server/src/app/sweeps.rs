@@ -6,11 +6,13 @@ use std::time::Duration;
 use hookturn_core::store::Store;
 use hookturn_core::time::{Clock, DAY, Millis};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::log_step;
 use crate::api::{Readiness, Ready};
 use crate::service::Service;
+use crate::service::proving::Prober;
 use crate::store::sqlite::SqliteStore;
 use crate::telemetry::metrics::Metrics;
 
@@ -18,6 +20,8 @@ use crate::telemetry::metrics::Metrics;
 const WATCH: Duration = Duration::from_millis(500);
 /// How often keyrings are settled. Bookkeeping only: signing never waits for it.
 const SETTLE: Duration = Duration::from_secs(1);
+/// How often proven rotations are looked at: what is due is asked, what is proved moves on.
+const PROVE: Duration = Duration::from_millis(250);
 /// How often what is past its retention is removed.
 const PRUNE: Duration = Duration::from_mins(10);
 /// How often the store counts itself for the metrics.
@@ -29,6 +33,7 @@ const PRUNE_PAUSE: Duration = Duration::from_millis(hookturn_core::store::BLOCK_
 
 pub(super) struct Parts {
     pub(super) service: Arc<Service>,
+    pub(super) prober: Arc<dyn Prober>,
     pub(super) store: Arc<dyn Store>,
     /// The engine below it, which knows whether its disk takes writes.
     pub(super) engine: SqliteStore,
@@ -41,7 +46,7 @@ pub(super) struct Parts {
 
 pub(super) async fn run(parts: Parts) {
     // Apart, because removing what is old can take minutes.
-    tokio::join!(keep_house(&parts), watch_disk(&parts));
+    tokio::join!(keep_house(&parts), watch_disk(&parts), prove(&parts));
 }
 
 async fn keep_house(parts: &Parts) {
@@ -54,6 +59,33 @@ async fn keep_house(parts: &Parts) {
             _ = prune.tick() => remove_old(parts).await,
             _ = count.tick() => count_store(parts).await,
         }
+    }
+}
+
+/// Moves proven rotations for as long as the server runs. Probes that are under way when it stops are
+/// given up: an answer that nobody waits for proves nothing.
+async fn prove(parts: &Parts) {
+    let mut look = period(PROVE);
+    let mut stopping = parts.stopping.clone();
+    let mut probes = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = stopping.changed() => return keep_findings(parts).await,
+            _ = look.tick() => {
+                while probes.try_join_next().is_some() {}
+                let moved = parts.service.prove_rotations(&parts.prober, &mut probes).await;
+                if let Err(error) = moved {
+                    tracing::error!(%error, "proven rotations could not be moved; they are looked at again");
+                }
+                keep_findings(parts).await;
+            }
+        }
+    }
+}
+
+async fn keep_findings(parts: &Parts) {
+    if let Err(error) = parts.service.keep_findings().await {
+        tracing::error!(%error, "what was found about receivers could not be stored; it is tried again");
     }
 }
 

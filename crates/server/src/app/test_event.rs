@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::api::{TestFuture, TestReport, TestSender};
 use crate::courier::Courier;
 use crate::courier::request::Prepared;
+use crate::dispatch;
 use crate::outbound::{Client, ClientConfig};
 use crate::service::{Caller, ServiceError};
 use crate::store::live::Live;
@@ -28,19 +29,14 @@ pub(super) struct Tester {
 }
 
 impl Tester {
-    pub(super) fn new(
-        courier: Arc<Courier>,
-        client: Arc<ClientConfig>,
-        live: Arc<Live>,
-        clock: Arc<dyn Clock>,
-        entropy: Arc<dyn Entropy>,
-    ) -> Self {
+    /// Test events signed by `courier`, sent as `parts` of the delivery shards say.
+    pub(super) fn new(courier: &Arc<Courier>, parts: &dispatch::Parts) -> Self {
         Self {
-            courier,
-            client,
-            live,
-            clock,
-            entropy,
+            courier: Arc::clone(courier),
+            client: Arc::clone(&parts.client),
+            live: Arc::clone(&parts.live),
+            clock: Arc::clone(&parts.clock),
+            entropy: Arc::clone(&parts.entropy),
         }
     }
 

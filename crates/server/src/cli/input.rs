@@ -49,6 +49,13 @@ pub(super) fn text(path: &Path, limit: usize) -> Result<Zeroizing<String>, Failu
     }
 }
 
+/// Reads a JSON document.
+pub(super) fn json(path: &Path) -> Result<serde_json::Value, Failure> {
+    let text = text(path, BODY_BYTES)?;
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::usage(format!("{} is not JSON: {error}", path.display())))
+}
+
 /// Reads one secret: the file's text without the line end.
 pub(super) fn secret_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let text = text(path, SECRET_FILE_BYTES)?;

@@ -36,8 +36,23 @@ pub(super) enum Rotation {
         /// Its id.
         rotation: Id,
     },
-    /// Make the pending secret of a staged rotation the active one.
-    Promote(Changed),
+    /// Find out how an endpoint's receiver verifies, with a few inert requests.
+    ///
+    /// Changes nothing. It says what a rotation would mean for this receiver.
+    Rehearse {
+        /// The endpoint's id.
+        endpoint: Id,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Make the pending secret of a staged or proven rotation the active one.
+    Promote {
+        #[command(flatten)]
+        changed: Changed,
+        /// Promote a proven rotation although it is not proved; it is in the audit log.
+        #[arg(long)]
+        force: bool,
+    },
     /// Let the old secret sign for longer.
     Extend {
         #[command(flatten)]
@@ -72,6 +87,8 @@ pub(super) enum Mode {
     Overlap,
     /// The new secret waits until it is promoted.
     Staged,
+    /// As staged, and promoted when the receiver has proved that it holds the new secret.
+    Proven,
 }
 
 #[derive(Debug, Args)]
@@ -84,6 +101,10 @@ pub(super) struct Open {
     /// How long the old secret may still sign, such as 48h; the server's default without.
     #[arg(long, value_name = "SPAN")]
     overlap: Option<Span>,
+    /// For mode proven: a JSON file with the policy's fields, `-` for standard input; the defaults
+    /// for what it leaves out.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     #[command(flatten)]
     why: Why,
     /// What the new secret is called.
@@ -114,6 +135,7 @@ impl Mode {
             Self::Immediate => "immediate",
             Self::Overlap => "overlap",
             Self::Staged => "staged",
+            Self::Proven => "proven",
         }
     }
 
@@ -128,6 +150,9 @@ impl Mode {
             }
             Self::Staged => {
                 "nothing changes for deliveries until the rotation is promoted: hand the new secret to the receivers first"
+            }
+            Self::Proven => {
+                "deliveries go on as before while probes and a small share of them find out whether the receiver holds the new secret; it is promoted when that is proved: hand it over now"
             }
         }
     }
@@ -150,7 +175,18 @@ impl Planned for Rotation {
             Self::Show { rotation } => {
                 Plan::object(Request::get(format!("/v1/rotations/{rotation}")))
             }
-            Self::Promote(changed) => changed.to("promote", json!({})),
+            Self::Rehearse { endpoint, why } => {
+                let path = format!("/v1/endpoints/{endpoint}/rehearse");
+                Plan::object(Request::post(path, &why.into(json!({}))))
+            }
+            Self::Promote { changed, force } => {
+                let body = if force {
+                    json!({ "force": true })
+                } else {
+                    json!({})
+                };
+                changed.to("promote", body)
+            }
             Self::Extend { changed, until } => {
                 changed.to("extend", json!({"retireAt": until.future(clock)}))
             }
@@ -183,6 +219,9 @@ impl Open {
         }
         if let Some(name) = self.name {
             body["name"] = name.into();
+        }
+        if let Some(path) = &self.policy {
+            body["policy"] = input::json(path)?;
         }
         if let Some(path) = &self.secret_file {
             body["secret"] = input::secret_text(path)?.as_str().into();

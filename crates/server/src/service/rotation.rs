@@ -3,7 +3,8 @@
 //! A rotation is found by its id alone; what may be done to it, the rotation machine decides.
 
 use hookturn_core::id::{KeyringId, RotationId};
-use hookturn_core::rotation::{Command, Keyring, Mode, Rotation, apply};
+use hookturn_core::proof::ProofPolicy;
+use hookturn_core::rotation::{Command, Grounds, Keyring, Mode, Rotation, apply};
 use hookturn_core::store::Page;
 use hookturn_core::time::{Millis, Timestamp};
 use hookturn_core::workspace::Scope;
@@ -22,7 +23,7 @@ pub enum ModeName {
     Overlap,
     /// See [`Mode::Staged`].
     Staged,
-    /// See [`Mode::Proven`]; refused by this version.
+    /// See [`Mode::Proven`].
     Proven,
 }
 
@@ -33,6 +34,8 @@ pub struct NewRotation {
     pub mode: ModeName,
     /// How long the old secret stays, in milliseconds; the keyring's default without.
     pub overlap: Option<Millis>,
+    /// For mode `proven`: how much proof is enough; the default without.
+    pub policy: Option<ProofPolicy>,
     /// What the new secret is called.
     pub name: Option<String>,
     /// A value to import; generated without.
@@ -94,9 +97,11 @@ impl Service {
             let secret = self.named(&value, input.name.clone(), now);
             let secret_id = secret.id;
             let id = RotationId::new(now, self.entropy.as_ref());
+            let mode = self.mode_for(&keyring, &input);
+            self.check_provable(&keyring, mode, now)?;
             let command = Command::Rotate {
                 rotation: id,
-                mode: self.mode_for(&keyring, &input),
+                mode,
                 secret,
                 reason: caller.reason.clone(),
             };
@@ -121,7 +126,10 @@ impl Service {
             ModeName::Immediate => Mode::Immediate,
             ModeName::Overlap => Mode::Overlap { overlap: overlap() },
             ModeName::Staged => Mode::Staged { overlap: overlap() },
-            ModeName::Proven => Mode::Proven,
+            ModeName::Proven => {
+                let policy = input.policy.unwrap_or_default();
+                Mode::Proven { policy }
+            }
         }
     }
 
@@ -190,15 +198,24 @@ impl Service {
         Listed::of(open, &page, |rotation| rotation.id)
     }
 
-    /// Makes the pending secret of a staged rotation the active one. Needs `secrets`.
+    /// Makes the pending secret of a staged rotation the active one. In mode `proven` that takes the
+    /// proof as it stands now, or `force`, which is in the audit log. Needs `secrets`.
     pub async fn promote_rotation(
         &self,
         caller: &Caller,
         rotation: RotationId,
+        force: bool,
         if_match: Option<u64>,
         recording: Option<Recording<'_, ChangedRotation>>,
     ) -> Result<ChangedRotation, ServiceError> {
-        let command = Command::Promote { rotation };
+        let command = |keyring: &Keyring, now| Command::Promote {
+            rotation,
+            grounds: if force {
+                Grounds::Force
+            } else {
+                self.grounds_now(keyring, now)
+            },
+        };
         self.command_on_rotation(caller, rotation, command, if_match, recording)
             .await
     }
@@ -212,7 +229,7 @@ impl Service {
         if_match: Option<u64>,
         recording: Option<Recording<'_, ChangedRotation>>,
     ) -> Result<ChangedRotation, ServiceError> {
-        let command = Command::Extend {
+        let command = |_: &Keyring, _| Command::Extend {
             rotation,
             retire_at,
         };
@@ -228,7 +245,7 @@ impl Service {
         if_match: Option<u64>,
         recording: Option<Recording<'_, ChangedRotation>>,
     ) -> Result<ChangedRotation, ServiceError> {
-        let command = Command::Undo { rotation };
+        let command = |_: &Keyring, _| Command::Undo { rotation };
         self.command_on_rotation(caller, rotation, command, if_match, recording)
             .await
     }
@@ -242,7 +259,7 @@ impl Service {
         if_match: Option<u64>,
         recording: Option<Recording<'_, ChangedRotation>>,
     ) -> Result<ChangedRotation, ServiceError> {
-        let command = Command::Finish { rotation };
+        let command = |_: &Keyring, _| Command::Finish { rotation };
         self.command_on_rotation(caller, rotation, command, if_match, recording)
             .await
     }
@@ -255,7 +272,7 @@ impl Service {
         if_match: Option<u64>,
         recording: Option<Recording<'_, ChangedRotation>>,
     ) -> Result<ChangedRotation, ServiceError> {
-        let command = Command::Cancel { rotation };
+        let command = |_: &Keyring, _| Command::Cancel { rotation };
         self.command_on_rotation(caller, rotation, command, if_match, recording)
             .await
     }
@@ -264,7 +281,7 @@ impl Service {
         &self,
         caller: &Caller,
         id: RotationId,
-        command: Command,
+        command: impl Fn(&Keyring, Timestamp) -> Command + Send + Sync,
         if_match: Option<u64>,
         recording: Option<Recording<'_, ChangedRotation>>,
     ) -> Result<ChangedRotation, ServiceError> {
@@ -275,7 +292,7 @@ impl Service {
         self.change(caller, recording, |now| {
             let keyring = self.own_keyring(caller, keyring)?;
             check_version(if_match, keyring.version)?;
-            let applied = apply(&keyring, command.clone(), now)?;
+            let applied = apply(&keyring, command(&keyring, now), now)?;
             let rotation = opened(&applied.rotations, id, now)?;
             Ok(Decision {
                 writes: writes_of(&applied),

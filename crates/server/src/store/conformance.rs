@@ -97,6 +97,7 @@ macro_rules! store_conformance {
                 everything_configured_survives_a_restart,
                 g4_an_erased_secret_is_gone_everywhere,
                 a_reseal_swaps_only_what_still_is_the_old_value,
+                findings_are_kept_until_their_endpoint_is_forgotten,
                 the_last_use_of_a_key_only_moves_forward,
                 rotations_are_paged_newest_first;
             ledger:

@@ -11,6 +11,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use hookturn_core::endpoint::{Endpoint, EndpointState};
 use hookturn_core::id::{ApiKeyId, ClientId, EndpointId, KeyringId, SecretId, WorkspaceId};
 use hookturn_core::message::EventType;
+use hookturn_core::proof::{Findings, learn};
+use hookturn_core::receiver::Exchange;
 use hookturn_core::rotation::{Keyring, KeyringOwner};
 use hookturn_core::store::{Configuration, ReceiverState, SealedSecret, Write};
 use hookturn_core::time::Timestamp;
@@ -33,6 +35,9 @@ struct View {
     keyrings: HashMap<KeyringId, Arc<Keyring>>,
     secrets: HashMap<SecretId, Arc<SealedSecret>>,
     receivers: HashMap<EndpointId, Arc<ReceiverState>>,
+    findings: HashMap<EndpointId, Findings>,
+    /// Endpoints whose findings changed since they were last stored.
+    unsaved: BTreeSet<EndpointId>,
     /// Endpoints that sign with a keyring that is not theirs alone.
     shared_users: HashMap<KeyringId, BTreeSet<EndpointId>>,
 }
@@ -53,6 +58,8 @@ pub struct SigningView {
     pub keyring: Arc<Keyring>,
     /// What is known of its receiver.
     pub receiver: Arc<ReceiverState>,
+    /// What probes and deliveries have shown of it.
+    pub findings: Findings,
     /// Its workspace: white-label header names.
     pub workspace: Arc<Workspace>,
 }
@@ -91,6 +98,7 @@ impl Live {
         for (_, endpoint, receiver) in loaded.receivers {
             view.receivers.insert(endpoint, Arc::new(receiver));
         }
+        view.findings = loaded.findings.into_iter().collect();
         view.api_key_uses = loaded.api_key_uses.into_iter().collect();
         self.write(|current| *current = view);
     }
@@ -110,6 +118,8 @@ impl Live {
         self.write(|view| {
             view.endpoints.remove(&endpoint);
             view.receivers.remove(&endpoint);
+            view.findings.remove(&endpoint);
+            view.unsaved.remove(&endpoint);
         });
     }
 
@@ -242,12 +252,71 @@ impl Live {
         let keyring = Arc::clone(view.keyrings.get(&endpoint.keyring)?);
         let workspace = Arc::clone(view.workspaces.get(&endpoint.workspace)?);
         let receiver = view.receivers.get(&id).cloned().unwrap_or_default();
+        let findings = view.findings.get(&id).copied().unwrap_or_default();
         Some(SigningView {
             endpoint,
             keyring,
             receiver,
+            findings,
             workspace,
         })
+    }
+
+    /// What probes and deliveries have shown of a receiver.
+    pub fn findings(&self, id: EndpointId) -> Findings {
+        self.read().findings.get(&id).copied().unwrap_or_default()
+    }
+
+    /// Takes what an answer shows into an endpoint's findings. They are stored soon
+    /// ([`Live::unsaved_findings`]), and count at once.
+    pub fn find(&self, endpoint: EndpointId, find: impl FnOnce(Findings) -> Findings) {
+        self.write(|view| {
+            let known = view.findings.get(&endpoint).copied().unwrap_or_default();
+            let found = find(known);
+            if found != known {
+                view.findings.insert(endpoint, found);
+                view.unsaved.insert(endpoint);
+            }
+        });
+    }
+
+    /// Takes what a delivery shows about the secrets of an open rotation into the findings.
+    pub fn learn(&self, endpoint: EndpointId, exchange: Exchange) {
+        let rotation = {
+            let view = self.read();
+            let keyring = view
+                .endpoints
+                .get(&endpoint)
+                .and_then(|endpoint| view.keyrings.get(&endpoint.keyring));
+            // Steady is the rule, and costs no more than this look.
+            keyring.and_then(|keyring| keyring.open_rotation(exchange.sent_at).cloned())
+        };
+        if let Some(rotation) = rotation {
+            self.find(endpoint, |known| Findings {
+                evidence: Some(learn(known.evidence, &rotation, exchange)),
+                ..known
+            });
+        }
+    }
+
+    /// The findings that changed since the last call, by workspace, for whoever stores them.
+    pub fn unsaved_findings(&self) -> Vec<(WorkspaceId, EndpointId, Findings)> {
+        self.write(|view| {
+            let unsaved = std::mem::take(&mut view.unsaved);
+            let written = unsaved.into_iter().filter_map(|endpoint| {
+                let workspace = view.endpoints.get(&endpoint)?.workspace;
+                let findings = *view.findings.get(&endpoint)?;
+                Some((workspace, endpoint, findings))
+            });
+            let mut written: Vec<_> = written.collect();
+            written.sort_unstable_by_key(|(workspace, endpoint, _)| (*workspace, *endpoint));
+            written
+        })
+    }
+
+    /// The findings of these could not be stored: they are unsaved again.
+    pub fn not_saved(&self, endpoints: impl IntoIterator<Item = EndpointId>) {
+        self.write(|view| view.unsaved.extend(endpoints));
     }
 
     /// What is known of a receiver.
@@ -339,6 +408,12 @@ impl View {
             Write::Rotation(_) | Write::Requeue { .. } => {}
             Write::Secret(secret) => {
                 self.secrets.insert(secret.secret, Arc::new(secret));
+            }
+            // What is in memory is never older than what is stored.
+            Write::Findings {
+                endpoint, findings, ..
+            } => {
+                self.findings.entry(endpoint).or_insert(findings);
             }
             Write::EraseSecret { secret, .. } => {
                 self.secrets.remove(&secret);

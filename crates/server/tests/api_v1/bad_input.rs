@@ -333,10 +333,10 @@ fn configuration_fields() -> Vec<Case> {
             "/mode",
         ),
         field(
-            "mode of later",
+            "policy",
             ROTATIONS,
-            &json!({"mode": "proven"}),
-            "/mode",
+            &json!({"mode": "proven", "policy": {"canaryPercent": "all"}}),
+            "/policy/canaryPercent",
         ),
         field(
             "overlap",

@@ -7,7 +7,9 @@ use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use hookturn::api::{ApiState, Metrics, Readiness, TestFuture, TestReport, TestSender, router};
+use hookturn::courier::Probed;
 use hookturn::service::master_key::MasterKeys;
+use hookturn::service::proving::{ProbeFuture, Prober};
 use hookturn::service::{Caller, Parts, Service, Settings, TargetPolicy};
 use hookturn::store::live::Live;
 use hookturn::store::seal::{MasterKey, Sealer};
@@ -16,6 +18,7 @@ use hookturn::telemetry::{SystemClock, SystemEntropy};
 use hookturn_core::delivery::{Answer, Attempt, Exchange, ExchangeReason, ExchangeResult, Timings};
 use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::MessageId;
+use hookturn_core::proof::ProbeKey;
 use hookturn_core::store::StoreFuture;
 use hookturn_core::store::{Hint, HintSink};
 use hookturn_core::time::{Clock, Timestamp};
@@ -173,6 +176,19 @@ impl Metrics for NoMetrics {
 #[derive(Clone, Default)]
 struct AlwaysAccepts(Arc<AtomicUsize>);
 
+impl Prober for AlwaysAccepts {
+    fn probe<'a>(&'a self, _: &'a Endpoint, _: &'a [ProbeKey]) -> ProbeFuture<'a> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async {
+            Ok(Probed {
+                sent_at: SystemClock.now(),
+                status: Some(204),
+                failure: None,
+            })
+        })
+    }
+}
+
 impl TestSender for AlwaysAccepts {
     fn send_test<'a>(&'a self, _: &'a Caller, _: Arc<Endpoint>) -> TestFuture<'a> {
         self.0.fetch_add(1, Ordering::SeqCst);
@@ -261,6 +277,7 @@ impl Bench {
             ready: ready.clone(),
             metrics: Arc::new(NoMetrics),
             tests: Arc::new(tests.clone()),
+            prober: Arc::new(tests.clone()),
             entropy,
         });
         let mut bench = Self {

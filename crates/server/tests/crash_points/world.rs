@@ -10,6 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use hookturn::api::{ApiState, Metrics, Readiness, TestFuture, TestSender, router};
 use hookturn::service::master_key::MasterKeys;
+use hookturn::service::proving::{ProbeFuture, Prober};
 use hookturn::service::{Caller, Parts, Service, Settings, TargetPolicy};
 use hookturn::store::live::Live;
 use hookturn::store::seal::{MasterKey, Sealer};
@@ -17,6 +18,7 @@ use hookturn::store::sqlite::{SqliteOptions, SqliteStore};
 use hookturn::telemetry::SystemEntropy;
 use hookturn_core::audit::{Head, verify_chain};
 use hookturn_core::endpoint::Endpoint;
+use hookturn_core::proof::ProbeKey;
 use hookturn_core::store::{Hint, HintSink, Page, Store as _, StoreFuture};
 use hookturn_core::time::{Clock, Millis, Timestamp};
 use http::{HeaderMap, Request, StatusCode};
@@ -123,6 +125,7 @@ impl World {
             ready,
             metrics: Arc::new(Nobody),
             tests: Arc::new(Nobody),
+            prober: Arc::new(Nobody),
             entropy,
         });
         Self {
@@ -297,6 +300,12 @@ impl Metrics for Nobody {
     }
 
     fn accepted(&self, _: usize) {}
+}
+
+impl Prober for Nobody {
+    fn probe<'a>(&'a self, _: &'a Endpoint, _: &'a [ProbeKey]) -> ProbeFuture<'a> {
+        unreachable!("no probe is asked for here")
+    }
 }
 
 impl TestSender for Nobody {

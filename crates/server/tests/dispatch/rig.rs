@@ -297,6 +297,7 @@ impl Rig {
         let input = NewRotation {
             mode,
             overlap,
+            policy: None,
             name: None,
             value: None,
             reason: None,

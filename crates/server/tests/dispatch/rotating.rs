@@ -103,7 +103,7 @@ async fn run(course: &Course) -> usize {
         if n == course.promote_at && course.mode == ModeName::Staged {
             let promoted =
                 rig.service()
-                    .promote_rotation(rig.caller(), opened.rotation.id, None, None);
+                    .promote_rotation(rig.caller(), opened.rotation.id, false, None, None);
             promoted.await.unwrap();
         }
         let message = rig.publish(&n.to_string()).await;

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use hookturn_core::id::{KeyringId, RotationId, SecretId};
 use hookturn_core::limits;
-use hookturn_core::rotation::{Mode, Rotation, Stage};
+use hookturn_core::rotation::{Rotation, Stage};
 use hookturn_core::store::Page;
 use hookturn_core::time::{Millis, SECOND, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -12,11 +12,12 @@ use utoipa::ToSchema;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Read, Secrets};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Why};
+use super::super::json::{JsonBody, Object, Why};
 use super::super::page::{PageView, Query};
 use super::super::schema;
 use super::keyrings::{GivenSecret, SecretWithValue, millis};
 use super::page_answer;
+use super::proving::{PromotionView, ProofPolicyView, ShownRotation};
 use crate::service::rotation::{
     ChangedRotation, ModeName, NewRotation, OpenedRotation, RotationFilter,
 };
@@ -26,11 +27,15 @@ use crate::service::rotation::{
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct OpenRotation {
     /// How to move to the new secret.
-    #[schema(value_type = schema::OfferedModeText)]
+    #[schema(value_type = schema::ModeText)]
     mode: ModeWord,
     /// How long the old secret stays, in seconds; longer than the retries of a delivery without it.
     #[schema(maximum = 2_592_000)]
     overlap_seconds: Option<u32>,
+    /// For mode `proven`: how much proof is enough, and when the old secret goes. What is left out is
+    /// as the default says.
+    #[schema(value_type = Option<ProofPolicyView>)]
+    policy: Option<Object<ProofPolicyView>>,
     /// What the new secret is called.
     #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     name: Option<String>,
@@ -117,6 +122,9 @@ pub(in crate::api) struct RotationView {
     /// Why it was opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// When its new secret became active, and on what grounds; for modes that wait for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    promotion: Option<PromotionView>,
     /// Grows with every command that changed it.
     version: u64,
 }
@@ -130,15 +138,11 @@ impl RotationView {
             Stage::Completed { at } | Stage::Cancelled { at } => (None, Some(at)),
             Stage::Undone { at, retire_at } => (Some(retire_at), Some(at)),
         };
-        let overlap = match rotation.mode {
-            Mode::Immediate | Mode::Proven => 0,
-            Mode::Overlap { overlap } | Mode::Staged { overlap } => overlap,
-        };
         Self {
             id: rotation.id,
             keyring_id: rotation.keyring,
             mode: rotation.mode.as_str(),
-            overlap_seconds: overlap / SECOND,
+            overlap_seconds: rotation.mode.overlap() / SECOND,
             stage: stage.as_str(),
             open: stage.is_open(),
             opened_at: rotation.opened_at,
@@ -147,6 +151,7 @@ impl RotationView {
             retire_at,
             ended_at,
             reason: rotation.reason.clone(),
+            promotion: rotation.promotion.as_ref().map(PromotionView::new),
             version: rotation.version,
         }
     }
@@ -179,6 +184,7 @@ pub(in crate::api) async fn open(
     let input = NewRotation {
         mode: asked.mode.into(),
         overlap: millis(asked.overlap_seconds),
+        policy: asked.policy.map(|policy| policy.0.into()),
         name: asked.name,
         value: asked.secret.map(GivenSecret::into_inner),
         reason: asked.reason,
@@ -249,7 +255,7 @@ impl std::str::FromStr for OnlyOpen {
 
 /// Get a rotation.
 #[utoipa::path(get, path = "/v1/rotations/{rotationId}", tag = "Rotations", operation_id = "getRotation",
-    responses((status = 200, description = "The rotation.", body = RotationView,
+    responses((status = 200, description = "The rotation, with what is known of each endpoint.", body = ShownRotation,
         headers(("ETag" = String, description = "Its keyring's version.")))))]
 pub(in crate::api) async fn get(
     State(api): State<ApiState>,
@@ -257,7 +263,13 @@ pub(in crate::api) async fn get(
     Ids(id): Ids<RotationId>,
 ) -> Outcome {
     let rotation = api.service.rotation(&call.caller, id).await?;
-    let answer = Answer::ok(&RotationView::new(&rotation, api.service.now()));
+    let view = RotationView::new(&rotation, api.service.now());
+    let standings = api.service.standings(&call.caller, &rotation).await;
+    let answer = Answer::ok(&ShownRotation::new(
+        view,
+        &rotation,
+        &standings.unwrap_or_default(),
+    ));
     // The keyring of a deleted endpoint is gone, its rotations are history: nothing to compare.
     match api.service.keyring(&call.caller, rotation.keyring).await {
         Ok(keyring) => Ok(answer.version(keyring.version)),
@@ -300,6 +312,50 @@ pub(in crate::api) async fn extend(
     ))
 }
 
+/// Whether to promote without proof.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(in crate::api) struct PromoteRotation {
+    /// Promote a rotation of mode `proven` although it is not proved. It is in the audit log.
+    force: bool,
+    /// Why.
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+    reason: Option<String>,
+}
+
+/// Makes the pending secret of a staged rotation the active one.
+///
+/// A rotation of mode `proven` is promoted by its proof as it stands now, or by force.
+#[utoipa::path(post, path = "/v1/rotations/{rotationId}/promote", tag = "Rotations", operation_id = "promoteRotation",
+    request_body = Option<PromoteRotation>,
+    responses((status = 200, description = "As it is now.", body = RotationView,
+        headers(("ETag" = String, description = "The keyring's version.")))))]
+pub(in crate::api) async fn promote(
+    State(api): State<ApiState>,
+    call: Call<Secrets>,
+    Ids(id): Ids<RotationId>,
+    body: JsonBody<{ limits::BODY_BYTES }>,
+) -> Outcome {
+    let once = call.once(&api, &body.bytes).await?;
+    let asked: PromoteRotation = body.parse_or_default()?;
+    let caller = call.because(asked.reason.as_deref())?;
+    let record = |out: &ChangedRotation| changed(out, api.service.now()).to_bytes();
+    let out = api
+        .service
+        .promote_rotation(
+            &caller,
+            id,
+            asked.force,
+            call.if_match()?,
+            once.record(&record),
+        )
+        .await;
+    Ok(changed(
+        &once.settle(&api.service, out).await?,
+        api.service.now(),
+    ))
+}
+
 macro_rules! commands {
     ($($(#[$doc:meta])* $name:ident = $method:ident, $path:literal, $operation:literal;)*) => {$(
         $(#[$doc])*
@@ -327,8 +383,6 @@ macro_rules! commands {
 }
 
 commands! {
-    /// Makes the pending secret of a staged rotation the active one.
-    promote = promote_rotation, "/v1/rotations/{rotationId}/promote", "promoteRotation";
     /// Makes the old secret active again.
     undo = undo_rotation, "/v1/rotations/{rotationId}/undo", "undoRotation";
     /// Retires the retiring secret now.

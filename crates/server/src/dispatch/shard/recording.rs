@@ -177,6 +177,9 @@ impl Shard {
         if let Some(wait) = asked_to_wait(&made.attempt) {
             queue.hold_until = queue.hold_until.max(now.after(wait));
         }
+        for exchange in &made.evidence {
+            self.parts.live.learn(id, *exchange);
+        }
         let changed = remember(&mut queue.receiver, made, now);
         if changed || std::mem::take(&mut queue.receiver_unstored) {
             self.receivers

@@ -238,13 +238,14 @@ impl Walk {
                 done.await.map(drop).unwrap();
             }
             Step::Promote => {
-                let done = service.promote_rotation(caller, self.rotation(), None, None);
+                let done = service.promote_rotation(caller, self.rotation(), false, None, None);
                 done.await.map(drop).unwrap();
             }
             Step::Rotate(mode) => {
                 let input = NewRotation {
                     mode,
                     overlap: (mode != ModeName::Immediate).then_some(HOUR),
+                    policy: None,
                     name: None,
                     value: None,
                     reason: None,

@@ -20,6 +20,7 @@ fn rotate(mode: ModeName) -> NewRotation {
     NewRotation {
         mode,
         overlap: None,
+        policy: None,
         name: None,
         value: None,
         reason: Some("quarterly".to_owned()),
@@ -111,7 +112,9 @@ async fn staged_is_promoted_extended_undone_and_finished() {
     let opened = service.open_rotation(owner, keyring, staged, Some(1), None);
     let id = opened.await.unwrap().rotation.id;
     assert_eq!(status(&bench, keyring, 2), SecretStatus::Pending);
-    let stale = service.promote_rotation(owner, id, Some(1), None).await;
+    let stale = service
+        .promote_rotation(owner, id, false, Some(1), None)
+        .await;
     assert!(matches!(
         stale,
         Err(ServiceError::PreconditionFailed { current: 2 })
@@ -123,7 +126,9 @@ async fn staged_is_promoted_extended_undone_and_finished() {
     let listed = service.rotations(owner, open_only, first_page()).await;
     assert_eq!(listed.unwrap().items[0].id, id);
 
-    let promoted = service.promote_rotation(owner, id, Some(2), None).await;
+    let promoted = service
+        .promote_rotation(owner, id, false, Some(2), None)
+        .await;
     assert_eq!(promoted.unwrap().rotation.stage.as_str(), "overlap");
     let later = service.now().after(2 * HOUR);
     let extended = service.extend_rotation(owner, id, later, None, None).await;

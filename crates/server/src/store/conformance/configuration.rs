@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use hookturn_core::endpoint::EndpointState;
+use hookturn_core::id::RotationId;
+use hookturn_core::proof::{Evidence, Findings};
 use hookturn_core::rotation::Keyring;
 use hookturn_core::store::{Page, SealedSecret, StoreError, Write};
 
@@ -248,6 +250,38 @@ pub async fn g4_an_erased_secret_is_gone_everywhere(engine: &impl Engine) {
     world.restart().await;
     assert!(world.live.sealed_secret(gone.secret).is_none());
     assert_eq!(*world.live.sealed_secret(kept.secret).unwrap(), kept);
+}
+
+/// Findings survive a restart; in memory the newest count, whatever was stored.
+pub async fn findings_are_kept_until_their_endpoint_is_forgotten(engine: &impl Engine) {
+    let mut world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let endpoint = tenant.endpoints[0].clone();
+    let findings = |passes| Findings {
+        evidence: Some(Evidence {
+            run: passes,
+            ..Evidence::new(RotationId::from_bytes([7; 16]))
+        }),
+        ..Findings::default()
+    };
+    for passes in [1, 2] {
+        world.live.find(endpoint.id, |_| findings(passes));
+        let unsaved = world.live.unsaved_findings();
+        let workspace = endpoint.workspace;
+        assert_eq!(unsaved, [(workspace, endpoint.id, findings(passes))]);
+        let write = Write::Findings {
+            workspace,
+            endpoint: endpoint.id,
+            findings: findings(passes),
+        };
+        assert!(world.live.unsaved_findings().is_empty(), "said once");
+        world.live.find(endpoint.id, |_| findings(passes + 10));
+        world.write(workspace, vec![write]).await;
+        assert_eq!(world.live.findings(endpoint.id), findings(passes + 10));
+    }
+    world.restart().await;
+    assert_eq!(world.live.findings(endpoint.id), findings(2));
+    assert!(world.live.unsaved_findings().is_empty());
 }
 
 /// A reseal replaces a value only if the stored bytes are still the old ones.

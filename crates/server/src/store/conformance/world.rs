@@ -232,6 +232,7 @@ impl<'e, E: Engine> World<'e, E> {
             to: SecretId::new(START, &self.entropy),
             stage: Stage::Completed { at: START },
             reason: None,
+            promotion: None,
             version: 1,
         }
     }

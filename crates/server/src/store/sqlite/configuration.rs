@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use hookturn_core::endpoint::{Endpoint, EndpointState};
-use hookturn_core::id::{ApiKeyId, ClientId, KeyringId, RotationId, SecretId, WorkspaceId};
+use hookturn_core::id::{
+    ApiKeyId, ClientId, EndpointId, KeyringId, RotationId, SecretId, WorkspaceId,
+};
+use hookturn_core::proof::Findings;
 use hookturn_core::rotation::{Keyring, Rotation};
 use hookturn_core::store::{Change, Page, SealedSecret, StoreError, Write};
 use hookturn_core::time::Timestamp;
@@ -85,6 +88,9 @@ fn apply_write(tx: &mut Tx<'_>, write: &Write) -> Outcome<()> {
         Write::Keyring(keyring) => put_keyring(tx, keyring),
         Write::Rotation(rotation) => put_rotation(tx, rotation),
         Write::Secret(secret) => keep_secret(tx, secret),
+        Write::Findings {
+            endpoint, findings, ..
+        } => keep_findings(tx, *endpoint, findings),
         Write::EraseSecret {
             workspace,
             keyring,
@@ -92,6 +98,15 @@ fn apply_write(tx: &mut Tx<'_>, write: &Write) -> Outcome<()> {
         } => erase_secret(tx, *workspace, *keyring, *secret),
         Write::Requeue { delivery, at } => requeue(tx, delivery, *at),
     }
+}
+
+fn keep_findings(tx: &mut Tx<'_>, endpoint: EndpointId, findings: &Findings) -> Outcome<()> {
+    let document = to_document("findings", findings)?;
+    let sql = "INSERT INTO findings (endpoint, document)
+        SELECT number, ?2 FROM endpoint WHERE id = ?1 AND deleted_at IS NULL
+        ON CONFLICT (endpoint) DO UPDATE SET document = ?2";
+    execute(tx, STEP, sql, params![endpoint.to_bytes(), document])?;
+    Ok(())
 }
 
 fn put_workspace(tx: &mut Tx<'_>, workspace: &Workspace) -> Outcome<()> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hookturn_core::id::{ApiKeyId, EndpointId, KeyringId, WorkspaceId};
 use hookturn_core::message::EventType;
+use hookturn_core::proof::Findings;
 use hookturn_core::rotation::Keyring;
 use hookturn_core::store::{Configuration, SealedSecret, StoreError};
 use hookturn_core::time::Timestamp;
@@ -29,6 +30,7 @@ pub(super) fn load(connection: &Connection, numbers: &Numbers) -> Outcome<Config
     };
     api_keys(connection, &mut loaded)?;
     endpoints(connection, numbers, &mut loaded)?;
+    loaded.findings = findings(connection)?;
     event_types(connection, numbers)?;
     Ok(loaded)
 }
@@ -90,6 +92,16 @@ fn endpoints(
     })?;
     numbers.publish(&known);
     Ok(())
+}
+
+fn findings(connection: &Connection) -> Outcome<Vec<(EndpointId, Findings)>> {
+    let sql = "SELECT endpoint.id, findings.document FROM findings
+        JOIN endpoint ON endpoint.number = findings.endpoint";
+    collect(connection, STEP, sql, [], |row| {
+        let id: EndpointId = rows::id(row, 0)?;
+        let document = row.get_ref(1)?.as_str()?;
+        Ok(from_document("findings", &id, document).map(|found| (id, found)))
+    })
 }
 
 fn keyrings(connection: &Connection) -> Outcome<Vec<Keyring>> {

@@ -11,7 +11,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 /// Marks a file as Hookturn's: "hktn".
 const APPLICATION_ID: i32 = 0x686b_746e;
 /// The migrations, in order; a database remembers how many it has seen.
-const MIGRATIONS: &[&str] = &[include_str!("schema/0001.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema/0001.sql"),
+    include_str!("schema/0002.sql"),
+];
 /// How long a connection waits for another process that holds a lock, such as a backup.
 const BUSY: Duration = Duration::from_secs(5);
 

@@ -1,0 +1,202 @@
+//! A proven rotation from opening to completion, as a sweep moves it.
+
+use hookturn_core::id::EndpointId;
+use hookturn_core::proof::{
+    Evidence, Observed, OnDeadline, ProbeAnswer, ProofPolicy, Standing, Step, learn, next_step,
+    required_passes,
+};
+use hookturn_core::receiver::Exchange;
+use hookturn_core::rotation::{Command, Grounds, Mode, Rotation, Stage};
+use hookturn_core::time::{DAY, HOUR, Timestamp};
+
+use crate::support::{Bench, at, proof, rotate, rotation_id, secret_id};
+
+const ENDPOINT: EndpointId = EndpointId::from_bytes([3; 16]);
+
+fn opened(policy: ProofPolicy) -> Bench {
+    let mut bench = Bench::new();
+    bench.run(at(0), rotate(2, Mode::Proven { policy }));
+    bench
+}
+
+fn rotation(bench: &Bench) -> &Rotation {
+    bench.keyring.rotation.as_ref().expect("a rotation is open")
+}
+
+fn step(bench: &Bench, evidence: Evidence, now: Timestamp) -> Step {
+    next_step(rotation(bench), &[(ENDPOINT, Some(evidence))], now)
+}
+
+fn passed(policy: &ProofPolicy, times: u32, now: Timestamp) -> Evidence {
+    let mut evidence = Evidence::new(rotation_id(2));
+    for _ in 0..times {
+        evidence = evidence.after(policy, Observed::Probe, ProbeAnswer::Accepted, now);
+    }
+    evidence.after(policy, Observed::Control, ProbeAnswer::Refused, now)
+}
+
+fn promoted(policy: ProofPolicy) -> Bench {
+    let mut bench = opened(policy);
+    let grounds = Grounds::Proof(proof(rotation_id(2), at(HOUR)));
+    let rotation = rotation_id(2);
+    bench.run(at(HOUR), Command::Promote { rotation, grounds });
+    bench
+}
+
+#[test]
+fn g7_step_1_waits_for_proof_and_says_what_is_missing() {
+    let policy = ProofPolicy::default();
+    let bench = opened(policy);
+    let needed = required_passes(&policy, 0);
+    let almost = passed(&policy, needed - 1, at(0));
+    let Step::Wait(missing) = step(&bench, almost, at(DAY - 1)) else {
+        panic!("it is not proved");
+    };
+    let passes = needed - 1;
+    assert_eq!(
+        missing.missing,
+        [(ENDPOINT, Standing::Collecting { passes, needed })]
+    );
+    let enough = passed(&policy, needed, at(0));
+    let until = at(policy.hold_down_millis);
+    let Step::Wait(held) = step(&bench, enough, at(policy.hold_down_millis - 1)) else {
+        panic!("it is held down");
+    };
+    assert_eq!(
+        held.missing,
+        [(
+            ENDPOINT,
+            Standing::HoldingDown {
+                passes: needed,
+                until
+            }
+        )]
+    );
+    assert!(matches!(step(&bench, enough, until), Step::Promote(_)));
+    // Past the deadline nothing else happens: without proof the old secret stays.
+    let late = at(policy.deadline_millis + DAY);
+    assert!(matches!(step(&bench, almost, late), Step::Wait(_)));
+}
+
+#[test]
+fn step_1_leaves_the_promotion_to_an_owner_who_asked_for_that() {
+    let policy = ProofPolicy {
+        promote_by_itself: false,
+        ..ProofPolicy::default()
+    };
+    let bench = opened(policy);
+    let enough = passed(&policy, required_passes(&policy, 0), at(0));
+    assert!(matches!(
+        step(&bench, enough, at(HOUR - 1)),
+        Step::AskOwner(_)
+    ));
+}
+
+#[test]
+fn g7_step_1_needs_every_endpoint_of_a_shared_keyring() {
+    let policy = ProofPolicy::default();
+    let bench = opened(policy);
+    let other = EndpointId::from_bytes([4; 16]);
+    let enough = passed(&policy, required_passes(&policy, 0), at(0));
+    let foreign = Evidence {
+        rotation: rotation_id(1),
+        ..enough
+    };
+    for (second, standing) in [
+        (None, Standing::NotAsked),
+        (Some(foreign), Standing::NotAsked),
+    ] {
+        let endpoints = [(ENDPOINT, Some(enough)), (other, second)];
+        let Step::Wait(missing) = next_step(rotation(&bench), &endpoints, at(HOUR - 1)) else {
+            panic!("one endpoint is not proved");
+        };
+        assert_eq!(missing.missing, [(other, standing)]);
+    }
+    assert!(matches!(
+        next_step(rotation(&bench), &[], at(HOUR)),
+        Step::Wait(_)
+    ));
+}
+
+#[test]
+fn step_2_retires_the_old_secret_when_it_is_quiet() {
+    let policy = ProofPolicy::default();
+    let bench = promoted(policy);
+    let evidence = passed(&policy, 60, at(0));
+    let quiet = at(HOUR + policy.quiet_millis);
+    assert_eq!(step(&bench, evidence, quiet.before(1)), Step::Watch);
+    assert_eq!(step(&bench, evidence, quiet), Step::Finish);
+    // A delivery that only the old secret got accepted starts the quiet time again.
+    let needed = learn(
+        Some(evidence),
+        rotation(&bench),
+        Exchange {
+            signed_with: secret_id(1),
+            sent_at: at(2 * HOUR),
+            status: Some(200),
+        },
+    );
+    assert_eq!(needed.old_needed, 1);
+    assert_eq!(step(&bench, needed, quiet), Step::Watch);
+    assert_eq!(
+        step(&bench, needed, at(2 * HOUR + policy.quiet_millis)),
+        Step::Finish
+    );
+}
+
+#[test]
+fn step_3_moves_the_end_while_the_old_secret_is_needed_and_the_policy_extends() {
+    for on_deadline in [OnDeadline::Extend, OnDeadline::Cut] {
+        let policy = ProofPolicy {
+            on_deadline,
+            ..ProofPolicy::default()
+        };
+        let mut bench = promoted(policy);
+        let end = at(policy.deadline_millis);
+        assert_eq!(rotation(&bench).stage, Stage::Overlap { retire_at: end });
+        let evidence = Evidence {
+            old_needed: 1,
+            old_needed_at: Some(end.before(2 * HOUR)),
+            ..passed(&policy, 60, at(0))
+        };
+        assert_eq!(step(&bench, evidence, end.before(HOUR + 1)), Step::Watch);
+        let near = end.before(HOUR);
+        match (on_deadline, step(&bench, evidence, near)) {
+            (OnDeadline::Extend, Step::Extend(retire_at)) => {
+                let rotation = rotation_id(2);
+                bench.run(
+                    near,
+                    Command::Extend {
+                        rotation,
+                        retire_at,
+                    },
+                );
+                assert_eq!(step(&bench, evidence, near), Step::Watch, "taken once");
+            }
+            (OnDeadline::Cut, Step::Watch) => {
+                assert_eq!(step(&bench, evidence, end), Step::Nothing);
+            }
+            (_, other) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn other_modes_learn_what_is_needed_and_have_no_steps() {
+    let mut bench = Bench::new();
+    bench.run(at(0), rotate(2, Mode::Overlap { overlap: DAY }));
+    let exchange = |number, status| Exchange {
+        signed_with: secret_id(number),
+        sent_at: at(5),
+        status: Some(status),
+    };
+    let evidence = learn(None, rotation(&bench), exchange(1, 204));
+    assert_eq!((evidence.old_needed, evidence.run), (1, 0));
+    let evidence = learn(Some(evidence), rotation(&bench), exchange(2, 204));
+    assert_eq!((evidence.old_needed, evidence.run), (1, 1));
+    let evidence = learn(Some(evidence), rotation(&bench), exchange(2, 401));
+    assert_eq!((evidence.refusals, evidence.run), (1, 0));
+    let unchanged = learn(Some(evidence), rotation(&bench), exchange(7, 204));
+    assert_eq!(unchanged, evidence, "another key says nothing");
+    assert_eq!(step(&bench, evidence, at(6)), Step::Nothing);
+}
