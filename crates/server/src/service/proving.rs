@@ -82,7 +82,8 @@ impl Probing {
     fn take(&self, endpoint: &Endpoint) -> Option<Turn<'_>> {
         let host = endpoint.url.as_ref()?.url().authority().to_owned();
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.insert(host.clone()).then_some(Turn {
+        // Made only when it is taken: dropping one takes this lock, and gives the turn back.
+        taken.insert(host.clone()).then(|| Turn {
             probing: self,
             host,
         })
