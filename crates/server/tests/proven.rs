@@ -2,7 +2,8 @@
 //! new secret at different moments, or never.
 //!
 //! Time is compressed by the policy's own fields. Nothing sleeps: each round publishes a message, waits
-//! for the next request that any receiver gets, and looks at the rotation.
+//! for the next request that any receiver gets, and looks at the rotation. The same zoo with every
+//! moment of deploying, in every scheme, is in `deadlines`.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -10,6 +11,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "proven/deadlines.rs"]
+mod deadlines;
 #[expect(
     dead_code,
     unused_imports,

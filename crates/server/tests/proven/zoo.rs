@@ -1,13 +1,15 @@
 //! The animals: receivers of every class, each with machines that deploy the new secret one by one.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hookturn::telemetry::SystemClock;
-use hookturn_core::time::Clock as _;
+use hookturn_core::time::{Clock as _, Timestamp};
 use hookturn_verify::{HeaderNames, Received, Scheme, Secret, Verifier, from_fn};
 use http::StatusCode;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::support::{Captured, Receiver};
 
@@ -39,6 +41,8 @@ pub(crate) struct Animal {
     refusal: u16,
     pub(crate) machines: usize,
     flaps: bool,
+    slow: bool,
+    tolerance_seconds: u32,
 }
 
 impl Animal {
@@ -52,6 +56,8 @@ impl Animal {
             refusal: 401,
             machines: 1,
             flaps: false,
+            slow: false,
+            tolerance_seconds: 300,
         }
     }
 
@@ -72,6 +78,22 @@ impl Animal {
             flaps: true,
             ..self
         }
+    }
+
+    /// It holds every answer back until the test's clock has ticked twice.
+    pub(crate) const fn slow(self) -> Self {
+        Self { slow: true, ..self }
+    }
+
+    pub(crate) const fn tolerating(self, tolerance_seconds: u32) -> Self {
+        Self {
+            tolerance_seconds,
+            ..self
+        }
+    }
+
+    pub(crate) const fn flaps(&self) -> bool {
+        self.flaps
     }
 
     /// What a rehearsal must find it to be.
@@ -117,6 +139,10 @@ struct State {
     secrets: Mutex<Secrets>,
     /// Machines that hold the new secret.
     deployed: AtomicUsize,
+    /// When further machines will hold it, one entry for each.
+    deploys_at: Mutex<Vec<Timestamp>>,
+    /// Ticks of deliveries that were accepted.
+    accepted: Mutex<HashSet<u64>>,
     requests: AtomicUsize,
     /// Deliveries that were refused for their signature; probes are not counted.
     refused: AtomicUsize,
@@ -130,14 +156,40 @@ struct Secrets {
 
 impl Beast {
     pub(crate) async fn start(animal: Animal) -> Self {
+        let (_, still) = watch::channel(0);
+        Self::start_ticking(animal, still).await
+    }
+
+    /// The same, where the clock that slow ones wait for ticks. They answer at once when it has gone.
+    pub(crate) async fn start_ticking(animal: Animal, ticks: watch::Receiver<u64>) -> Self {
         let state = Arc::new(State::default());
         let shared = Arc::clone(&state);
-        let receiver = Receiver::answering(move |captured| shared.answer(animal, captured)).await;
+        let receiver = Receiver::answering_later(move |captured| {
+            let status = shared.answer(animal, captured);
+            let mut ticks = ticks.clone();
+            async move {
+                if animal.slow {
+                    let until = *ticks.borrow() + 2;
+                    let _ = ticks.wait_for(|tick| *tick >= until).await;
+                }
+                status
+            }
+        })
+        .await;
         Self {
             animal,
             receiver,
             state,
         }
+    }
+
+    /// Deploys to its machines at these moments.
+    pub(crate) fn deploy_at(&self, moments: Vec<Timestamp>) {
+        *self.state.deploys_at.lock().unwrap() = moments;
+    }
+
+    pub(crate) fn accepted(&self, tick: u64) -> bool {
+        self.state.accepted.lock().unwrap().contains(&tick)
     }
 
     pub(crate) fn hold_old(&self, secret: &str) {
@@ -162,7 +214,7 @@ impl Beast {
 
     /// Whether every machine held the new secret at the end.
     pub(crate) fn deployed_before_promotion(&self) -> bool {
-        self.state.deployed.load(Ordering::SeqCst) == self.animal.machines
+        self.state.deployed() == self.animal.machines
     }
 
     pub(crate) const fn name(&self) -> &'static str {
@@ -175,7 +227,25 @@ impl Beast {
 }
 
 impl State {
+    fn deployed(&self) -> usize {
+        let now = SystemClock.now();
+        let due = self.deploys_at.lock().unwrap();
+        let due = due.iter().filter(|at| **at <= now).count();
+        self.deployed.load(Ordering::SeqCst) + due
+    }
+
     fn answer(&self, animal: Animal, captured: &Captured) -> StatusCode {
+        let status = self.judge(animal, captured);
+        if status.is_success() {
+            self.accepted
+                .lock()
+                .unwrap()
+                .extend(tick_of(captured.text()));
+        }
+        status
+    }
+
+    fn judge(&self, animal: Animal, captured: &Captured) -> StatusCode {
         let request = self.requests.fetch_add(1, Ordering::SeqCst);
         // Not every fifth: a retry and the probes between its tries could keep step with that.
         if animal.flaps && (request.wrapping_mul(0x9e37_79b9) >> 16).is_multiple_of(5) {
@@ -186,7 +256,7 @@ impl State {
         }
         let machine = request % animal.machines;
         let secrets = self.secrets.lock().unwrap();
-        let held = if machine < self.deployed.load(Ordering::SeqCst) {
+        let held = if machine < self.deployed() {
             secrets.new.as_ref()
         } else {
             secrets.old.as_ref()
@@ -202,6 +272,13 @@ impl State {
         }
         StatusCode::from_u16(animal.refusal).unwrap()
     }
+}
+
+/// The number after `"tick":`, in whatever envelope.
+fn tick_of(body: &str) -> Option<u64> {
+    let (_, rest) = body.split_once("\"tick\":")?;
+    let digits = rest.find(|letter: char| !letter.is_ascii_digit());
+    rest[..digits.unwrap_or(rest.len())].parse().ok()
 }
 
 fn verifies(animal: Animal, held: &Secret, captured: &Captured) -> bool {
@@ -233,6 +310,7 @@ fn verifies(animal: Animal, held: &Secret, captured: &Captured) -> bool {
     };
     let verifier = Verifier::new(scheme).secret("held", held).unwrap();
     verifier
+        .tolerance_seconds(animal.tolerance_seconds)
         .verify(&received, SystemClock.now().as_seconds())
         .is_ok()
 }

@@ -1,7 +1,9 @@
 //! A receiver on loopback that keeps every request as it came and answers as the test says.
 
 use std::convert::Infallible;
+use std::future::{Future, ready};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -56,8 +58,8 @@ impl Captured {
     }
 }
 
-/// How a receiver answers a request.
-type Answer = dyn Fn(&Captured) -> StatusCode + Send + Sync;
+/// How a receiver answers a request, perhaps later.
+type Answer = dyn Fn(&Captured) -> Pin<Box<dyn Future<Output = StatusCode> + Send>> + Send + Sync;
 
 /// A receiver; it stops listening when dropped.
 pub(crate) struct Receiver {
@@ -76,10 +78,20 @@ impl Receiver {
     pub(crate) async fn answering(
         answer: impl Fn(&Captured) -> StatusCode + Send + Sync + 'static,
     ) -> Self {
+        Self::answering_later(move |captured| ready(answer(captured))).await
+    }
+
+    /// The same, where each answer is sent when its future has it.
+    pub(crate) async fn answering_later<Later>(
+        answer: impl Fn(&Captured) -> Later + Send + Sync + 'static,
+    ) -> Self
+    where
+        Later: Future<Output = StatusCode> + Send + 'static,
+    {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (keep, captured) = mpsc::unbounded_channel();
-        let answer: Arc<Answer> = Arc::new(answer);
+        let answer: Arc<Answer> = Arc::new(move |captured| Box::pin(answer(captured)));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream, keep.clone(), Arc::clone(&answer)));
@@ -120,6 +132,7 @@ async fn serve(stream: TcpStream, keep: mpsc::UnboundedSender<Captured>, answer:
             let status = answer(&captured);
             // Nobody takes it any more when the test is over.
             let _ = keep.send(captured);
+            let status = status.await;
             let mut response = Response::new(Empty::<Bytes>::new());
             *response.status_mut() = status;
             Ok::<_, Infallible>(response)
