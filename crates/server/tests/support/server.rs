@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 
 use super::{Api, within_deadline};
@@ -81,9 +82,8 @@ impl Server {
 
     /// Ends it as an operator would, with SIGTERM, and checks that it ended well.
     pub(crate) async fn stop(mut self) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        assert!(sent.success(), "the server was gone:\n{}", self.log());
+        let sent = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        assert!(sent.is_ok(), "the server was gone:\n{}", self.log());
         within_deadline("the server stops", &mut self.ended)
             .await
             .unwrap();
