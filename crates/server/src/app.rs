@@ -133,7 +133,7 @@ impl Server {
         let path = prepare_data_dir(config)?;
         // Two processes on an empty directory must not both make a master key.
         let lock = sqlite::lock(&path)?;
-        let existed = path.exists();
+        let existed = sqlite::exists(&path)?;
         let entropy = Arc::new(SystemEntropy);
         let clock = Arc::new(SystemClock);
         let master_keys = keys::resolve(config, existed, entropy.as_ref())?;

@@ -24,7 +24,7 @@ pub enum Database {
 /// Looks whether the database is ours, of a known version and whole.
 pub fn database(config: &Config) -> Result<Database, OpenError> {
     let path = config.data_dir.join(super::DATABASE);
-    if !path.exists() {
+    if !sqlite::exists(&path)? {
         return Ok(Database::None);
     }
     sqlite::examine(&path, keys::CHECK).map(Database::Whole)

@@ -96,11 +96,15 @@ pub(super) fn not_started(error: &app::Failure) -> Failure {
 /// The exit code of a database that cannot be opened.
 pub(super) fn of_open(error: &OpenError) -> Exit {
     match error {
-        OpenError::Damaged { .. } | OpenError::Incomplete { .. } | OpenError::Contents(_) => {
-            Exit::DatabaseDamaged
-        }
+        OpenError::Damaged { .. }
+        | OpenError::Incomplete { .. }
+        | OpenError::Emptied { .. }
+        | OpenError::NotAFile { .. }
+        | OpenError::Contents(_) => Exit::DatabaseDamaged,
         OpenError::Newer { .. } => Exit::DatabaseNewer,
-        OpenError::Unwritable { .. } | OpenError::NoLock { .. } => Exit::DataDirectory,
+        OpenError::Unwritable { .. } | OpenError::NoLock { .. } | OpenError::NotMade { .. } => {
+            Exit::DataDirectory
+        }
         OpenError::InUse { .. } => Exit::DatabaseInUse,
         _ => Exit::ServeFailed,
     }
