@@ -28,6 +28,9 @@ pub const IDEMPOTENCY_KEY_CHARS: usize = 255;
 /// How long an idempotent answer is kept: Hopae documents 24 hours.
 pub const IDEMPOTENCY_MILLIS: Millis = 24 * HOUR;
 
+/// Requests that go on after their client left. Each holds a body of at most [`BATCH_BODY_BYTES`] and
+/// most hold nearly nothing; a client that waits for its answers never needs one.
+pub const LEFT_REQUESTS: usize = 256;
 /// Requests one API key may make per second unless configured: several times what one node answers,
 /// so that it only stops what has gone wild.
 pub const REQUESTS_PER_SECOND: u32 = 100_000;

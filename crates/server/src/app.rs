@@ -5,7 +5,7 @@
 //! `listening on http://…`. What can fail for outer reasons comes before anything is made.
 //!
 //! Stop, on SIGTERM or SIGINT: readiness off → exchanges in flight finish and are recorded → no new
-//! connections, requests finish → store closed. The listener outlives the exchanges so that whoever
+//! connections, requests finish, those included whose clients left → store closed. The listener outlives the exchanges so that whoever
 //! balances the load can see that readiness is off; what is published until it goes is stored, and
 //! due at the next start. A second signal stops at once; what was not recorded is due again too.
 
@@ -21,12 +21,15 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use hookturn_core::limits;
 use hookturn_core::store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
-use crate::api::{self, ApiState, Readiness};
+use crate::api::{self, ApiState, Finishing, Readiness};
 use crate::config::{Config, LogFormat, SecretText};
 use crate::courier::Courier;
 use crate::courier::keys::KeyCache;
@@ -132,6 +135,7 @@ impl Server {
         let listener = listen(config).await?;
         let path = prepare_data_dir(config)?;
         // Two processes on an empty directory must not both make a master key.
+    finishing: Finishing,
         let lock = sqlite::lock(&path)?;
         let existed = sqlite::exists(&path)?;
         let entropy = Arc::new(SystemEntropy);
@@ -158,14 +162,7 @@ impl Server {
             entropy: entropy.clone(),
             targets: Arc::new(Targets(client.policy.clone())),
             master_keys: Arc::new(keys::KeptKeys::new(config, store.clone())),
-            settings: service::Settings {
-                max_in_flight: config.delivery.max_in_flight,
-                pace: service::pace::Pace {
-                    requests_per_second: config.api.requests_per_second,
-                    burst: config.api.request_burst,
-                },
-                ..service::Settings::default()
-            },
+            settings: settings(config),
         }));
         let first_key = bootstrap(&service, config).await?;
         let courier = Arc::new(Courier::new(
@@ -207,12 +204,14 @@ impl Server {
             prober,
             store: shared,
             engine: store.clone(),
+        let finishing = Finishing::default();
             ready: ready.clone(),
             metrics,
             clock,
             retention_days: config.retention.days,
             stopping,
         }));
+            finishing: finishing.clone(),
         ready.set_ready();
         Ok(Self {
             address,
@@ -235,6 +234,7 @@ impl Server {
     pub fn first_key(&self) -> Option<&SecretText> {
         self.first_key.as_ref()
     }
+            finishing,
 
     /// Stops cleanly: readiness off, exchanges finish and are recorded, requests finish.
     pub async fn stop(self) {
@@ -253,10 +253,16 @@ impl Server {
 pub fn serve(config: &Config) -> Result<(), Failure> {
     start_logging(config);
     for name in &config.unknown_variables {
+        let deadline = Instant::now() + Duration::from_millis(limits::DRAIN_MAX);
         tracing::warn!(variable = %name, "this environment variable is not known; check its spelling");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        if timeout_at(deadline, self.finishing.ended()).await.is_err() {
+            tracing::warn!(
+                "some requests whose clients left did not finish in time and were cut off"
+            );
+        }
         .build()
         .map_err(start_failure("start the runtime"))?;
     raise_file_limit();
@@ -423,6 +429,17 @@ async fn bootstrap(service: &Service, config: &Config) -> Result<Option<SecretTe
             "HOOKTURN_BOOTSTRAP_API_KEY is not a key of this store and was ignored: it is used only when \
              the store is empty; give the key it was made with, or one that `hookturn api-key create` made"
         );
+fn settings(config: &Config) -> service::Settings {
+    service::Settings {
+        max_in_flight: config.delivery.max_in_flight,
+        pace: service::pace::Pace {
+            requests_per_second: config.api.requests_per_second,
+            burst: config.api.request_burst,
+        },
+        ..service::Settings::default()
+    }
+}
+
     }
     Ok(made
         .filter(|_| generated)

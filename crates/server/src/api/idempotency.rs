@@ -10,6 +10,7 @@
 //!    request changed nothing, and the same key may try again.
 //! 5. `test` changes nothing here, but a receiver sees it: its answer is stored after the exchange, so
 //!    that a repeated call does not send again. (A crash between the two sends again, as for deliveries.)
+//!    A client that leaves meanwhile changes nothing: see [`super::finishing`].
 //! 6. The answer of `reveal` is not stored: every showing of a value is asked of the workspace's policy
 //!    and written to the audit log, and a value that is erased is nowhere any more. The key keeps two
 //!    from running at once, and a repeated call answers the same as long as the secret may be shown.

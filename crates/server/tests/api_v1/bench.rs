@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use hookturn::api::{ApiState, Metrics, Readiness, TestFuture, TestReport, TestSender, router};
+use hookturn::api::{
+    ApiState, Finishing, Metrics, Readiness, TestFuture, TestReport, TestSender, router,
+};
 use hookturn::courier::Probed;
 use hookturn::service::master_key::MasterKeys;
 use hookturn::service::proving::{ProbeFuture, Prober};
@@ -278,6 +280,7 @@ impl Bench {
             metrics: Arc::new(NoMetrics),
             tests: Arc::new(tests.clone()),
             prober: Arc::new(tests.clone()),
+            finishing: Finishing::default(),
             entropy,
         });
         let mut bench = Self {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use axum::Router;
 use axum::body::Body;
-use hookturn::api::{ApiState, Metrics, Readiness, TestFuture, TestSender, router};
+use hookturn::api::{ApiState, Finishing, Metrics, Readiness, TestFuture, TestSender, router};
 use hookturn::service::master_key::MasterKeys;
 use hookturn::service::proving::{ProbeFuture, Prober};
 use hookturn::service::{Caller, Parts, Service, Settings, TargetPolicy};
@@ -126,6 +126,7 @@ impl World {
             metrics: Arc::new(Nobody),
             tests: Arc::new(Nobody),
             prober: Arc::new(Nobody),
+            finishing: Finishing::default(),
             entropy,
         });
         Self {
