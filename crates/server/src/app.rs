@@ -71,9 +71,7 @@ pub enum Failure {
     #[error(transparent)]
     Store(#[from] OpenError),
     /// The address is taken or not ours.
-    #[error(
-        "cannot listen on {address}; another program may be using it: stop it, or choose another --listen"
-    )]
+    #[error("cannot listen on {address}; {}", listening_fails(source))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -104,6 +102,23 @@ pub enum Failure {
     },
 }
 
+/// Why an address cannot be listened on, and what to do about it.
+pub fn listening_fails(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::AddrInUse => {
+            "another program uses it: stop that one, or choose another --listen"
+        }
+        ErrorKind::AddrNotAvailable => {
+            "this machine has no such address: give --listen one of its own, or 0.0.0.0 or [::] for all of them"
+        }
+        ErrorKind::PermissionDenied => {
+            "the user hookturn runs as may not: ports below 1024 are often reserved, choose another --listen"
+        }
+        _ => "choose another --listen",
+    }
+}
+
 fn start_failure<E: std::error::Error + Send + Sync + 'static>(
     what: &'static str,
 ) -> impl FnOnce(E) -> Failure {
@@ -120,6 +135,7 @@ pub struct Server {
     store: SqliteStore,
     dispatch: Arc<Dispatch>,
     ready: Readiness,
+    finishing: Finishing,
     stop: watch::Sender<bool>,
     accepting: tokio::task::JoinHandle<()>,
     sweeps: tokio::task::JoinHandle<()>,
@@ -135,7 +151,6 @@ impl Server {
         let listener = listen(config).await?;
         let path = prepare_data_dir(config)?;
         // Two processes on an empty directory must not both make a master key.
-    finishing: Finishing,
         let lock = sqlite::lock(&path)?;
         let existed = sqlite::exists(&path)?;
         let entropy = Arc::new(SystemEntropy);
@@ -189,12 +204,14 @@ impl Server {
             .local_addr()
             .map_err(start_failure("read the address"))?;
         let ready = Readiness::default();
+        let finishing = Finishing::default();
         let router = api::router(ApiState {
             service: Arc::clone(&service),
             ready: ready.clone(),
             metrics: Arc::clone(&metrics) as _,
             prober: Arc::clone(&prober),
             tests,
+            finishing: finishing.clone(),
             entropy: entropy.clone(),
         });
         let (stop, stopping) = watch::channel(false);
@@ -204,14 +221,12 @@ impl Server {
             prober,
             store: shared,
             engine: store.clone(),
-        let finishing = Finishing::default();
             ready: ready.clone(),
             metrics,
             clock,
             retention_days: config.retention.days,
             stopping,
         }));
-            finishing: finishing.clone(),
         ready.set_ready();
         Ok(Self {
             address,
@@ -219,6 +234,7 @@ impl Server {
             store,
             dispatch: Arc::new(dispatch),
             ready,
+            finishing,
             stop,
             accepting,
             sweeps,
@@ -234,14 +250,19 @@ impl Server {
     pub fn first_key(&self) -> Option<&SecretText> {
         self.first_key.as_ref()
     }
-            finishing,
 
     /// Stops cleanly: readiness off, exchanges finish and are recorded, requests finish.
     pub async fn stop(self) {
+        let deadline = Instant::now() + Duration::from_millis(limits::DRAIN_MAX);
         self.ready.set_draining();
         self.dispatch.drain().await;
         let _ = self.stop.send(true);
         let _ = self.accepting.await;
+        if timeout_at(deadline, self.finishing.ended()).await.is_err() {
+            tracing::warn!(
+                "some requests whose clients left did not finish in time and were cut off"
+            );
+        }
         let _ = self.sweeps.await;
         if let Err(error) = self.store.flush().await {
             tracing::error!(error = %error, "the store failed while stopping");
@@ -253,16 +274,10 @@ impl Server {
 pub fn serve(config: &Config) -> Result<(), Failure> {
     start_logging(config);
     for name in &config.unknown_variables {
-        let deadline = Instant::now() + Duration::from_millis(limits::DRAIN_MAX);
         tracing::warn!(variable = %name, "this environment variable is not known; check its spelling");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        if timeout_at(deadline, self.finishing.ended()).await.is_err() {
-            tracing::warn!(
-                "some requests whose clients left did not finish in time and were cut off"
-            );
-        }
         .build()
         .map_err(start_failure("start the runtime"))?;
     raise_file_limit();
@@ -414,6 +429,17 @@ fn client_config(config: &Config) -> Result<ClientConfig, Failure> {
     Ok(client)
 }
 
+fn settings(config: &Config) -> service::Settings {
+    service::Settings {
+        max_in_flight: config.delivery.max_in_flight,
+        pace: service::pace::Pace {
+            requests_per_second: config.api.requests_per_second,
+            burst: config.api.request_burst,
+        },
+        ..service::Settings::default()
+    }
+}
+
 async fn bootstrap(service: &Service, config: &Config) -> Result<Option<SecretText>, Failure> {
     let given = config
         .bootstrap_api_key
@@ -429,17 +455,6 @@ async fn bootstrap(service: &Service, config: &Config) -> Result<Option<SecretTe
             "HOOKTURN_BOOTSTRAP_API_KEY is not a key of this store and was ignored: it is used only when \
              the store is empty; give the key it was made with, or one that `hookturn api-key create` made"
         );
-fn settings(config: &Config) -> service::Settings {
-    service::Settings {
-        max_in_flight: config.delivery.max_in_flight,
-        pace: service::pace::Pace {
-            requests_per_second: config.api.requests_per_second,
-            burst: config.api.request_burst,
-        },
-        ..service::Settings::default()
-    }
-}
-
     }
     Ok(made
         .filter(|_| generated)

@@ -54,6 +54,8 @@ pub struct Config {
     pub log: Log,
     /// The master key's text, when it is not in the data directory.
     pub master_key: Option<SecretText>,
+    /// The file that the master key came from, when `HOOKTURN_MASTER_KEY_FILE` names one.
+    pub master_key_file: Option<PathBuf>,
     /// The API key that is made when the store is empty.
     pub bootstrap_api_key: Option<SecretText>,
     /// `HOOKTURN_*` variables that nothing reads: probably misspelt.
@@ -239,6 +241,17 @@ pub enum ConfigError {
         /// Where and what.
         detail: String,
     },
+    /// A file that holds a secret could not be read.
+    #[error("{name} names {path}, which cannot be read")]
+    SecretFile {
+        /// The variable that names it.
+        name: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A value cannot be used.
     #[error("{name} must be {wanted}, not {given:?}")]
     Value {
@@ -272,6 +285,8 @@ const OTHER_VARIABLES: &[&str] = &[
     "HOOKTURN_WORKSPACE",
     "HOOKTURN_OUTPUT",
 ];
+/// Names the file of the master key.
+pub const MASTER_KEY_FILE: &str = "HOOKTURN_MASTER_KEY_FILE";
 const DEFAULT_LISTEN: &str = "127.0.0.1:8090";
 const DEFAULT_DATA_DIR: &str = "hookturn-data";
 const DEFAULT_FILE: &str = "hookturn.toml";
@@ -315,7 +330,8 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
         delivery: file.delivery,
         retention: file.retention,
         log: file.log,
-        master_key: variables.secret("HOOKTURN_MASTER_KEY", "HOOKTURN_MASTER_KEY_FILE")?,
+        master_key: variables.secret("HOOKTURN_MASTER_KEY", MASTER_KEY_FILE)?,
+        master_key_file: variables.get(MASTER_KEY_FILE).map(PathBuf::from),
         bootstrap_api_key: variables.secret(
             "HOOKTURN_BOOTSTRAP_API_KEY",
             "HOOKTURN_BOOTSTRAP_API_KEY_FILE",
@@ -452,7 +468,7 @@ impl Variables<'_> {
         match (self.get(name), self.get(file)) {
             (Some(_), Some(_)) => Err(ConfigError::Twice { name }),
             (Some(text), None) => Ok(Some(SecretText(Zeroizing::new(text)))),
-            (None, Some(path)) => read_secret(Path::new(&path)).map(Some),
+            (None, Some(path)) => read_secret(file, Path::new(&path)).map(Some),
             (None, None) => Ok(None),
         }
     }
@@ -464,10 +480,11 @@ impl Variables<'_> {
     }
 }
 
-fn read_secret(path: &Path) -> Result<SecretText, ConfigError> {
+fn read_secret(name: &'static str, path: &Path) -> Result<SecretText, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map(Zeroizing::new)
-        .map_err(|source| ConfigError::Unreadable {
+        .map_err(|source| ConfigError::SecretFile {
+            name,
             path: path.to_owned(),
             source,
         })?;
