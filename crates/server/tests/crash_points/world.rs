@@ -52,6 +52,8 @@ pub(crate) struct World {
     pub(crate) service: Arc<Service>,
     live: Arc<Live>,
     router: Router,
+    /// The requests that finish without their callers.
+    pub(crate) finishing: Finishing,
     clock: Arc<HandClock>,
     master: MasterKey,
     directory: TempDir,
@@ -120,13 +122,14 @@ impl World {
             settings: Settings::default(),
         }));
         let ready = Readiness::default();
+        let finishing = Finishing::default();
         let router = router(ApiState {
             service: Arc::clone(&service),
             ready,
             metrics: Arc::new(Nobody),
             tests: Arc::new(Nobody),
             prober: Arc::new(Nobody),
-            finishing: Finishing::default(),
+            finishing: finishing.clone(),
             entropy,
         });
         Self {
@@ -134,6 +137,7 @@ impl World {
             service,
             live,
             router,
+            finishing,
             clock,
             master,
             directory,
