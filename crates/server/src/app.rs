@@ -5,9 +5,10 @@
 //! `listening on http://…`. What can fail for outer reasons comes before anything is made.
 //!
 //! Stop, on SIGTERM or SIGINT: readiness off → exchanges in flight finish and are recorded → no new
-//! connections, requests finish, those included whose clients left → store closed. The listener outlives the exchanges so that whoever
-//! balances the load can see that readiness is off; what is published until it goes is stored, and
-//! due at the next start. A second signal stops at once; what was not recorded is due again too.
+//! connections, requests finish, those included whose clients left → store closed. The listener
+//! outlives the exchanges so that whoever balances the load can see that readiness is off; what is
+//! published until it goes is stored, and due at the next start. A second signal stops at once; what
+//! was not recorded is due again too.
 
 pub mod backup;
 pub mod checkup;
