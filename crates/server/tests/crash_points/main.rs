@@ -13,12 +13,13 @@
 //!    secret in it is the one that the server holds.
 //!
 //! The store is the real one, on disk; a death is its files at that moment, opened by a new server. Death
-//! by signal, from outside, is `tests/faults`.
+//! by signal, from outside, is `tests/faults`. Many commands at once are in `races`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod commands;
 mod faulty;
+mod races;
 mod world;
 
 use http::StatusCode;
