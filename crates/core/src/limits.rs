@@ -129,6 +129,12 @@ pub const DISABLE_AFTER_FAILURES: u32 = 10;
 pub const SHARDS_MAX: usize = 256;
 /// Time given to exchanges in flight on SIGTERM, above their own deadlines.
 pub const DRAIN_MAX: Millis = TIMEOUT_MAX + 5 * SECOND;
+/// How long a session of the dashboard lasts after its sign-in.
+pub const SESSION: Millis = 12 * HOUR;
+/// Sign-ins with a wrong key that are answered at once, and the time after which one more is.
+pub const SIGN_IN_FAILURES: u32 = 10;
+/// See [`SIGN_IN_FAILURES`].
+pub const SIGN_IN_FAILURE_EVERY: Millis = 2 * SECOND;
 /// A key's `lastUsedAt` is at most this stale.
 pub const LAST_USED_STALE: Millis = MINUTE;
 

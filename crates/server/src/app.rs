@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use hookturn_core::limits;
 use hookturn_core::store::{Store, StoreError};
 use tokio::net::TcpListener;
@@ -41,8 +42,10 @@ use crate::service::{self, Service, ServiceError, TargetPolicy};
 use crate::store::live::Live;
 use crate::store::seal::Sealer;
 use crate::store::sqlite::{self, SqliteOptions, SqliteStore};
+pub use crate::telemetry::explain;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{SystemClock, SystemEntropy};
+use crate::ui::{self, UiState};
 
 pub use crate::store::sqlite::OpenError;
 pub use keys::KeyFailure;
@@ -215,6 +218,7 @@ impl Server {
             finishing: finishing.clone(),
             entropy: entropy.clone(),
         });
+        let router = router.merge(dashboard(&service, &clock, &entropy));
         let (stop, stopping) = watch::channel(false);
         let accepting = tokio::spawn(http::accept(listener, router, stopping.clone()));
         let sweeps = tokio::spawn(sweeps::run(sweeps::Parts {
@@ -385,6 +389,29 @@ fn leave_no_core() {
     }
 }
 
+fn settings(config: &Config) -> service::Settings {
+    service::Settings {
+        max_in_flight: config.delivery.max_in_flight,
+        pace: service::pace::Pace {
+            requests_per_second: config.api.requests_per_second,
+            burst: config.api.request_burst,
+        },
+        ..service::Settings::default()
+    }
+}
+
+fn dashboard(
+    service: &Arc<Service>,
+    clock: &Arc<SystemClock>,
+    entropy: &Arc<SystemEntropy>,
+) -> Router {
+    ui::router(UiState {
+        service: Arc::clone(service),
+        clock: Arc::clone(clock) as _,
+        entropy: Arc::clone(entropy) as _,
+    })
+}
+
 async fn listen(config: &Config) -> Result<TcpListener, Failure> {
     TcpListener::bind(config.listen)
         .await
@@ -428,17 +455,6 @@ fn client_config(config: &Config) -> Result<ClientConfig, Failure> {
     // The shards' threads are for deliveries; this runtime has room for the arithmetic of TLS.
     client.handshakes = Some(tokio::runtime::Handle::current());
     Ok(client)
-}
-
-fn settings(config: &Config) -> service::Settings {
-    service::Settings {
-        max_in_flight: config.delivery.max_in_flight,
-        pace: service::pace::Pace {
-            requests_per_second: config.api.requests_per_second,
-            burst: config.api.request_burst,
-        },
-        ..service::Settings::default()
-    }
 }
 
 async fn bootstrap(service: &Service, config: &Config) -> Result<Option<SecretText>, Failure> {
@@ -494,18 +510,6 @@ pub fn hopae_openapi() -> String {
 /// The description of the KORE dialect: OpenAPI 3.1 as indented JSON.
 pub fn kore_openapi() -> String {
     api::kore_openapi()
-}
-
-/// What went wrong, with every cause, on one line.
-pub fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// Errors of background steps carry no caller to tell.

@@ -48,6 +48,7 @@ pub mod pace;
 pub mod page;
 pub mod proving;
 pub mod rotation;
+pub mod sessions;
 mod turns;
 pub mod workspaces;
 
@@ -81,6 +82,8 @@ pub struct Service {
     keyring_turns: turns::Turns,
     denials: denials::Denials,
     probing: proving::Probing,
+    signed_out: sessions::SignedOut,
+    sign_in_pace: sessions::SignInPace,
 }
 
 /// What a [`Service`] stands on.
@@ -246,6 +249,8 @@ impl Service {
             in_flight: idempotency::InFlight::default(),
             denials: denials::Denials::default(),
             probing: proving::Probing::default(),
+            signed_out: sessions::SignedOut::default(),
+            sign_in_pace: sessions::SignInPace::default(),
         }
     }
 

@@ -33,3 +33,14 @@ impl Entropy for SystemEntropy {
         rand::rng().fill_bytes(bytes);
     }
 }
+/// What went wrong, with every cause, on one line.
+pub fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

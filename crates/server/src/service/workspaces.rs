@@ -31,6 +31,12 @@ pub struct WorkspacePatch {
 }
 
 impl Service {
+    /// The name of the workspace that a caller acts in.
+    pub fn workspace_name(&self, caller: &Caller) -> String {
+        let found = self.live.workspace(caller.workspace);
+        found.map_or_else(|| caller.workspace.to_string(), |found| found.name.clone())
+    }
+
     /// Makes a workspace with an empty shared keyring. Operators only; needs `manage`.
     pub async fn create_workspace(
         &self,

@@ -104,6 +104,8 @@ pub enum Place<'a> {
     Answer(IdempotencyKey),
     /// The constant that tells whether a master key fits a store.
     Check,
+    /// A session of the dashboard, which its browser keeps.
+    Session,
 }
 
 impl Place<'_> {
@@ -119,6 +121,7 @@ impl Place<'_> {
             .concat(),
             Self::Answer(key) => [b"hookturn answer 1\0".as_slice(), &key.0].concat(),
             Self::Check => b"hookturn check 1\0".to_vec(),
+            Self::Session => b"hookturn session 1\0".to_vec(),
         }
     }
 }

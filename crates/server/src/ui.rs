@@ -1,0 +1,69 @@
+//! The dashboard: pages that the server renders, at `/`.
+//!
+//! The cast. A [`visitor`] is somebody with a session, who may do what the API key of that session may;
+//! a page ([`pages`]) asks the service and renders a template of `templates/`; [`assets`] are the style
+//! sheet and the scripts, compiled into the binary. [`frame`] is what every page has around it.
+//!
+//! What holds for every answer (see [`guard`]): a Content-Security-Policy without `unsafe-*` that
+//! lets nothing in from elsewhere; no page is kept by a cache; no other site may frame it.
+//!
+//! What holds for every form: it is a POST that repeats the session's form token, and a browser that
+//! says it comes from another origin is refused. What a key may not do is not shown, and refused by the
+//! service all the same.
+//!
+//! Every link is relative to the `<base>` of its page, so the dashboard works behind a path prefix,
+//! which the reverse proxy takes off and names in `X-Forwarded-Prefix`.
+//!
+//! Absent on purpose: a build step, a font, a picture, an inline script or style, a dialog of the
+//! browser's own.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn;
+use axum::routing::{get, post};
+use hookturn_core::id::Entropy;
+use hookturn_core::time::Clock;
+
+use crate::service::Service;
+
+pub mod assets;
+mod error;
+mod frame;
+mod guard;
+pub mod pages;
+mod text;
+mod visitor;
+
+/// What the pages stand on.
+#[derive(Clone)]
+pub struct UiState {
+    /// The use cases.
+    pub service: Arc<Service>,
+    /// The time, for what is said relative to now.
+    pub clock: Arc<dyn Clock>,
+    /// Where request ids come from.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl fmt::Debug for UiState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UiState").finish_non_exhaustive()
+    }
+}
+
+/// Every page and asset.
+pub fn router(state: UiState) -> Router {
+    Router::new()
+        .route("/", get(pages::overview::show))
+        .route(
+            "/sign-in",
+            get(pages::sign_in::show).post(pages::sign_in::sign_in),
+        )
+        .route("/sign-out", post(pages::sign_in::sign_out))
+        .route("/apps", get(pages::apps::list).post(pages::apps::create))
+        .route("/assets/{name}", get(assets::serve))
+        .layer(from_fn(guard::headers))
+        .with_state(state)
+}

@@ -1,0 +1,153 @@
+//! What a visitor sees when a page or a form cannot be answered.
+
+use askama::Template;
+use axum::response::{IntoResponse, Redirect, Response};
+use http::{HeaderValue, StatusCode, header};
+
+use super::assets::{ASSETS, Assets};
+use super::frame::page;
+use crate::service::ServiceError;
+
+/// Why there is no page.
+#[derive(Debug)]
+pub(super) enum UiError {
+    /// No session, or one that ended. The visitor is led to sign in, and back to what they asked for.
+    SignedOut {
+        /// What links are relative to.
+        base: String,
+        /// Path and query that were asked for.
+        asked: Option<String>,
+    },
+    /// Anything that is told on a page of its own.
+    Told {
+        /// What links are relative to.
+        base: String,
+        /// The answer's status.
+        status: StatusCode,
+        /// What happened, what was kept, what to do next.
+        message: String,
+        /// How long to wait before the next try, in seconds.
+        retry_after: Option<u64>,
+    },
+}
+
+/// The page of an error.
+#[derive(Template)]
+#[template(path = "error.html")]
+struct ErrorPage<'a> {
+    /// What links are relative to.
+    base: &'a str,
+    /// The status as a number.
+    status: u16,
+    /// What happened, what was kept, what to do next.
+    message: &'a str,
+    /// The files that pages load.
+    assets: &'static Assets,
+}
+
+impl UiError {
+    fn told(status: StatusCode, base: &str, message: impl Into<String>) -> Self {
+        Self::Told {
+            base: base.to_owned(),
+            status,
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+
+    /// A form that does not come from a page of ours.
+    pub(super) fn foreign(base: &str) -> Self {
+        Self::told(
+            StatusCode::FORBIDDEN,
+            base,
+            "nothing was changed: the form does not belong to this session; load its page again",
+        )
+    }
+
+    /// A form without its fields.
+    pub(super) fn unreadable(base: &str) -> Self {
+        Self::told(
+            StatusCode::BAD_REQUEST,
+            base,
+            "nothing was changed: the form could not be read; load its page again",
+        )
+    }
+
+    /// What the service refused, where no field of a form is to blame.
+    pub(super) fn service(error: &ServiceError, base: &str) -> Self {
+        let status = status_of(error);
+        let retry_after = match error {
+            ServiceError::RateLimited { wait_millis } => Some(wait_millis.div_ceil(1_000)),
+            _ => None,
+        };
+        if status.is_server_error() {
+            tracing::error!(error = %crate::telemetry::explain(error), "a page could not be answered");
+        }
+        Self::Told {
+            base: base.to_owned(),
+            status,
+            message: error.to_string(),
+            retry_after,
+        }
+    }
+}
+
+/// The status of what the service refused.
+pub(super) fn status_of(error: &ServiceError) -> StatusCode {
+    match error {
+        ServiceError::NotFound { .. } => StatusCode::NOT_FOUND,
+        ServiceError::Forbidden { .. } | ServiceError::OperatorOnly => StatusCode::FORBIDDEN,
+        ServiceError::Unauthorized => StatusCode::UNAUTHORIZED,
+        ServiceError::Invalid { .. } | ServiceError::Missing { .. } => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
+        ServiceError::Rejected(_)
+        | ServiceError::Conflict { .. }
+        | ServiceError::IdempotencyKeyUsed => StatusCode::CONFLICT,
+        ServiceError::PreconditionFailed { .. } => StatusCode::PRECONDITION_FAILED,
+        ServiceError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        ServiceError::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+        ServiceError::Unavailable | ServiceError::Busy | ServiceError::Unwritable => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        ServiceError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl IntoResponse for UiError {
+    fn into_response(self) -> Response {
+        match self {
+            Self::SignedOut { base, asked } => {
+                let back = asked
+                    .map(|asked| asked.trim_start_matches('/').to_owned())
+                    .filter(|asked| !asked.is_empty());
+                let query = back.map_or(String::new(), |back| {
+                    let encoded: String =
+                        url::form_urlencoded::byte_serialize(back.as_bytes()).collect();
+                    format!("?back={encoded}")
+                });
+                Redirect::to(&format!("{base}sign-in{query}")).into_response()
+            }
+            Self::Told {
+                base,
+                status,
+                message,
+                retry_after,
+            } => {
+                let error = ErrorPage {
+                    base: &base,
+                    status: status.as_u16(),
+                    message: &message,
+                    assets: &ASSETS,
+                };
+                let mut response = page(status, &error);
+                if let Some(seconds) = retry_after {
+                    response
+                        .headers_mut()
+                        .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+                }
+                response
+            }
+        }
+    }
+}

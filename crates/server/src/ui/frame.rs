@@ -1,0 +1,119 @@
+//! What every page has around it: the base of its links, its title, who is signed in, and where the
+//! navigation stands.
+
+use askama::Template;
+use axum::response::{Html, IntoResponse as _, Response};
+use hookturn_core::workspace::{Reach, Scope};
+use http::{HeaderMap, StatusCode};
+
+use super::UiState;
+use super::assets::{ASSETS, Assets};
+use super::visitor::Visitor;
+
+/// The parts of the dashboard that the navigation lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Numbers and what needs attention.
+    Overview,
+    /// Apps and their endpoints.
+    Apps,
+}
+
+impl Part {
+    /// Every part with its path and its word, in order.
+    pub const ALL: &'static [(Self, &'static str, &'static str)] = &[
+        (Self::Overview, "./", "Overview"),
+        (Self::Apps, "apps", "Apps"),
+    ];
+
+    fn path(self) -> &'static str {
+        let mut all = Self::ALL.iter();
+        all.find(|(part, ..)| *part == self)
+            .map_or("", |(_, path, _)| path)
+    }
+}
+
+/// The frame of a page for somebody who is signed in.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// What links are relative to; ends with a slash.
+    pub base: String,
+    /// The page's title.
+    pub title: String,
+    /// Where the navigation stands.
+    pub part: Part,
+    /// The path of that part.
+    pub here: &'static str,
+    /// The navigation: every part with its path and its word.
+    pub parts: &'static [(Part, &'static str, &'static str)],
+    /// The files that pages load.
+    pub assets: &'static Assets,
+    /// What forms repeat.
+    pub form_token: String,
+    /// The name of the workspace that is looked at.
+    pub workspace: String,
+    /// The name of the API key.
+    pub key: String,
+    /// Whether the key is an operator's.
+    pub is_operator: bool,
+    /// Whether the key may change configuration.
+    pub may_manage: bool,
+    /// Whether the key may touch secrets.
+    pub may_secrets: bool,
+    /// Whether the key may publish.
+    pub may_publish: bool,
+}
+
+impl Frame {
+    /// The frame of a page for a visitor.
+    pub(super) fn new(
+        ui: &UiState,
+        visitor: &Visitor,
+        part: Part,
+        title: impl Into<String>,
+    ) -> Self {
+        let key = &visitor.caller.key;
+        Self {
+            base: visitor.base.clone(),
+            title: title.into(),
+            part,
+            here: part.path(),
+            parts: Part::ALL,
+            assets: &ASSETS,
+            form_token: visitor.session.form_token.clone(),
+            workspace: ui.service.workspace_name(&visitor.caller),
+            key: key.name.clone(),
+            is_operator: matches!(key.reach, Reach::Operator),
+            may_manage: visitor.may(Scope::Manage),
+            may_secrets: visitor.may(Scope::Secrets),
+            may_publish: visitor.may(Scope::Publish),
+        }
+    }
+}
+
+/// What links are relative to: `/`, or the prefix that a reverse proxy took off, if that is a plain path.
+pub(super) fn base(headers: &HeaderMap) -> String {
+    let prefix = headers
+        .get("x-forwarded-prefix")
+        .and_then(|value| value.to_str().ok())
+        .map(|prefix| prefix.trim_matches('/'))
+        .filter(|prefix| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte);
+            !prefix.is_empty() && prefix.bytes().all(plain) && !prefix.contains("//")
+        });
+    match prefix {
+        Some(prefix) => format!("/{prefix}/"),
+        None => "/".to_owned(),
+    }
+}
+
+/// A page as an answer.
+pub(super) fn page(status: StatusCode, template: &impl Template) -> Response {
+    match template.render() {
+        Ok(html) => (status, Html(html)).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page could not be rendered");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
