@@ -197,6 +197,65 @@ impl Exchange {
     }
 }
 
+/// How an attempt ended, by the first digit of the code it was answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum CodeClass {
+    /// 2xx: accepted.
+    #[serde(rename = "2xx")]
+    Accepted,
+    /// 3xx, which is not followed.
+    #[serde(rename = "3xx")]
+    Redirect,
+    /// 4xx: refused.
+    #[serde(rename = "4xx")]
+    Refused,
+    /// 5xx: the receiver failed.
+    #[serde(rename = "5xx")]
+    Failed,
+    /// Any other code.
+    #[serde(rename = "other")]
+    Other,
+    /// No answer.
+    #[serde(rename = "none")]
+    NoAnswer,
+}
+
+impl CodeClass {
+    /// All of them, in the order they are listed.
+    pub const ALL: [Self; 6] = [
+        Self::Accepted,
+        Self::Redirect,
+        Self::Refused,
+        Self::Failed,
+        Self::Other,
+        Self::NoAnswer,
+    ];
+
+    /// The word in links and pages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "2xx",
+            Self::Redirect => "3xx",
+            Self::Refused => "4xx",
+            Self::Failed => "5xx",
+            Self::Other => "other",
+            Self::NoAnswer => "none",
+        }
+    }
+
+    /// That of an attempt: of its last exchange.
+    pub fn of(attempt: &Attempt) -> Self {
+        match attempt.decisive().and_then(Exchange::status) {
+            Some(200..=299) => Self::Accepted,
+            Some(300..=399) => Self::Redirect,
+            Some(400..=499) => Self::Refused,
+            Some(500..=599) => Self::Failed,
+            Some(_) => Self::Other,
+            None => Self::NoAnswer,
+        }
+    }
+}
+
 /// Why an exchange was signed the way it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -104,6 +104,18 @@ pub const API_KEY_CHARS_MIN: usize = 16;
 pub const PAGE_MAX: usize = 200;
 /// Items on one page when none is asked for.
 pub const PAGE_DEFAULT: usize = 50;
+/// How much one search for deliveries looks at, in rows: what the embedded store reads in about 50 ms.
+pub const SEARCH_EFFORT: u32 = 30_000;
+/// Longest text that is looked for in payloads, in bytes.
+pub const SEARCH_TEXT_BYTES: usize = 256;
+/// Streams of live updates that may be open at once: each asks the store every few seconds.
+pub const LIVE_STREAMS: usize = 64;
+/// New deliveries that a stream of live updates counts: beyond, it says "more than".
+pub const LIVE_COUNT: usize = 99;
+/// Deliveries that one bulk retry queues again, or counts first; whoever has more goes on after.
+pub const BULK_RETRY: usize = 100_000;
+/// Deliveries that can be ticked and sent again at once.
+pub const TICKED: usize = PAGE_MAX;
 /// Deliveries one `recover` or bulk retry may queue in one transaction.
 pub const RECOVER_BLOCK: usize = 1_000;
 

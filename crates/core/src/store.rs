@@ -22,7 +22,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::audit::{AuditEntry, Context, Recorded};
-use crate::delivery::{Attempt, Delivery, DeliveryStatus, Next};
+use crate::delivery::{Attempt, CodeClass, Delivery, DeliveryStatus, Next};
 use crate::endpoint::Endpoint;
 use crate::id::{
     ApiKeyId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
@@ -377,6 +377,74 @@ pub struct DeliveryQuery {
     pub page: Page<DeliveryId>,
 }
 
+/// Which deliveries to look for, in one app or in all of a workspace, with how much effort.
+///
+/// A search looks at deliveries one after the other in the order of their ids and stops at its limit or
+/// when its effort is spent, whichever filters it has: so its time does not grow with what is stored.
+#[derive(Debug, Clone)]
+pub struct DeliverySearch {
+    /// Of which workspace.
+    pub workspace: WorkspaceId,
+    /// Of which app; of all of them without.
+    pub app: Option<ClientId>,
+    /// Only in this state.
+    pub status: Option<DeliveryStatus>,
+    /// Only those whose last attempt ended so.
+    pub class: Option<CodeClass>,
+    /// Only for this endpoint.
+    pub endpoint: Option<EndpointId>,
+    /// Only of this event type.
+    pub event_type: Option<EventType>,
+    /// Only of this message.
+    pub message: Option<MessageId>,
+    /// Only this one.
+    pub delivery: Option<DeliveryId>,
+    /// Only created at or after this time.
+    pub since: Option<Timestamp>,
+    /// Only created before this time.
+    pub until: Option<Timestamp>,
+    /// Only with these bytes somewhere in the message's payload.
+    pub text: Option<String>,
+    /// Where to begin, and which way to go.
+    pub from: SearchFrom,
+    /// Stop when so many are found.
+    pub limit: usize,
+    /// Stop when about so many rows were looked at; what a row costs beyond itself (an attempt, a
+    /// payload) is counted as several.
+    pub effort: u32,
+    /// Whether the last attempt of each is wanted.
+    pub with_attempts: bool,
+}
+
+/// Where a search begins, and which way it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SearchFrom {
+    /// At the newest, to the older ones.
+    Newest,
+    /// Strictly before this one, to the older ones.
+    OlderThan(DeliveryId),
+    /// Strictly after this one, to the newer ones.
+    NewerThan(DeliveryId),
+}
+
+/// What a search found.
+#[derive(Debug, Clone, Default)]
+pub struct DeliveriesFound {
+    /// Newest first, whichever way it went.
+    pub items: Vec<FoundDelivery>,
+    /// The last delivery that was looked at, found or not, if there may be more beyond it.
+    pub resume: Option<DeliveryId>,
+}
+
+/// A delivery and how it last went.
+#[derive(Debug, Clone)]
+pub struct FoundDelivery {
+    /// It.
+    pub delivery: Delivery,
+    /// Its last attempt, if there was one and it was wanted.
+    pub last_attempt: Option<Attempt>,
+}
+
 /// Which settled deliveries to queue again.
 #[derive(Debug, Clone, Copy)]
 pub struct RecoverQuery {
@@ -552,6 +620,9 @@ pub trait Store: Send + Sync {
 
     /// A page of deliveries, newest first.
     fn deliveries(&self, query: DeliveryQuery) -> StoreFuture<'_, Vec<Delivery>>;
+
+    /// Looks for deliveries with a bounded effort; see [`DeliverySearch`].
+    fn search(&self, search: DeliverySearch) -> StoreFuture<'_, DeliveriesFound>;
 
     /// Event types that were published in a workspace, sorted.
     fn event_types(&self, workspace: WorkspaceId) -> StoreFuture<'_, Vec<EventType>>;

@@ -136,6 +136,8 @@ macro_rules! store_conformance {
                 pages_of_pending_and_settled_deliveries_have_no_gap_and_no_repeat,
                 a_delivery_is_found_at_every_moment_while_it_settles,
                 a_new_event_type_never_disturbs_a_reader,
+                a_search_finds_what_it_names_in_steps_of_any_size,
+                a_search_looks_into_attempts_and_payloads,
                 messages_are_paged_within_their_times,
                 nothing_is_read_across_workspaces;
             upkeep:

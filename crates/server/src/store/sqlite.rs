@@ -20,6 +20,7 @@ mod open;
 mod reader;
 mod requeue;
 mod rows;
+mod searching;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -39,9 +40,9 @@ use hookturn_core::id::{
 use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
-    Accept, Change, Configuration, DeliveryQuery, DueBlock, DueQuery, Finish, HintSink,
-    IdempotencyKey, IdempotencyRecord, Page, Progress, ReceiverState, RecoverQuery, SealedSecret,
-    Store, StoreError, StoreFuture, StoreStats,
+    Accept, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch, DueBlock,
+    DueQuery, Finish, HintSink, IdempotencyKey, IdempotencyRecord, Page, Progress, ReceiverState,
+    RecoverQuery, SealedSecret, Store, StoreError, StoreFuture, StoreStats,
 };
 use hookturn_core::time::Timestamp;
 use rusqlite::ErrorCode;
@@ -356,6 +357,10 @@ impl Store for SqliteStore {
 
     fn deliveries(&self, query: DeliveryQuery) -> StoreFuture<'_, Vec<Delivery>> {
         self.readers.read(move |at| listing::deliveries(at, &query))
+    }
+
+    fn search(&self, search: DeliverySearch) -> StoreFuture<'_, DeliveriesFound> {
+        self.readers.read(move |at| searching::search(at, &search))
     }
 
     fn event_types(&self, workspace: WorkspaceId) -> StoreFuture<'_, Vec<EventType>> {

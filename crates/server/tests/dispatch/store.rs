@@ -13,9 +13,9 @@ use hookturn_core::id::{
 use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
-    Accept, Change, Configuration, DeliveryQuery, DueBlock, DueQuery, Finish, IdempotencyKey,
-    IdempotencyRecord, Page, Progress, ReceiverState, RecoverQuery, SealedSecret, Store,
-    StoreError, StoreFuture, StoreStats,
+    Accept, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch, DueBlock,
+    DueQuery, Finish, IdempotencyKey, IdempotencyRecord, Page, Progress, ReceiverState,
+    RecoverQuery, SealedSecret, Store, StoreError, StoreFuture, StoreStats,
 };
 use hookturn_core::time::Timestamp;
 use tokio::sync::watch;
@@ -193,6 +193,10 @@ impl Store for Watched {
     }
     fn deliveries(&self, query: DeliveryQuery) -> StoreFuture<'_, Vec<Delivery>> {
         self.inner.deliveries(query)
+    }
+
+    fn search(&self, search: DeliverySearch) -> StoreFuture<'_, DeliveriesFound> {
+        self.inner.search(search)
     }
     fn event_types(&self, workspace: WorkspaceId) -> StoreFuture<'_, Vec<EventType>> {
         self.inner.event_types(workspace)

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use hookturn_core::delivery::{Delivery, DeliveryStatus, ExhaustedReason, Next};
+use hookturn_core::delivery::{CodeClass, Delivery, DeliveryStatus, ExhaustedReason, Next};
 use hookturn_core::id::{DeliveryId, MessageId};
 use hookturn_core::message::EventType;
-use hookturn_core::store::{Accept, Change, DeliveryQuery, Due, DueQuery, Page, Write};
+use hookturn_core::store::{
+    Accept, Change, DeliveryQuery, DeliverySearch, Due, DueQuery, Page, SearchFrom, Write,
+};
 use hookturn_core::time::Timestamp;
 
 use super::Engine;
@@ -283,4 +285,178 @@ pub async fn nothing_is_read_across_workspaces(engine: &impl Engine) {
     let unknown = DeliveryId::first_at(START);
     let found = store.delivery(tenant.workspace.id, unknown).await.unwrap();
     assert!(found.is_none());
+}
+
+fn search_of(tenant: &Tenant) -> DeliverySearch {
+    DeliverySearch {
+        workspace: tenant.workspace.id,
+        app: None,
+        status: None,
+        class: None,
+        endpoint: None,
+        event_type: None,
+        message: None,
+        delivery: None,
+        since: None,
+        until: None,
+        text: None,
+        from: SearchFrom::Newest,
+        limit: 100,
+        effort: u32::MAX,
+        with_attempts: false,
+    }
+}
+
+/// Everything that a search finds, asked for in steps of `effort`, and by `limit` at once.
+async fn all_found<E: Engine>(
+    world: &World<'_, E>,
+    search: &DeliverySearch,
+) -> Vec<(DeliveryId, DeliveryStatus)> {
+    let forwards = matches!(search.from, SearchFrom::NewerThan(_));
+    let (mut search, mut found) = (search.clone(), Vec::new());
+    loop {
+        let step = world.store().search(search.clone()).await.unwrap();
+        assert!(step.items.len() <= search.limit);
+        let items = step.items.into_iter().map(|item| item.delivery);
+        let items: Vec<_> = items.map(|d| (d.id, d.state.status())).collect();
+        if forwards {
+            found.splice(0..0, items);
+        } else {
+            found.extend(items);
+        }
+        let Some(resume) = step.resume else {
+            return found;
+        };
+        search.from = if forwards {
+            SearchFrom::NewerThan(resume)
+        } else {
+            SearchFrom::OlderThan(resume)
+        };
+    }
+}
+
+/// A search finds exactly what its filters name, both ways, over an app and over the workspace, however
+/// little it may look at in one step.
+pub async fn a_search_finds_what_it_names_in_steps_of_any_size(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let other = world.tenant("other").await;
+    let stored = mixed(&world, &tenant).await;
+    mixed(&world, &other).await;
+    let statuses = [
+        None,
+        Some(DeliveryStatus::Pending),
+        Some(DeliveryStatus::Delivered),
+        Some(DeliveryStatus::Exhausted),
+    ];
+    for (case, status) in (0..128_u32).flat_map(|case| statuses.map(|status| (case, status))) {
+        let chosen = |bit: u32| case >> bit & 1 == 1;
+        let search = DeliverySearch {
+            app: chosen(6).then_some(tenant.app.id),
+            status,
+            endpoint: chosen(0).then_some(tenant.endpoints[1].id),
+            event_type: chosen(1).then(|| EventType::new("odd").unwrap()),
+            message: chosen(2).then_some(stored[9].0.message.id),
+            since: chosen(3).then_some(START.after(3)),
+            until: chosen(4).then_some(START.after(8)),
+            from: if chosen(5) {
+                SearchFrom::NewerThan(stored[30].0.delivery)
+            } else {
+                SearchFrom::OlderThan(stored[4].0.delivery)
+            },
+            ..search_of(&tenant)
+        };
+        let query = DeliveryQuery {
+            status,
+            endpoint: search.endpoint,
+            event_type: search.event_type.clone(),
+            message: search.message,
+            since: search.since,
+            until: search.until,
+            ..all_of(&tenant.app)
+        };
+        let expected: Vec<_> = stored
+            .iter()
+            .filter(|(due, status)| matches(&query, due, *status))
+            .filter(|(due, _)| match search.from {
+                SearchFrom::OlderThan(id) => due.delivery < id,
+                SearchFrom::NewerThan(id) => due.delivery > id,
+                SearchFrom::Newest => true,
+            })
+            .map(|(due, status)| (due.delivery, *status))
+            .collect();
+        for (limit, effort) in [(100, u32::MAX), (3, u32::MAX), (100, 1)] {
+            let search = DeliverySearch {
+                limit,
+                effort,
+                ..search.clone()
+            };
+            assert_eq!(all_found(&world, &search).await, expected, "{search:?}");
+        }
+    }
+}
+
+/// What is not in the rows themselves is looked up: the code of the last attempt, the payload.
+pub async fn a_search_looks_into_attempts_and_payloads(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let mut rows = Vec::new();
+    for (index, status) in [200, 301, 404, 503].into_iter().enumerate() {
+        let at = START.after(index as u64);
+        let new = world.message(
+            &tenant.app,
+            at,
+            "a",
+            8 + 100 * index,
+            &[&tenant.endpoints[0]],
+        );
+        world.accept(new.clone()).await;
+        let due = accepted(&new).remove(0);
+        let next = match status {
+            200 => Next::Delivered,
+            503 => Next::RetryAt(START.after(900_000)),
+            _ => Next::Exhausted(ExhaustedReason::AttemptsUsed),
+        };
+        world.finish(vec![finished(&due, status, next)]).await;
+        rows.push(due);
+    }
+    for (class, wanted) in [
+        (CodeClass::Accepted, 0),
+        (CodeClass::Redirect, 1),
+        (CodeClass::Refused, 2),
+        (CodeClass::Failed, 3),
+    ] {
+        let search = DeliverySearch {
+            class: Some(class),
+            with_attempts: true,
+            ..search_of(&tenant)
+        };
+        let found = world.store().search(search).await.unwrap();
+        let found: Vec<_> = found.items.iter().collect();
+        assert_eq!(found.len(), 1, "{class:?}");
+        assert_eq!(found[0].delivery.id, rows[wanted].delivery);
+        let attempt = found[0].last_attempt.as_ref().unwrap();
+        assert_eq!(CodeClass::of(attempt), class);
+    }
+    for due in &rows {
+        // Payloads differ in length alone, so a whole one is in the longer ones too.
+        let text = String::from_utf8(due.message.payload.to_vec()).unwrap();
+        let search = DeliverySearch {
+            text: Some(text.clone()),
+            ..search_of(&tenant)
+        };
+        let found = all_found(&world, &search).await;
+        let holds = |row: &&Due| {
+            let payload = std::str::from_utf8(&row.message.payload).unwrap();
+            payload.contains(&text)
+        };
+        let expected: Vec<_> = rows
+            .iter()
+            .rev()
+            .filter(holds)
+            .map(|d| d.delivery)
+            .collect();
+        let found: Vec<_> = found.into_iter().map(|(id, _)| id).collect();
+        assert_eq!(found, expected);
+    }
 }
