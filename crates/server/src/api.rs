@@ -14,21 +14,17 @@
 //! router.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use hookturn_core::delivery::Attempt;
-use hookturn_core::endpoint::Endpoint;
-use hookturn_core::id::{Entropy, MessageId, draw};
+use hookturn_core::id::{Entropy, draw};
 use http::{HeaderName, HeaderValue, header};
 use tokio::time::Instant;
 
+use crate::service::Service;
 use crate::service::proving::Prober;
-use crate::service::{Caller, Service, ServiceError};
 
 mod auth;
 mod convert;
@@ -47,10 +43,12 @@ mod v1;
 
 pub use dialect::hopae::openapi as hopae_openapi;
 pub use dialect::kore::openapi as kore_openapi;
-pub use finishing::Finishing;
 pub use health::{Readiness, Ready};
 pub use openapi::openapi;
 pub use router::router;
+
+pub use crate::service::finishing::Finishing;
+pub use crate::service::test_events::{TestFuture, TestReport, TestSender};
 
 use problem::Problem;
 
@@ -88,30 +86,6 @@ pub trait Metrics: Send + Sync {
 
     /// So many messages were answered 202.
     fn accepted(&self, messages: usize);
-}
-
-/// A future that [`TestSender`] returns.
-pub type TestFuture<'a> =
-    Pin<Box<dyn Future<Output = Result<TestReport, ServiceError>> + Send + 'a>>;
-
-/// Sends one test event to an endpoint and waits for what comes of it.
-pub trait TestSender: Send + Sync {
-    /// Sends a fresh message of type `hookturn.test`, signed as a delivery would be, once. Nothing
-    /// is stored but what is learned of the receiver.
-    fn send_test<'a>(&'a self, caller: &'a Caller, endpoint: Arc<Endpoint>) -> TestFuture<'a>;
-}
-
-/// What came of a test event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TestReport {
-    /// The id the receiver saw.
-    pub message: MessageId,
-    /// What was sent and answered.
-    pub attempt: Attempt,
-    /// Whether a connection to the receiver stood, TLS included.
-    pub connected: bool,
-    /// What happened, and what to do about it, in a sentence for people.
-    pub summary: String,
 }
 
 /// The id of one request: made here, never taken from the caller.

@@ -24,7 +24,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use hookturn_core::limits;
 use hookturn_core::store::{Store, StoreError};
 use tokio::net::TcpListener;
@@ -38,6 +37,7 @@ use crate::courier::keys::KeyCache;
 use crate::dispatch::{self, Dispatch, Inboxes};
 use crate::outbound::{self, AddressPolicy, ClientConfig, SystemResolver};
 use crate::service::proving::Prober;
+use crate::service::test_events::TestSender;
 use crate::service::{self, Service, ServiceError, TargetPolicy};
 use crate::store::live::Live;
 use crate::store::seal::Sealer;
@@ -45,6 +45,7 @@ use crate::store::sqlite::{self, SqliteOptions, SqliteStore};
 pub use crate::telemetry::explain;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{SystemClock, SystemEntropy};
+use crate::ui::live::Streams;
 use crate::ui::{self, UiState};
 
 pub use crate::store::sqlite::OpenError;
@@ -200,13 +201,14 @@ impl Server {
             disable_after: config.delivery.disable_after_millis(),
         };
         let prober: Arc<dyn Prober> = Arc::new(probes::Probes::new(&courier, &parts));
-        let tests = Arc::new(test_event::Tester::new(&courier, &parts));
+        let tests: Arc<dyn TestSender> = Arc::new(test_event::Tester::new(&courier, &parts));
         let dispatch = Dispatch::start(parts, inboxes)
             .await
             .map_err(start_failure("start the delivery shards"))?;
         let address = listener
             .local_addr()
             .map_err(start_failure("read the address"))?;
+        let (stop, stopping) = watch::channel(false);
         let ready = Readiness::default();
         let finishing = Finishing::default();
         let router = api::router(ApiState {
@@ -214,12 +216,18 @@ impl Server {
             ready: ready.clone(),
             metrics: Arc::clone(&metrics) as _,
             prober: Arc::clone(&prober),
-            tests,
+            tests: Arc::clone(&tests),
             finishing: finishing.clone(),
             entropy: entropy.clone(),
         });
-        let router = router.merge(dashboard(&service, &clock, &entropy));
-        let (stop, stopping) = watch::channel(false);
+        let router = router.merge(ui::router(UiState {
+            service: Arc::clone(&service),
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            tests,
+            finishing: finishing.clone(),
+            streams: Streams::new(stopping.clone()),
+        }));
         let accepting = tokio::spawn(http::accept(listener, router, stopping.clone()));
         let sweeps = tokio::spawn(sweeps::run(sweeps::Parts {
             service,
@@ -398,18 +406,6 @@ fn settings(config: &Config) -> service::Settings {
         },
         ..service::Settings::default()
     }
-}
-
-fn dashboard(
-    service: &Arc<Service>,
-    clock: &Arc<SystemClock>,
-    entropy: &Arc<SystemEntropy>,
-) -> Router {
-    ui::router(UiState {
-        service: Arc::clone(service),
-        clock: Arc::clone(clock) as _,
-        entropy: Arc::clone(entropy) as _,
-    })
 }
 
 async fn listen(config: &Config) -> Result<TcpListener, Failure> {

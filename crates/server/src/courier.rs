@@ -12,6 +12,7 @@
 mod callback;
 pub mod keys;
 pub mod request;
+pub mod verdict;
 
 use std::sync::Arc;
 

@@ -21,19 +21,24 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use hookturn_core::id::Entropy;
 use hookturn_core::time::Clock;
 
 use crate::service::Service;
+use crate::service::finishing::Finishing;
+use crate::service::test_events::TestSender;
+use live::Streams;
 
 pub mod assets;
 mod error;
-mod frame;
+pub mod form;
+pub mod frame;
 mod guard;
+pub mod live;
 pub mod pages;
-mod text;
+pub mod text;
 mod visitor;
 
 /// What the pages stand on.
@@ -45,6 +50,12 @@ pub struct UiState {
     pub clock: Arc<dyn Clock>,
     /// Where request ids come from.
     pub entropy: Arc<dyn Entropy>,
+    /// Sends test events.
+    pub tests: Arc<dyn TestSender>,
+    /// The requests that finish although their client left.
+    pub finishing: Finishing,
+    /// The streams of live updates.
+    pub streams: Streams,
 }
 
 impl fmt::Debug for UiState {
@@ -62,8 +73,10 @@ pub fn router(state: UiState) -> Router {
             get(pages::sign_in::show).post(pages::sign_in::sign_in),
         )
         .route("/sign-out", post(pages::sign_in::sign_out))
-        .route("/apps", get(pages::apps::list).post(pages::apps::create))
         .route("/assets/{name}", get(assets::serve))
+        .merge(pages::apps::routes())
+        .merge(pages::deliveries::routes())
+        .layer(from_fn_with_state(state.clone(), guard::finish))
         .layer(from_fn(guard::headers))
         .with_state(state)
 }

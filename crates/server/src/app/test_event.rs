@@ -8,15 +8,13 @@ use hookturn_core::message::{EventType, Message};
 use hookturn_core::time::Clock;
 use serde_json::json;
 
-use crate::api::{TestFuture, TestReport, TestSender};
-use crate::courier::Courier;
 use crate::courier::request::Prepared;
+use crate::courier::{Courier, verdict};
 use crate::dispatch;
 use crate::outbound::{Client, ClientConfig};
+use crate::service::test_events::{TestFuture, TestReport, TestSender};
 use crate::service::{Caller, ServiceError};
 use crate::store::live::Live;
-
-mod verdict;
 
 /// Sends each test event over a connection of its own: it never waits behind deliveries, and what it
 /// says of name, address and certificate is true now.

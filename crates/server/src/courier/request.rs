@@ -75,6 +75,11 @@ pub struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
+    /// The whole URL it goes to, parameters of a callback by GET included.
+    pub fn url(&self) -> String {
+        self.target.absolute_form().to_string()
+    }
+
     /// The bytes that are signed and sent.
     pub fn body(&self) -> &Bytes {
         &self.body
@@ -226,6 +231,17 @@ impl Prepared {
         };
         let keys: Vec<&Signer> = signers.iter().map(Arc::as_ref).collect();
         let signature = sign(self.endpoint.preset.scheme(), &keys, &content)?;
+        self.signed(outgoing, signature, now)
+    }
+
+    /// The headers of a request that was signed so at `now`.
+    pub fn signed(
+        &self,
+        outgoing: &Outgoing<'_>,
+        signature: String,
+        now: Timestamp,
+    ) -> Result<Signed, PrepareError> {
+        let timestamp = now.as_seconds();
         let mut headers = self.headers.clone();
         let mut put = |name: &HeaderName, value: &str| -> Result<(), PrepareError> {
             let value = HeaderValue::from_str(value).map_err(|_| PrepareError::Header {

@@ -1,4 +1,4 @@
-//! What came of a test event, in plain words. Pure.
+//! What came of an attempt, in plain words, for the owner of the endpoint. Pure.
 
 use hookturn_core::delivery::{
     Answer, Attempt, Exchange, ExchangeFailure, ExchangeReason, ExchangeResult,
@@ -11,15 +11,16 @@ const EXCERPT_CHARS: usize = 200;
 
 /// What an attempt says to the owner of an endpoint.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub struct Verdict {
     /// Whether a connection stood, TLS included.
-    pub(super) connected: bool,
+    pub connected: bool,
     /// What happened and what to do about it.
-    pub(super) summary: String,
+    pub summary: String,
 }
 
-/// Reads an attempt that was made over a connection of its own, with TLS if `tls`.
-pub(super) fn verdict(attempt: &Attempt, tls: bool) -> Verdict {
+/// Reads an attempt, made with TLS if `tls`. Whether the connection stood is sure only for one that was made
+/// over a connection of its own.
+pub fn verdict(attempt: &Attempt, tls: bool) -> Verdict {
     let Some(last) = attempt.decisive() else {
         return Verdict {
             connected: false,

@@ -95,6 +95,8 @@ pub(super) struct Queue {
     /// Whether the store failed to take `receiver`.
     pub(super) receiver_unstored: bool,
     pub(super) health: Health,
+    /// Until when the live view says that the breaker is open.
+    pub(super) breaker_told: Option<Timestamp>,
     pub(super) rate: RateLimit,
     pub(super) in_flight: u32,
     /// Nothing is sent before: a 429 or 503 with `Retry-After`, or the rate limit.
@@ -134,6 +136,7 @@ impl Queue {
             receiver,
             receiver_unstored: false,
             health: Health::default(),
+            breaker_told: None,
             rate: RateLimit::default(),
             in_flight: 0,
             hold_until: Timestamp::EPOCH,

@@ -119,7 +119,8 @@ impl Target {
         &self.origin_form
     }
 
-    pub(super) fn absolute_form(&self) -> &Uri {
+    /// The whole URL.
+    pub fn absolute_form(&self) -> &Uri {
         &self.absolute_form
     }
 

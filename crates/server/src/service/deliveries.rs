@@ -165,7 +165,7 @@ impl Service {
         }
     }
 
-    fn check_sendable(&self, endpoint: EndpointId) -> Result<(), ServiceError> {
+    pub(super) fn check_sendable(&self, endpoint: EndpointId) -> Result<(), ServiceError> {
         // The live view forgets a deleted endpoint when nothing refers to it any more.
         let state = self.live.endpoint(endpoint).map_or(
             EndpointState::Deleted {
@@ -174,6 +174,11 @@ impl Service {
             |endpoint| endpoint.state.clone(),
         );
         check_takes_deliveries(&state)
+    }
+
+    /// Whether a settled delivery could be sent again: its endpoint takes deliveries now.
+    pub fn can_send_again(&self, delivery: &Delivery) -> Result<(), ServiceError> {
+        self.check_sendable(delivery.endpoint)
     }
 
     /// Queues the settled deliveries of an endpoint in a span of time again, block by block so that

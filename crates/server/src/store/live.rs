@@ -36,6 +36,8 @@ struct View {
     secrets: HashMap<SecretId, Arc<SealedSecret>>,
     receivers: HashMap<EndpointId, Arc<ReceiverState>>,
     findings: HashMap<EndpointId, Findings>,
+    /// Until when nothing is sent to an endpoint that failed too often in a row.
+    breakers: HashMap<EndpointId, Timestamp>,
     /// Endpoints whose findings changed since they were last stored.
     unsaved: BTreeSet<EndpointId>,
     /// Endpoints that sign with a keyring that is not theirs alone.
@@ -119,6 +121,7 @@ impl Live {
             view.endpoints.remove(&endpoint);
             view.receivers.remove(&endpoint);
             view.findings.remove(&endpoint);
+            view.breakers.remove(&endpoint);
             view.unsaved.remove(&endpoint);
         });
     }
@@ -317,6 +320,19 @@ impl Live {
     /// The findings of these could not be stored: they are unsaved again.
     pub fn not_saved(&self, endpoints: impl IntoIterator<Item = EndpointId>) {
         self.write(|view| view.unsaved.extend(endpoints));
+    }
+
+    /// Notes until when the breaker of an endpoint is open, or that it is closed. Only dispatch calls this.
+    pub fn note_breaker(&self, endpoint: EndpointId, open_until: Option<Timestamp>) {
+        self.write(|view| match open_until {
+            Some(until) => view.breakers.insert(endpoint, until),
+            None => view.breakers.remove(&endpoint),
+        });
+    }
+
+    /// Until when nothing is sent to an endpoint, as far as its breaker was last noted to say.
+    pub fn breaker(&self, endpoint: EndpointId) -> Option<Timestamp> {
+        self.read().breakers.get(&endpoint).copied()
     }
 
     /// What is known of a receiver.

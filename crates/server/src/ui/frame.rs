@@ -17,6 +17,8 @@ pub enum Part {
     Overview,
     /// Apps and their endpoints.
     Apps,
+    /// What became of each message.
+    Deliveries,
 }
 
 impl Part {
@@ -24,6 +26,7 @@ impl Part {
     pub const ALL: &'static [(Self, &'static str, &'static str)] = &[
         (Self::Overview, "./", "Overview"),
         (Self::Apps, "apps", "Apps"),
+        (Self::Deliveries, "deliveries", "Deliveries"),
     ];
 
     fn path(self) -> &'static str {
@@ -65,6 +68,25 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// The frame of a sample page, for a key that may do everything.
+    pub fn sample(part: Part, title: &str) -> Self {
+        Self {
+            base: "/".to_owned(),
+            title: title.to_owned(),
+            part,
+            here: part.path(),
+            parts: Part::ALL,
+            assets: &ASSETS,
+            form_token: "0".repeat(32),
+            workspace: "default".to_owned(),
+            key: "sample".to_owned(),
+            is_operator: true,
+            may_manage: true,
+            may_secrets: true,
+            may_publish: true,
+        }
+    }
+
     /// The frame of a page for a visitor.
     pub(super) fn new(
         ui: &UiState,

@@ -1,9 +1,11 @@
-//! The headers of every answer of the dashboard.
+//! The headers of every answer of the dashboard, and that what was begun is ended.
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::middleware::Next;
-use axum::response::Response;
-use http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+
+use super::UiState;
 
 /// Nothing but our own files, no inline script or style, no frame around or inside.
 pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -32,4 +34,16 @@ pub(super) async fn headers(request: Request, next: Next) -> Response {
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// Runs what may change something in a task of its own, so that it finishes although its visitor left.
+pub(super) async fn finish(State(ui): State<UiState>, request: Request, next: Next) -> Response {
+    if request.method() != Method::POST {
+        return next.run(request).await;
+    }
+    let attended = ui.finishing.run(next.run(request)).await;
+    attended.unwrap_or_else(|ended| {
+        tracing::error!(error = %ended, "a form was not answered");
+        StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    })
 }

@@ -2,5 +2,29 @@
 //! samples that a test renders.
 
 pub mod apps;
+pub mod deliveries;
 pub mod overview;
 pub mod sign_in;
+
+use askama::Template;
+
+/// Every sample of every page: its name and its HTML, or why it could not be rendered.
+pub fn samples() -> Vec<(&'static str, askama::Result<String>)> {
+    let mut all = rendered(sign_in::SignIn::samples());
+    all.extend(rendered(apps::Apps::samples()));
+    all.extend(rendered(apps::app::AppPage::samples()));
+    all.extend(rendered(apps::endpoint::EndpointPage::samples()));
+    all.extend(rendered(apps::endpoint_form::EndpointForm::samples()));
+    all.extend(rendered(apps::endpoint_form::EndpointMade::samples()));
+    all.extend(rendered(deliveries::Deliveries::samples()));
+    all.extend(rendered(deliveries::bulk::Retry::samples()));
+    all.extend(rendered(deliveries::inspect::Inspector::samples()));
+    all
+}
+
+fn rendered<T: Template>(
+    samples: Vec<(&'static str, T)>,
+) -> Vec<(&'static str, askama::Result<String>)> {
+    let rendered = |(name, page): (&'static str, T)| (name, page.render());
+    samples.into_iter().map(rendered).collect()
+}

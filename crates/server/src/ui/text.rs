@@ -35,6 +35,77 @@ impl When {
     }
 }
 
+/// A word with an icon and a colour: none of them alone says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// `good`, `warn`, `bad` or `soft`: what the style sheet knows.
+    pub tone: &'static str,
+    /// A sign that a screen reader skips.
+    pub icon: &'static str,
+    /// The word.
+    pub word: &'static str,
+}
+
+impl State {
+    /// All went well.
+    pub const fn good(word: &'static str) -> Self {
+        Self::new("good", "✓", word)
+    }
+
+    /// It goes on, or waits for someone.
+    pub const fn waiting(word: &'static str) -> Self {
+        Self::new("warn", "◷", word)
+    }
+
+    /// It failed, or stands still.
+    pub const fn bad(word: &'static str) -> Self {
+        Self::new("bad", "✕", word)
+    }
+
+    /// It is over.
+    pub const fn over(word: &'static str) -> Self {
+        Self::new("soft", "–", word)
+    }
+
+    const fn new(tone: &'static str, icon: &'static str, word: &'static str) -> Self {
+        Self { tone, icon, word }
+    }
+}
+
+/// Foreign text as it may be read: what would change how the text around it reads (control characters,
+/// marks of direction, characters without width) is written out. Templates escape the rest.
+pub fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        let hidden = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+        if hidden || (c.is_control() && !matches!(c, '\n' | '\t')) {
+            shown.push_str(&format!("⟨U+{:04X}⟩", u32::from(c)));
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// Bytes as text, at most so many of them; and how many are left out.
+pub fn excerpt(bytes: &[u8], at_most: usize) -> (String, usize) {
+    let end = bytes.len().min(at_most);
+    (
+        visible(&String::from_utf8_lossy(&bytes[..end])),
+        bytes.len() - end,
+    )
+}
+
+/// Microseconds as milliseconds, or as seconds when there are many.
+pub fn span(micros: u32) -> String {
+    match micros {
+        0..10_000 => format!("{}.{} ms", micros / 1_000, micros % 1_000 / 100),
+        10_000..10_000_000 => format!("{} ms", micros / 1_000),
+        _ => format!("{} s", micros / 1_000_000),
+    }
+}
+
 /// The largest whole unit of a span; none below a second.
 fn duration(span: Millis) -> Option<String> {
     const UNITS: [(Millis, &str); 4] = [
@@ -60,5 +131,22 @@ mod tests {
         assert_eq!(said(now.before(12_000)), "12 s ago");
         assert_eq!(said(now.after(3 * 3_600_000 + 5)), "in 3 h");
         assert_eq!(said(now.before(49 * 3_600_000)), "2 d ago");
+    }
+
+    #[test]
+    fn what_changes_how_text_reads_is_written_out() {
+        assert_eq!(
+            visible("a\u{202e}b\u{200b}\u{1b}[1m"),
+            "a⟨U+202E⟩b⟨U+200B⟩⟨U+001B⟩[1m"
+        );
+        assert_eq!(visible("<b>\n\tä&"), "<b>\n\tä&");
+        assert_eq!(excerpt("ab\u{feff}".as_bytes(), 2), ("ab".to_owned(), 3));
+    }
+
+    #[test]
+    fn spans_have_a_unit_that_fits() {
+        assert_eq!(span(1_250), "1.2 ms");
+        assert_eq!(span(25_000), "25 ms");
+        assert_eq!(span(12_000_000), "12 s");
     }
 }

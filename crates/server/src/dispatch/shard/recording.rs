@@ -180,8 +180,13 @@ impl Shard {
             queue.hold_until = queue.hold_until.max(now.after(wait));
             tracing::debug!(endpoint = %id, until = %queue.hold_until, "the receiver asked to wait");
         }
-        if let Some(until) = queue.health.closed_again_at(now) {
+        let open_until = queue.health.closed_again_at(now);
+        if let Some(until) = open_until {
             tracing::debug!(endpoint = %id, %until, "the breaker is open: deliveries wait");
+        }
+        // Closed and closed before is the rule, and tells nobody.
+        if open_until != std::mem::replace(&mut queue.breaker_told, open_until) {
+            self.parts.live.note_breaker(id, open_until);
         }
         for exchange in &made.evidence {
             self.parts.live.learn(id, *exchange);

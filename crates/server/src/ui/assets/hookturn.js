@@ -22,3 +22,36 @@
 
   show();
 })();
+
+// Lists: tick all, and how many new ones there are. The list itself never moves under its reader's eyes.
+(() => {
+  for (const button of document.querySelectorAll("[data-tick-all]")) {
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      const boxes = [...button.form.querySelectorAll('input[name="d"]')];
+      const all = boxes.every((box) => box.checked);
+      for (const box of boxes) box.checked = !all;
+    });
+  }
+
+  for (const link of document.querySelectorAll("[data-live]")) {
+    const words = link.textContent;
+    const source = new EventSource(new URL(link.dataset.live, document.baseURI));
+    source.addEventListener("newer", (event) => {
+      const some = event.data !== "0";
+      link.textContent = some ? `${event.data} new: show them` : words;
+      link.classList.toggle("fresh", some);
+    });
+    window.addEventListener("pagehide", () => source.close());
+  }
+
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    if (!navigator.clipboard) continue;
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      const from = document.getElementById(button.dataset.copy);
+      await navigator.clipboard.writeText(from.textContent);
+      document.getElementById("status").textContent = "copied";
+    });
+  }
+})();

@@ -1,0 +1,131 @@
+//! Pausing, enabling, disabling and deleting an endpoint. What each does is said where it is asked for.
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use serde::Deserialize;
+
+use super::super::super::UiState;
+use super::super::super::error::{UiError, status_of};
+use super::super::super::frame::page;
+use super::super::super::visitor::Sent;
+use super::endpoint::EndpointPage;
+use super::values::endpoint_id;
+use crate::service::ServiceError;
+use crate::service::endpoints::Switch;
+
+/// A switch, and what it does.
+#[derive(Debug, Clone, Copy)]
+pub struct Offer {
+    /// The word of the form.
+    pub to: &'static str,
+    /// What it is called.
+    pub word: &'static str,
+    /// What happens, in a sentence or two.
+    pub consequence: &'static str,
+}
+
+/// Sends again.
+pub const ENABLE: Offer = Offer {
+    to: "enabled",
+    word: "Enable",
+    consequence: "New messages are sent again, and what waited while it was paused goes out now, oldest \
+        first. What was given up stays given up: send it again from the list of deliveries.",
+};
+/// Keeps and waits.
+pub const PAUSE: Offer = Offer {
+    to: "paused",
+    word: "Pause",
+    consequence: "Nothing more is sent to it. Messages are kept and wait, and are sent in order when it is \
+        enabled again. Nothing is lost.",
+};
+/// Takes nothing.
+pub const DISABLE: Offer = Offer {
+    to: "disabled",
+    word: "Disable",
+    consequence: "It takes no messages any more. What is published meanwhile is never sent to it, and what \
+        is waiting is given up as exhausted.",
+};
+
+/// The switches that change something for an endpoint in this state.
+pub(super) fn offers(state: &str) -> Vec<Offer> {
+    [ENABLE, PAUSE, DISABLE]
+        .into_iter()
+        .filter(|offer| offer.to != state)
+        .collect()
+}
+
+/// The form of a switch.
+#[derive(Debug, Deserialize)]
+pub(in crate::ui) struct To {
+    to: String,
+    version: u64,
+}
+
+/// The form that deletes.
+#[derive(Debug, Deserialize)]
+pub(in crate::ui) struct Version {
+    version: u64,
+}
+
+/// What is told on the endpoint's page when a switch was refused.
+fn told(error: &ServiceError) -> String {
+    match error {
+        ServiceError::PreconditionFailed { .. } => {
+            "nothing was done: somebody else changed the endpoint meanwhile; it is shown as it is now, \
+             do it again if it still fits"
+                .to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+pub(in crate::ui) async fn switch(
+    State(ui): State<UiState>,
+    Path((app, id)): Path<(String, String)>,
+    sent: Sent<To>,
+) -> Result<Response, UiError> {
+    let Sent { visitor, fields } = sent;
+    let (app, id) = endpoint_id((&app, &id), &visitor)?;
+    let to = match fields.to.as_str() {
+        "enabled" => Switch::Enabled,
+        "paused" => Switch::Paused,
+        "disabled" => Switch::Disabled,
+        _ => return Err(UiError::unreadable(&visitor.base)),
+    };
+    let version = Some(fields.version);
+    let done = ui
+        .service
+        .switch_endpoint(&visitor.caller, app, id, to, version, None);
+    match done.await {
+        Ok(_) => {
+            let back = format!("{}apps/{app}/endpoints/{id}", visitor.base);
+            Ok(Redirect::to(&back).into_response())
+        }
+        Err(error) => {
+            let mut shown = EndpointPage::of(&ui, &visitor, (app, id)).await?;
+            shown.error = Some(told(&error));
+            Ok(page(status_of(&error), &shown))
+        }
+    }
+}
+
+pub(in crate::ui) async fn delete(
+    State(ui): State<UiState>,
+    Path((app, id)): Path<(String, String)>,
+    sent: Sent<Version>,
+) -> Result<Response, UiError> {
+    let Sent { visitor, fields } = sent;
+    let (app, id) = endpoint_id((&app, &id), &visitor)?;
+    let version = Some(fields.version);
+    let done = ui
+        .service
+        .delete_endpoint(&visitor.caller, app, id, version, None);
+    match done.await {
+        Ok(()) => Ok(Redirect::to(&format!("{}apps/{app}", visitor.base)).into_response()),
+        Err(error) => {
+            let mut shown = EndpointPage::of(&ui, &visitor, (app, id)).await?;
+            shown.error = Some(told(&error));
+            Ok(page(status_of(&error), &shown))
+        }
+    }
+}
