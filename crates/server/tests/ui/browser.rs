@@ -86,6 +86,12 @@ impl Browser {
         self.post_with(path, fields, &[("origin", &origin)]).await
     }
 
+    /// The same with values that the test owns.
+    pub(crate) async fn post_all(&mut self, path: &str, fields: &[(&str, String)]) -> Page {
+        let fields = fields.iter().map(|(name, value)| (*name, value.as_str()));
+        self.post(path, &fields.collect::<Vec<_>>()).await
+    }
+
     pub(crate) async fn post_with(
         &mut self,
         path: &str,

@@ -6,7 +6,10 @@
     reason = "a test fails by panicking"
 )]
 
+mod apps;
 mod browser;
+mod deliveries;
+mod samples;
 #[expect(
     dead_code,
     unused_imports,
