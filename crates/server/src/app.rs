@@ -205,9 +205,7 @@ impl Server {
         let dispatch = Dispatch::start(parts, inboxes)
             .await
             .map_err(start_failure("start the delivery shards"))?;
-        let address = listener
-            .local_addr()
-            .map_err(start_failure("read the address"))?;
+        let address = address_of(&listener)?;
         let (stop, stopping) = watch::channel(false);
         let ready = Readiness::default();
         let finishing = Finishing::default();
@@ -220,14 +218,15 @@ impl Server {
             finishing: finishing.clone(),
             entropy: entropy.clone(),
         });
-        let router = router.merge(ui::router(UiState {
+        let pages = UiState {
             service: Arc::clone(&service),
             clock: clock.clone(),
-            entropy: entropy.clone(),
+            entropy,
             tests,
             finishing: finishing.clone(),
             streams: Streams::new(stopping.clone()),
-        }));
+        };
+        let router = router.merge(ui::router(pages));
         let accepting = tokio::spawn(http::accept(listener, router, stopping.clone()));
         let sweeps = tokio::spawn(sweeps::run(sweeps::Parts {
             service,
@@ -406,6 +405,12 @@ fn settings(config: &Config) -> service::Settings {
         },
         ..service::Settings::default()
     }
+}
+
+fn address_of(listener: &TcpListener) -> Result<SocketAddr, Failure> {
+    listener
+        .local_addr()
+        .map_err(start_failure("read the address"))
 }
 
 async fn listen(config: &Config) -> Result<TcpListener, Failure> {

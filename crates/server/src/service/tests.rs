@@ -4,4 +4,5 @@ mod access;
 mod audit;
 mod configuration;
 mod rotation;
+mod searching;
 mod traffic;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::text::visible;
 use crate::service::ServiceError;
 
 /// One field.
@@ -144,9 +145,9 @@ pub fn changes(snapshot: &str, now: &[Field], typed: &[Field]) -> Vec<Changed> {
             let before = was.get(field.name)?;
             (*before != field.value).then(|| Changed {
                 label: field.label,
-                was: before.clone(),
-                now: field.value.clone(),
-                yours: typed_as(field.name).map_or_else(String::new, |f| f.value.clone()),
+                was: visible(before),
+                now: visible(&field.value),
+                yours: typed_as(field.name).map_or_else(String::new, |f| visible(&f.value)),
             })
         })
         .collect()

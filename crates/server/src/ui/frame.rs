@@ -45,8 +45,8 @@ pub struct Frame {
     pub title: String,
     /// Where the navigation stands.
     pub part: Part,
-    /// The path of that part.
-    pub here: &'static str,
+    /// The page's own path, for links within it: the base would lead elsewhere.
+    pub here: String,
     /// The navigation: every part with its path and its word.
     pub parts: &'static [(Part, &'static str, &'static str)],
     /// The files that pages load.
@@ -74,7 +74,7 @@ impl Frame {
             base: "/".to_owned(),
             title: title.to_owned(),
             part,
-            here: part.path(),
+            here: part.path().to_owned(),
             parts: Part::ALL,
             assets: &ASSETS,
             form_token: "0".repeat(32),
@@ -99,7 +99,7 @@ impl Frame {
             base: visitor.base.clone(),
             title: title.into(),
             part,
-            here: part.path(),
+            here: visitor.here.clone(),
             parts: Part::ALL,
             assets: &ASSETS,
             form_token: visitor.session.form_token.clone(),

@@ -1,5 +1,7 @@
 //! How values are written on pages.
 
+use std::fmt::Write as _;
+
 use hookturn_core::time::{Millis, Timestamp};
 
 /// A time: how long ago or ahead it is, with the absolute one for those who focus it.
@@ -80,7 +82,8 @@ pub fn visible(text: &str) -> String {
         let hidden = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
         if hidden || (c.is_control() && !matches!(c, '\n' | '\t')) {
-            shown.push_str(&format!("⟨U+{:04X}⟩", u32::from(c)));
+            // Writing to a text cannot fail.
+            let _ = write!(shown, "⟨U+{:04X}⟩", u32::from(c));
         } else {
             shown.push(c);
         }

@@ -27,6 +27,8 @@ pub(super) struct Visitor {
     pub(super) session: Session,
     /// What links of the page are relative to.
     pub(super) base: String,
+    /// Path and query of the page, relative to that.
+    pub(super) here: String,
 }
 
 impl Visitor {
@@ -41,9 +43,9 @@ impl FromRequestParts<UiState> for Visitor {
 
     async fn from_request_parts(parts: &mut Parts, ui: &UiState) -> Result<Self, UiError> {
         let base = base(&parts.headers);
+        let asked = parts.uri.path_and_query().map(ToString::to_string);
         let session = session_cookie(&parts.headers).and_then(|cookie| ui.service.session(cookie));
         let Some(session) = session else {
-            let asked = parts.uri.path_and_query().map(ToString::to_string);
             return Err(UiError::SignedOut { base, asked });
         };
         let id = uuid::Builder::from_random_bytes(draw(ui.entropy.as_ref())).into_uuid();
@@ -56,6 +58,7 @@ impl FromRequestParts<UiState> for Visitor {
                     caller,
                     session,
                     base,
+                    here: asked.unwrap_or_default().trim_start_matches('/').to_owned(),
                 })
             }
             // Revoked or expired meanwhile.

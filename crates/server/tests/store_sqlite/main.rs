@@ -5,6 +5,7 @@ mod crash;
 mod engine;
 mod group_commit;
 mod opening;
+mod searching;
 mod secrecy;
 
 use engine::Sqlite;

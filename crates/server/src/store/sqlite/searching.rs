@@ -39,11 +39,16 @@ const SMALLEST_BLOCK: usize = 4;
 /// What each costs, in rows: finding the place of a source, the message of a due row, the last attempt
 /// of a delivery, and a payload beside its bytes.
 const SEEK: u32 = 8;
-const MESSAGE: u32 = 6;
-const ATTEMPT: u32 = 12;
-const PAYLOAD: u32 = 12;
+const MESSAGE: u32 = 8;
+const ATTEMPT: u32 = 24;
+const PAYLOAD: u32 = 16;
 /// Bytes of payload that cost as much as a row.
 const PAYLOAD_BYTES_A_ROW: u32 = 1_024;
+
+/// The columns of a settled row that a candidate needs.
+const SETTLED: &str = "SELECT delivery, endpoint, attempts, message, event_type, app, settled_at, exhausted FROM settled";
+/// How long a payload is, and whether it has a text.
+const LOOK: &str = "SELECT length(payload), instr(payload, ?1) > 0 FROM message";
 
 /// Where deliveries are read from.
 #[derive(Debug, Clone)]
@@ -102,7 +107,7 @@ pub(super) fn search(at: &At<'_>, search: &DeliverySearch) -> Outcome<Deliveries
     let mut found = DeliveriesFound::default();
     while let Some(candidate) = walk.next()? {
         let id = candidate.id;
-        if let Some(item) = walk.look_at(candidate)? {
+        if let Some(item) = walk.look_at(&candidate)? {
             found.items.push(item);
         }
         if found.items.len() >= search.limit || walk.spent >= search.effort {
@@ -215,7 +220,6 @@ impl<'a, 'b> Walk<'a, 'b> {
         let limit = as_i64(self.block as u64);
         let (from, before) = (from.to_be_bytes(), before.to_be_bytes());
         let connection = self.at.connection;
-        const SETTLED: &str = "SELECT delivery, endpoint, attempts, message, event_type, app, settled_at, exhausted FROM settled";
         let block = match &self.sources[index].kind {
             Kind::Settled(app) => {
                 let sql = format!(
@@ -249,7 +253,7 @@ impl<'a, 'b> Walk<'a, 'b> {
     }
 
     /// Whether a row is wanted, cheap questions first.
-    fn look_at(&mut self, candidate: Candidate) -> Outcome<Option<FoundDelivery>> {
+    fn look_at(&mut self, candidate: &Candidate) -> Outcome<Option<FoundDelivery>> {
         self.spent = self.spent.saturating_add(1);
         let other = self.endpoint.is_some_and(|only| only != candidate.endpoint);
         let delivered = matches!(
@@ -301,7 +305,7 @@ impl<'a, 'b> Walk<'a, 'b> {
     /// The delivery of a row, if its message and event type are wanted.
     fn with_message(
         &mut self,
-        candidate: Candidate,
+        candidate: &Candidate,
         endpoint: EndpointId,
     ) -> Outcome<Option<Known>> {
         let (number, message, event_type, app, state) = match candidate.of {
@@ -382,7 +386,6 @@ impl<'a, 'b> Walk<'a, 'b> {
         let Some(text) = &self.search.text else {
             return Ok(true);
         };
-        const LOOK: &str = "SELECT length(payload), instr(payload, ?1) > 0 FROM message";
         let connection = self.at.connection;
         let text = text.as_bytes();
         let read = |row: &Row<'_>| Ok(Ok((row.get::<_, u32>(0)?, row.get::<_, bool>(1)?)));
@@ -486,16 +489,12 @@ fn range(search: &DeliverySearch) -> (u128, u128) {
 
 fn settled(row: &Row<'_>) -> rusqlite::Result<Outcome<Candidate>> {
     let id: DeliveryId = rows::id(row, 0)?;
-    let exhausted = match row.get_ref(7)?.as_str_or_null()? {
-        None => None,
-        Some(word) => match ExhaustedReason::from_word(word) {
-            Some(reason) => Some(reason),
-            None => {
-                let unknown = impossible("settled", "exhausted", &id, "an unknown word");
-                return Ok(Err(unknown));
-            }
-        },
-    };
+    let word = row.get_ref(7)?.as_str_or_null()?;
+    let exhausted = word.map(ExhaustedReason::from_word);
+    if exhausted == Some(None) {
+        let unknown = impossible("settled", "exhausted", &id, "an unknown word");
+        return Ok(Err(unknown));
+    }
     Ok(Ok(Candidate {
         id,
         endpoint: row.get(1)?,
@@ -505,7 +504,7 @@ fn settled(row: &Row<'_>) -> rusqlite::Result<Outcome<Candidate>> {
             event_type: row.get(4)?,
             app: rows::client_id(row, 5)?,
             at: rows::time(row, 6)?,
-            exhausted,
+            exhausted: exhausted.flatten(),
         },
     }))
 }

@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
+use hookturn_core::delivery::Exchange;
 use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{ClientId, EndpointId};
 use hookturn_core::store::SearchFrom;
@@ -143,7 +144,7 @@ impl From<&TestReport> for Tested {
                 (false, true) => Shown::bad("not accepted"),
                 (false, false) => Shown::bad("not connected"),
             },
-            code: decisive.and_then(|exchange| exchange.status()),
+            code: decisive.and_then(Exchange::status),
             summary: visible(&report.summary),
             message: report.message.to_string(),
             millis: report.attempt.duration_millis,

@@ -1,5 +1,7 @@
 //! One exchange of an attempt, as the inspector shows it: who signed, what was sent, what came back.
 
+use std::fmt::Write as _;
+
 use hookturn_core::delivery::{
     Answer, Attempt, Exchange, ExchangeReason, ExchangeResult, SignedWith, Timings,
 };
@@ -294,26 +296,28 @@ fn curl(sent: &SentRequest, exchange: &Exchange) -> String {
 
 /// A word of a shell, whatever is in it. What would hide in a terminal is written as an escape.
 fn quoted(text: &str) -> String {
-    if text
-        .chars()
-        .any(|c| visible(&c.to_string()) != c.to_string())
-    {
-        let escaped: String = text
-            .chars()
-            .map(|c| match c {
-                '\'' => "\\'".to_owned(),
-                '\\' => "\\\\".to_owned(),
-                c if visible(&c.to_string()) == c.to_string() => c.to_string(),
-                c => {
-                    let mut bytes = [0; 4];
-                    let bytes = c.encode_utf8(&mut bytes).bytes();
-                    bytes.map(|byte| format!("\\x{byte:02x}")).collect()
-                }
-            })
-            .collect();
-        return format!("$'{escaped}'");
+    let hides = |c: char| {
+        let alone = c.to_string();
+        visible(&alone) != alone
+    };
+    if !text.chars().any(hides) {
+        return format!("'{}'", text.replace('\'', r"'\''"));
     }
-    format!("'{}'", text.replace('\'', r"'\''"))
+    let mut word = String::from("$'");
+    for c in text.chars() {
+        match c {
+            '\'' | '\\' => word.extend(['\\', c]),
+            c if hides(c) => {
+                for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                    // Writing to a text cannot fail.
+                    let _ = write!(word, "\\x{byte:02x}");
+                }
+            }
+            c => word.push(c),
+        }
+    }
+    word.push('\'');
+    word
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A delivery in a list.
 
 use hookturn_core::delivery::{Attempt, Delivery, DeliveryState, ExchangeResult, ExhaustedReason};
-use hookturn_core::id::{ClientId, DeliveryId, EndpointId, MessageId, WorkspaceId};
+use hookturn_core::id::{DeliveryId, EndpointId, MessageId, WorkspaceId};
 use hookturn_core::message::EventType;
 use hookturn_core::store::FoundDelivery;
 use hookturn_core::time::Timestamp;
@@ -163,7 +163,7 @@ impl Row {
 /// A delivery for samples.
 #[expect(
     clippy::expect_used,
-    reason = "the text is an event type; a sample that is not would fail the test that renders it"
+    reason = "the texts are an id and a type; if they were not, the test that renders samples would fail"
 )]
 pub(in crate::ui::pages) fn sample(index: u8, state: DeliveryState) -> Delivery {
     let mut id = DeliveryId::first_at(Timestamp::from_millis(1_784_505_000_000)).to_bytes();
@@ -171,7 +171,7 @@ pub(in crate::ui::pages) fn sample(index: u8, state: DeliveryState) -> Delivery 
     Delivery {
         id: DeliveryId::from_bytes(id),
         workspace: WorkspaceId::from_bytes([1; 16]),
-        app: ClientId::FIRST,
+        app: "HqTRDIYa".parse().expect("a client id"),
         endpoint: EndpointId::from_bytes([2; 16]),
         message: MessageId::from_bytes([3; 16]),
         event_type: EventType::new("invoice.paid").expect("an event type"),
