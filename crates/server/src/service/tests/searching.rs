@@ -2,7 +2,7 @@
 
 use hookturn_core::delivery::DeliveryStatus;
 use hookturn_core::limits;
-use hookturn_core::store::SearchFrom;
+use hookturn_core::store::{SearchFrom, Store as _};
 use hookturn_core::time::HOUR;
 use hookturn_core::workspace::Scope;
 use hookturn_verify::{Content, Scheme, Secret, Signer, sign};
@@ -78,7 +78,8 @@ async fn nothing_of_another_workspace_is_found_or_sent() {
     let all = Search::default();
     let look = service.search_deliveries(&stranger, &all, SearchFrom::Newest, 50);
     assert!(look.await.unwrap().items.is_empty());
-    let retried = service.retry_matching(&stranger, &exhausted(), SearchFrom::Newest, false);
+    let failed = exhausted();
+    let retried = service.retry_matching(&stranger, &failed, SearchFrom::Newest, false);
     assert_eq!(retried.await.unwrap().queued, 0);
     let named = Search {
         app: Some(app),
@@ -95,7 +96,7 @@ async fn nothing_of_another_workspace_is_found_or_sent() {
     let inspected = service.inspect(&stranger, id).await;
     assert!(matches!(inspected, Err(ServiceError::NotFound { .. })));
     let reader = bench.limited(&[Scope::Read]).await;
-    let retried = service.retry_matching(&reader, &exhausted(), SearchFrom::Newest, true);
+    let retried = service.retry_matching(&reader, &failed, SearchFrom::Newest, true);
     assert!(matches!(retried.await, Err(ServiceError::Forbidden { .. })));
 }
 
