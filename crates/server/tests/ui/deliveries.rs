@@ -110,6 +110,8 @@ async fn hostile_text_is_shown_as_text() {
             assert!(!text.contains(raw), "{raw:?}: {text}");
         }
     }
+    assert!(pages[2].text.contains("its receiver fails since"));
+    assert!(pages[3].text.contains("failing"), "{}", pages[3].text);
     let inspector = &pages[1].text;
     for shown in [
         "⟨U+202E⟩",

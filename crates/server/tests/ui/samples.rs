@@ -41,8 +41,7 @@ fn tags(html: &str) -> Vec<Tag> {
         let (name, mut inside) = after.split_at(end);
         assert!(
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric()),
-            "a `<` of a text is not escaped: {:.60}",
-            after
+            "a `<` of a text is not escaped: {after:.60}"
         );
         let mut attributes = Vec::new();
         loop {
@@ -121,7 +120,7 @@ fn every_sample_is_closed_as_it_was_opened() {
 #[test]
 fn every_sample_has_one_first_heading_and_skips_no_level() {
     every(|name, _, tags| {
-        let levels: Vec<u8> = tags
+        let levels: Vec<u32> = tags
             .iter()
             .filter(|tag| !tag.closes)
             .filter_map(|tag| tag.name.strip_prefix('h')?.parse().ok())

@@ -195,8 +195,17 @@ impl AppPage {
             limit: limits::ENDPOINTS_PER_APP,
         };
         let endpoints = ui.service.endpoints(&visitor.caller, id, all).await;
-        let endpoints = endpoints.map_err(told)?;
-        Ok(Self::new(ui, visitor, &app, &endpoints.items))
+        let endpoints = endpoints.map_err(told)?.items;
+        let mut shown = Self::new(ui, visitor, &app, &endpoints);
+        for (row, endpoint) in shown.endpoints.iter_mut().zip(&endpoints) {
+            let receiver = ui.service.receiver(&visitor.caller, id, endpoint.id).await;
+            let failing = receiver.map_err(told)?.failing_since;
+            if let (Some(since), true) = (failing, row.note.is_empty()) {
+                let since = When::new(since, ui.clock.now()).relative();
+                row.note = format!("its receiver fails since {since}");
+            }
+        }
+        Ok(shown)
     }
 
     /// The page as it is rendered for its samples.
