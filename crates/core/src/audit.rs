@@ -186,6 +186,23 @@ pub struct Subject {
     pub delivery: Option<DeliveryId>,
 }
 
+impl Subject {
+    /// The ids that apply, each with the name of its kind as the API spells it.
+    pub fn ids(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let ids = [
+            ("clientId", self.app.map(|id| id.to_string())),
+            ("endpointId", self.endpoint.map(|id| id.to_string())),
+            ("keyringId", self.keyring.map(|id| id.to_string())),
+            ("secretId", self.secret.map(|id| id.to_string())),
+            ("rotationId", self.rotation.map(|id| id.to_string())),
+            ("apiKeyId", self.api_key.map(|id| id.to_string())),
+            ("messageId", self.message.map(|id| id.to_string())),
+            ("deliveryId", self.delivery.map(|id| id.to_string())),
+        ];
+        ids.into_iter().filter_map(|(name, id)| Some((name, id?)))
+    }
+}
+
 /// One thing that was done, before it is known who did it and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -531,6 +531,9 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> StoreFuture<'_, Vec<Recorded>>;
 
+    /// The number of the last entry of the audit log; 0 when it is empty.
+    fn audit_head(&self, workspace: WorkspaceId) -> StoreFuture<'_, u64>;
+
     /// The stored answer for a key, unless it expired by `now`.
     fn idempotent_answer(
         &self,

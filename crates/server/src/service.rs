@@ -88,6 +88,7 @@ pub struct Service {
     probing: proving::Probing,
     signed_out: sessions::SignedOut,
     sign_in_pace: sessions::SignInPace,
+    audit_proofs: audit::Proofs,
 }
 
 /// What a [`Service`] stands on.
@@ -255,6 +256,7 @@ impl Service {
             probing: proving::Probing::default(),
             signed_out: sessions::SignedOut::default(),
             sign_in_pace: sessions::SignInPace::default(),
+            audit_proofs: audit::Proofs::default(),
         }
     }
 

@@ -177,6 +177,39 @@ impl Standing {
             Self::Proved { .. } => "proved",
         }
     }
+
+    /// The same in a sentence for people: what was seen, and no more.
+    pub fn words(self, policy: &ProofPolicy) -> String {
+        let confidence = policy.confidence_percent;
+        match self {
+            Self::NotAsked => "nothing was asked yet".to_owned(),
+            Self::DoesNotVerify => {
+                "it accepted a request signed with a random key: it verifies nothing, so nothing can be proved"
+                    .to_owned()
+            }
+            Self::Unreachable => {
+                "it does not answer in a way that says anything about the new secret".to_owned()
+            }
+            Self::NotReady { refused_at } => {
+                format!("it refused the new secret, last at {refused_at}")
+            }
+            Self::Collecting { passes, needed } => {
+                format!("{passes} of {needed} requests signed with the new secret were accepted in a row")
+            }
+            Self::AwaitingControl { passes } => format!(
+                "{passes} in a row were accepted; a request signed with a random key must still be refused"
+            ),
+            Self::HoldingDown { passes, until } => {
+                format!("{passes} in a row were accepted; nothing may be refused until {until}")
+            }
+            Self::Proved {
+                passes,
+                rules_out_percent,
+            } => format!(
+                "{passes} of {passes} were accepted and a random key was refused: rules out {rules_out_percent} % stale at {confidence} %"
+            ),
+        }
+    }
 }
 
 impl Evidence {

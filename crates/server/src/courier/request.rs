@@ -292,9 +292,8 @@ fn request_id(messages: &[&Message]) -> String {
     format!("batch_{}", hex::encode(&digest.finalize()[..16]))
 }
 
-/// The header names of a preset in a workspace: the scheme's, what the preset adds, and what the
-/// workspace renames.
-pub fn header_names(preset: Preset, workspace: &Workspace) -> HeaderNames {
+/// The header names of a preset: the scheme's, and what the preset adds.
+pub fn preset_header_names(preset: Preset) -> HeaderNames {
     let mut names = HeaderNames::of(preset.scheme());
     match preset {
         Preset::Standard | Preset::Hopae => {}
@@ -303,6 +302,12 @@ pub fn header_names(preset: Preset, workspace: &Workspace) -> HeaderNames {
         }
         Preset::Github => names.id = Some(Cow::Borrowed("x-github-delivery")),
     }
+    names
+}
+
+/// The header names of a preset in a workspace: its own, and what the workspace renames.
+pub fn header_names(preset: Preset, workspace: &Workspace) -> HeaderNames {
+    let mut names = preset_header_names(preset);
     if let Some(renames) = workspace.settings.header_names.get(&preset) {
         let renamed = |name: &Option<String>| name.clone().map(Cow::Owned);
         names.id = names.id.map(|id| renamed(&renames.id).unwrap_or(id));

@@ -130,6 +130,15 @@ impl Service {
         }))
     }
 
+    /// One key that the caller sees in the list. Needs `manage`.
+    pub async fn api_key(&self, caller: &Caller, id: ApiKeyId) -> Result<ListedKey, ServiceError> {
+        self.require(caller, Scope::Manage).await?;
+        Ok(ListedKey {
+            key: self.own_api_key(caller, id)?,
+            last_used_at: self.live.api_key_used_at(id),
+        })
+    }
+
     /// Revokes a key, at once and for good. Revoking a revoked key changes nothing. Needs `manage`.
     pub async fn revoke_api_key(
         &self,

@@ -10,10 +10,12 @@ use hookturn_core::limits;
 use hookturn_core::store::{Page, Write};
 use hookturn_core::time::SECOND;
 use hookturn_core::workspace::{Reach, RevealPolicy, Scope, Workspace, WorkspaceSettings};
+use hookturn_verify::HeaderNames;
 
 use super::endpoints::check_header_name;
 use super::page::Listed;
 use super::{Caller, Decision, Recording, Service, ServiceError, check_version};
+use crate::courier::request::{header_names, preset_header_names};
 
 /// What to change of a workspace; `None` leaves a field as it is.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +37,16 @@ impl Service {
     pub fn workspace_name(&self, caller: &Caller) -> String {
         let found = self.live.workspace(caller.workspace);
         found.map_or_else(|| caller.workspace.to_string(), |found| found.name.clone())
+    }
+
+    /// The header names of a preset in the workspace that a caller acts in.
+    pub fn header_names(
+        &self,
+        caller: &Caller,
+        preset: Preset,
+    ) -> Result<HeaderNames, ServiceError> {
+        let workspace = self.own_workspace(caller)?;
+        Ok(header_names(preset, &workspace))
     }
 
     /// Makes a workspace with an empty shared keyring. Operators only; needs `manage`.
@@ -180,6 +192,11 @@ impl Service {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// The header names of a preset before anybody renames them.
+pub fn own_header_names(preset: Preset) -> HeaderNames {
+    preset_header_names(preset)
 }
 
 fn reaches(caller: &Caller, id: WorkspaceId) -> bool {

@@ -233,6 +233,11 @@ impl Store for SqliteStore {
             .read(move |at| ledger::audit_log(at, workspace, after, limit))
     }
 
+    fn audit_head(&self, workspace: WorkspaceId) -> StoreFuture<'_, u64> {
+        self.readers
+            .read(move |at| ledger::audit_head(at, workspace))
+    }
+
     fn idempotent_answer(
         &self,
         key: IdempotencyKey,

@@ -206,6 +206,10 @@ impl Store for FaultyStore {
         self.inner.audit_log(workspace, after, limit)
     }
 
+    fn audit_head(&self, workspace: WorkspaceId) -> StoreFuture<'_, u64> {
+        self.inner.audit_head(workspace)
+    }
+
     fn reseal(&self, swaps: Vec<(SealedSecret, Arc<[u8]>)>) -> StoreFuture<'_, usize> {
         self.inner.reseal(swaps)
     }

@@ -98,6 +98,9 @@ impl Store for Watched {
     ) -> StoreFuture<'_, Vec<Recorded>> {
         self.inner.audit_log(workspace, after, limit)
     }
+    fn audit_head(&self, workspace: WorkspaceId) -> StoreFuture<'_, u64> {
+        self.inner.audit_head(workspace)
+    }
     fn idempotent_answer(
         &self,
         key: IdempotencyKey,

@@ -57,17 +57,6 @@ pub(in crate::api) struct AuditView {
 
 impl AuditView {
     fn new(recorded: Recorded) -> Self {
-        let subject = &recorded.entry.subject;
-        let ids = [
-            ("clientId", subject.app.map(|id| id.to_string())),
-            ("endpointId", subject.endpoint.map(|id| id.to_string())),
-            ("keyringId", subject.keyring.map(|id| id.to_string())),
-            ("secretId", subject.secret.map(|id| id.to_string())),
-            ("rotationId", subject.rotation.map(|id| id.to_string())),
-            ("apiKeyId", subject.api_key.map(|id| id.to_string())),
-            ("messageId", subject.message.map(|id| id.to_string())),
-            ("deliveryId", subject.delivery.map(|id| id.to_string())),
-        ];
         Self {
             seq: recorded.seq,
             at: recorded.at,
@@ -76,9 +65,11 @@ impl AuditView {
             action: recorded.entry.action.to_string(),
             request_id: recorded.context.request_id,
             reason: recorded.context.reason,
-            subject: ids
-                .into_iter()
-                .filter_map(|(name, id)| Some((name.to_owned(), id?)))
+            subject: recorded
+                .entry
+                .subject
+                .ids()
+                .map(|(name, id)| (name.to_owned(), id))
                 .collect(),
             fingerprint: recorded.entry.fingerprint.map(|print| print.to_string()),
             detail: recorded.entry.detail,

@@ -4,7 +4,7 @@ use axum::extract::State;
 use hookturn_core::id::EndpointId;
 use hookturn_core::limits;
 use hookturn_core::proof::{
-    OnDeadline, ProbeKeys, ProofPolicy, Rehearsed, Standing, required_passes, ruled_out_percent,
+    OnDeadline, ProbeKeys, ProofPolicy, Rehearsed, required_passes, ruled_out_percent,
 };
 use hookturn_core::rotation::{Mode, Promotion, PromotionGrounds, Rotation};
 use hookturn_core::time::Timestamp;
@@ -253,7 +253,7 @@ impl EvidenceView {
         Self {
             endpoint_id: known.endpoint.id,
             standing: known.standing.as_str(),
-            words: words(known.standing, policy),
+            words: known.standing.words(policy),
             passes: evidence.run,
             needed: required_passes(policy, evidence.broken),
             rules_out_percent: ruled_out_percent(policy, evidence.run),
@@ -268,39 +268,6 @@ impl EvidenceView {
             canary_percent: evidence.canary_percent(policy),
             rehearsed: known.rehearsed.as_ref().map(FindingView::new),
         }
-    }
-}
-
-/// Where an endpoint stands, for people: what was seen, and no more.
-fn words(standing: Standing, policy: &ProofPolicy) -> String {
-    let confidence = policy.confidence_percent;
-    match standing {
-        Standing::NotAsked => "nothing was asked yet".to_owned(),
-        Standing::DoesNotVerify => {
-            "it accepted a request signed with a random key: it verifies nothing, so nothing can be proved"
-                .to_owned()
-        }
-        Standing::Unreachable => {
-            "it does not answer in a way that says anything about the new secret".to_owned()
-        }
-        Standing::NotReady { refused_at } => {
-            format!("it refused the new secret, last at {refused_at}")
-        }
-        Standing::Collecting { passes, needed } => {
-            format!("{passes} of {needed} requests signed with the new secret were accepted in a row")
-        }
-        Standing::AwaitingControl { passes } => format!(
-            "{passes} in a row were accepted; a request signed with a random key must still be refused"
-        ),
-        Standing::HoldingDown { passes, until } => {
-            format!("{passes} in a row were accepted; nothing may be refused until {until}")
-        }
-        Standing::Proved {
-            passes,
-            rules_out_percent,
-        } => format!(
-            "{passes} of {passes} were accepted and a random key was refused: rules out {rules_out_percent} % stale at {confidence} %"
-        ),
     }
 }
 

@@ -23,6 +23,8 @@ pub async fn g9_the_audit_chain_continues_over_a_restart_and_a_crash(engine: &im
         drop(store);
         let head = verify_chain(Head::START, &log).unwrap();
         assert_eq!(head.seq, 1 + 3 * (round + 1));
+        let store = world.store();
+        assert_eq!(store.audit_head(workspace).await.unwrap(), head.seq);
         if round == 0 {
             world.restart().await;
         } else {

@@ -101,6 +101,18 @@ pub(super) fn append_audit(
     Ok(())
 }
 
+pub(super) fn audit_head(at: &At<'_>, workspace: WorkspaceId) -> Outcome<u64> {
+    let Some(number) = at.numbers.workspace(workspace) else {
+        return Ok(0);
+    };
+    let sql = "SELECT seq FROM audit WHERE workspace = ? ORDER BY seq DESC LIMIT 1";
+    at.connection
+        .prepare_cached(sql)
+        .and_then(|mut s| s.query_row([number], |row| row.get::<_, i64>(0)).optional())
+        .map(|seq| seq.unwrap_or(0).cast_unsigned())
+        .map_err(failed("read the head of the audit log"))
+}
+
 pub(super) fn audit_log(
     at: &At<'_>,
     workspace: WorkspaceId,
