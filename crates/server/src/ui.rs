@@ -38,6 +38,12 @@ pub mod frame;
 mod guard;
 pub mod live;
 pub mod pages;
+mod problems;
+mod ring;
+mod rotating;
+mod snippets;
+mod span;
+mod stale;
 pub mod text;
 mod visitor;
 
@@ -76,6 +82,7 @@ pub fn router(state: UiState) -> Router {
         .route("/assets/{name}", get(assets::serve))
         .merge(pages::apps::routes())
         .merge(pages::deliveries::routes())
+        .merge(rotating::routes())
         .layer(from_fn_with_state(state.clone(), guard::finish))
         .layer(from_fn(guard::headers))
         .with_state(state)

@@ -19,6 +19,16 @@ pub enum Part {
     Apps,
     /// What became of each message.
     Deliveries,
+    /// Keyrings and their secrets.
+    Secrets,
+    /// Moves from one secret to the next.
+    Rotations,
+    /// What was done, by whom.
+    Audit,
+    /// Who may do what.
+    ApiKeys,
+    /// What the workspace's owner may choose.
+    Settings,
 }
 
 impl Part {
@@ -27,6 +37,11 @@ impl Part {
         (Self::Overview, "./", "Overview"),
         (Self::Apps, "apps", "Apps"),
         (Self::Deliveries, "deliveries", "Deliveries"),
+        (Self::Secrets, "secrets", "Secrets"),
+        (Self::Rotations, "rotations", "Rotations"),
+        (Self::Audit, "audit", "Audit"),
+        (Self::ApiKeys, "api-keys", "API keys"),
+        (Self::Settings, "settings", "Settings"),
     ];
 
     fn path(self) -> &'static str {
@@ -85,6 +100,11 @@ impl Frame {
             may_secrets: true,
             may_publish: true,
         }
+    }
+
+    /// Whether the navigation lists a part: what the key may not see is not shown.
+    pub fn lists(&self, path: &str) -> bool {
+        path != Part::ApiKeys.path() || self.may_manage
     }
 
     /// The frame of a page for a visitor.

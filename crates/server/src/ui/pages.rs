@@ -1,9 +1,14 @@
 //! The pages. Each is a template with the values it shows, made from what the service answers, and has
 //! samples that a test renders.
 
+pub mod api_keys;
 pub mod apps;
 pub mod deliveries;
+pub mod audit;
+pub mod keyrings;
 pub mod overview;
+pub mod rotations;
+pub mod settings;
 pub mod sign_in;
 
 use askama::Template;

@@ -51,6 +51,13 @@ impl Browser {
         }
     }
 
+    pub(crate) fn with_key(server: &Server, key: &str) -> Self {
+        Self {
+            key: key.to_owned(),
+            ..Self::new(server)
+        }
+    }
+
     pub(crate) fn moves_to(&mut self, server: &Server) {
         self.authority = server.origin().replace("http://", "");
     }

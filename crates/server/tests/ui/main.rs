@@ -10,6 +10,8 @@ mod apps;
 mod browser;
 mod deliveries;
 mod samples;
+mod rotating;
+mod samples_of_rotating;
 #[expect(
     dead_code,
     unused_imports,

@@ -21,6 +21,31 @@
   });
 
   show();
+
+  // Says something to those who do not see it happen, too.
+  const say = (words) => {
+    const place = document.getElementById("status");
+    if (place) place.textContent = words;
+  };
+
+  // Copies a text: `data-copy` names the element that holds it. Where the browser refuses (it asks for
+  // HTTPS), the text is selected, so that the keyboard copies it.
+  const offerCopies = () => {
+    for (const button of document.querySelectorAll("[data-copy][hidden]")) button.hidden = false;
+  };
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest?.("[data-copy]");
+    const source = button && document.getElementById(button.dataset.copy);
+    if (!source) return;
+    try {
+      await navigator.clipboard.writeText(source.textContent);
+      say("Copied");
+    } catch {
+      getSelection().selectAllChildren(source);
+      say("Selected: copy it with the keyboard");
+    }
+  });
+  offerCopies();
 })();
 
 // Lists: tick all, and how many new ones there are. The list itself never moves under its reader's eyes.

@@ -1,0 +1,246 @@
+//! How a rotation stands: its stages, its secrets, and what is known of each endpoint.
+
+use hookturn_core::proof::{ProofPolicy, Standing, policy_of, required_passes};
+use hookturn_core::rotation::{Keyring, Mode, PromotionGrounds, Rotation, Stage};
+use hookturn_core::time::Timestamp;
+
+use super::super::super::ring::{SecretView, User};
+use super::super::super::text::When;
+use crate::service::proving::EndpointStanding;
+
+/// How a rotation stands at one moment.
+#[derive(Debug, Clone)]
+pub struct Panel {
+    /// Its id.
+    pub id: String,
+    /// How it moves.
+    pub mode: &'static str,
+    /// Where it is.
+    pub stage: &'static str,
+    /// Whether it is open.
+    pub is_open: bool,
+    /// Whether the page asks again by itself.
+    pub is_moving: bool,
+    /// What deliveries are signed with now.
+    pub sentence: &'static str,
+    /// The way through its stages.
+    pub steps: Vec<StepView>,
+    /// When it was opened.
+    pub opened: When,
+    /// Why.
+    pub reason: Option<String>,
+    /// The secret that was active when it opened.
+    pub from: Option<SecretView>,
+    /// The secret it brings.
+    pub to: Option<SecretView>,
+    /// When the secret that leaves is retired.
+    pub retires: Option<When>,
+    /// When it was over.
+    pub ended: Option<When>,
+    /// On what grounds its new secret became active, and when.
+    pub promoted: Option<(String, When)>,
+    /// What is known of each endpoint that counts.
+    pub endpoints: Vec<EndpointView>,
+    /// How many of them are proved.
+    pub proved: usize,
+    /// When any of them last needed the old secret.
+    pub last_needed: Option<When>,
+    /// Whether it asks for proof.
+    pub is_proven: bool,
+}
+
+/// One stage on the way.
+#[derive(Debug, Clone)]
+pub struct StepView {
+    /// The word.
+    pub word: &'static str,
+    /// Whether it is the present one.
+    pub is_now: bool,
+    /// Whether it is behind.
+    pub is_done: bool,
+}
+
+/// What is known of one endpoint.
+#[derive(Debug, Clone)]
+pub struct EndpointView {
+    /// It.
+    pub user: User,
+    /// Where it stands, as the API calls it.
+    pub standing: &'static str,
+    /// The class that colours it.
+    pub tone: &'static str,
+    /// The same in a sentence.
+    pub words: String,
+    /// How its receiver verifies, as the last rehearsal found.
+    pub class: Option<&'static str>,
+    /// Passes in a row.
+    pub passes: u32,
+    /// Passes that are needed.
+    pub needed: u32,
+    /// Passes of probes and of deliveries in all.
+    pub of_probes: u32,
+    /// See `of_probes`.
+    pub of_deliveries: u32,
+    /// Refusals in all.
+    pub refusals: u32,
+    /// The share of deliveries that the new secret signs first, in percent.
+    pub canary_percent: u8,
+    /// The latest pass.
+    pub passed: Option<When>,
+    /// When the old secret was last needed.
+    pub old_needed: Option<When>,
+}
+
+impl EndpointView {
+    fn new(known: &EndpointStanding, policy: &ProofPolicy, now: Timestamp) -> Self {
+        let evidence = &known.evidence;
+        let when = |at: Option<Timestamp>| at.map(|at| When::new(at, now));
+        Self {
+            user: User::new(&known.endpoint),
+            standing: known.standing.as_str(),
+            tone: match known.standing {
+                Standing::Proved { .. } => "good",
+                Standing::NotReady { .. } | Standing::DoesNotVerify => "bad",
+                Standing::NotAsked
+                | Standing::Unreachable
+                | Standing::Collecting { .. }
+                | Standing::AwaitingControl { .. }
+                | Standing::HoldingDown { .. } => "warn",
+            },
+            words: known.standing.words(policy),
+            class: known.rehearsed.map(|found| found.finding.class.as_str()),
+            passes: evidence.run,
+            needed: required_passes(policy, evidence.broken),
+            of_probes: evidence.probe_passes,
+            of_deliveries: evidence.delivery_passes,
+            refusals: evidence.refusals,
+            canary_percent: evidence.canary_percent(policy),
+            passed: when(evidence.passed_at),
+            old_needed: when(evidence.old_needed_at),
+        }
+    }
+}
+
+impl Panel {
+    /// Whether its new secret is pending.
+    pub fn is_staged(&self) -> bool {
+        self.stage == "staged"
+    }
+
+    /// How `rotation` stands at `now`. The keyring is none when it is gone with its endpoint.
+    pub(super) fn new(
+        rotation: &Rotation,
+        keyring: Option<&Keyring>,
+        standings: &[EndpointStanding],
+        now: Timestamp,
+    ) -> Self {
+        let stage = rotation.stage.at(now);
+        let when = |at| When::new(at, now);
+        let (retires, ended) = match stage {
+            Stage::Staged => (None, None),
+            Stage::Overlap { retire_at } => (Some(retire_at), None),
+            Stage::Completed { at } | Stage::Cancelled { at } => (None, Some(at)),
+            Stage::Undone { at, retire_at } => (Some(retire_at).filter(|end| now < *end), Some(at)),
+        };
+        let is_proven = matches!(rotation.mode, Mode::Proven { .. });
+        let policy = policy_of(rotation);
+        let secret = |id| {
+            let found = keyring.and_then(|keyring| keyring.secret(id));
+            found.map(|secret| SecretView::new(secret, now))
+        };
+        let needed = standings.iter().map(|known| known.evidence.old_needed_at);
+        let proved = |known: &&EndpointStanding| matches!(known.standing, Standing::Proved { .. });
+        Self {
+            id: rotation.id.to_string(),
+            mode: rotation.mode.as_str(),
+            stage: stage.as_str(),
+            is_open: stage.is_open(),
+            is_moving: stage.is_open() || retires.is_some(),
+            sentence: sentence(rotation.mode, stage, now),
+            steps: steps(rotation.mode, stage),
+            opened: when(rotation.opened_at),
+            reason: rotation.reason.clone(),
+            from: secret(rotation.from),
+            to: secret(rotation.to),
+            retires: retires.map(when),
+            ended: ended.map(when),
+            promoted: rotation
+                .promotion
+                .as_ref()
+                .map(|made| (grounds(&made.grounds), when(made.at))),
+            endpoints: standings
+                .iter()
+                .map(|known| EndpointView::new(known, &policy, now))
+                .collect(),
+            proved: standings.iter().filter(proved).count(),
+            last_needed: needed.max().flatten().map(when),
+            is_proven,
+        }
+    }
+}
+
+/// What deliveries are signed with now.
+fn sentence(mode: Mode, stage: Stage, now: Timestamp) -> &'static str {
+    match stage {
+        Stage::Staged if matches!(mode, Mode::Proven { .. }) => {
+            "The old secret signs, and the new one repairs what is refused. Probes and a small share of deliveries are signed with the new one alone, to find out whether the receiver holds it."
+        }
+        Stage::Staged => {
+            "The old secret signs; the new one is used beside it or after it only, and waits to be activated."
+        }
+        Stage::Overlap { .. } => {
+            "Both secrets are live: what the receiver refuses with one is sent again at once with the other."
+        }
+        Stage::Completed { .. } => "The new secret alone signs; the old one signs no longer.",
+        Stage::Cancelled { .. } => {
+            "The new secret was dropped before it was active; the old one signs as before."
+        }
+        Stage::Undone { retire_at, .. } if now < retire_at => {
+            "The old secret is active again; the new one stays live for receivers that had switched."
+        }
+        Stage::Undone { .. } => "The old secret is active again; the new one signs no longer.",
+    }
+}
+
+/// The stages of a mode, with where it is. What ends it another way stands at the end.
+fn steps(mode: Mode, stage: Stage) -> Vec<StepView> {
+    let way: &[&'static str] = match mode {
+        Mode::Immediate => &["completed"],
+        Mode::Overlap { .. } => &["overlap", "completed"],
+        Mode::Staged { .. } | Mode::Proven { .. } => &["staged", "overlap", "completed"],
+    };
+    let ended = match stage {
+        Stage::Cancelled { .. } => Some((1, "cancelled")),
+        Stage::Undone { .. } => Some((way.len(), "undone")),
+        Stage::Staged | Stage::Overlap { .. } | Stage::Completed { .. } => None,
+    };
+    let mut words: Vec<&'static str> = match ended {
+        Some((kept, word)) => way.iter().take(kept).copied().chain([word]).collect(),
+        None => way.to_vec(),
+    };
+    words.insert(0, "opened");
+    let present = words.iter().position(|word| *word == stage.as_str());
+    let present = present.unwrap_or(0);
+    let step = |(at, word): (usize, &'static str)| StepView {
+        word,
+        is_now: at == present,
+        is_done: at < present,
+    };
+    words.into_iter().enumerate().map(step).collect()
+}
+
+fn grounds(grounds: &PromotionGrounds) -> String {
+    match grounds {
+        PromotionGrounds::Asked => "because its owner asked".to_owned(),
+        PromotionGrounds::Force => "by force, without proof".to_owned(),
+        PromotionGrounds::Proof { endpoints } => {
+            let passes = endpoints.iter().map(|proved| proved.passes);
+            let fewest = passes.min().unwrap_or(0);
+            let count = endpoints.len();
+            let noun = if count == 1 { "endpoint" } else { "endpoints" };
+            format!(
+                "proved by {count} {noun}, each with at least {fewest} passes in a row and a refused random key"
+            )
+        }
+    }
+}
