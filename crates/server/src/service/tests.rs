@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod audit_search;
 mod configuration;
 mod rotation;
 mod searching;

@@ -46,6 +46,16 @@
     }
   });
   offerCopies();
+
+  // A page that asks again by itself says when nobody answers, and when somebody does again.
+  let isAnswered = true;
+  const answered = (is) => {
+    if (is !== isAnswered) say(is ? "The server answers again" : "The server does not answer: what is shown may be old");
+    document.documentElement.toggleAttribute("data-unanswered", !is);
+    isAnswered = is;
+  };
+  document.addEventListener("htmx:error", () => answered(false));
+  document.addEventListener("htmx:after:request", (event) => answered(event.detail.ctx.response.status < 500));
 })();
 
 // Lists: tick all, and how many new ones there are. The list itself never moves under its reader's eyes.

@@ -165,16 +165,14 @@ fn time(text: &str, field: &'static str, problems: &mut Problems) -> Option<Time
     } else {
         whole
     };
-    match whole.parse() {
-        Ok(at) => Some(at),
-        Err(_) => {
-            problems.add(
-                field,
-                "write a date and time such as 2026-11-21T20:00, in UTC",
-            );
-            None
-        }
+    let at = whole.parse().ok();
+    if at.is_none() {
+        problems.add(
+            field,
+            "write a date and time such as 2026-11-21T20:00, in UTC",
+        );
     }
+    at
 }
 
 impl Row {

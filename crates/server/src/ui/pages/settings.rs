@@ -170,13 +170,10 @@ impl Typed {
             }
         };
         let app = given(&self.operational_app).map(|text| text.parse::<ClientId>());
-        let app = match app.transpose() {
-            Ok(app) => app,
-            Err(_) => {
-                problems.add("operational_app", "no such app");
-                None
-            }
-        };
+        let app = app.transpose().unwrap_or_else(|_| {
+            problems.add("operational_app", "no such app");
+            None
+        });
         if !problems.is_empty() {
             return Err(problems);
         }
