@@ -8,6 +8,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::UiState;
 use super::assets::{ASSETS, Assets};
+use super::text::visible;
 use super::visitor::Visitor;
 
 /// The parts of the dashboard that the navigation lists.
@@ -117,14 +118,14 @@ impl Frame {
         let key = &visitor.caller.key;
         Self {
             base: visitor.base.clone(),
-            title: title.into(),
+            title: visible(&title.into()),
             part,
             here: visitor.here.clone(),
             parts: Part::ALL,
             assets: &ASSETS,
             form_token: visitor.session.form_token.clone(),
             workspace: ui.service.workspace_name(&visitor.caller),
-            key: key.name.clone(),
+            key: visible(&key.name),
             is_operator: matches!(key.reach, Reach::Operator),
             may_manage: visitor.may(Scope::Manage),
             may_secrets: visitor.may(Scope::Secrets),

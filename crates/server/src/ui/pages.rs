@@ -3,8 +3,8 @@
 
 pub mod api_keys;
 pub mod apps;
-pub mod deliveries;
 pub mod audit;
+pub mod deliveries;
 pub mod keyrings;
 pub mod overview;
 pub mod rotations;
@@ -24,6 +24,18 @@ pub fn samples() -> Vec<(&'static str, askama::Result<String>)> {
     all.extend(rendered(deliveries::Deliveries::samples()));
     all.extend(rendered(deliveries::bulk::Retry::samples()));
     all.extend(rendered(deliveries::inspect::Inspector::samples()));
+    all.extend(rendered(keyrings::Secrets::samples()));
+    all.extend(rendered(keyrings::OneKeyring::samples()));
+    all.extend(rendered(keyrings::secret::OneSecret::samples()));
+    all.extend(rendered(keyrings::value::SecretValue::samples()));
+    all.extend(rendered(keyrings::rotate::Rotate::samples()));
+    all.extend(rendered(rotations::Rotations::samples()));
+    all.extend(rendered(rotations::OneRotation::samples()));
+    all.extend(rendered(audit::Audit::samples()));
+    all.extend(rendered(api_keys::ApiKeys::samples()));
+    all.extend(rendered(api_keys::OneKey::samples()));
+    all.extend(rendered(api_keys::KeyText::samples()));
+    all.extend(rendered(settings::Settings::samples()));
     all
 }
 

@@ -11,7 +11,7 @@ use hookturn_core::time::Timestamp;
 
 use super::UiState;
 use super::error::UiError;
-use super::text::When;
+use super::text::{When, visible};
 use super::visitor::Visitor;
 
 /// A keyring and whom it signs for.
@@ -70,7 +70,7 @@ impl User {
         let url = endpoint.url.as_ref();
         Self {
             path: format!("apps/{}/endpoints/{}", endpoint.app, endpoint.id),
-            url: url.map_or_else(|| endpoint.id.to_string(), ToString::to_string),
+            url: url.map_or_else(|| endpoint.id.to_string(), |url| visible(url.as_str())),
             preset: endpoint.preset.as_str(),
         }
     }
@@ -126,7 +126,7 @@ impl SecretView {
         let unnamed = || format!("Secret {}", secret.version);
         Self {
             id: secret.id.to_string(),
-            name: secret.name.clone().unwrap_or_else(unnamed),
+            name: secret.name.as_deref().map_or_else(unnamed, visible),
             fingerprint: secret.fingerprint.to_string(),
             status: secret.status(now),
             created: when(secret.created_at),

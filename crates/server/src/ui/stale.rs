@@ -6,7 +6,7 @@ use hookturn_core::time::Timestamp;
 
 use super::UiState;
 use super::error::UiError;
-use super::text::When;
+use super::text::{When, visible};
 use super::visitor::Visitor;
 use crate::service::audit::AuditFilter;
 
@@ -40,7 +40,7 @@ impl Change {
     pub(super) fn new(recorded: &Recorded, visitor: &Visitor, now: Timestamp) -> Self {
         let actor = match recorded.context.actor {
             Actor::ApiKey(id) if id == visitor.caller.key.id => {
-                format!("the key {}", visitor.caller.key.name)
+                format!("the key {}", visible(&visitor.caller.key.name))
             }
             Actor::System => "Hookturn".to_owned(),
             other @ (Actor::ApiKey(_) | Actor::Local | Actor::Bootstrap | Actor::Unknown) => {

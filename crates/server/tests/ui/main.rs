@@ -9,9 +9,8 @@
 mod apps;
 mod browser;
 mod deliveries;
-mod samples;
 mod rotating;
-mod samples_of_rotating;
+mod samples;
 #[expect(
     dead_code,
     unused_imports,

@@ -79,14 +79,4 @@
     });
     window.addEventListener("pagehide", () => source.close());
   }
-
-  for (const button of document.querySelectorAll("[data-copy]")) {
-    if (!navigator.clipboard) continue;
-    button.hidden = false;
-    button.addEventListener("click", async () => {
-      const from = document.getElementById(button.dataset.copy);
-      await navigator.clipboard.writeText(from.textContent);
-      document.getElementById("status").textContent = "copied";
-    });
-  }
 })();

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::super::error::UiError;
 use super::super::frame::{Frame, Part, page};
 use super::super::problems::{Fields, Problems};
-use super::super::text::When;
+use super::super::text::{When, visible};
 use super::super::visitor::{Sent, Visitor};
 use super::super::{UiState, span};
 use super::keyrings::{given, id};
@@ -121,7 +121,7 @@ impl KeyView {
         let scopes: Vec<_> = key.scopes.iter().map(Scope::as_str).collect();
         Self {
             id: key.id.to_string(),
-            name: key.name.clone(),
+            name: visible(&key.name),
             hint: key.hint.clone(),
             reach: match key.reach {
                 Reach::Operator => "operator, every workspace",

@@ -16,7 +16,7 @@ use super::super::error::UiError;
 use super::super::frame::{Frame, Part, page};
 use super::super::problems::Problems;
 use super::super::stale::Change;
-use super::super::text::When;
+use super::super::text::{When, visible};
 use super::super::visitor::{Sent, Visitor};
 use super::sign_in::NoFields;
 use crate::service::audit::{AuditFilter, AuditFound, AuditProof};
@@ -184,9 +184,9 @@ impl Row {
             actor_id: recorded.context.actor.to_string(),
             subject: recorded.entry.subject.ids().collect(),
             detail: detail
-                .map(|(name, value)| (name.clone(), value.clone()))
+                .map(|(name, value)| (name.clone(), visible(value)))
                 .collect(),
-            reason: recorded.context.reason.clone(),
+            reason: recorded.context.reason.as_deref().map(visible),
             hash: hex::encode(recorded.hash),
         }
     }
@@ -252,7 +252,7 @@ impl Audit {
             },
             actor_id: "key_1".to_owned(),
             subject: vec![("keyringId", "kr_1".to_owned())],
-            detail: vec![("cause".to_owned(), "\u{202e}<script>".to_owned())],
+            detail: vec![("cause".to_owned(), visible("\u{202e}<script>"))],
             reason: Some("lost".to_owned()),
             hash: "ab".repeat(32),
         };

@@ -14,6 +14,7 @@ use super::super::frame::{Frame, Part, page};
 use super::super::problems::{Fields, Problems};
 use super::super::ring::{Ring, SecretView};
 use super::super::stale::Stale;
+use super::super::text::visible;
 use super::super::visitor::{Sent, Visitor};
 use super::super::{UiState, span};
 use crate::service::ServiceError;
@@ -43,6 +44,8 @@ pub struct Secrets {
     pub rows: Vec<Row>,
     /// What was looked for.
     pub query: String,
+    /// The same as it may be read.
+    pub shown_query: String,
     /// The first row of the next page, if there are more.
     pub next: Option<usize>,
 }
@@ -148,6 +151,7 @@ pub(in crate::ui) async fn list(
     let secrets = Secrets {
         frame: Frame::new(&ui, &visitor, Part::Secrets, "Secrets"),
         rows,
+        shown_query: visible(text),
         query: text.to_owned(),
         next,
     };

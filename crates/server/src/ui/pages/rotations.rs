@@ -20,7 +20,7 @@ use super::super::frame::{Frame, Part, page};
 use super::super::problems::Problems;
 use super::super::ring::Ring;
 use super::super::stale::Stale;
-use super::super::text::When;
+use super::super::text::{When, visible};
 use super::super::visitor::Visitor;
 use super::keyrings::id;
 use crate::service::ServiceError;
@@ -130,7 +130,7 @@ pub(in crate::ui) async fn list(
             stage: stage.as_str(),
             is_open: stage.is_open(),
             opened: When::new(rotation.opened_at, now),
-            reason: rotation.reason.clone().unwrap_or_default(),
+            reason: rotation.reason.as_deref().map(visible).unwrap_or_default(),
         });
     }
     let last = listed.items.last().map(|rotation| rotation.id.to_string());

@@ -18,6 +18,7 @@ use super::super::error::UiError;
 use super::super::frame::{Frame, Part, page};
 use super::super::problems::Problems;
 use super::super::stale::Stale;
+use super::super::text::visible;
 use super::super::visitor::{Sent, Visitor};
 use super::super::{UiState, span};
 use super::keyrings::given;
@@ -194,7 +195,8 @@ impl Typed {
 
     /// What differs between this and what is stored by now.
     fn differences(&self, stored: &Self) -> Vec<String> {
-        let word = |text: &str| given(text).unwrap_or_else(|| "empty".to_owned());
+        let word =
+            |text: &str| given(text).map_or_else(|| "empty".to_owned(), |text| visible(&text));
         let mut told = Vec::new();
         let mut tell = |what: &str, typed: &str, stored: &str| {
             if given(typed) != given(stored) {
@@ -242,7 +244,7 @@ impl Settings {
         let apps = apps
             .items
             .iter()
-            .map(|app| (app.id.to_string(), app.name.clone()));
+            .map(|app| (app.id.to_string(), visible(&app.name)));
         let stored = Typed::of(&workspace);
         let typed = typed.unwrap_or_else(|| stored.clone());
         Ok(Self {

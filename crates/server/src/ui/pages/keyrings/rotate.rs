@@ -11,7 +11,7 @@ use hookturn_core::time::Millis;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::super::super::error::UiError;
+use super::super::super::error::{UiError, status_of};
 use super::super::super::frame::{Frame, Part, page};
 use super::super::super::problems::{Fields, Problems};
 use super::super::super::ring::{Ring, SecretView};
@@ -467,7 +467,13 @@ pub(in crate::ui) async fn leaked(
         Ok(response) => Ok(response),
         Err(error) => {
             tracing::warn!(keyring = %id, %error, "a secret is marked as leaked and was not replaced");
-            Rotate::refused(&ui, &visitor, id, true, (&error, fields)).await
+            let keyring = keyring(&ui, &visitor, id).await?;
+            let mut shown = Rotate::of(&ui, &visitor, &keyring, false, fields).await?;
+            let told = format!(
+                "it is marked as leaked, and signs until it is replaced, which failed: {error}; rotate with mode immediate"
+            );
+            shown.problems = Problems::whole(told);
+            Ok(page(status_of(&error), &shown))
         }
     }
 }

@@ -11,7 +11,7 @@ use super::super::super::problems::Problems;
 use super::super::super::ring::{Ring, SecretView, User};
 use super::super::super::snippets::snippets;
 use super::super::super::stale::{Change, Stale};
-use super::super::super::text::When;
+use super::super::super::text::{When, visible};
 use super::rotate::Rotate;
 use super::secret::OneSecret;
 use super::value::{Cause, SHOWN_SECONDS, SecretValue};
@@ -25,12 +25,12 @@ const HOSTILE: &str = "\u{202e}<script>alert(1)</script>";
 pub(in crate::ui::pages) fn ring() -> Ring {
     Ring {
         id: "kr_1".to_owned(),
-        title: format!("https://receiver.example/{HOSTILE}"),
+        title: visible(&format!("https://receiver.example/{HOSTILE}")),
         is_shared: false,
         is_ed25519: false,
         users: vec![User {
             path: "apps/app_1/endpoints/ep_1".to_owned(),
-            url: format!("https://receiver.example/{HOSTILE}"),
+            url: visible(&format!("https://receiver.example/{HOSTILE}")),
             preset: "standard",
         }],
         version: 3,
@@ -41,7 +41,7 @@ pub(in crate::ui::pages) fn ring() -> Ring {
 pub(in crate::ui::pages) fn secret(id: &str, status: SecretStatus) -> SecretView {
     SecretView {
         id: id.to_owned(),
-        name: HOSTILE.to_owned(),
+        name: visible(HOSTILE),
         fingerprint: "0a1b2c3d".to_owned(),
         status,
         created: When::new(NOW.before(DAY), NOW),
@@ -57,7 +57,7 @@ pub(in crate::ui::pages) fn stale() -> Stale {
         changes: vec![Change {
             at: When::new(NOW.before(2_000), NOW),
             action: "secret.activated".to_owned(),
-            actor: HOSTILE.to_owned(),
+            actor: visible(HOSTILE),
             fingerprint: Some("0a1b2c3d".to_owned()),
         }],
     }
@@ -80,6 +80,7 @@ impl Secrets {
             frame: Frame::sample(Part::Secrets, "Secrets"),
             next: (!rows.is_empty()).then_some(50),
             rows,
+            shown_query: visible(query),
             query: query.to_owned(),
         };
         let full = Row {
@@ -145,7 +146,7 @@ impl OneKeyring {
             ("keyring-error", sample(all(), wrong, None)),
             (
                 "keyring-changed",
-                sample(all(), Problems::whole(HOSTILE), Some(stale())),
+                sample(all(), Problems::whole(visible(HOSTILE)), Some(stale())),
             ),
         ]
     }
@@ -233,7 +234,7 @@ impl Rotate {
             "reason",
             "value",
         ] {
-            wrong.add(field, HOSTILE);
+            wrong.add(field, visible(HOSTILE));
         }
         vec![
             ("rotate", sample(false, one(), Problems::default())),

@@ -5,7 +5,7 @@ use hookturn_core::rotation::{Keyring, Mode, PromotionGrounds, Rotation, Stage};
 use hookturn_core::time::Timestamp;
 
 use super::super::super::ring::{SecretView, User};
-use super::super::super::text::When;
+use super::super::super::text::{When, visible};
 use crate::service::proving::EndpointStanding;
 
 /// How a rotation stands at one moment.
@@ -159,7 +159,7 @@ impl Panel {
             sentence: sentence(rotation.mode, stage, now),
             steps: steps(rotation.mode, stage),
             opened: when(rotation.opened_at),
-            reason: rotation.reason.clone(),
+            reason: rotation.reason.as_deref().map(visible),
             from: secret(rotation.from),
             to: secret(rotation.to),
             retires: retires.map(when),

@@ -6,7 +6,7 @@ use hookturn_core::time::{HOUR, Timestamp};
 use super::super::super::frame::{Frame, Part};
 use super::super::super::problems::Problems;
 use super::super::super::stale::Stale;
-use super::super::super::text::When;
+use super::super::super::text::{When, visible};
 use super::super::keyrings::sample_parts as parts;
 use super::actions::every_action;
 use super::panel::{EndpointView, Panel, StepView};
@@ -31,7 +31,7 @@ impl Rotations {
             stage: "staged",
             is_open: true,
             opened: When::new(NOW.before(HOUR), NOW),
-            reason: "\u{202e}yearly".to_owned(),
+            reason: visible("\u{202e}yearly"),
         };
         vec![
             ("rotations-empty", sample(Vec::new(), false)),
