@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use hookturn_core::endpoint::Endpoint;
+use hookturn_core::id::draw;
 use hookturn_core::rotation::{
     KeyKind, Keyring, KeyringOwner, SecretState, SecretStatus, SecretVersion,
 };
@@ -31,6 +32,8 @@ pub struct Ring {
     pub version: u64,
     /// When this was read, in milliseconds: what forms name as the time they were made.
     pub seen: i64,
+    /// What a form that makes a secret holds of its own, so that it is carried out once.
+    pub once: String,
 }
 
 /// An endpoint that signs with a keyring.
@@ -78,7 +81,7 @@ impl User {
 
 impl Ring {
     /// A keyring and the endpoints that sign with it.
-    pub(super) fn new(keyring: &Keyring, users: &[Arc<Endpoint>], now: Timestamp) -> Self {
+    fn new(keyring: &Keyring, users: &[Arc<Endpoint>], now: Timestamp, once: String) -> Self {
         let title = match keyring.owner {
             KeyringOwner::Shared => "Shared keyring".to_owned(),
             KeyringOwner::Endpoint { endpoint } => {
@@ -94,6 +97,7 @@ impl Ring {
             users: users.iter().map(|user| User::new(user)).collect(),
             version: keyring.version,
             seen: now.as_millis(),
+            once,
         }
     }
 
@@ -106,7 +110,8 @@ impl Ring {
         let users = ui.service.keyring_endpoints(&visitor.caller, keyring.id);
         let users = users.await;
         let users = users.map_err(|error| UiError::service(&error, &visitor.base))?;
-        Ok(Self::new(keyring, &users, ui.clock.now()))
+        let once = hex::encode(draw::<16>(ui.entropy.as_ref()));
+        Ok(Self::new(keyring, &users, ui.clock.now(), once))
     }
 }
 

@@ -131,9 +131,11 @@ async fn a_secret_is_created_activated_and_the_activation_undone() {
     assert!(!made.text.contains(hostile));
     let shown = value(&made);
     assert!(shown.starts_with("whsec_"), "{shown}");
-    let again = send(&mut browser, &keyring, &action, &[("name", "again")]).await;
+    let again = send(&mut browser, &keyring, &action, &[("name", hostile)]).await;
+    assert_eq!(value(&again), shown, "the same form gets the same answer");
+    let other = send(&mut browser, &keyring, &action, &[("name", "other")]).await;
     shows(
-        &again,
+        &other,
         StatusCode::PRECONDITION_FAILED,
         &["It was changed meanwhile"],
     );
@@ -269,6 +271,8 @@ async fn g7_a_proven_rotation_is_watched_to_its_end() {
         StatusCode::CREATED,
         &["finds out when it is there"],
     );
+    let again = send(&mut browser, &rotate, &action, &quick).await;
+    assert_eq!(value(&again), value(&opened), "nothing was opened twice");
     *held.lock().unwrap() = vec![value(&opened)];
     let rotation = format!("/rotations/{}", linked(&opened, "rotations"));
     let page = browser.get(&rotation).await;
@@ -302,6 +306,9 @@ async fn g7_a_proven_rotation_is_watched_to_its_end() {
         StatusCode::OK,
         &["The new secret alone signs", "Undo"],
     );
+    let unknown = browser.get("/rotations/rot_unknown/news").await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    assert_eq!(unknown.header("hx-reswap"), "none");
     browser.keep(None);
     let gone = browser.get(&news).await;
     assert_eq!(gone.header("hx-refresh"), "true", "{}", gone.text);

@@ -19,13 +19,15 @@ use super::super::visitor::{Sent, Visitor};
 use super::super::{UiState, span};
 use crate::service::ServiceError;
 use crate::service::audit::AuditFilter;
-use crate::service::keyrings::NewSecretInput;
+use crate::service::keyrings::{CreatedSecret, NewSecretInput};
 
+mod once;
 pub mod rotate;
 pub(super) mod sample_parts;
 pub mod secret;
 pub mod value;
 
+use once::Asked;
 use value::{Cause, SecretValue};
 
 /// Keyrings on one page.
@@ -292,6 +294,8 @@ pub(in crate::ui) struct Create {
     value: String,
     #[serde(default)]
     replace_pending: Option<String>,
+    #[serde(default)]
+    once: String,
 }
 
 /// A text of a form, unless it is blank.
@@ -314,10 +318,19 @@ pub(in crate::ui) async fn create(
         replace_pending: fields.replace_pending.is_some(),
         reason: None,
     };
+    let replaces = fields.replace_pending.as_deref().unwrap_or_default();
+    let says = [fields.name.as_str(), &fields.value, replaces];
+    let once = match once::asked(&ui, &visitor, id, &fields.once, &says).await? {
+        Asked::Again(response) => return Ok(response),
+        Asked::Fresh(once) => Some(once),
+        Asked::Other => None,
+    };
+    let kept = |made: &CreatedSecret| once::kept(&made.once, made.rotation.as_ref(), "created");
+    let recording = once.as_ref().map(|once| once.record(&kept));
     let version = Some(fields.version);
     let made = ui
         .service
-        .create_secret(&visitor.caller, id, input, version, None)
+        .create_secret(&visitor.caller, id, input, version, recording)
         .await;
     match made {
         Ok(made) => {

@@ -261,15 +261,26 @@ pub(in crate::ui) async fn news(
     Path(rotation): Path<String>,
     Query(known): Query<Known>,
     visitor: Result<Visitor, UiError>,
-) -> Result<Response, UiError> {
-    let visitor = match visitor {
-        Ok(visitor) => visitor,
-        Err(UiError::SignedOut { .. }) => {
-            return Ok(([(REFRESH, "true")], Html("")).into_response());
-        }
-        Err(error) => return Err(error),
+) -> Response {
+    let news = match visitor {
+        Ok(visitor) => news_for(&ui, &visitor, &rotation, &known).await,
+        Err(error) => Err(error),
     };
-    let shown = OneRotation::of(&ui, &visitor, id(&rotation, "rotation", &visitor)?).await?;
+    match news {
+        Ok(response) => response,
+        Err(UiError::SignedOut { .. }) => ([(REFRESH, "true")], Html("")).into_response(),
+        // The panel stays as it is: a page about an error has no place in it.
+        Err(error) => ([(RESWAP, "none")], error).into_response(),
+    }
+}
+
+async fn news_for(
+    ui: &UiState,
+    visitor: &Visitor,
+    rotation: &str,
+    known: &Known,
+) -> Result<Response, UiError> {
+    let shown = OneRotation::of(ui, visitor, id(rotation, "rotation", visitor)?).await?;
     let has_changed = shown.mark != known.mark;
     let news = News {
         frame: &shown.frame,

@@ -18,10 +18,11 @@ use super::super::super::ring::{Ring, SecretView};
 use super::super::super::stale::Stale;
 use super::super::super::visitor::{Sent, Visitor};
 use super::super::super::{UiState, span};
+use super::once::{self, Asked, Once};
 use super::value::{Cause, SecretValue};
 use super::{OpenRotation, given, id, keyring, stale};
 use crate::service::ServiceError;
-use crate::service::rotation::{ModeName, NewRotation};
+use crate::service::rotation::{ModeName, NewRotation, OpenedRotation};
 
 /// The fields of the forms.
 const FIELDS: &Fields = &[
@@ -121,6 +122,7 @@ pub struct Typed {
     /// Why.
     pub reason: String,
     value: String,
+    once: String,
     /// Which secret leaked.
     pub leaked: String,
     /// How sure to be, in percent.
@@ -163,6 +165,7 @@ impl Default for Typed {
             name: String::new(),
             reason: String::new(),
             value: String::new(),
+            once: String::new(),
             leaked: String::new(),
             confidence: policy.confidence_percent.to_string(),
             stale_share: policy.stale_percent.to_string(),
@@ -181,6 +184,26 @@ impl Typed {
     /// Whether a mode is the one that is chosen.
     pub fn is_mode(&self, word: &str) -> bool {
         self.mode == word
+    }
+
+    /// All that it says, to tell it from another form.
+    fn says(&self) -> [&str; 14] {
+        [
+            &self.mode,
+            &self.overlap,
+            &self.name,
+            &self.reason,
+            &self.value,
+            &self.leaked,
+            &self.confidence,
+            &self.stale_share,
+            &self.hold_down,
+            &self.probe_every,
+            &self.quiet,
+            &self.deadline,
+            &self.on_deadline,
+            &self.promote,
+        ]
     }
 
     fn policy(&self, problems: &mut Problems) -> ProofPolicy {
@@ -385,8 +408,13 @@ pub(in crate::ui) async fn open(
             return Ok(page(StatusCode::UNPROCESSABLE_ENTITY, &shown));
         }
     };
+    let once = match once::asked(&ui, &visitor, id, &fields.once, &fields.says()).await? {
+        Asked::Again(response) => return Ok(response),
+        Asked::Fresh(once) => Some(once),
+        Asked::Other => None,
+    };
     let version = Some(fields.version);
-    match open_and_show(&ui, &visitor, id, asked, version).await? {
+    match open_and_show(&ui, &visitor, id, asked, (version, once)).await? {
         Ok(response) => Ok(response),
         Err(error) => Rotate::refused(&ui, &visitor, id, false, (&error, fields)).await,
     }
@@ -398,11 +426,16 @@ async fn open_and_show(
     visitor: &Visitor,
     id: KeyringId,
     asked: NewRotation,
-    version: Option<u64>,
+    (version, once): (Option<u64>, Option<Once>),
 ) -> Result<Result<Response, ServiceError>, UiError> {
+    let kept = |opened: &OpenedRotation| {
+        let rotation = &opened.rotation;
+        once::kept(&opened.once, Some(rotation), rotation.mode.as_str())
+    };
+    let recording = once.as_ref().map(|once| once.record(&kept));
     let opened = ui
         .service
-        .open_rotation(&visitor.caller, id, asked, version, None)
+        .open_rotation(&visitor.caller, id, asked, version, recording)
         .await;
     let opened = match opened {
         Ok(opened) => opened,
@@ -429,6 +462,11 @@ pub(in crate::ui) async fn leaked(
         let mut shown = Rotate::of(&ui, &visitor, &keyring, true, fields).await?;
         shown.problems = Problems::field("leaked", "choose the secret that leaked");
         return Ok(page(StatusCode::UNPROCESSABLE_ENTITY, &shown));
+    };
+    let once = match once::asked(&ui, &visitor, id, &fields.once, &fields.says()).await? {
+        Asked::Again(response) => return Ok(response),
+        Asked::Fresh(once) => Some(once),
+        Asked::Other => None,
     };
     let because = visitor.caller.because(given(&fields.reason).as_deref());
     let marked = match because {
@@ -463,7 +501,7 @@ pub(in crate::ui) async fn leaked(
         reason: given(&fields.reason),
     };
     let version = Some(marked.keyring.version);
-    match open_and_show(&ui, &visitor, id, asked, version).await? {
+    match open_and_show(&ui, &visitor, id, asked, (version, once)).await? {
         Ok(response) => Ok(response),
         Err(error) => {
             tracing::warn!(keyring = %id, %error, "a secret is marked as leaked and was not replaced");

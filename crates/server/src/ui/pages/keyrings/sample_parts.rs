@@ -35,6 +35,7 @@ pub(in crate::ui::pages) fn ring() -> Ring {
         }],
         version: 3,
         seen: NOW.as_millis(),
+        once: "0".repeat(32),
     }
 }
 

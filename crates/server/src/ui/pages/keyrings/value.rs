@@ -1,7 +1,7 @@
 //! The value of a secret, on a page of its own: after it was made, or on request.
 //!
-//! It is in the answer to the form and nowhere else: loading the page again asks for the form anew,
-//! which then names a version that is gone. A value that was asked for goes away by itself: the browser
+//! It is in the answer to the form, and to the very same form sent again (see `once`), and on no
+//! page that can be asked for. A value that was asked for goes away by itself: the browser
 //! is told to leave the page, with or without script.
 
 use std::fmt;
