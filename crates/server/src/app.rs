@@ -216,7 +216,12 @@ impl Server {
             entropy: entropy.clone(),
         });
         let (stop, stopping) = watch::channel(false);
-        let accepting = tokio::spawn(http::accept(listener, router, stopping.clone()));
+        let accepting = tokio::spawn(http::accept(
+            listener,
+            router,
+            entropy.clone(),
+            stopping.clone(),
+        ));
         let sweeps = tokio::spawn(sweeps::run(sweeps::Parts {
             service,
             prober,

@@ -71,7 +71,16 @@ impl<const MAX: usize> JsonBody<MAX> {
 /// The body of a request of at most `max` bytes.
 pub(super) async fn collect(request: Request, max: usize) -> Result<Bytes, Problem> {
     let length = content_length(request.headers());
+    let encoded = is_encoded(request.headers());
     let mut body = request.into_body();
+    if encoded {
+        drop_rest(&mut body).await;
+        return Err(Problem::new(
+            Code::UnsupportedEncoding,
+            "nothing was stored: bodies that are compressed or otherwise encoded are not taken; send \
+             the JSON text itself, without `Content-Encoding`",
+        ));
+    }
     if length.is_some_and(|length| length > max as u64) {
         drop_rest(&mut body).await;
         return Err(too_large(max));
@@ -86,6 +95,16 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
         .ok()?
         .parse()
         .ok()
+}
+
+/// Whether the body is something else than its text: `identity` is what RFC 9110 calls the text.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -433,6 +452,26 @@ mod tests {
     fn other_bytes_than_utf8_are_refused() {
         let problem = parse::<Sample>(b"{\"name\":\"\xff\"}").unwrap_err();
         assert_eq!(problem.code(), Code::InvalidUtf8);
+    }
+
+    #[test]
+    fn codings_are_recognised_in_lists_and_in_any_case() {
+        for (values, wanted) in [
+            (&["gzip"][..], true),
+            (&["GZIP"], true),
+            (&["identity, br"], true),
+            (&["identity", "zstd"], true),
+            (&["Identity"], false),
+            (&[" , identity,"], false),
+            (&[""], false),
+            (&[], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::CONTENT_ENCODING, value.parse().unwrap());
+            }
+            assert_eq!(is_encoded(&headers), wanted, "{values:?}");
+        }
     }
 
     #[test]

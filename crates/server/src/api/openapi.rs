@@ -201,7 +201,7 @@ fn path_parameters(path: &str) -> Vec<Value> {
 const PROBLEMS: &[(&str, &str)] = &[
     (
         "400",
-        "The body is not JSON or not UTF-8, or a parameter or header is not valid.",
+        "The body is not JSON or not UTF-8, a parameter or header is not valid, or the request is not valid HTTP.",
     ),
     (
         "401",
@@ -221,7 +221,10 @@ const PROBLEMS: &[(&str, &str)] = &[
         "If-Match names another version than the current one.",
     ),
     ("413", "The body or the payload is too large."),
-    ("415", "The body is not declared as application/json."),
+    (
+        "415",
+        "The body is not declared as application/json, or has a Content-Encoding.",
+    ),
     (
         "422",
         "A field is unknown, missing, of another type or out of bounds, or the Idempotency-Key was used with another body.",

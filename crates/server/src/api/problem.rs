@@ -69,6 +69,8 @@ macro_rules! codes {
 }
 
 codes! {
+    /// The request is not one that HTTP allows.
+    MalformedRequest = "malformed_request", BAD_REQUEST, false, "The request is not valid HTTP";
     /// The body is not JSON.
     MalformedJson = "malformed_json", BAD_REQUEST, false, "The body is not valid JSON";
     /// The body is not UTF-8.
@@ -99,6 +101,12 @@ codes! {
     TooLarge = "too_large", PAYLOAD_TOO_LARGE, false, "The body or the payload is too large";
     /// The body is not declared as JSON.
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, false, "The body must be application/json";
+    /// The body is compressed.
+    UnsupportedEncoding = "unsupported_encoding", UNSUPPORTED_MEDIA_TYPE, false, "The body must not be encoded";
+    /// The path and query are too long.
+    UriTooLong = "uri_too_long", URI_TOO_LONG, false, "The path is too long";
+    /// The request line and headers together are too large, or too many.
+    HeadTooLarge = "head_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, false, "The headers are too large or too many";
     /// A field of the body is unknown, missing, of another type or out of bounds.
     InvalidField = "invalid_field", UNPROCESSABLE_ENTITY, false, "A field of the body is not valid";
     /// The same idempotency key came with another body.
@@ -328,6 +336,12 @@ impl Problem {
             headers.insert(
                 header::WWW_AUTHENTICATE,
                 HeaderValue::from_static("Bearer realm=\"hookturn\""),
+            );
+        }
+        if self.0.code == Code::UnsupportedEncoding {
+            headers.insert(
+                header::ACCEPT_ENCODING,
+                HeaderValue::from_static("identity"),
             );
         }
         if let Some(seconds) = self.0.retry_after_seconds {

@@ -266,6 +266,17 @@ impl Server {
         prlimit(pid, Resource::Fsize, limit).unwrap();
     }
 
+    /// It may have so many files open from now on, connections included.
+    pub(crate) fn limit_open_files(&self, files: u64) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let pid = Pid::from_raw(self.pid.cast_signed());
+        let limit = Rlimit {
+            current: Some(files),
+            maximum: Some(files),
+        };
+        prlimit(pid, Resource::Nofile, limit).unwrap();
+    }
+
     /// The most memory it ever had, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();

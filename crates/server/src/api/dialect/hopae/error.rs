@@ -175,7 +175,11 @@ fn word(problem: &Problem) -> Word {
         | Code::MalformedJson
         | Code::InvalidUtf8
         | Code::IncompleteBody
-        | Code::UnsupportedMediaType => Word::InvalidParameter,
+        | Code::UnsupportedMediaType
+        | Code::UnsupportedEncoding
+        | Code::MalformedRequest
+        | Code::UriTooLong
+        | Code::HeadTooLarge => Word::InvalidParameter,
         Code::TooLarge => Word::PayloadTooLarge,
         Code::NotFound => Word::NotFound,
         Code::MethodNotAllowed => Word::MethodNotAllowed,
@@ -198,9 +202,13 @@ const fn default_parameter(code: Code) -> Option<&'static str> {
         | Code::IncompleteBody
         | Code::TooLarge
         | Code::UnsupportedMediaType
+        | Code::UnsupportedEncoding
         | Code::InvalidField
         | Code::InvalidParameter => Some("body"),
-        Code::Unauthorized
+        Code::MalformedRequest
+        | Code::UriTooLong
+        | Code::HeadTooLarge
+        | Code::Unauthorized
         | Code::Forbidden
         | Code::NotFound
         | Code::MethodNotAllowed
