@@ -67,7 +67,7 @@ pub const GET_TARGET_BYTES: usize = 8 * 1024 - 64;
 
 /// Response body kept of one exchange, in bytes; the rest is not read.
 pub const RESPONSE_BODY_BYTES: usize = 16 * 1024;
-/// Response headers kept of one exchange; a response with more is refused by the parser.
+/// Response headers kept of one exchange; the rest is left out.
 pub const RESPONSE_HEADERS: usize = 64;
 /// Memory one attempt may take for the receiver's answer, in bytes.
 pub const ATTEMPT_BYTES: usize = 64 * 1024;

@@ -465,7 +465,7 @@ fn recorded(
                 })
                 .collect(),
             body: response.body.into(),
-            truncated: response.truncated,
+            truncated: response.truncated || response.headers_truncated,
             retry_after_millis: response.retry_after.map(|after| after.due(now).since(now)),
         }),
         Err(failure) => ExchangeResult::Failed(ExchangeFailure {

@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::address::Refused;
-use super::config::{ClientConfig, RESPONSE_HEAD_BYTES};
+use super::config::{ClientConfig, KEPT_HEAD_BYTES, RESPONSE_HEAD_H2_BYTES};
 use super::connection::{Claimed, Connection, H1, H2};
 use super::exchange::{Phase, Trace};
 use super::outcome::{Failure, FailureKind};
@@ -165,7 +165,7 @@ async fn http1(
     remote: SocketAddr,
 ) -> Result<Connection, Failure> {
     let (sender, connection) = http1::Builder::new()
-        .max_buf_size(RESPONSE_HEAD_BYTES)
+        .max_buf_size(KEPT_HEAD_BYTES)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| handshake_failure(&error))?;
@@ -180,12 +180,11 @@ async fn http2(
     remote: SocketAddr,
 ) -> Result<Connection, Failure> {
     allowance.grant(H2::OPENING_BYTES, H2::OPENING_BYTES);
-    let head_bytes = u32::try_from(RESPONSE_HEAD_BYTES).unwrap_or(u32::MAX);
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(head_bytes)
+        .max_header_list_size(RESPONSE_HEAD_H2_BYTES)
         .max_send_buf_size(STREAM_WINDOW_BYTES as usize)
         .handshake(TokioIo::new(stream))
         .await

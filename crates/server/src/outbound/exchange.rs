@@ -15,8 +15,10 @@ use tokio::time::Instant;
 
 use hookturn_core::limits::{RESPONSE_BODY_BYTES, RESPONSE_HEADERS};
 
+use super::config::RESPONSE_HEAD_H2_BYTES;
 use super::connect::micros;
 use super::connection::{Claimed, H1, Message, Unanswered};
+use super::head::TooLarge;
 use super::outcome::{Failure, FailureKind, Response, RetryAfter, Timings};
 use super::stream::Exceeded;
 use super::target::Target;
@@ -137,8 +139,7 @@ pub(super) async fn over_h1<E>(
         .map_err(|unanswered| stopped(unanswered, trace))?;
     let (head, mut body) = answer.into_parts();
     trace.head_arrived(head.status.as_u16());
-    check_head(&head.headers)?;
-    let mut kept = Kept::for_body(&body);
+    let mut kept = Kept::for_body(&body, connection.head_was_cut());
     while !kept.full {
         // A body may come in thousands of pieces; others have their turn in between.
         consume_budget().await;
@@ -177,8 +178,7 @@ pub(super) async fn over_h2<E>(
         .map_err(|unanswered| stopped(unanswered, trace))?;
     let (head, mut body) = answer.into_parts();
     trace.head_arrived(head.status.as_u16());
-    check_head(&head.headers)?;
-    let mut kept = Kept::for_body(&body);
+    let mut kept = Kept::for_body(&body, false);
     while !kept.full {
         match body.frame().await {
             Some(Ok(frame)) => kept.add(&frame.into_data().unwrap_or_default()),
@@ -194,18 +194,21 @@ pub(super) async fn over_h2<E>(
 struct Kept {
     bytes: BytesMut,
     truncated: bool,
+    /// Headers were left out before they were parsed.
+    head_cut: bool,
     /// Nothing more is read.
     full: bool,
 }
 
 impl Kept {
-    fn for_body(body: &Incoming) -> Self {
+    fn for_body(body: &Incoming, head_cut: bool) -> Self {
         let announced = body.size_hint().exact().unwrap_or(0);
         let room = usize::try_from(announced)
             .map_or(RESPONSE_BODY_BYTES, |bytes| bytes.min(RESPONSE_BODY_BYTES));
         Self {
             bytes: BytesMut::with_capacity(room),
             truncated: false,
+            head_cut,
             full: body.is_end_stream(),
         }
     }
@@ -228,7 +231,8 @@ impl Kept {
         Response {
             status: head.status.as_u16(),
             retry_after: head.headers.get(RETRY_AFTER).and_then(RetryAfter::parse),
-            headers: head.headers,
+            headers_truncated: self.head_cut || head.headers.len() > RESPONSE_HEADERS,
+            headers: first_headers(head.headers),
             body: self.bytes.freeze(),
             truncated: self.truncated,
         }
@@ -259,18 +263,15 @@ async fn rest_is_here(connection: &mut H1, body: &mut Incoming) -> bool {
     .await
 }
 
-fn check_head(headers: &HeaderMap) -> Result<(), Failure> {
-    if headers.len() > RESPONSE_HEADERS {
-        return Err(too_many_headers(&headers.len().to_string()));
+/// The headers that are kept.
+fn first_headers(headers: HeaderMap) -> HeaderMap {
+    if headers.len() <= RESPONSE_HEADERS {
+        return headers;
     }
-    Ok(())
-}
-
-fn too_many_headers(count: &str) -> Failure {
-    Failure::new(
-        FailureKind::TooManyHeaders,
-        format!("the response has {count} headers; at most {RESPONSE_HEADERS} are read"),
-    )
+    let first = headers.iter().take(RESPONSE_HEADERS);
+    first
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn closes(headers: &HeaderMap) -> bool {
@@ -305,23 +306,44 @@ fn was_ignored(error: &hyper::Error) -> bool {
         .any(|h2| h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
-/// A failure after the request was handed to the connection.
-fn broken(error: &hyper::Error, trace: &Trace) -> Failure {
-    if causes(error).any(|cause| {
-        cause.is::<Exceeded>()
+/// Whether h2 refused a head for its size: it takes the stream back then, as nothing else does here.
+fn was_too_large(error: &hyper::Error) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<h2::Error>())
+        .any(|h2| h2.is_library() && h2.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+/// Whether an error of ours, from below the parser, is the cause.
+fn is_due_to<E: std::error::Error + 'static>(error: &hyper::Error) -> bool {
+    causes(error).any(|cause| {
+        cause.is::<E>()
             || cause
                 .downcast_ref::<std::io::Error>()
                 .and_then(std::io::Error::get_ref)
-                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Exceeded>)
-    }) {
+                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<E>)
+    })
+}
+
+/// A failure after the request was handed to the connection.
+fn broken(error: &hyper::Error, trace: &Trace) -> Failure {
+    if is_due_to::<Exceeded>(error) {
         return Failure::new(FailureKind::BadResponse, Exceeded.to_string());
+    }
+    if is_due_to::<TooLarge>(error) {
+        return Failure::new(FailureKind::HeadTooLarge, TooLarge.to_string());
+    }
+    if was_too_large(error) {
+        return Failure::new(
+            FailureKind::HeadTooLarge,
+            format!(
+                "the headers of the response are larger than {} KiB",
+                RESPONSE_HEAD_H2_BYTES / 1024
+            ),
+        );
     }
     let innermost = causes(error).last().map(ToString::to_string);
     if error.is_parse_too_large() {
-        return Failure::new(
-            FailureKind::HeadTooLarge,
-            "the head of the response is larger than 8 KiB or has more than 100 headers",
-        );
+        return Failure::new(FailureKind::HeadTooLarge, TooLarge.to_string());
     }
     if error.is_parse() {
         return Failure::new(
