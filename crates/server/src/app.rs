@@ -216,12 +216,8 @@ impl Server {
             entropy: entropy.clone(),
         });
         let (stop, stopping) = watch::channel(false);
-        let accepting = tokio::spawn(http::accept(
-            listener,
-            router,
-            entropy.clone(),
-            stopping.clone(),
-        ));
+        let accepting = http::accept(listener, router, entropy.clone(), stopping.clone());
+        let accepting = tokio::spawn(accepting);
         let sweeps = tokio::spawn(sweeps::run(sweeps::Parts {
             service,
             prober,

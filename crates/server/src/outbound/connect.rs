@@ -12,8 +12,6 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::address::Refused;
@@ -23,6 +21,7 @@ use super::exchange::{Phase, Trace};
 use super::outcome::{Failure, FailureKind};
 use super::stream::{Allowance, Stream, Transport};
 use super::target::Target;
+use super::tls::Tls;
 
 /// After this time without an answer the next address is tried beside the first (RFC 8305).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
@@ -63,7 +62,7 @@ pub(super) async fn connect(
         )
     })?;
     trace.timings.tls = Some(micros(started));
-    let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    let is_http2 = tls.alpn_protocol() == Some(b"h2");
     let stream = Stream::new(Transport::Tls(Box::new(tls)), Arc::clone(&allowance));
     if is_http2 {
         http2(stream, allowance, remote).await
@@ -79,9 +78,8 @@ async fn shake_hands(
     config: &ClientConfig,
     target: &Target,
     tcp: TcpStream,
-) -> std::io::Result<TlsStream<TcpStream>> {
-    let connector = TlsConnector::from(Arc::clone(&config.tls));
-    let handshake = connector.connect(target.server_name().clone(), tcp);
+) -> std::io::Result<Tls> {
+    let handshake = Tls::connect(Arc::clone(&config.tls), target.server_name().clone(), tcp);
     match &config.handshakes {
         None => handshake.await,
         // Dropped with the exchange when its deadline passes, so that nothing shakes on unseen.
@@ -165,7 +163,7 @@ async fn http1(
     remote: SocketAddr,
 ) -> Result<Connection, Failure> {
     let (sender, connection) = http1::Builder::new()
-        .max_buf_size(KEPT_HEAD_BYTES)
+        .read_buf_exact_size(Some(KEPT_HEAD_BYTES))
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| handshake_failure(&error))?;

@@ -5,8 +5,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 use http::header::{CONNECTION, HOST, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -25,6 +25,14 @@ use super::target::Target;
 
 /// Body bytes beyond what is kept that are thrown away to save the connection; more closes it.
 const DISCARDED_BYTES: usize = 8 * 1024;
+
+/// What a header takes beside its name and value: its place in the list, and the allocation of a name
+/// that is not a usual one.
+const FIELD_BYTES: usize = size_of::<(HeaderName, HeaderValue)>() + 64;
+
+/// Memory that a head may take without taking from what is kept of the body: half a dozen headers. Head and body together stay within
+/// [`ATTEMPT_BYTES`](hookturn_core::limits::ATTEMPT_BYTES), buffers included.
+const USUAL_HEAD_BYTES: usize = 1024;
 
 /// Bodies of unknown length start in a buffer of this size.
 const SHORT_BODY_BYTES: usize = 2 * 1024;
@@ -139,7 +147,10 @@ pub(super) async fn over_h1<E>(
         .map_err(|unanswered| stopped(unanswered, trace))?;
     let (head, mut body) = answer.into_parts();
     trace.head_arrived(head.status.as_u16());
-    let mut kept = Kept::for_body(&body, connection.head_was_cut());
+    let reusable = !closes(&head.headers);
+    let announced = announced_idle(&head.headers);
+    let head = KeptHead::new(head, connection.head_was_cut());
+    let mut kept = Kept::for_body(&body, &head);
     while !kept.full {
         // A body may come in thousands of pieces; others have their turn in between.
         consume_budget().await;
@@ -150,9 +161,9 @@ pub(super) async fn over_h1<E>(
         }
     }
     let ended = !kept.full || rest_is_here(connection, &mut body).await;
-    let reusable = ended && !closes(&head.headers) && connection.is_ready().await;
+    let reusable = reusable && ended && connection.is_ready().await;
     Ok(Finished {
-        announced: announced_idle(&head.headers),
+        announced,
         reusable,
         response: kept.into_response(head),
     })
@@ -178,7 +189,8 @@ pub(super) async fn over_h2<E>(
         .map_err(|unanswered| stopped(unanswered, trace))?;
     let (head, mut body) = answer.into_parts();
     trace.head_arrived(head.status.as_u16());
-    let mut kept = Kept::for_body(&body, false);
+    let head = KeptHead::new(head, false);
+    let mut kept = Kept::for_body(&body, &head);
     while !kept.full {
         match body.frame().await {
             Some(Ok(frame)) => kept.add(&frame.into_data().unwrap_or_default()),
@@ -190,31 +202,69 @@ pub(super) async fn over_h2<E>(
     Ok(kept.into_response(head))
 }
 
+/// The part of a head that is kept, in less memory than a map takes: a body comes beside it.
+struct KeptHead {
+    status: u16,
+    fields: Vec<(HeaderName, HeaderValue)>,
+    truncated: bool,
+    retry_after: Option<RetryAfter>,
+}
+
+impl KeptHead {
+    /// `cut` says whether headers were left out before they were parsed.
+    fn new(head: http::response::Parts, cut: bool) -> Self {
+        let retry_after = head.headers.get(RETRY_AFTER).and_then(RetryAfter::parse);
+        let truncated = cut || head.headers.len() > RESPONSE_HEADERS;
+        let mut fields = Vec::with_capacity(head.headers.len().min(RESPONSE_HEADERS));
+        let mut last = None;
+        // Moved, because a copy of a name takes memory of its own. A name comes with the first of its
+        // values.
+        for (name, value) in head.headers.into_iter().take(RESPONSE_HEADERS) {
+            last = name.or(last);
+            fields.extend(last.clone().map(|name| (name, value)));
+        }
+        Self {
+            status: head.status.as_u16(),
+            fields,
+            truncated,
+            retry_after,
+        }
+    }
+
+    /// The memory it takes.
+    fn bytes(&self) -> usize {
+        let bytes = |(name, value): &(HeaderName, HeaderValue)| {
+            FIELD_BYTES + name.as_str().len() + value.len()
+        };
+        self.fields.iter().map(bytes).sum()
+    }
+}
+
 /// The part of a body that is kept.
 struct Kept {
     bytes: BytesMut,
+    /// How many bytes that may be.
+    most: usize,
     truncated: bool,
-    /// Headers were left out before they were parsed.
-    head_cut: bool,
     /// Nothing more is read.
     full: bool,
 }
 
 impl Kept {
-    fn for_body(body: &Incoming, head_cut: bool) -> Self {
+    fn for_body(body: &Incoming, head: &KeptHead) -> Self {
+        let most = RESPONSE_BODY_BYTES - head.bytes().saturating_sub(USUAL_HEAD_BYTES);
         let announced = body.size_hint().exact().unwrap_or(0);
-        let room = usize::try_from(announced)
-            .map_or(RESPONSE_BODY_BYTES, |bytes| bytes.min(RESPONSE_BODY_BYTES));
+        let room = usize::try_from(announced).map_or(most, |bytes| bytes.min(most));
         Self {
             bytes: BytesMut::with_capacity(room),
+            most,
             truncated: false,
-            head_cut,
             full: body.is_end_stream(),
         }
     }
 
     fn add(&mut self, data: &Bytes) {
-        let room = RESPONSE_BODY_BYTES - self.bytes.len();
+        let room = self.most - self.bytes.len();
         let wanted = self.bytes.len() + room.min(data.len());
         if wanted > self.bytes.capacity() && wanted > SHORT_BODY_BYTES {
             // Growing step by step would hold two large buffers at each step.
@@ -227,12 +277,12 @@ impl Kept {
         }
     }
 
-    fn into_response(self, head: http::response::Parts) -> Response {
+    fn into_response(self, head: KeptHead) -> Response {
         Response {
-            status: head.status.as_u16(),
-            retry_after: head.headers.get(RETRY_AFTER).and_then(RetryAfter::parse),
-            headers_truncated: self.head_cut || head.headers.len() > RESPONSE_HEADERS,
-            headers: first_headers(head.headers),
+            status: head.status,
+            retry_after: head.retry_after,
+            headers_truncated: head.truncated,
+            headers: head.fields.into_iter().collect(),
             body: self.bytes.freeze(),
             truncated: self.truncated,
         }
@@ -261,17 +311,6 @@ async fn rest_is_here(connection: &mut H1, body: &mut Incoming) -> bool {
         }
     })
     .await
-}
-
-/// The headers that are kept.
-fn first_headers(headers: HeaderMap) -> HeaderMap {
-    if headers.len() <= RESPONSE_HEADERS {
-        return headers;
-    }
-    let first = headers.iter().take(RESPONSE_HEADERS);
-    first
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
 }
 
 fn closes(headers: &HeaderMap) -> bool {
@@ -306,11 +345,15 @@ fn was_ignored(error: &hyper::Error) -> bool {
         .any(|h2| h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
-/// Whether h2 refused a head for its size: it takes the stream back then, as nothing else does here.
+/// Whether h2 refused a head for its size. It takes the stream back then, as nothing else does here, or
+/// where it is far beyond gives the connection up, as it does with a head it cannot unpack.
 fn was_too_large(error: &hyper::Error) -> bool {
     causes(error)
         .filter_map(|cause| cause.downcast_ref::<h2::Error>())
-        .any(|h2| h2.is_library() && h2.reason() == Some(h2::Reason::REFUSED_STREAM))
+        .any(|h2| {
+            let reasons = [h2::Reason::REFUSED_STREAM, h2::Reason::COMPRESSION_ERROR];
+            h2.is_library() && h2.reason().is_some_and(|reason| reasons.contains(&reason))
+        })
 }
 
 /// Whether an error of ours, from below the parser, is the cause.
@@ -336,7 +379,8 @@ fn broken(error: &hyper::Error, trace: &Trace) -> Failure {
         return Failure::new(
             FailureKind::HeadTooLarge,
             format!(
-                "the headers of the response are larger than {} KiB",
+                "the headers of the response are larger than {} KiB, or packed in a way that HTTP/2 \
+                 does not allow",
                 RESPONSE_HEAD_H2_BYTES / 1024
             ),
         );

@@ -23,7 +23,7 @@ use super::config::{KEPT_HEAD_BYTES, RESPONSE_HEAD_BYTES};
 
 /// What the headers that can be left out may take of what is kept, so that there is room for those
 /// that cannot.
-const ORDINARY_BYTES: usize = KEPT_HEAD_BYTES - 1024;
+const ORDINARY_BYTES: usize = KEPT_HEAD_BYTES - 512;
 /// Longest `Retry-After` and `Keep-Alive` that are worth that room.
 const USEFUL_BYTES: usize = 128;
 
@@ -226,9 +226,9 @@ fn is_blank(line: &[u8]) -> bool {
 fn begins_an_answer(line: &[u8]) -> bool {
     let first = line.first().copied();
     let fits = |(at, &byte): (usize, &u8)| match at {
-        0..7 => byte == b"HTTP/1."[at],
         8 => byte == b' ',
-        _ => byte.is_ascii_digit(),
+        7.. => byte.is_ascii_digit(),
+        _ => byte == b"HTTP/1."[at],
     };
     matches!(first, None | Some(b'\r' | b'\n')) || line.iter().take(12).enumerate().all(fits)
 }

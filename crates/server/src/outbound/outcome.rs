@@ -44,8 +44,8 @@ pub struct Response {
     pub headers: HeaderMap,
     /// Whether there were more headers than what was kept.
     pub headers_truncated: bool,
-    /// At most [`RESPONSE_BODY_BYTES`](hookturn_core::limits::RESPONSE_BODY_BYTES), as received:
-    /// nothing is decompressed.
+    /// At most [`RESPONSE_BODY_BYTES`](hookturn_core::limits::RESPONSE_BODY_BYTES), less by
+    /// what many or large headers take, as received: nothing is decompressed.
     pub body: Bytes,
     /// Whether the body was longer than what was kept.
     pub truncated: bool,

@@ -17,9 +17,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 
 use super::head::Head;
+use super::tls::Tls;
 
 /// Most that is read in one turn: the whole of a usual answer.
 const TURN_BYTES: u64 = 2 * 1024;
@@ -106,7 +106,7 @@ pub(super) struct Stream {
 
 pub(super) enum Transport {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<Tls>),
 }
 
 impl Stream {

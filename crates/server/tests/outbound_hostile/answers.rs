@@ -186,7 +186,7 @@ async fn g10_of_many_headers_the_first_are_kept() {
 }
 
 #[tokio::test]
-async fn g10_a_head_above_eight_kibibytes_is_cut() {
+async fn g10_a_large_head_is_cut() {
     let long = format!("x-long: {}\r\n", "z".repeat(9_000));
     let some = format!("x-some: {}\r\n", "z".repeat(1_000));
     let headers = format!("x-first: v\r\n{long}{}x-last: v\r\n", some.repeat(40));
@@ -195,7 +195,7 @@ async fn g10_a_head_above_eight_kibibytes_is_cut() {
     assert!(response.headers_truncated);
     assert!(response.headers.contains_key("x-first"));
     assert!(!response.headers.contains_key("x-long"));
-    assert_eq!(response.headers.get_all("x-some").iter().count(), 6);
+    assert_eq!(response.headers.get_all("x-some").iter().count(), 3);
     assert_eq!(&response.body[..], b"end");
     assert_eq!(idle, 1, "the connection serves again");
 }
