@@ -30,9 +30,9 @@ const DISCARDED_BYTES: usize = 8 * 1024;
 /// that is not a usual one.
 const FIELD_BYTES: usize = size_of::<(HeaderName, HeaderValue)>() + 64;
 
-/// Memory that a head may take without taking from what is kept of the body: half a dozen headers. Head and body together stay within
+/// Memory that a head may take without taking from what is kept of the body: three or four headers. Head and body together stay within
 /// [`ATTEMPT_BYTES`](hookturn_core::limits::ATTEMPT_BYTES), buffers included.
-const USUAL_HEAD_BYTES: usize = 1024;
+const USUAL_HEAD_BYTES: usize = 512;
 
 /// Bodies of unknown length start in a buffer of this size.
 const SHORT_BODY_BYTES: usize = 2 * 1024;
