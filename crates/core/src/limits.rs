@@ -132,13 +132,21 @@ pub const DRAIN_MAX: Millis = TIMEOUT_MAX + 5 * SECOND;
 /// A key's `lastUsedAt` is at most this stale.
 pub const LAST_USED_STALE: Millis = MINUTE;
 
-/// Denied attempts of one API key that are written into the audit log at once; of those that have no
-/// known key, all together.
+/// Characters of a setting's value in an audit entry that says what changed.
+pub const AUDIT_VALUE_CHARS: usize = 256;
+
+/// Denied attempts of one API key at one route that are written into the audit log at once; of those
+/// without a known key, all together at one route.
 pub const DENIALS_AT_ONCE: u32 = 20;
-/// After so long one more denied attempt is written: about 0.7 MB a day for a key that never stops.
+/// After so long one more denied attempt is written: about 0.7 MB a day for a key and a route that
+/// never stop.
 pub const DENIAL_EVERY: Millis = MINUTE;
-/// How many times the same goes for all keys of one workspace together, since a key costs nothing.
+/// How many times the same goes for all keys and routes of one workspace together, since a key costs
+/// nothing; and for everyone without a known key.
 pub const DENIALS_OF_WORKSPACE: u32 = 10;
+/// Pairs of a key and a route whose denied attempts are counted apart, of all workspaces together:
+/// about 200 KB. What comes beyond them is counted together for each workspace.
+pub const DENIALS_COUNTED: usize = 1_024;
 
 const _: () = assert!(BODY_BYTES > PAYLOAD_BYTES);
 const _: () = assert!(BATCH_BODY_BYTES > BODY_BYTES);
