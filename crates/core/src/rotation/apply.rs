@@ -21,6 +21,9 @@ pub struct Applied {
     pub rotations: Vec<Rotation>,
     /// The secrets whose sealed values are to be erased.
     pub destroyed: Vec<SecretId>,
+    /// Those among them that were retired and are destroyed by nobody's wish: the keyring forgets them to
+    /// make room.
+    pub forgotten: Vec<SecretId>,
     /// What was done, in order.
     pub audit: Vec<AuditEntry>,
 }

@@ -113,6 +113,8 @@ codes! {
     IdempotencyMismatch = "idempotency_mismatch", UNPROCESSABLE_ENTITY, false, "The Idempotency-Key was used with another body";
     /// The key asks more often than it may.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, true, "Too many requests with this API key";
+    /// An entry of the audit log was damaged.
+    AuditUnreadable = "audit_unreadable", INTERNAL_SERVER_ERROR, false, "An entry of the audit log cannot be read";
     /// Our fault.
     Internal = "internal", INTERNAL_SERVER_ERROR, true, "Internal error";
     /// The disk of the store is full, read-only or failing.
@@ -205,12 +207,17 @@ impl Problem {
 
     /// An error of ours; `source` is logged, never shown.
     pub fn internal(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        let mut problem = Self::new(
+        Self::new(
             Code::Internal,
             "the request failed on our side; the log has the cause under this request id",
-        );
-        problem.0.source = Some(Arc::from(source.into()));
-        problem
+        )
+        .caused_by(source)
+    }
+
+    /// The same with what caused it: logged, never shown.
+    pub(super) fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.0.source = Some(Arc::from(source.into()));
+        self
     }
 
     /// The store cannot write; `kept` says what that means for the request.
@@ -394,6 +401,9 @@ pub(super) struct ProblemDocument {
     /// The scope that the key lacks.
     #[serde(skip_serializing_if = "Option::is_none")]
     needs_scope: Option<String>,
+    /// The number of the audit entry that cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entry: Option<u64>,
 }
 
 #[cfg(test)]

@@ -130,9 +130,11 @@ impl Service {
         app: ClientId,
         event_type: &EventType,
     ) -> Result<Vec<EndpointId>, ServiceError> {
-        self.live
-            .fan_out(caller.workspace, app, event_type)
-            .ok_or(ServiceError::not_found("app"))
+        let found = self.live.fan_out(caller.workspace, app, event_type);
+        if found.is_none() {
+            self.note_foreign_app(caller, app);
+        }
+        found.ok_or(ServiceError::not_found("app"))
     }
 
     fn new_message(

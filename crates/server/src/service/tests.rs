@@ -2,6 +2,9 @@
 
 mod access;
 mod audit;
+mod changes;
 mod configuration;
+mod denials;
+mod replays;
 mod rotation;
 mod traffic;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
+use hookturn_core::audit::{AuditAction, AuditEntry, Changes, Subject};
 use hookturn_core::endpoint::{HeaderRenames, Preset};
 use hookturn_core::id::{ClientId, WorkspaceId};
 use hookturn_core::limits;
@@ -44,7 +44,12 @@ impl Service {
         let id = WorkspaceId::new(self.clock.now(), self.entropy.as_ref());
         self.commit(id, &caller.context(), recording, |now| {
             let (writes, audit, out) = self.new_workspace(id, &name, now);
-            Ok(Decision { writes, audit, out })
+            Ok(Decision {
+                shows: None,
+                writes,
+                audit,
+                out,
+            })
         })
         .await
     }
@@ -130,13 +135,10 @@ impl Service {
                 updated_at: now,
                 ..Workspace::clone(&old)
             };
-            let mut entry = AuditEntry::new(AuditAction::WorkspaceUpdated, Subject::default());
-            if let Some(policy) = patch.reveal_secrets {
-                entry = entry.with("revealSecrets", reveal_word(policy));
-            }
             Ok(Decision {
+                shows: None,
                 writes: vec![Write::Workspace(out.clone())],
-                audit: vec![entry],
+                audit: vec![updated(&old, &out)],
                 out,
             })
         })
@@ -181,6 +183,61 @@ fn reaches(caller: &Caller, id: WorkspaceId) -> bool {
         Reach::Operator => true,
         Reach::Workspace { workspace, .. } => workspace == id,
     }
+}
+
+/// What changed of a workspace.
+fn updated(old: &Workspace, new: &Workspace) -> AuditEntry {
+    let Workspace {
+        name,
+        settings:
+            WorkspaceSettings {
+                reveal_secrets,
+                header_names,
+                rotation_overlap_seconds,
+                operational_app,
+            },
+        ..
+    } = new;
+    let was = &old.settings;
+    Changes::new()
+        .field("name", &old.name, name, String::clone)
+        .field(
+            "revealSecrets",
+            &was.reveal_secrets,
+            reveal_secrets,
+            |policy| reveal_word(*policy).to_owned(),
+        )
+        .field("headerNames", &was.header_names, header_names, renames)
+        .optional(
+            "rotationOverlapSeconds",
+            was.rotation_overlap_seconds.as_ref(),
+            rotation_overlap_seconds.as_ref(),
+        )
+        .optional(
+            "operationalApp",
+            was.operational_app.as_ref(),
+            operational_app.as_ref(),
+        )
+        .write(AuditEntry::new(
+            AuditAction::WorkspaceUpdated,
+            Subject::default(),
+        ))
+}
+
+/// `hopae.signature=X-Acme-Signature, …`
+fn renames(all: &BTreeMap<Preset, HeaderRenames>) -> String {
+    let named = all.iter().flat_map(|(preset, renames)| {
+        let fields = [
+            ("id", &renames.id),
+            ("timestamp", &renames.timestamp),
+            ("signature", &renames.signature),
+        ];
+        fields.into_iter().filter_map(move |(field, name)| {
+            let name = name.as_ref()?;
+            Some(format!("{preset}.{field}={name}"))
+        })
+    });
+    named.collect::<Vec<_>>().join(", ")
 }
 
 const fn reveal_word(policy: RevealPolicy) -> &'static str {

@@ -308,7 +308,11 @@ async fn g5_the_same_idempotency_key_64_times_is_one_rotation_and_one_answer() {
         match result {
             Ok(answer) => answers.push(answer),
             Err(ServiceError::IdempotencyKeyUsed) => {
-                let replayed = bench.service.replay(key, [7; 32]).await.unwrap();
+                let replayed = bench
+                    .service
+                    .replay(&bench.owner, key, [7; 32])
+                    .await
+                    .unwrap();
                 let Some(Lookup::Replay(answer)) = replayed else {
                     panic!("{replayed:?}")
                 };
@@ -347,7 +351,10 @@ async fn g5_a_replay_shows_the_same_secret_and_another_body_does_not() {
     let bench = Bench::new().await;
     let keyring = keyring(&bench).await;
     let key = fresh_key(&bench.owner);
-    let lookup = async |fingerprint| bench.service.lookup(key, fingerprint).await.unwrap();
+    let lookup = async |fingerprint| {
+        let found = bench.service.lookup(&bench.owner, key, fingerprint).await;
+        found.unwrap()
+    };
     let guard = lookup([1; 32]).await;
     assert!(matches!(guard, Lookup::Fresh(_)));
     assert!(matches!(lookup([1; 32]).await, Lookup::InProgress));

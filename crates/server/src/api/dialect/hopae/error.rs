@@ -187,7 +187,7 @@ fn word(problem: &Problem) -> Word {
         Code::IdempotencyMismatch => Word::KeyConflict,
         Code::IdempotencyInProgress => Word::RequestInProgress,
         Code::RateLimited => Word::RateLimited,
-        Code::Internal => Word::Internal,
+        Code::Internal | Code::AuditUnreadable => Word::Internal,
         Code::Unavailable | Code::StoreUnwritable => Word::Unavailable,
     }
 }
@@ -218,6 +218,7 @@ const fn default_parameter(code: Code) -> Option<&'static str> {
         | Code::IdempotencyInProgress
         | Code::RateLimited
         | Code::Internal
+        | Code::AuditUnreadable
         | Code::Unavailable
         | Code::StoreUnwritable => None,
     }
