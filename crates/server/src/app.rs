@@ -426,6 +426,7 @@ fn client_config(config: &Config) -> Result<ClientConfig, Failure> {
         path: config.outbound.extra_roots_file.clone().unwrap_or_default(),
         source: Box::new(source),
     })?;
+    client.hosts = config.outbound.hosts.clone();
     // The shards' threads are for deliveries; this runtime has room for the arithmetic of TLS.
     client.handshakes = Some(tokio::runtime::Handle::current());
     Ok(client)

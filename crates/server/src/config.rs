@@ -5,6 +5,7 @@
 //! reported. Every key of the environment that holds a secret can be given as `…_FILE` instead.
 //! [`sample`] is the commented file that `hookturn init` writes; a test parses it.
 
+mod hosts;
 mod numbers;
 
 use std::borrow::Cow;
@@ -19,6 +20,8 @@ use hookturn_core::workspace::{WeakKeyText, check_key_text};
 use ipnet::IpNet;
 use serde::Deserialize;
 use zeroize::Zeroizing;
+
+pub use hosts::{HostAddress, Hosts};
 
 /// What the command line gives. What is absent is looked for in the environment, then in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,6 +96,8 @@ pub struct Outbound {
     pub allow_http: bool,
     /// A PEM file of certificate authorities that are trusted besides the public ones.
     pub extra_roots_file: Option<PathBuf>,
+    /// Names whose address is configured rather than looked up; the policy applies to it all the same.
+    pub hosts: Hosts,
 }
 
 /// `[delivery]`: how deliveries are made.
@@ -384,6 +389,9 @@ fn apply_environment(
     if let Some(text) = variables.get("HOOKTURN_EXTRA_ROOTS_FILE") {
         config.outbound.extra_roots_file = Some(text.into());
     }
+    if let Some(text) = variables.get("HOOKTURN_HOSTS") {
+        config.outbound.hosts = value("HOOKTURN_HOSTS", hosts::WANTED, &text)?;
+    }
     let delivery = &mut config.delivery;
     if let Some(shards) = numbers::SHARDS.take(variables)? {
         delivery.shards = shards;
@@ -552,6 +560,7 @@ mod tests {
             ("[outbound]\nallow_net = []", "allow_net"),
             ("[delivery]\nmax_in_flight = 0", "max_in_flight"),
             ("[delivery]\nshards = -1", "shards"),
+            ("[outbound]\nhosts = { a = \"b\" }", "`a=b` is not"),
             ("[api]\nrequest_burst = 0", "request_burst"),
             ("listen = \"nowhere\"", "--listen"),
         ] {

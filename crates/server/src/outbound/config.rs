@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::address::AddressPolicy;
 use super::resolver::Resolve;
+use crate::config::Hosts;
 
 /// Largest head of an HTTP/1.1 response, in bytes. What exceeds [`KEPT_HEAD_BYTES`] of it is left out.
 pub const RESPONSE_HEAD_BYTES: usize = 64 * 1024;
@@ -26,6 +27,8 @@ pub struct ClientConfig {
     pub policy: AddressPolicy,
     /// How names become addresses.
     pub resolver: Arc<dyn Resolve>,
+    /// Names that are not looked up.
+    pub hosts: Hosts,
     /// Sent as `user-agent` unless a request brings its own.
     pub user_agent: http::HeaderValue,
     /// Idle HTTP/1.1 connections kept per scheme, host and port.
@@ -61,6 +64,7 @@ impl ClientConfig {
         Ok(Self {
             policy,
             resolver,
+            hosts: Hosts::default(),
             user_agent: http::HeaderValue::from_static(concat!(
                 "Hookturn/",
                 env!("CARGO_PKG_VERSION")

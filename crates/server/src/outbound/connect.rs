@@ -42,7 +42,7 @@ pub(super) async fn connect(
     let addresses = addresses(config, target, trace).await?;
     trace.enter(Phase::Connect);
     let started = Instant::now();
-    let (tcp, remote) = dial(&addresses, target.port()).await?;
+    let (tcp, remote) = dial(&addresses, port(config, target)).await?;
     trace.timings.connect = Some(micros(started));
     trace.remote = Some(remote);
     // Requests are written whole; waiting to fill a segment would only delay them.
@@ -99,6 +99,14 @@ async fn addresses(
         config.policy.check_addr(ip).map_err(refused)?;
         return Ok(vec![ip]);
     }
+    if let Some(known) = config.hosts.get(target.host()) {
+        let answers = vec![known.ip];
+        config
+            .policy
+            .check_answers(target.host(), &answers)
+            .map_err(refused)?;
+        return Ok(answers);
+    }
     trace.enter(Phase::Dns);
     let started = Instant::now();
     let answers = config
@@ -112,6 +120,14 @@ async fn addresses(
         .check_answers(target.host(), &answers)
         .map_err(refused)?;
     Ok(in_turns(answers))
+}
+
+/// The port of the URL, unless the name's address is configured with another.
+fn port(config: &ClientConfig, target: &Target) -> u16 {
+    let known = config.hosts.get(target.host());
+    known
+        .and_then(|known| known.port)
+        .unwrap_or_else(|| target.port())
 }
 
 /// IPv4 and IPv6 in turns, so that a broken family delays and does not prevent. IPv4 first: where
