@@ -17,10 +17,10 @@ pub const BATCH_BODY_BYTES: usize = 8 * 1024 * 1024;
 pub const BODY_BYTES: usize = PAYLOAD_BYTES + 16 * 1024;
 /// Longest event type, in bytes.
 pub const EVENT_TYPE_BYTES: usize = 128;
-/// Longest event id given by a publisher, in bytes.
-pub const EVENT_ID_BYTES: usize = 128;
-/// Longest name, description or reason, in bytes.
-pub const TEXT_BYTES: usize = 256;
+/// Longest event id given by a publisher, in characters.
+pub const EVENT_ID_CHARS: usize = 128;
+/// Longest name, description or reason, in characters, as the API's description counts them.
+pub const TEXT_CHARS: usize = 256;
 /// Longest URL of an endpoint, in bytes.
 pub const URL_BYTES: usize = 2_048;
 /// Longest `Idempotency-Key`, in characters: Hopae documents 255.
@@ -59,8 +59,8 @@ pub const STREAM_EVENTS: usize = 50;
 /// under way holds 16 MiB of them.
 pub const STREAM_BODY_BYTES: usize = 2 * (PAYLOAD_BYTES + STREAM_ENVELOPE_BYTES);
 /// What an event of a stream adds to its payload at most, in bytes: the members of its envelope, and
-/// an event id of which every character is escaped.
-pub const STREAM_ENVELOPE_BYTES: usize = 256 + EVENT_TYPE_BYTES + 2 * EVENT_ID_BYTES;
+/// an event id of which every character takes four.
+pub const STREAM_ENVELOPE_BYTES: usize = 256 + EVENT_TYPE_BYTES + 4 * EVENT_ID_CHARS;
 /// Longest path and query of a callback by GET, in bytes: what common servers take as the first line
 /// of a request.
 pub const GET_TARGET_BYTES: usize = 8 * 1024 - 64;
@@ -87,8 +87,8 @@ pub const IN_FLIGHT_PER_ENDPOINT: u32 = 1_000;
 
 /// Secrets a keyring remembers, destroyed ones included; the oldest destroyed is forgotten first.
 pub const SECRETS_PER_KEYRING: usize = 50;
-/// Longest text of an imported secret, in bytes.
-pub const SECRET_BYTES: usize = 512;
+/// Longest text of an imported secret, in characters.
+pub const SECRET_CHARS: usize = 512;
 /// Longest overlap of a rotation: 30 days.
 pub const OVERLAP_MAX: Millis = 30 * DAY;
 /// Shortest default overlap; the retry horizon counts when it is longer.

@@ -397,8 +397,8 @@ fn check_version(if_match: Option<u64>, current: u64) -> Result<(), ServiceError
 
 /// Checks a text for people: its length, and no control characters.
 fn check_text(pointer: &str, text: &str) -> Result<(), ServiceError> {
-    if text.len() > limits::TEXT_BYTES {
-        let message = format!("longer than {} bytes", limits::TEXT_BYTES);
+    if text.chars().count() > limits::TEXT_CHARS {
+        let message = format!("longer than {} characters", limits::TEXT_CHARS);
         return Err(ServiceError::invalid(pointer, message));
     }
     if text.chars().any(char::is_control) {

@@ -432,7 +432,9 @@ const fn check_overlap(overlap: Millis) -> Result<(), Rejected> {
 
 pub(super) fn check_text(field: &'static str, text: Option<&str>) -> Result<(), Rejected> {
     match text {
-        Some(text) if text.len() > limits::TEXT_BYTES => Err(Rejected::TextTooLong { field }),
+        Some(text) if text.chars().count() > limits::TEXT_CHARS => {
+            Err(Rejected::TextTooLong { field })
+        }
         Some(_) | None => Ok(()),
     }
 }

@@ -187,12 +187,21 @@ fn path_parameters(path: &str) -> Vec<Value> {
             let mut letters = name.chars();
             let first = letters.next().map(|c| c.to_ascii_uppercase());
             let kind: String = first.into_iter().chain(letters).collect();
-            json!({
+            let mut parameter = json!({
                 "name": name,
                 "in": "path",
                 "required": true,
                 "schema": { "$ref": format!("#/components/schemas/{kind}") }
-            })
+            });
+            if kind == "WorkspaceId" {
+                parameter["description"] = "Its id or its name.".into();
+                parameter["schema"] = json!({
+                    "type": "string",
+                    "maxLength": 256,
+                    "pattern": "^[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
+                });
+            }
+            parameter
         })
         .collect()
 }

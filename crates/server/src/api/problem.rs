@@ -126,7 +126,7 @@ codes! {
 /// When to ask again while the store cannot write: a disk is not cleaned up within a second.
 const UNWRITABLE_SECONDS: u32 = 10;
 
-/// What is wrong with one field of the body or one query parameter.
+/// What is wrong with one field of the body, one query parameter or one header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FieldError {
@@ -138,6 +138,10 @@ pub struct FieldError {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "limit")]
     pub parameter: Option<String>,
+    /// Which request header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "Hookturn-Reason")]
+    pub header: Option<String>,
     /// What is expected there.
     #[schema(example = "the scheme must be https")]
     pub detail: String,
@@ -191,6 +195,23 @@ impl Problem {
         problem.0.errors.push(FieldError {
             pointer: None,
             parameter: Some(name.into()),
+            header: None,
+            detail: detail.into(),
+            missing: false,
+        });
+        problem
+    }
+
+    /// A request header that is not valid.
+    pub fn header(name: &str, detail: impl Into<String>) -> Self {
+        let mut problem = Self::new(
+            Code::InvalidHeader,
+            "nothing was changed: correct the headers listed in `errors`",
+        );
+        problem.0.errors.push(FieldError {
+            pointer: None,
+            parameter: None,
+            header: Some(name.to_owned()),
             detail: detail.into(),
             missing: false,
         });
@@ -237,6 +258,7 @@ impl Problem {
         self.0.errors.push(FieldError {
             pointer: Some(pointer.into()),
             parameter: None,
+            header: None,
             detail: detail.into(),
             missing: false,
         });
@@ -274,7 +296,7 @@ impl Problem {
         &self.0.detail
     }
 
-    /// Fields or parameters that are not valid.
+    /// Fields, parameters or headers that are not valid.
     pub fn errors(&self) -> &[FieldError] {
         &self.0.errors
     }
@@ -389,7 +411,7 @@ pub(super) struct ProblemDocument {
     request_id: String,
     /// Whether the same request can succeed later without a change.
     retryable: bool,
-    /// Fields or parameters that are not valid.
+    /// Fields, parameters or headers that are not valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<FieldError>>,
     /// The rotation that is open, when that is in the way.

@@ -226,11 +226,11 @@ fn check_message(pointer: &str, input: &NewMessageInput) -> Result<(), ServiceEr
     let Some(event_id) = &input.event_id else {
         return Ok(());
     };
-    let fits = (1..=limits::EVENT_ID_BYTES).contains(&event_id.len());
+    let fits = (1..=limits::EVENT_ID_CHARS).contains(&event_id.chars().count());
     if !fits || event_id.chars().any(char::is_control) {
         let message = format!(
-            "1 to {} bytes without control characters",
-            limits::EVENT_ID_BYTES
+            "1 to {} characters, without control characters",
+            limits::EVENT_ID_CHARS
         );
         return Err(ServiceError::invalid(format!("{pointer}/eventId"), message));
     }

@@ -76,6 +76,12 @@ impl Service {
         self.reached_workspace(caller, id)
     }
 
+    /// The id of the workspace that has this id or name.
+    pub fn workspace_called(&self, called: &str) -> Result<WorkspaceId, ServiceError> {
+        self.workspace_id(called)
+            .ok_or(ServiceError::not_found("workspace"))
+    }
+
     fn reached_workspace(
         &self,
         caller: &Caller,
@@ -247,14 +253,16 @@ const fn reveal_word(policy: RevealPolicy) -> &'static str {
     }
 }
 
-/// A workspace is named in a header and on command lines, and must not look like an id.
+/// A workspace is named in a header, in paths and on command lines: it must neither look like an id nor
+/// lead to another path, as dots alone would.
 fn check_workspace_name(name: &str) -> Result<(), ServiceError> {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let fits = (1..=limits::TEXT_BYTES).contains(&name.len()) && name.bytes().all(word);
-    if !fits || name.parse::<WorkspaceId>().is_ok() {
+    let fits = (1..=limits::TEXT_CHARS).contains(&name.len()) && name.bytes().all(word);
+    let is_dots = name.bytes().all(|byte| byte == b'.');
+    if !fits || is_dots || name.parse::<WorkspaceId>().is_ok() {
         let message = format!(
-            "a workspace's name is 1 to {} letters, digits, `-`, `_` and `.`, and no id",
-            limits::TEXT_BYTES
+            "a workspace's name is 1 to {} letters, digits, `-`, `_` and `.`, not dots alone, and no id",
+            limits::TEXT_CHARS
         );
         return Err(ServiceError::invalid("/name", message));
     }

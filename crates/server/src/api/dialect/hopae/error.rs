@@ -196,7 +196,6 @@ fn word(problem: &Problem) -> Word {
 const fn default_parameter(code: Code) -> Option<&'static str> {
     match code {
         Code::InvalidIdempotencyKey | Code::IdempotencyMismatch => Some("Idempotency-Key"),
-        Code::InvalidHeader => Some("Hookturn-Workspace"),
         Code::MalformedJson
         | Code::InvalidUtf8
         | Code::IncompleteBody
@@ -216,6 +215,7 @@ const fn default_parameter(code: Code) -> Option<&'static str> {
         | Code::PreconditionFailed
         | Code::State(_)
         | Code::IdempotencyInProgress
+        | Code::InvalidHeader
         | Code::RateLimited
         | Code::Internal
         | Code::AuditUnreadable
@@ -224,9 +224,9 @@ const fn default_parameter(code: Code) -> Option<&'static str> {
     }
 }
 
-/// The name of a field: its JSON pointer with dots.
+/// The name of a query parameter or a header as it is, that of a field as its JSON pointer with dots.
 fn parameter(error: &FieldError) -> String {
-    if let Some(name) = &error.parameter {
+    if let Some(name) = error.parameter.as_ref().or(error.header.as_ref()) {
         return name.clone();
     }
     let pointer = error.pointer.as_deref().unwrap_or_default();
