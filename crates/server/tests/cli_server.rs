@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "cli_server/administration.rs"]
+mod administration;
 #[path = "cli_server/audited.rs"]
 mod audited;
 #[path = "cli/support.rs"]
