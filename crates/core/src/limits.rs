@@ -148,6 +148,16 @@ pub const DENIALS_OF_WORKSPACE: u32 = 10;
 /// about 200 KB. What comes beyond them is counted together for each workspace.
 pub const DENIALS_COUNTED: usize = 1_024;
 
+/// Body of a probe that an owner may choose, in bytes: it is sent often and says nothing.
+pub const PROBE_BODY_BYTES: usize = 4 * 1024;
+/// Probes to one host in a second, whatever the number of its endpoints.
+pub const PROBES_PER_HOST_SECOND: u32 = 50;
+/// Probes of one endpoint that can be looked at.
+pub const PROBES_SHOWN: usize = 32;
+/// Endpoints whose probes can be looked at: with the bound above some 20 MB at most.
+pub const PROBED_ENDPOINTS_SHOWN: usize = 4_096;
+
+const _: () = assert!(PROBE_BODY_BYTES < PAYLOAD_BYTES);
 const _: () = assert!(BODY_BYTES > PAYLOAD_BYTES);
 const _: () = assert!(BATCH_BODY_BYTES > BODY_BYTES);
 const _: () = assert!(GET_TARGET_BYTES > URL_BYTES);

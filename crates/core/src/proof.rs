@@ -27,7 +27,7 @@ pub use evidence::{
     Control, Evidence, NotProven, Observed, Proof, Question, Standing, Verdict, is_canary, prove,
 };
 pub use findings::{Findings, Rehearsed};
-pub use learning::{learn, policy_of};
+pub use learning::{learn, learn_attempt, policy_of};
 pub use policy::{InvalidPolicy, OnDeadline, ProofPolicy, required_passes, ruled_out_percent};
 pub use rehearsal::{Ask, Finding, ProbeAnswer, ProbeKey, ProbeKeys, Rehearsal};
 pub use sweep::{Step, next_step};

@@ -100,7 +100,7 @@ fn dispatch(command: Command, edge: &Edge, output: &mut Output) -> Outcome {
         Command::Message(remote) => message::run(remote, edge, output),
         Command::Delivery(remote) => plan::run(remote, edge, output),
         Command::Secret(remote) => plan::run(remote, edge, output),
-        Command::Rotation(remote) => plan::run(remote, edge, output),
+        Command::Rotation(remote) => rotation::run(remote, edge, output),
         Command::ApiKey(remote) => plan::run(remote, edge, output),
         Command::Workspace(remote) => plan::run(remote, edge, output),
         Command::Audit(remote) => audit::run(remote, edge, output),

@@ -99,6 +99,7 @@ enum Turn {
 struct Signature {
     at: Timestamp,
     plan: Plan,
+    reason: ExchangeReason,
     record: Vec<SignedWith>,
     timestamp: i64,
     text: String,
@@ -179,17 +180,24 @@ impl Courier {
         let now = self.clock.now();
         let timings = timings(&answer.timings);
         let result = recorded(answer.result, now);
-        let (signed, record, timestamp, text) = match signature {
+        let (signed, reason, record, timestamp, text) = match signature {
             Some(made) => (
                 Some((made.at, made.plan)),
+                made.reason,
                 made.record,
                 made.timestamp,
                 made.text,
             ),
-            None => (None, Vec::new(), now.as_seconds(), String::new()),
+            None => (
+                None,
+                turn.reason_unsigned(),
+                Vec::new(),
+                now.as_seconds(),
+                String::new(),
+            ),
         };
         let exchange = Exchange {
-            reason: turn.reason(),
+            reason,
             signed_with: record,
             timestamp,
             signature: text,
@@ -209,12 +217,19 @@ impl Courier {
             .signing(endpoint.id)
             .ok_or(NotSent::EndpointGone)?;
         let now = self.clock.now();
-        let plan = match turn {
-            Turn::First => plan_of(&view, errand, scheme, now)?,
-            Turn::Fallback(key) if may_be_fallback(&view.keyring, key, scheme, now) => Plan {
-                sign_with: vec![key],
-                fallback: None,
-            },
+        let (plan, reason) = match turn {
+            Turn::First => {
+                let plan = plan_of(&view, errand, scheme, now)?;
+                let reason = plan.reason(&view.keyring, &errand.known);
+                (plan, reason)
+            }
+            Turn::Fallback(key) if may_be_fallback(&view.keyring, key, scheme, now) => {
+                let plan = Plan {
+                    sign_with: vec![key],
+                    fallback: None,
+                };
+                (plan, ExchangeReason::Fallback)
+            }
             Turn::Fallback(_) => return Err(NotSent::Withdrawn),
         };
         let signers = self
@@ -230,6 +245,7 @@ impl Courier {
         let signature = Signature {
             at: now,
             plan,
+            reason,
             record,
             timestamp: signed.timestamp,
             text: signed.signature,
@@ -392,7 +408,8 @@ fn may_be_fallback(keyring: &Keyring, key: SecretId, scheme: Scheme, now: Timest
 }
 
 impl Turn {
-    const fn reason(self) -> ExchangeReason {
+    /// The reason of an exchange that ended before anything was signed.
+    const fn reason_unsigned(self) -> ExchangeReason {
         match self {
             Self::First => ExchangeReason::Plan,
             Self::Fallback(_) => ExchangeReason::Fallback,

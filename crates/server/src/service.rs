@@ -82,7 +82,7 @@ pub struct Service {
     /// Apart from those of apps: whoever has the turn of an app may wait for that of a keyring.
     keyring_turns: turns::Turns,
     budgets: denials::Budgets,
-    probing: proving::Probing,
+    politeness: proving::Politeness,
 }
 
 /// What a [`Service`] stands on.
@@ -259,7 +259,7 @@ impl Service {
             sequence: Sequence::default(),
             in_flight: idempotency::InFlight::default(),
             budgets: denials::Budgets::default(),
-            probing: proving::Probing::default(),
+            politeness: proving::Politeness::default(),
         }
     }
 

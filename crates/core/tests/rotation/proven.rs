@@ -2,8 +2,8 @@
 
 use hookturn_core::id::EndpointId;
 use hookturn_core::proof::{
-    Evidence, Observed, OnDeadline, ProbeAnswer, ProofPolicy, Standing, Step, learn, next_step,
-    required_passes,
+    Evidence, Observed, OnDeadline, ProbeAnswer, ProofPolicy, Standing, Step, learn, learn_attempt,
+    next_step, required_passes,
 };
 use hookturn_core::receiver::Exchange;
 use hookturn_core::rotation::{Command, Grounds, Mode, Rotation, Stage};
@@ -199,4 +199,62 @@ fn other_modes_learn_what_is_needed_and_have_no_steps() {
     let unchanged = learn(Some(evidence), rotation(&bench), exchange(7, 204));
     assert_eq!(unchanged, evidence, "another key says nothing");
     assert_eq!(step(&bench, evidence, at(6)), Step::Nothing);
+}
+
+#[test]
+fn attempts_are_counted_as_canaries_and_fallbacks() {
+    let bench = opened(ProofPolicy::default());
+    let exchange = |number, status, when| Exchange {
+        signed_with: secret_id(number),
+        sent_at: at(when),
+        status: Some(status),
+    };
+    // An ordinary delivery, a canary that is refused and repaired, one that is accepted, and an
+    // ordinary one that the new secret repairs.
+    let attempts = [
+        vec![exchange(1, 204, 1)],
+        vec![exchange(2, 401, 2), exchange(1, 204, 3)],
+        vec![exchange(2, 204, 4)],
+        vec![exchange(1, 401, 5), exchange(2, 204, 6)],
+    ];
+    let mut evidence = None;
+    for attempt in &attempts {
+        evidence = learn_attempt(evidence, rotation(&bench), attempt);
+    }
+    let evidence = evidence.expect("it learned");
+    assert_eq!((evidence.canaries, evidence.fallbacks), (2, 2));
+    assert_eq!(evidence.fallback_at, Some(at(6)));
+    assert_eq!((evidence.run, evidence.refusals), (2, 1));
+}
+
+#[test]
+fn every_command_says_what_happens_to_deliveries() {
+    let staged = Mode::Staged { overlap: DAY };
+    let rotation = rotation_id(2);
+    let said = |bench: &Bench, now| {
+        let rotation = bench
+            .keyring
+            .rotation
+            .as_ref()
+            .expect("there is a rotation");
+        rotation.deliveries(at(now))
+    };
+    let mut bench = Bench::new();
+    bench.run(at(0), rotate(2, staged));
+    assert!(said(&bench, 0).contains("go on with the old secret"));
+    let mut cancelled = Bench {
+        keyring: bench.keyring.clone(),
+    };
+    cancelled.run(at(1), Command::Cancel { rotation });
+    assert!(said(&cancelled, 1).contains("carries the old secret alone"));
+    let grounds = Grounds::Asked;
+    bench.run(at(1), Command::Promote { rotation, grounds });
+    let end = at(1 + DAY).to_string();
+    assert!(said(&bench, 1).contains(&format!("until {end} each delivery")));
+    // When its time is over it says so, whether or not anything noted it.
+    assert!(said(&bench, 2 * DAY).contains("carries the new secret alone"));
+    bench.run(at(2), Command::Undo { rotation });
+    assert!(said(&bench, 2).contains("the active one again"));
+    bench.run(at(3), Command::Finish { rotation });
+    assert!(said(&bench, 3).contains("carries the old secret alone"));
 }

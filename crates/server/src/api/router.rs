@@ -114,6 +114,7 @@ pub(super) const ROUTES: &[Route] = &[
     route("post", "/v1/rotations/{rotationId}/finish", SECRETS, Kind::Versioned),
     route("post", "/v1/rotations/{rotationId}/cancel", SECRETS, Kind::Versioned),
     route("post", "/v1/endpoints/{endpointId}/rehearse", SECRETS, Kind::Plain),
+    route("get", "/v1/endpoints/{endpointId}/probes", READ, Kind::Plain),
     route("get", "/v1/audit", READ, Kind::List),
     route("get", "/v1/event-types", READ, Kind::List),
     route("post", "/v1/workspaces", MANAGE, Kind::Plain),

@@ -149,7 +149,13 @@ words! {
     /// Schema of why a delivery is not attempted again.
     ExhaustedReasonText: ["attemptsUsed", "notRetried", "gone", "endpointDisabled", "endpointDeleted", "urlTooLong"], "Why it is not attempted again.";
     /// Schema of why an exchange was signed the way it was.
-    ExchangeReasonText: ["plan", "fallback"], "`fallback`: the first exchange was refused in a way that can be about the signature.";
+    ExchangeReasonText: ["plan", "fallback", "steady", "coSigned", "belief", "noBelief", "current", "canary", "compromised"], "Which rule of the signing plan chose the secrets; `plan` where nothing was signed.";
+    /// Schema of what a probe was for.
+    ProbePurposeText: ["rehearsal", "rotation"], "What a probe was for.";
+    /// Schema of what an answer to a probe says.
+    ProbeAnswerText: ["accepted", "refused", "threw", "silent"], "What the answer to a probe says about its signature.";
+    /// Schema of whether an endpoint is probed.
+    ProbeModeText: ["on", "off"], "`off`: never probed, so nothing is proved about its receiver.";
     /// Schema of the deliveries that can be recovered.
     SettledText: ["exhausted", "delivered"], "Which settled deliveries.";
 }

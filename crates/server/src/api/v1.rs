@@ -53,6 +53,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(rotations::finish))
         .routes(routes!(rotations::cancel))
         .routes(routes!(proving::rehearse))
+        .routes(routes!(proving::probes))
         .routes(routes!(audit::list))
         .routes(routes!(event_types::list))
         .routes(routes!(workspaces::create, workspaces::list))

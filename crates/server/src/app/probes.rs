@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use hookturn_core::endpoint::Endpoint;
+use hookturn_core::endpoint::{Endpoint, ProbeSettings};
 use hookturn_core::id::{Entropy, MessageId, draw};
 use hookturn_core::message::{EventType, Message};
 use hookturn_core::proof::ProbeKey;
 use hookturn_core::rotation::KeyKind;
 use hookturn_core::time::Clock;
 use hookturn_verify::Secret;
-use serde_json::json;
 
 use crate::courier::request::Prepared;
 use crate::courier::{Courier, Probed};
@@ -18,9 +17,7 @@ use crate::outbound::Client;
 use crate::service::ServiceError;
 use crate::service::proving::{ProbeFuture, Prober};
 use crate::store::live::Live;
-
-/// The event type of probes.
-const EVENT_TYPE: &str = "hookturn.probe";
+use crate::telemetry::metrics::Metrics;
 
 /// Sends probes over connections of its own, so that they never wait behind deliveries.
 pub(super) struct Probes {
@@ -29,6 +26,7 @@ pub(super) struct Probes {
     live: Arc<Live>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    metrics: Arc<Metrics>,
 }
 
 impl Probes {
@@ -40,6 +38,7 @@ impl Probes {
             live: Arc::clone(&parts.live),
             clock: Arc::clone(&parts.clock),
             entropy: Arc::clone(&parts.entropy),
+            metrics: Arc::clone(&parts.metrics),
         }
     }
 
@@ -54,24 +53,33 @@ impl Probes {
             .ok_or(ServiceError::not_found("endpoint"))?;
         let prepared = Prepared::new(Arc::clone(&view.endpoint), Arc::clone(&view.workspace))
             .map_err(|error| unusable(&error))?;
+        let chosen = &view.endpoint.probe;
         let now = self.clock.now();
         let message = Message {
             id: MessageId::new(now, self.entropy.as_ref()),
             workspace: endpoint.workspace,
             app: endpoint.app,
-            event_type: EventType::new(EVENT_TYPE).map_err(|error| unusable(&error))?,
+            event_type: match &chosen.event_type {
+                Some(chosen) => chosen.clone(),
+                None => {
+                    EventType::new(ProbeSettings::EVENT_TYPE).map_err(|error| unusable(&error))?
+                }
+            },
             event_id: None,
-            payload: json!({ "probe": true }).to_string().into(),
+            payload: chosen.body().to_owned().into(),
             accepted_at: now,
         };
         let random = match view.keyring.kind {
             KeyKind::Symmetric => Secret::generate(draw(self.entropy.as_ref())),
             KeyKind::Ed25519 => Secret::generate_ed25519(draw(self.entropy.as_ref())),
         };
-        self.courier
+        let probed = self
+            .courier
             .probe(&self.client, &prepared, &message, keys, &random)
             .await
-            .map_err(|error| unusable(&error))
+            .map_err(|error| unusable(&error))?;
+        self.metrics.probed(keys, probed.status);
+        Ok(probed)
     }
 }
 

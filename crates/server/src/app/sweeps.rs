@@ -158,4 +158,6 @@ async fn count_store(parts: &Parts) {
         Ok(stats) => parts.metrics.store(stats.due, stats.bytes),
         Err(error) => log_step("count the store", Err(error)),
     }
+    let figures = parts.service.rotation_figures();
+    parts.metrics.rotations(&figures.open, &figures.standing);
 }

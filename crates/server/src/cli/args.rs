@@ -176,7 +176,7 @@ fn named<'e>(env: &'e BTreeMap<String, String>, name: &str) -> Option<&'e str> {
 }
 
 /// Which page of a list.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct Paging {
     /// Items on a page.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=200))]

@@ -235,6 +235,17 @@ impl Client {
             .block_on(self.exchange(request, idempotency_key.as_deref()))
     }
 
+    /// The same for a step before the one that was asked for: a key that was named belongs to that.
+    pub(super) fn call_apart(&self, request: &Request) -> Result<Answer, Failure> {
+        let key = hex::encode(draw::<16>(self.entropy.as_ref()));
+        self.runtime.block_on(self.exchange(request, Some(&key)))
+    }
+
+    /// Waits.
+    pub(super) fn wait(&self, span: Duration) {
+        self.runtime.block_on(tokio::time::sleep(span));
+    }
+
     async fn exchange(&self, request: &Request, key: Option<&str>) -> Result<Answer, Failure> {
         let repeatable = matches!(request.method, Method::GET | Method::POST);
         let mut repeated = false;

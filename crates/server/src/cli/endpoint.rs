@@ -156,6 +156,16 @@ pub(super) struct Fields {
     /// Keep the order of acceptance: one delivery at a time, a failure holds the rest.
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true")]
     ordered: Option<bool>,
+    /// Whether it is probed: on, or off, and then nothing is proved about its receiver. The three
+    /// options about probes are set together; what is left out is as the default says.
+    #[arg(long, value_name = "MODE", value_parser = ["on", "off"])]
+    probes: Option<String>,
+    /// Event type of its probes; hookturn.probe without.
+    #[arg(long, value_name = "TYPE")]
+    probe_type: Option<String>,
+    /// File with the body of its probes (JSON, at most 4 KiB), `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    probe_body_file: Option<PathBuf>,
 }
 
 impl Fields {
@@ -192,6 +202,16 @@ impl Fields {
         put("maxInFlight", self.max_in_flight.map(Value::from));
         put("rateLimitPerSecond", self.rate_limit.map(Value::from));
         put("ordered", self.ordered.map(Value::from));
+        let mut probe = Map::new();
+        probe.extend(self.probes.map(|mode| ("mode".to_owned(), mode.into())));
+        probe.extend(
+            self.probe_type
+                .map(|chosen| ("eventType".to_owned(), chosen.into())),
+        );
+        if let Some(path) = &self.probe_body_file {
+            probe.insert("body".to_owned(), input::json(path)?);
+        }
+        put("probe", (!probe.is_empty()).then(|| probe.into()));
         Ok(())
     }
 }

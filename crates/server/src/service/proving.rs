@@ -5,18 +5,21 @@
 //! again, here or after a restart. Every step is decided again inside the change that stores it, on
 //! the evidence of that moment, so that a refusal that arrived meanwhile is not overlooked (G7).
 //!
-//! Probes are polite: only to endpoints that accepted a delivery or a test event before, never
-//! retried, never counted as a delivery, within the budget of the policy, and one at a time for each
-//! endpoint and host.
+//! Probes are polite: only to endpoints that accepted a delivery or a test event before and whose
+//! owner has not turned them off, never retried, never counted as a delivery or toward disabling,
+//! within the budget of the policy and of the host ([`politeness`]), and to be looked at.
 
-use std::collections::HashSet;
+mod politeness;
+
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use hookturn_core::audit::{Actor, AuditAction, AuditEntry, Context, Subject};
-use hookturn_core::endpoint::{Endpoint, EndpointState};
+use hookturn_core::endpoint::{Endpoint, EndpointState, ProbeMode};
 use hookturn_core::id::{EndpointId, KeyringId, RotationId};
+use hookturn_core::limits;
 use hookturn_core::proof::{
     Ask, Evidence, Findings, Observed, ProbeAnswer, ProbeKey, ProbeKeys, Question, Rehearsal,
     Rehearsed, Standing, Step, next_step, policy_of,
@@ -32,6 +35,8 @@ use tokio::task::JoinSet;
 use super::keyrings::writes_of;
 use super::{Caller, Decision, Recording, Service, ServiceError};
 use crate::courier::Probed;
+pub(super) use politeness::Politeness;
+pub use politeness::{ProbePurpose, SeenProbe};
 
 /// Probes that may be under way at once, over all endpoints.
 const PROBES_AT_ONCE: usize = 64;
@@ -41,8 +46,9 @@ pub type ProbeFuture<'a> = Pin<Box<dyn Future<Output = Result<Probed, ServiceErr
 
 /// Sends probes.
 pub trait Prober: Send + Sync {
-    /// Sends one inert request of type `hookturn.probe`, signed with these keys in this order. What
-    /// comes back teaches whoever asked; nothing is stored. An error means that nothing was sent.
+    /// Sends one inert request with the event type and body that the endpoint's owner chose, signed
+    /// with these keys in this order. What comes back teaches whoever asked; nothing is stored. An
+    /// error means that nothing was sent.
     fn probe<'a>(&'a self, endpoint: &'a Endpoint, keys: &'a [ProbeKey]) -> ProbeFuture<'a>;
 }
 
@@ -53,6 +59,15 @@ pub struct RehearsalReport {
     pub rehearsed: Rehearsed,
     /// What was asked and answered, in order.
     pub asked: Vec<(ProbeKeys, Probed)>,
+}
+
+/// Open rotations in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RotationFigures {
+    /// Open rotations by mode.
+    pub open: HashMap<&'static str, i64>,
+    /// Endpoints of open rotations of mode `proven`, by where they stand.
+    pub standing: HashMap<&'static str, i64>,
 }
 
 /// Where one endpoint of a rotation stands.
@@ -68,39 +83,6 @@ pub struct EndpointStanding {
     pub rehearsed: Option<Rehearsed>,
 }
 
-/// Endpoints and hosts that a probe is under way to.
-#[derive(Debug, Default)]
-pub(super) struct Probing(Mutex<HashSet<String>>);
-
-/// Holds an endpoint and its host while a probe is under way.
-struct Turn<'a> {
-    probing: &'a Probing,
-    host: String,
-}
-
-impl Probing {
-    fn take(&self, endpoint: &Endpoint) -> Option<Turn<'_>> {
-        let host = endpoint.url.as_ref()?.url().authority().to_owned();
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Made only when it is taken: dropping one takes this lock, and gives the turn back.
-        taken.insert(host.clone()).then(|| Turn {
-            probing: self,
-            host,
-        })
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut taken = self
-            .probing
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        taken.remove(&self.host);
-    }
-}
-
 impl Service {
     /// Rehearses an endpoint: finds out how its receiver verifies, with the current secret and a
     /// random key. Needs `secrets`. Takes as long as the receiver takes to answer a few requests.
@@ -112,20 +94,11 @@ impl Service {
         recording: Option<Recording<'_, RehearsalReport>>,
     ) -> Result<RehearsalReport, ServiceError> {
         self.require(caller, Scope::Secrets).await?;
-        let found = self.live.endpoint(id);
-        if let Some(foreign) = found.as_deref()
-            && foreign.workspace != caller.workspace
-        {
-            self.note_foreign(caller, foreign.workspace);
-        }
-        let endpoint = found
-            .filter(|endpoint| endpoint.workspace == caller.workspace)
-            .filter(|endpoint| !matches!(endpoint.state, EndpointState::Deleted { .. }))
-            .ok_or(ServiceError::not_found("endpoint"))?;
+        let endpoint = self.own_endpoint_of_any_app(caller, id)?;
         self.check_can_be_probed(&endpoint)?;
         let _turn = self
-            .probing
-            .take(&endpoint)
+            .politeness
+            .take(&endpoint, self.clock.now())
             .ok_or_else(|| ServiceError::Conflict {
                 code: "probe_under_way",
                 message: "a probe to this receiver is under way; try again in a moment".to_owned(),
@@ -139,6 +112,9 @@ impl Service {
             };
             let signing = self.rehearsal_keys(&endpoint, keys)?;
             let report = prober.probe(&endpoint, &signing).await?;
+            let purpose = ProbePurpose::Rehearsal;
+            self.politeness
+                .remember(id, purpose, &signing, report.clone());
             rehearsal = rehearsal.after(keys, ProbeAnswer::of(report.status));
             asked.push((keys, report));
         };
@@ -188,7 +164,29 @@ impl Service {
         })
     }
 
-    /// Whether probes may go to an endpoint: it is enabled and accepted something before.
+    fn own_endpoint_of_any_app(
+        &self,
+        caller: &Caller,
+        id: EndpointId,
+    ) -> Result<Arc<Endpoint>, ServiceError> {
+        let found = self.live.endpoint(id);
+        let app = found.map(|endpoint| endpoint.app);
+        self.own_endpoint(caller, app.ok_or(ServiceError::not_found("endpoint"))?, id)
+    }
+
+    /// The last probes of an endpoint since the server started, newest first. Needs `read`.
+    pub async fn probes(
+        &self,
+        caller: &Caller,
+        id: EndpointId,
+    ) -> Result<Vec<SeenProbe>, ServiceError> {
+        self.require(caller, Scope::Read).await?;
+        let endpoint = self.own_endpoint_of_any_app(caller, id)?;
+        Ok(self.politeness.seen(endpoint.id))
+    }
+
+    /// Whether probes may go to an endpoint: it is enabled, its owner allows them, and it accepted
+    /// something before.
     fn check_can_be_probed(&self, endpoint: &Endpoint) -> Result<(), ServiceError> {
         let refused = |code, message: &str| {
             Err(ServiceError::Conflict {
@@ -202,13 +200,25 @@ impl Service {
                 "the endpoint is not enabled, so nothing can be proved about its receiver: enable it, or rotate with mode overlap",
             );
         }
-        if self.live.receiver(endpoint.id).accepted_at.is_none() {
+        if endpoint.probe.mode == ProbeMode::Off {
+            return refused(
+                "probes_off",
+                "probes are turned off for the endpoint, so nothing can be proved about its receiver: turn them on, or rotate with mode overlap",
+            );
+        }
+        if self.accepted_at(endpoint).is_none() {
             return refused(
                 "never_contacted",
                 "the endpoint never accepted anything, so it gets no probes and nothing can be proved: send a test event, or rotate with mode overlap",
             );
         }
         Ok(())
+    }
+
+    /// When an endpoint last accepted a delivery or a test event.
+    fn accepted_at(&self, endpoint: &Endpoint) -> Option<Timestamp> {
+        let tested_at = self.live.findings(endpoint.id).tested_at;
+        self.live.receiver(endpoint.id).accepted_at.max(tested_at)
     }
 
     /// Refuses to open a proven rotation of a keyring about which nothing can be proved.
@@ -249,12 +259,62 @@ impl Service {
         let mut users = self.live.keyring_users(keyring);
         if let (KeyringOwner::Shared, Mode::Proven { policy }) = (keyring.owner, mode) {
             users.retain(|endpoint| {
-                let accepted = self.live.receiver(endpoint.id).accepted_at;
+                let accepted = self.accepted_at(endpoint);
                 endpoint.state.takes_messages()
                     && accepted.is_some_and(|at| now < at.after(policy.look_back_millis))
             });
         }
         users
+    }
+
+    /// How a keyring's receivers verify, as far as rehearsals found out: at most as many as a page
+    /// holds. Needs `read`.
+    pub async fn receivers(
+        &self,
+        caller: &Caller,
+        keyring: &Keyring,
+    ) -> Result<Vec<(EndpointId, Option<Rehearsed>)>, ServiceError> {
+        self.require(caller, Scope::Read).await?;
+        let users = self.live.keyring_users(keyring);
+        let found = users.iter().take(limits::PAGE_MAX);
+        Ok(found
+            .map(|endpoint| (endpoint.id, self.live.findings(endpoint.id).rehearsed))
+            .collect())
+    }
+
+    /// What an endpoint's findings are. Needs `read`.
+    pub async fn findings(
+        &self,
+        caller: &Caller,
+        id: EndpointId,
+    ) -> Result<Findings, ServiceError> {
+        self.require(caller, Scope::Read).await?;
+        let endpoint = self.own_endpoint_of_any_app(caller, id)?;
+        Ok(self.live.findings(endpoint.id))
+    }
+
+    /// How many rotations are open by mode, and how many of their endpoints stand where: for metrics.
+    pub fn rotation_figures(&self) -> RotationFigures {
+        let now = self.clock.now();
+        let mut figures = RotationFigures::default();
+        for workspace in self.live.workspaces() {
+            for keyring in self.live.keyrings(workspace.id) {
+                let Some(rotation) = keyring.open_rotation(now) else {
+                    continue;
+                };
+                *figures.open.entry(rotation.mode.as_str()).or_default() += 1;
+                if !matches!(rotation.mode, Mode::Proven { .. }) {
+                    continue;
+                }
+                let policy = policy_of(rotation);
+                for endpoint in self.endpoints_that_count(&keyring, rotation.mode, now) {
+                    let evidence = evidence_of(self.live.findings(endpoint.id), rotation.id);
+                    let standing = evidence.standing(&policy, now).as_str();
+                    *figures.standing.entry(standing).or_default() += 1;
+                }
+            }
+        }
+        figures
     }
 
     /// Where each endpoint of a rotation stands. Needs `read`.
@@ -456,7 +516,7 @@ impl Service {
         prober: &dyn Prober,
     ) {
         let policy = policy_of(rotation);
-        let Some(_turn) = self.probing.take(endpoint) else {
+        let Some(_turn) = self.politeness.take(endpoint, self.clock.now()) else {
             return;
         };
         let (observed, key) = match question {
@@ -465,6 +525,9 @@ impl Service {
         };
         match prober.probe(endpoint, &[key]).await {
             Ok(report) => {
+                let purpose = ProbePurpose::Rotation(rotation.id);
+                self.politeness
+                    .remember(endpoint.id, purpose, &[key], report.clone());
                 let answer = ProbeAnswer::of(report.status);
                 tracing::info!(endpoint = %endpoint.id, rotation = %rotation.id, ?question, ?answer, status = report.status, "probed");
                 self.live.find(endpoint.id, |known| Findings {

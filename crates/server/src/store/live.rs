@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use hookturn_core::endpoint::{Endpoint, EndpointState};
 use hookturn_core::id::{ApiKeyId, ClientId, EndpointId, KeyringId, SecretId, WorkspaceId};
 use hookturn_core::message::EventType;
-use hookturn_core::proof::{Findings, learn};
+use hookturn_core::proof::{Findings, learn_attempt};
 use hookturn_core::receiver::Exchange;
 use hookturn_core::rotation::{Keyring, KeyringOwner};
 use hookturn_core::store::{Configuration, ReceiverState, SealedSecret, Write};
@@ -280,8 +280,12 @@ impl Live {
         });
     }
 
-    /// Takes what a delivery shows about the secrets of an open rotation into the findings.
-    pub fn learn(&self, endpoint: EndpointId, exchange: Exchange) {
+    /// Takes what an attempt of a delivery shows about the secrets of an open rotation into the
+    /// findings: its exchanges that were signed with one key alone, in order.
+    pub fn learn(&self, endpoint: EndpointId, exchanges: &[Exchange]) {
+        let Some(first) = exchanges.first() else {
+            return;
+        };
         let rotation = {
             let view = self.read();
             let keyring = view
@@ -289,11 +293,11 @@ impl Live {
                 .get(&endpoint)
                 .and_then(|endpoint| view.keyrings.get(&endpoint.keyring));
             // Steady is the rule, and costs no more than this look.
-            keyring.and_then(|keyring| keyring.open_rotation(exchange.sent_at).cloned())
+            keyring.and_then(|keyring| keyring.open_rotation(first.sent_at).cloned())
         };
         if let Some(rotation) = rotation {
             self.find(endpoint, |known| Findings {
-                evidence: Some(learn(known.evidence, &rotation, exchange)),
+                evidence: learn_attempt(known.evidence, &rotation, exchanges),
                 ..known
             });
         }

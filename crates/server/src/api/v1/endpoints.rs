@@ -3,14 +3,19 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
-use hookturn_core::endpoint::{BodyForm, DisabledReason, Endpoint, EndpointState, Method, Preset};
+use hookturn_core::endpoint::{
+    BodyForm, DisabledReason, Endpoint, EndpointState, Method, Preset, ProbeMode, ProbeSettings,
+};
 use hookturn_core::id::{ClientId, EndpointId, KeyringId, MessageId, SecretId};
 use hookturn_core::limits;
+use hookturn_core::message::EventType;
+use hookturn_core::proof::Findings;
 use hookturn_core::retry::{RetryOn, RetryPolicy};
 use hookturn_core::rotation::KeyKind;
 use hookturn_core::store::{Page, ReceiverState};
 use hookturn_core::time::{Millis, Timestamp};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::super::auth::{Call, Ids, Manage, Read};
@@ -23,6 +28,7 @@ use super::super::{ApiState, TestReport};
 use super::deliveries::AttemptView;
 use super::keyrings::{GivenSecret, SecretWithValue};
 use super::page_answer;
+use super::proving::FindingView;
 use crate::service::endpoints::{
     CreatedEndpoint, EndpointPatch, KeyringChoice, NewEndpoint, Switch,
 };
@@ -93,6 +99,10 @@ pub(in crate::api) struct CreateEndpoint {
     /// Whether deliveries keep the order of acceptance: one at a time, a failure holds the rest.
     #[serde(default)]
     ordered: bool,
+    /// Whether and with what it is probed.
+    #[serde(default, deserialize_with = "or_default")]
+    #[schema(value_type = Option<ProbeSettingsView>)]
+    probe: ProbeSettingsView,
     /// Why; kept in the audit log.
     #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     reason: Option<String>,
@@ -195,9 +205,60 @@ pub(in crate::api) struct PatchEndpoint {
     rate_limit_per_second: Option<Option<Whole<u32>>>,
     /// Whether deliveries keep the order of acceptance.
     ordered: Option<bool>,
+    /// Whether and with what it is probed, as a whole.
+    probe: Option<ProbeSettingsView>,
     /// Why; kept in the audit log.
     #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     reason: Option<String>,
+}
+
+/// Whether and with what an endpoint is probed: inert requests that ask its receiver about secrets.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schema(as = ProbeSettings)]
+pub(in crate::api) struct ProbeSettingsView {
+    /// Whether it gets any; `on` without.
+    #[serde(deserialize_with = "or_default")]
+    #[schema(value_type = Option<schema::ProbeModeText>)]
+    mode: ProbeMode,
+    /// Their event type; `hookturn.probe` without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::EventTypeText>)]
+    event_type: Option<String>,
+    /// Their body, at most 4 KiB, as readable as a message's payload; `{"probe":true}` without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = schema::AnyJson, required = false)]
+    body: Option<Box<RawValue>>,
+}
+
+impl TryFrom<ProbeSettingsView> for ProbeSettings {
+    type Error = Problem;
+
+    fn try_from(view: ProbeSettingsView) -> Result<Self, Problem> {
+        let event_type = view.event_type.map(|text| EventType::new(&text));
+        Ok(Self {
+            mode: view.mode,
+            event_type: event_type
+                .transpose()
+                .map_err(|error| Problem::field("/probe/eventType", error.to_string()))?,
+            body: view.body.map(|body| body.get().to_owned()),
+        })
+    }
+}
+
+impl From<&ProbeSettings> for ProbeSettingsView {
+    fn from(settings: &ProbeSettings) -> Self {
+        let body = settings.body.clone();
+        Self {
+            mode: settings.mode,
+            event_type: settings
+                .event_type
+                .as_ref()
+                .map(|chosen| chosen.as_str().to_owned()),
+            // It was JSON when it was stored.
+            body: body.and_then(|body| RawValue::from_string(body).ok()),
+        }
+    }
 }
 
 /// When a failed delivery is tried again.
@@ -297,6 +358,8 @@ pub(in crate::api) struct EndpointView {
     rate_limit_per_second: Option<u32>,
     /// Whether deliveries keep the order of acceptance.
     ordered: bool,
+    /// Whether and with what it is probed.
+    probe: ProbeSettingsView,
     /// What is known of the receiver. Absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     receiver: Option<ReceiverView>,
@@ -330,15 +393,19 @@ pub(in crate::api) struct ReceiverView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::TimeText>)]
     failing_since: Option<Timestamp>,
+    /// What the last rehearsal found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rehearsed: Option<FindingView>,
 }
 
 impl ReceiverView {
-    fn new(receiver: &ReceiverState) -> Self {
+    fn new(receiver: &ReceiverState, findings: &Findings) -> Self {
         Self {
-            class: receiver.view.class.as_str(),
+            class: findings.class().as_str(),
             holds_secret_id: receiver.view.belief.map(|belief| belief.secret),
-            accepted_at: receiver.accepted_at,
+            accepted_at: receiver.accepted_at.max(findings.tested_at),
             failing_since: receiver.failing_since,
+            rehearsed: findings.rehearsed.as_ref().map(FindingView::new),
         }
     }
 }
@@ -372,6 +439,7 @@ impl EndpointView {
             max_in_flight: endpoint.max_in_flight,
             rate_limit_per_second: endpoint.rate_limit_per_second,
             ordered: endpoint.ordered,
+            probe: (&endpoint.probe).into(),
             receiver: None,
             version: endpoint.version,
             created_at: endpoint.created_at,
@@ -422,6 +490,7 @@ pub(in crate::api) async fn create(
         max_in_flight: asked.max_in_flight.map(Whole::get),
         rate_limit_per_second: asked.rate_limit_per_second.map(Whole::get),
         ordered: asked.ordered,
+        probe: asked.probe.try_into()?,
     };
     let now = api.service.now();
     let render = |made: &CreatedEndpoint| {
@@ -480,8 +549,9 @@ pub(in crate::api) async fn get(
 ) -> Outcome {
     let endpoint = api.service.endpoint(&call.caller, app, id).await?;
     let receiver = api.service.receiver(&call.caller, app, id).await?;
+    let findings = api.service.findings(&call.caller, id).await?;
     let view = EndpointView {
-        receiver: Some(ReceiverView::new(&receiver)),
+        receiver: Some(ReceiverView::new(&receiver, &findings)),
         ..EndpointView::new(&endpoint)
     };
     Ok(Answer::ok(&view).version(endpoint.version))
@@ -516,6 +586,7 @@ pub(in crate::api) async fn patch(
             .rate_limit_per_second
             .map(|limit| limit.map(Whole::get)),
         ordered: asked.ordered,
+        probe: asked.probe.map(TryInto::try_into).transpose()?,
     };
     let endpoint = api
         .service
@@ -568,6 +639,7 @@ pub(in crate::api) async fn test(
     let once = call.once(&api, &body.bytes).await?;
     let _: Nothing = body.parse_or_default()?;
     let endpoint = api.service.endpoint(&call.caller, app, id).await?;
+    let names = api.service.secret_names(id);
     let report = api.tests.send_test(&call.caller, endpoint).await?;
     let render = |report: &TestReport| {
         Answer::ok(&TestResult {
@@ -575,7 +647,7 @@ pub(in crate::api) async fn test(
             connected: report.connected,
             summary: report.summary.clone(),
             message_id: report.message,
-            attempt: AttemptView::new(&report.attempt),
+            attempt: AttemptView::new(&report.attempt, &names),
         })
     };
     let record = |report: &TestReport| render(report).to_bytes();

@@ -6,6 +6,7 @@ use std::fmt;
 use axum::extract::State;
 use hookturn_core::id::{EndpointId, KeyringId, SecretId};
 use hookturn_core::limits;
+use hookturn_core::proof::Rehearsed;
 use hookturn_core::rotation::{KeyKind, Keyring, KeyringOwner, SecretState, SecretVersion};
 use hookturn_core::time::{Millis, SECOND, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use super::super::json::{JsonBody, Whole, Why};
 use super::super::page::{PageView, Query};
 use super::super::schema;
 use super::page_answer;
+use super::proving::FindingView;
 use super::rotations::RotationView;
 use crate::service::keyrings::{ChangedSecret, CreatedSecret, NewSecretInput, SecretOnce};
 use crate::service::page::Listed;
@@ -208,6 +210,8 @@ pub(in crate::api) struct KeyringView {
     /// The rotation that is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     open_rotation: Option<RotationView>,
+    /// How the receivers it signs for verify, as rehearsals found out: 200 at most.
+    receivers: Vec<RehearsedReceiver>,
     /// Grows with every command; the ETag.
     version: u64,
     /// When it was made.
@@ -215,8 +219,24 @@ pub(in crate::api) struct KeyringView {
     created_at: Timestamp,
 }
 
+/// What rehearsals found out about a receiver.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct RehearsedReceiver {
+    /// The endpoint in front of it.
+    #[schema(value_type = schema::EndpointIdText)]
+    endpoint_id: EndpointId,
+    /// What the last rehearsal found; absent while there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rehearsed: Option<FindingView>,
+}
+
 impl KeyringView {
-    fn new(keyring: &Keyring, now: Timestamp) -> Self {
+    fn new(
+        keyring: &Keyring,
+        receivers: Vec<(EndpointId, Option<Rehearsed>)>,
+        now: Timestamp,
+    ) -> Self {
         Self {
             id: keyring.id,
             secret_type: keyring.kind,
@@ -233,6 +253,13 @@ impl KeyringView {
             open_rotation: keyring
                 .open_rotation(now)
                 .map(|rotation| RotationView::new(rotation, now)),
+            receivers: receivers
+                .into_iter()
+                .map(|(endpoint_id, rehearsed)| RehearsedReceiver {
+                    endpoint_id,
+                    rehearsed: rehearsed.as_ref().map(FindingView::new),
+                })
+                .collect(),
             version: keyring.version,
             created_at: keyring.id.created_at(),
         }
@@ -249,7 +276,8 @@ pub(in crate::api) async fn get(
     Ids(id): Ids<KeyringId>,
 ) -> Outcome {
     let keyring = api.service.keyring(&call.caller, id).await?;
-    let view = KeyringView::new(&keyring, api.service.now());
+    let receivers = api.service.receivers(&call.caller, &keyring).await?;
+    let view = KeyringView::new(&keyring, receivers, api.service.now());
     Ok(Answer::ok(&view).version(keyring.version))
 }
 

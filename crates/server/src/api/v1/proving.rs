@@ -1,10 +1,11 @@
 //! `/v1/endpoints/{endpointId}/rehearse`, and what a rotation shows of its proof.
 
 use axum::extract::State;
-use hookturn_core::id::EndpointId;
+use hookturn_core::id::{EndpointId, RotationId, SecretId};
 use hookturn_core::limits;
 use hookturn_core::proof::{
-    OnDeadline, ProbeKeys, ProofPolicy, Rehearsed, Standing, required_passes, ruled_out_percent,
+    OnDeadline, ProbeAnswer, ProbeKeys, ProofPolicy, Rehearsed, Standing, required_passes,
+    ruled_out_percent,
 };
 use hookturn_core::rotation::{Mode, Promotion, PromotionGrounds, Rotation};
 use hookturn_core::time::Timestamp;
@@ -12,12 +13,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::ApiState;
-use super::super::auth::{Call, Ids, Secrets};
+use super::super::auth::{Call, Ids, Read, Secrets};
 use super::super::idempotency::{Answer, Outcome};
 use super::super::json::{JsonBody, Why, whole, wholes};
 use super::super::schema;
 use super::rotations::RotationView;
-use crate::service::proving::{EndpointStanding, RehearsalReport};
+use crate::courier::Probed;
+use crate::service::proving::{EndpointStanding, ProbePurpose, RehearsalReport, SeenProbe};
 
 /// How much proof is enough, and when the old secret goes. Times are in milliseconds, at most 30 days.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -208,10 +210,20 @@ struct EvidenceView {
     needed: u32,
     /// The smallest stale share of a fleet, in percent, that the passes rule out with the policy's confidence.
     rules_out_percent: u8,
+    /// The last three in words: `59 of 59, rules out 5 % stale at 95 %`.
+    coverage: String,
     /// Passes of probes in all.
     probe_passes: u32,
     /// Passes of real deliveries in all: canaries, and fallbacks to the new secret.
     delivery_passes: u32,
+    /// Deliveries of the time before the promotion that were signed with the new secret first.
+    canaries: u32,
+    /// Deliveries that were refused and sent once more at once, signed with the other secret.
+    fallbacks: u32,
+    /// When the latest of those was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::TimeText>)]
+    last_fallback_at: Option<Timestamp>,
     /// Requests signed with the new secret alone that were refused.
     refusals: u32,
     /// When the run of passes began.
@@ -271,8 +283,12 @@ impl EvidenceView {
             passes: evidence.run,
             needed: required_passes(policy, evidence.broken),
             rules_out_percent: ruled_out_percent(policy, evidence.run),
+            coverage: coverage(evidence.run, evidence.broken, policy),
             probe_passes: evidence.probe_passes,
             delivery_passes: evidence.delivery_passes,
+            canaries: evidence.canaries,
+            fallbacks: evidence.fallbacks,
+            last_fallback_at: evidence.fallback_at,
             refusals: evidence.refusals,
             first_pass_at: evidence.run_since,
             last_pass_at: evidence.passed_at,
@@ -282,6 +298,18 @@ impl EvidenceView {
             canary_percent: evidence.canary_percent(policy),
             rehearsed: known.rehearsed.as_ref().map(FindingView::new),
         }
+    }
+}
+
+/// What passes in a row say of a fleet, in words.
+fn coverage(passes: u32, broken: u32, policy: &ProofPolicy) -> String {
+    let needed = required_passes(policy, broken);
+    match ruled_out_percent(policy, passes) {
+        100 => format!("{passes} of {needed}, rules out nothing yet"),
+        share => format!(
+            "{passes} of {needed}, rules out {share} % stale at {} %",
+            policy.confidence_percent
+        ),
     }
 }
 
@@ -313,7 +341,7 @@ fn words(standing: Standing, policy: &ProofPolicy) -> String {
             passes,
             rules_out_percent,
         } => format!(
-            "{passes} of {passes} were accepted and a random key was refused: rules out {rules_out_percent} % stale at {confidence} %"
+            "{passes} in a row were accepted and a random key was refused: rules out {rules_out_percent} % stale at {confidence} %"
         ),
     }
 }
@@ -322,7 +350,7 @@ fn words(standing: Standing, policy: &ProofPolicy) -> String {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Finding)]
-struct FindingView {
+pub(super) struct FindingView {
     /// How the receiver treats several signatures.
     #[schema(value_type = schema::ReceiverClassText)]
     class: &'static str,
@@ -336,7 +364,7 @@ struct FindingView {
 }
 
 impl FindingView {
-    fn new(rehearsed: &Rehearsed) -> Self {
+    pub(super) fn new(rehearsed: &Rehearsed) -> Self {
         Self {
             class: rehearsed.finding.class.as_str(),
             words: rehearsed.finding.words(),
@@ -384,6 +412,81 @@ const fn keys_of(keys: ProbeKeys) -> &'static [&'static str] {
         ProbeKeys::RandomCurrent => &["random", "current"],
         ProbeKeys::Random => &["random"],
     }
+}
+
+/// A probe that was sent to an endpoint.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = SentProbe)]
+struct SentProbeView {
+    /// What it was for: `rehearsal` or `rotation`.
+    #[schema(value_type = schema::ProbePurposeText)]
+    purpose: &'static str,
+    /// The rotation it was for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::RotationIdText>)]
+    rotation_id: Option<RotationId>,
+    /// The secrets that signed it, in order; `random` stands for a key nobody holds.
+    signed_with: Vec<String>,
+    /// When it was sent.
+    #[schema(value_type = schema::TimeText)]
+    sent_at: Timestamp,
+    /// The status of the answer, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 100, maximum = 999)]
+    status: Option<u16>,
+    /// Why there was no answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+    /// What the answer says about the signature; `threw` is a 500, which repetition explains.
+    #[schema(value_type = schema::ProbeAnswerText)]
+    answer: ProbeAnswer,
+}
+
+/// The last probes of an endpoint.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::api) struct SentProbes {
+    /// Newest first, at most 32, since the server started.
+    data: Vec<SentProbeView>,
+}
+
+impl SentProbeView {
+    fn new(seen: SeenProbe) -> Self {
+        let (purpose, rotation_id) = match seen.purpose {
+            ProbePurpose::Rehearsal => ("rehearsal", None),
+            ProbePurpose::Rotation(rotation) => ("rotation", Some(rotation)),
+        };
+        let Probed {
+            sent_at,
+            status,
+            failure,
+        } = seen.probed;
+        let name = |key: Option<SecretId>| key.map_or("random".to_owned(), |id| id.to_string());
+        Self {
+            purpose,
+            rotation_id,
+            signed_with: seen.signed_with.into_iter().map(name).collect(),
+            sent_at,
+            status,
+            failure,
+            answer: seen.answer,
+        }
+    }
+}
+
+/// List the last probes of an endpoint: the inert requests that asked its receiver about secrets.
+#[utoipa::path(get, path = "/v1/endpoints/{endpointId}/probes", tag = "Rotations", operation_id = "listProbes",
+    responses((status = 200, description = "The probes, newest first.", body = SentProbes)))]
+pub(in crate::api) async fn probes(
+    State(api): State<ApiState>,
+    call: Call<Read>,
+    Ids(id): Ids<EndpointId>,
+) -> Outcome {
+    let seen = api.service.probes(&call.caller, id).await?;
+    Ok(Answer::ok(&SentProbes {
+        data: seen.into_iter().map(SentProbeView::new).collect(),
+    }))
 }
 
 impl Rehearsal {

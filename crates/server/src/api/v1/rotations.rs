@@ -125,11 +125,22 @@ pub(in crate::api) struct RotationView {
     /// When its new secret became active, and on what grounds; for modes that wait for that.
     #[serde(skip_serializing_if = "Option::is_none")]
     promotion: Option<PromotionView>,
+    /// What happens to deliveries, those under way and those to come, in a sentence. Absent in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliveries: Option<String>,
     /// Grows with every command that changed it.
     version: u64,
 }
 
 impl RotationView {
+    /// As it is in a list.
+    fn listed(rotation: &Rotation, now: Timestamp) -> Self {
+        Self {
+            deliveries: None,
+            ..Self::new(rotation, now)
+        }
+    }
+
     pub(super) fn new(rotation: &Rotation, now: Timestamp) -> Self {
         let stage = rotation.stage.at(now);
         let (retire_at, ended_at) = match stage {
@@ -152,6 +163,7 @@ impl RotationView {
             ended_at,
             reason: rotation.reason.clone(),
             promotion: rotation.promotion.as_ref().map(PromotionView::new),
+            deliveries: Some(rotation.deliveries(now)),
             version: rotation.version,
         }
     }
@@ -238,7 +250,7 @@ pub(in crate::api) async fn list(
     let listed = api.service.rotations(&call.caller, filter, page).await?;
     let now = api.service.now();
     Ok(page_answer(listed, LIST, &uri, |rotation| {
-        (rotation.id, RotationView::new(&rotation, now))
+        (rotation.id, RotationView::listed(&rotation, now))
     }))
 }
 

@@ -56,7 +56,7 @@ fn accepted(attempt: &Attempt, last: &Exchange, answer: &Answer) -> String {
             signers(first),
             first.status().unwrap_or_default()
         ),
-        (ExchangeReason::Fallback | ExchangeReason::Plan, _) => {
+        _ => {
             format!("connected and accepted: the receiver answered {status}")
         }
     }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hookturn_core::endpoint::{BodyForm, Method, Preset};
+use hookturn_core::endpoint::{BodyForm, Method, Preset, ProbeSettings};
 use hookturn_core::id::{ClientId, EndpointId, KeyringId, MessageId};
 use hookturn_core::message::{EventFilter, EventType, Message};
 use hookturn_core::time::Millis;
@@ -131,6 +131,7 @@ fn endpoint(preset: Preset, ordered: bool, state: EndpointState) -> Arc<Endpoint
         max_in_flight: 3,
         rate_limit_per_second: None,
         ordered,
+        probe: ProbeSettings::default(),
         version: 1,
         created_at: START,
         updated_at: START,

@@ -183,9 +183,7 @@ impl Shard {
         if let Some(until) = queue.health.closed_again_at(now) {
             tracing::debug!(endpoint = %id, %until, "the breaker is open: deliveries wait");
         }
-        for exchange in &made.evidence {
-            self.parts.live.learn(id, *exchange);
-        }
+        self.parts.live.learn(id, &made.evidence);
         let changed = remember(&mut queue.receiver, made, now);
         if changed || std::mem::take(&mut queue.receiver_unstored) {
             self.receivers

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use hookturn_core::audit::{AuditAction, AuditEntry, Changes};
-use hookturn_core::endpoint::{BodyForm, Endpoint, EndpointState, Method, TargetUrl};
+use hookturn_core::endpoint::{
+    BodyForm, Endpoint, EndpointState, Method, ProbeSettings, TargetUrl,
+};
 use hookturn_core::id::{ClientId, EndpointId};
 use hookturn_core::message::EventFilter;
 use hookturn_core::retry::{RetryOn, RetryPolicy};
@@ -74,6 +76,8 @@ pub struct EndpointPatch {
     pub rate_limit_per_second: Option<Option<u32>>,
     /// Whether deliveries keep the order of acceptance.
     pub ordered: Option<bool>,
+    /// Whether and with what it is probed, as a whole.
+    pub probe: Option<ProbeSettings>,
 }
 
 impl Service {
@@ -161,6 +165,7 @@ pub(super) fn patched(
             .rate_limit_per_second
             .unwrap_or(old.rate_limit_per_second),
         ordered: patch.ordered.unwrap_or(old.ordered),
+        probe: patch.probe.unwrap_or(old.probe),
         version: old.version + 1,
         updated_at: now,
         ..old

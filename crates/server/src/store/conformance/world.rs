@@ -8,7 +8,7 @@ use hookturn_core::audit::{Actor, AuditAction, AuditEntry, Context, Subject};
 use hookturn_core::delivery::{
     Answer, Attempt, Exchange, ExchangeReason, ExchangeResult, Next, Timings,
 };
-use hookturn_core::endpoint::{BodyForm, Endpoint, EndpointState, Method, Preset};
+use hookturn_core::endpoint::{BodyForm, Endpoint, EndpointState, Method, Preset, ProbeSettings};
 use hookturn_core::id::{
     ApiKeyId, ClientId, DeliveryId, EndpointId, Entropy, KeyringId, MessageId, RotationId,
     SecretId, Sequence, WorkspaceId,
@@ -198,6 +198,7 @@ impl<'e, E: Engine> World<'e, E> {
             max_in_flight: 10,
             rate_limit_per_second: None,
             ordered: false,
+            probe: ProbeSettings::default(),
             version: 1,
             created_at: START,
             updated_at: START,
