@@ -243,7 +243,9 @@ impl Client {
 
     /// Waits.
     pub(super) fn wait(&self, span: Duration) {
-        self.runtime.block_on(tokio::time::sleep(span));
+        // Made inside, where there is a clock.
+        self.runtime
+            .block_on(async { tokio::time::sleep(span).await });
     }
 
     async fn exchange(&self, request: &Request, key: Option<&str>) -> Result<Answer, Failure> {

@@ -528,3 +528,57 @@ pub(in crate::api) async fn rehearse(
         .await;
     Ok(render(&once.settle(&api.service, report).await?))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The table of docs/rotation.md names every field once, with its default.
+    #[test]
+    fn the_page_has_every_field_of_the_policy_with_its_default() {
+        let page = include_str!("../../../../../docs/rotation.md");
+        let rows = |field: &str| {
+            let start = format!("| `{field}` | ");
+            let rest = |line: &'static str| line.strip_prefix(&start);
+            page.lines().filter_map(rest).collect::<Vec<&str>>()
+        };
+        let defaults = serde_json::to_value(ProofPolicyView::default()).unwrap();
+        for (field, default) in defaults.as_object().unwrap() {
+            let default = match default {
+                Value::String(word) => word.clone(),
+                Value::Array(items) => {
+                    let items: Vec<_> = items.iter().map(Value::to_string).collect();
+                    items.join(", ")
+                }
+                other => other.to_string(),
+            };
+            let found = rows(field);
+            assert_eq!(found.len(), 1, "{field} has not one row");
+            assert!(
+                found[0].starts_with(&format!("{default} |")),
+                "{field} is {default} and not {}",
+                found[0]
+            );
+            let unit = found[0].split('|').nth(1).unwrap().trim();
+            assert_eq!(
+                unit.starts_with("ms"),
+                field.ends_with("Millis"),
+                "{field}: {unit}"
+            );
+        }
+    }
+
+    #[test]
+    fn coverage_is_said_in_words() {
+        let policy = ProofPolicy::default();
+        for (passes, broken, words) in [
+            (0, 0, "0 of 59, rules out nothing yet"),
+            (59, 0, "59 of 59, rules out 5 % stale at 95 %"),
+            (59, 1, "59 of 137, rules out 5 % stale at 95 %"),
+        ] {
+            assert_eq!(coverage(passes, broken, &policy), words);
+        }
+    }
+}
