@@ -39,7 +39,7 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Run the server.
     Serve(super::serve::Serve),
-    /// Show a rotation under traffic: a server, six receivers, and what each of them saw.
+    /// Show rotations that prove themselves under traffic: a server, eight receivers, and a table.
     Demo(super::demo::Demo),
     /// Look whether a server can start here and will do well.
     Doctor(super::doctor::Doctor),
