@@ -370,57 +370,65 @@ async fn commands_are_audited_guarded_by_if_match_and_say_what_happens_to_delive
             "the old secret alone",
         ),
     ];
-    for (mode, command, mut body, action, said) in cases {
-        let opened = json!({ "mode": mode });
-        let path = world.rotations();
-        let opened = world
-            .api
-            .exchange(Method::POST, &path, &[], opened.to_string())
-            .await;
-        assert_eq!(opened.status(), 201, "{mode} {command}");
-        let id: Value = serde_json::from_slice(opened.body()).unwrap();
-        assert!(id["deliveries"].is_string(), "{id}");
-        let rotation = format!("/v1/rotations/{}", id["id"].as_str().unwrap());
-        let shown = world
-            .api
-            .exchange(Method::GET, &rotation, &[], String::new())
-            .await;
-        let tag = shown.headers()["etag"].to_str().unwrap().to_owned();
-        assert_eq!(opened.headers()["etag"], tag.as_str());
-        let path = format!("{rotation}/{command}");
-        if command == "extend" {
-            let shown: Value = serde_json::from_slice(shown.body()).unwrap();
-            let end: hookturn_core::time::Timestamp =
-                shown["retireAt"].as_str().unwrap().parse().unwrap();
-            body["retireAt"] = end.after(1_000).to_string().into();
-        }
-        body["reason"] = "because".into();
-        let ask = |tag: String| {
-            let (api, path, body) = (world.api.clone(), path.clone(), body.to_string());
-            async move {
-                api.exchange(Method::POST, &path, &[("if-match", &tag)], body)
-                    .await
-            }
-        };
-        let stale = ask("\"1\"".to_owned()).await;
-        assert_eq!(stale.status(), 412, "{mode} {command}");
-        let done = ask(tag.clone()).await;
-        let text = String::from_utf8_lossy(done.body()).into_owned();
-        assert_eq!(done.status(), 200, "{mode} {command}: {text}");
-        assert_ne!(done.headers()["etag"], tag.as_str(), "{mode} {command}");
-        let answer: Value = serde_json::from_str(&text).unwrap();
-        let sentence = answer["deliveries"].as_str().unwrap();
-        assert!(sentence.contains(said), "{mode} {command}: {sentence}");
-        let log = world.api.get("/v1/audit?limit=200").await;
-        let mut entries = log["data"].as_array().unwrap().iter();
-        let noted = entries.any(|entry| entry["action"] == action && entry["reason"] == "because");
-        assert!(noted, "{mode} {command}: {log}");
-        if answer["open"] == true {
-            let finish = format!("{rotation}/finish");
-            world.api.post(&finish, &json!({})).await;
-        }
+    for case in cases {
+        carry_out(&world, case).await;
     }
     world.server.stop().await;
+}
+
+/// Opens a rotation and gives the command twice: with an old version, and with the right one.
+async fn carry_out(
+    world: &World,
+    (mode, command, mut body, action, said): (&str, &str, Value, &str, &str),
+) {
+    let opened = json!({ "mode": mode });
+    let path = world.rotations();
+    let opened = world
+        .api
+        .exchange(Method::POST, &path, &[], opened.to_string())
+        .await;
+    assert_eq!(opened.status(), 201, "{mode} {command}");
+    let id: Value = serde_json::from_slice(opened.body()).unwrap();
+    assert!(id["deliveries"].is_string(), "{id}");
+    let rotation = format!("/v1/rotations/{}", id["id"].as_str().unwrap());
+    let shown = world
+        .api
+        .exchange(Method::GET, &rotation, &[], String::new())
+        .await;
+    let tag = shown.headers()["etag"].to_str().unwrap().to_owned();
+    assert_eq!(opened.headers()["etag"], tag.as_str());
+    let path = format!("{rotation}/{command}");
+    if command == "extend" {
+        let shown: Value = serde_json::from_slice(shown.body()).unwrap();
+        let end: hookturn_core::time::Timestamp =
+            shown["retireAt"].as_str().unwrap().parse().unwrap();
+        body["retireAt"] = end.after(1_000).to_string().into();
+    }
+    body["reason"] = "because".into();
+    let ask = |tag: String| {
+        let (api, path, body) = (world.api.clone(), path.clone(), body.to_string());
+        async move {
+            api.exchange(Method::POST, &path, &[("if-match", &tag)], body)
+                .await
+        }
+    };
+    let stale = ask("\"1\"".to_owned()).await;
+    assert_eq!(stale.status(), 412, "{mode} {command}");
+    let done = ask(tag.clone()).await;
+    let text = String::from_utf8_lossy(done.body()).into_owned();
+    assert_eq!(done.status(), 200, "{mode} {command}: {text}");
+    assert_ne!(done.headers()["etag"], tag.as_str(), "{mode} {command}");
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    let sentence = answer["deliveries"].as_str().unwrap();
+    assert!(sentence.contains(said), "{mode} {command}: {sentence}");
+    let log = world.api.get("/v1/audit?limit=200").await;
+    let mut entries = log["data"].as_array().unwrap().iter();
+    let noted = entries.any(|entry| entry["action"] == action && entry["reason"] == "because");
+    assert!(noted, "{mode} {command}: {log}");
+    if answer["open"] == true {
+        let finish = format!("{rotation}/finish");
+        world.api.post(&finish, &json!({})).await;
+    }
 }
 
 #[tokio::test]

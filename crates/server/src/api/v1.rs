@@ -20,6 +20,7 @@ mod event_types;
 mod keyrings;
 mod master_key;
 mod messages;
+mod probe;
 mod proving;
 mod rotations;
 mod workspaces;

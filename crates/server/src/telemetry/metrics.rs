@@ -278,6 +278,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn rotations_are_counted_by_what_is_bounded() {
+        let metrics = Metrics::default();
+        let open = HashMap::from([("proven", 2), ("overlap", 1)]);
+        let standing = HashMap::from([("collecting", 3)]);
+        metrics.rotations(&open, &standing);
+        metrics.rotations(&HashMap::from([("proven", 1)]), &standing);
+        metrics.probed(&[ProbeKey::Random], Some(401));
+        let text = metrics.render();
+        for line in [
+            "hookturn_rotations_open{mode=\"proven\"} 1",
+            // What was there before and is gone is zero, and does not stay as it was.
+            "hookturn_rotations_open{mode=\"overlap\"} 0",
+            "hookturn_proving_endpoints{standing=\"collecting\"} 3",
+            "hookturn_proving_endpoints{standing=\"proved\"} 0",
+            "hookturn_probes_total{signed_with=\"random\",answer=\"refused\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+    }
+
+    #[test]
     fn names_follow_the_rules_of_prometheus() {
         let metrics = Metrics::default();
         metrics.messages_accepted(3);
@@ -292,6 +313,10 @@ mod tests {
         );
         assert!(
             text.contains("hookturn_attempts_total{outcome=\"accepted\"} 0"),
+            "{text}"
+        );
+        assert!(
+            text.contains("hookturn_exchanges_total{reason=\"canary\"} 0"),
             "{text}"
         );
         assert!(text.ends_with("# EOF\n"));

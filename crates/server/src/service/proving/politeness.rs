@@ -73,6 +73,10 @@ impl Politeness {
     /// The turn to probe an endpoint now, if its host has room.
     pub(super) fn take(&self, endpoint: &Endpoint, now: Timestamp) -> Option<Turn<'_>> {
         let host = endpoint.url.as_ref()?.url().authority().to_owned();
+        self.take_host(host, now)
+    }
+
+    fn take_host(&self, host: String, now: Timestamp) -> Option<Turn<'_>> {
         let mut hosts = self.hosts();
         // Those that rest need no remembering.
         hosts.retain(|_, host| host.busy || now < host.since.after(SECOND));
@@ -146,5 +150,58 @@ impl Drop for Turn<'_> {
         if let Some(host) = self.politeness.hosts().get_mut(&self.host) {
             host.busy = false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+    #[test]
+    fn a_host_gets_one_probe_at_a_time_and_so_many_a_second() {
+        let politeness = Politeness::default();
+        let take = |host: &str, now| politeness.take_host(host.to_owned(), now);
+        let first = take("a", NOW);
+        assert!(first.is_some() && take("a", NOW).is_none(), "one at a time");
+        assert!(take("b", NOW).is_some(), "another host is another matter");
+        drop(first);
+        let taken = (0..100).filter(|_| take("a", NOW).is_some()).count();
+        assert_eq!(taken, limits::PROBES_PER_HOST_SECOND as usize - 1);
+        let later = NOW.after(SECOND);
+        assert!(take("a", later).is_some(), "the next second has its own");
+        assert_eq!(politeness.hosts().len(), 1, "who rests is forgotten");
+    }
+
+    #[test]
+    fn the_last_probes_are_remembered_newest_first() {
+        let politeness = Politeness::default();
+        let endpoint = |number: u128| EndpointId::from_bytes(number.to_be_bytes());
+        let send = |number, at| {
+            let probed = Probed {
+                sent_at: Timestamp::from_millis(at),
+                status: Some(401),
+                failure: None,
+            };
+            let purpose = ProbePurpose::Rehearsal;
+            politeness.remember(endpoint(number), purpose, &[ProbeKey::Random], probed);
+        };
+        (0..40).for_each(|at| send(1, at));
+        let seen = politeness.seen(endpoint(1));
+        assert_eq!(seen.len(), limits::PROBES_SHOWN);
+        assert_eq!(seen[0].probed.sent_at, Timestamp::from_millis(39));
+        assert_eq!(
+            (seen[0].answer, &seen[0].signed_with),
+            (ProbeAnswer::Refused, &vec![None])
+        );
+        (2..)
+            .take(limits::PROBED_ENDPOINTS_SHOWN)
+            .for_each(|number| send(number, 0));
+        assert!(
+            politeness.seen(endpoint(1)).is_empty(),
+            "the oldest makes room"
+        );
+        assert_eq!(politeness.seen(endpoint(2)).len(), 1);
     }
 }
