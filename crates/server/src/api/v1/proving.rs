@@ -18,7 +18,6 @@ use super::super::idempotency::{Answer, Outcome};
 use super::super::json::{JsonBody, Why, whole, wholes};
 use super::super::schema;
 use super::rotations::RotationView;
-use crate::courier::Probed;
 use crate::service::proving::{EndpointStanding, ProbePurpose, RehearsalReport, SeenProbe};
 
 /// How much proof is enough, and when the old secret goes. Times are in milliseconds, at most 30 days.
@@ -457,19 +456,14 @@ impl SentProbeView {
             ProbePurpose::Rehearsal => ("rehearsal", None),
             ProbePurpose::Rotation(rotation) => ("rotation", Some(rotation)),
         };
-        let Probed {
-            sent_at,
-            status,
-            failure,
-        } = seen.probed;
         let name = |key: Option<SecretId>| key.map_or("random".to_owned(), |id| id.to_string());
         Self {
             purpose,
             rotation_id,
             signed_with: seen.signed_with.into_iter().map(name).collect(),
-            sent_at,
-            status,
-            failure,
+            sent_at: seen.probed.sent_at,
+            status: seen.probed.status,
+            failure: seen.probed.failure,
             answer: seen.answer,
         }
     }
