@@ -182,7 +182,7 @@ fn exits(group: &str) -> Vec<Exit> {
         "verify" => &[&[Exit::NotVerified]],
         "listen" => &[&[Exit::AddressInUse, Exit::NotVerified]],
         "audit" => &[CALL, &[Exit::NotVerified]],
-        "endpoint" => &[CALL, &[Exit::Unexpected]],
+        "endpoint" | "rotation" => &[CALL, &[Exit::Unexpected]],
         name if REMOTE.contains(&name) => &[CALL],
         _ => &[],
     };

@@ -91,7 +91,7 @@ pub(in crate::api) struct CreateEndpoint {
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000)]
     max_in_flight: Option<Whole<u32>>,
     /// Attempts per second; not limited without it.
-    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     rate_limit_per_second: Option<Whole<u32>>,
     /// Whether deliveries keep the order of acceptance: one at a time, a failure holds the rest.
     #[serde(default)]
@@ -198,7 +198,7 @@ pub(in crate::api) struct PatchEndpoint {
         reason = "absent, null and a value are three things"
     )]
     #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     rate_limit_per_second: Option<Option<Whole<u32>>>,
     /// Whether deliveries keep the order of acceptance.
     ordered: Option<bool>,

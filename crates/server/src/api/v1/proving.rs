@@ -50,7 +50,7 @@ pub(in crate::api) struct ProofPolicyView {
     #[serde(deserialize_with = "whole")]
     probe_back_off_max_millis: u64,
     /// Probes of one endpoint in any hour.
-    #[schema(minimum = 1)]
+    #[schema(value_type = u64, minimum = 1, maximum = 4_294_967_295_u64)]
     #[serde(deserialize_with = "whole")]
     probes_per_hour: u32,
     /// How near in time a refused request with a random key must be to the passes.
@@ -62,6 +62,7 @@ pub(in crate::api) struct ProofPolicyView {
     #[serde(deserialize_with = "wholes")]
     canary_percent: [u8; 3],
     /// Passes after which the next share is taken.
+    #[schema(value_type = u64, maximum = 4_294_967_295_u64)]
     #[serde(deserialize_with = "whole")]
     canary_passes: u32,
     /// Whether the rotation promotes itself when it is proved.
