@@ -57,6 +57,9 @@ impl fmt::Display for ProbeKeys {
 pub enum ProbeKey {
     /// A secret of the endpoint's keyring; it must be live when the probe is signed.
     Secret(SecretId),
+    /// A secret that stopped being the active one, retired or about to be. It signs to ask by command
+    /// whether the receiver refuses it, and nothing else.
+    Former(SecretId),
     /// A key that was just drawn and that nobody holds.
     Random,
 }
