@@ -341,7 +341,8 @@ impl Evidence {
         }
     }
 
-    fn throws(&self) -> bool {
+    /// Whether it answers 500 to signatures that do not match.
+    pub fn throws(&self) -> bool {
         self.control
             .is_some_and(|control| control.verdict == Verdict::Throws)
     }

@@ -317,31 +317,26 @@ impl Service {
         };
         self.settle_denials().await;
         let mut settled = 0;
-        for workspace in self.live.workspaces() {
-            for keyring in self.live.keyrings(workspace.id) {
-                if keyring.settle_due_at().is_none_or(|due| due > now) {
-                    continue;
-                }
-                let done = self
-                    .commit(workspace.id, &context, None, |now| {
-                        let keyring = self
-                            .live
-                            .keyring(keyring.id)
-                            .ok_or(ServiceError::not_found("keyring"))?;
-                        let applied = apply(&keyring, Command::Settle, now)?;
-                        Ok(Decision {
-                            writes: writes_of(&applied),
-                            audit: applied.audit,
-                            out: (),
-                        })
+        for keyring in self.live.to_settle(now) {
+            let done = self
+                .commit(keyring.workspace, &context, None, |now| {
+                    let keyring = self
+                        .live
+                        .keyring(keyring.id)
+                        .ok_or(ServiceError::not_found("keyring"))?;
+                    let applied = apply(&keyring, Command::Settle, now)?;
+                    Ok(Decision {
+                        writes: writes_of(&applied),
+                        audit: applied.audit,
+                        out: (),
                     })
-                    .await;
-                match done {
-                    Ok(()) => settled += 1,
-                    // Another command settled it on its way.
-                    Err(ServiceError::Rejected(Rejected::NothingToSettle)) => {}
-                    Err(error) => return Err(error),
-                }
+                })
+                .await;
+            match done {
+                Ok(()) => settled += 1,
+                // Another command settled it on its way.
+                Err(ServiceError::Rejected(Rejected::NothingToSettle)) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(settled)
@@ -381,6 +376,7 @@ impl Service {
         let secret = known_secret(&applied.keyring, id)?;
         let mut writes = writes_of(&applied);
         writes.push(Write::Secret(self.seal(&applied.keyring, &secret, &value)));
+        writes.extend(self.marking(&applied.keyring, id, &value)?);
         Ok(Decision {
             writes,
             audit: applied.audit,

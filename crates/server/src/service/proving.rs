@@ -12,21 +12,22 @@
 use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hookturn_core::audit::{Actor, AuditAction, AuditEntry, Context, Subject};
 use hookturn_core::endpoint::{Endpoint, EndpointState};
 use hookturn_core::id::{EndpointId, KeyringId, RotationId};
 use hookturn_core::proof::{
-    Ask, Evidence, Findings, Observed, ProbeAnswer, ProbeKey, ProbeKeys, Question, Rehearsal,
-    Rehearsed, Standing, Step, next_step, policy_of,
+    Ask, Evidence, Findings, Observed, ProbeAnswer, ProbeKey, ProbeKeys, Question, RELEASED_ASKED,
+    Rehearsal, Rehearsed, Released, Standing, Step, next_step, policy_of,
 };
 use hookturn_core::rotation::{
-    Command, Grounds, Keyring, KeyringOwner, Mode, Rejected, Rotation, apply,
+    Command, Grounds, Keyring, KeyringOwner, Mode, Rejected, Rotation, Stage, apply,
 };
 use hookturn_core::store::{Change, Write};
-use hookturn_core::time::Timestamp;
+use hookturn_core::time::{Millis, SECOND, Timestamp};
 use hookturn_core::workspace::Scope;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::keyrings::writes_of;
@@ -35,6 +36,8 @@ use crate::courier::Probed;
 
 /// Probes that may be under way at once, over all endpoints.
 const PROBES_AT_ONCE: usize = 64;
+/// When to try again where another probe to the same host is under way.
+const BUSY_HOST: Millis = SECOND;
 
 /// A future that [`Prober`] returns.
 pub type ProbeFuture<'a> = Pin<Box<dyn Future<Output = Result<Probed, ServiceError>> + Send + 'a>>;
@@ -68,12 +71,15 @@ pub struct EndpointStanding {
     pub rehearsed: Option<Rehearsed>,
 }
 
-/// Endpoints and hosts that a probe is under way to.
+/// Hosts that a probe is under way to.
 #[derive(Debug, Default)]
-pub(super) struct Probing(Mutex<HashSet<String>>);
+pub(super) struct Probing {
+    taken: Mutex<HashSet<String>>,
+    given_back: Notify,
+}
 
-/// Holds an endpoint and its host while a probe is under way.
-struct Turn<'a> {
+/// Holds an endpoint's host while a probe is under way.
+pub(super) struct Turn<'a> {
     probing: &'a Probing,
     host: String,
 }
@@ -81,23 +87,41 @@ struct Turn<'a> {
 impl Probing {
     fn take(&self, endpoint: &Endpoint) -> Option<Turn<'_>> {
         let host = endpoint.url.as_ref()?.url().authority().to_owned();
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken();
         // Made only when it is taken: dropping one takes this lock, and gives the turn back.
         taken.insert(host.clone()).then(|| Turn {
             probing: self,
             host,
         })
     }
+
+    fn is_taken(&self, endpoint: &Endpoint) -> bool {
+        let host = endpoint.url.as_ref().map(|url| url.url().authority());
+        host.is_some_and(|host| self.taken().contains(host))
+    }
+
+    /// Waits for the turn; none for an endpoint without a URL.
+    pub(super) async fn wait(&self, endpoint: &Endpoint) -> Option<Turn<'_>> {
+        endpoint.url.as_ref()?;
+        loop {
+            // Before looking, so that what is given back in between is not missed.
+            let given_back = self.given_back.notified();
+            if let Some(turn) = self.take(endpoint) {
+                return Some(turn);
+            }
+            given_back.await;
+        }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut taken = self
-            .probing
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        taken.remove(&self.host);
+        self.probing.taken().remove(&self.host);
+        self.probing.given_back.notify_waiters();
     }
 }
 
@@ -184,7 +208,7 @@ impl Service {
     }
 
     /// Whether probes may go to an endpoint: it is enabled and accepted something before.
-    fn check_can_be_probed(&self, endpoint: &Endpoint) -> Result<(), ServiceError> {
+    pub(super) fn check_can_be_probed(&self, endpoint: &Endpoint) -> Result<(), ServiceError> {
         let refused = |code, message: &str| {
             Err(ServiceError::Conflict {
                 code,
@@ -305,78 +329,126 @@ impl Service {
         failed
     }
 
-    /// Moves every open rotation of mode `proven` as far as its evidence goes, and starts the probes
-    /// that are due in `probes`, at most [`PROBES_AT_ONCE`]. It does not wait for their answers: a
-    /// slow receiver holds up nobody's rotation but its own.
+    /// Moves open rotations of mode `proven` as far as their evidence goes, and starts the probes that
+    /// are due in `probes`, at most [`PROBES_AT_ONCE`]. It does not wait for their answers: a slow
+    /// receiver holds up nobody's rotation but its own. Only keyrings on the agenda are looked at.
     pub async fn prove_rotations(
         self: &Arc<Self>,
         prober: &Arc<dyn Prober>,
         probes: &mut JoinSet<()>,
     ) -> Result<(), ServiceError> {
         let now = self.clock.now();
-        for workspace in self.live.workspaces() {
-            for keyring in self.live.keyrings(workspace.id) {
-                let Some(rotation) = keyring.open_rotation(now).cloned() else {
+        for id in self.agenda.take(self.live.take_stirred(), now) {
+            let keyring = self.live.keyring(id);
+            let open = keyring
+                .as_deref()
+                .and_then(|keyring| Some((keyring, keyring.open_rotation(now)?)));
+            let Some((keyring, rotation)) = open else {
+                self.agenda.forget(id);
+                continue;
+            };
+            let asked = match self.step(keyring, rotation, now) {
+                Step::Promote(_) | Step::Finish | Step::Extend(_) => {
+                    self.take_step(id, rotation.id).await?;
                     continue;
-                };
-                let step = self.step(&keyring, &rotation, now);
-                match step {
-                    Step::Promote(_) | Step::Finish | Step::Extend(_) => {
-                        self.take_step(keyring.id, rotation.id).await?;
-                    }
-                    Step::Wait(_) | Step::AskOwner(_) | Step::Watch => {
-                        self.start_probes(&keyring, &rotation, prober, probes);
-                    }
-                    Step::Nothing => {}
                 }
+                Step::Wait(_) | Step::AskOwner(_) | Step::Watch => {
+                    self.questions(keyring, rotation, now)
+                }
+                Step::AskReleased(asked) => self.release_questions(asked, rotation),
+                Step::Nothing => {
+                    self.agenda.forget(id);
+                    continue;
+                }
+            };
+            for due in asked {
+                let next = self.start_probe(due, rotation, prober, probes, now);
+                self.agenda.look_at(id, next);
             }
         }
         Ok(())
     }
 
-    fn start_probes(
+    /// Starts a probe if it is due and there is room for it. Returns when to look again.
+    fn start_probe(
         self: &Arc<Self>,
-        keyring: &Keyring,
+        due: DueProbe,
         rotation: &Rotation,
         prober: &Arc<dyn Prober>,
         probes: &mut JoinSet<()>,
-    ) {
-        let now = self.clock.now();
-        for endpoint in self.endpoints_that_count(keyring, rotation.mode, now) {
-            if probes.len() >= PROBES_AT_ONCE {
-                return;
-            }
-            let Some(question) = self.question_due(&endpoint, rotation, now) else {
-                continue;
-            };
-            let (service, prober) = (Arc::clone(self), Arc::clone(prober));
-            let rotation = rotation.clone();
-            probes.spawn(async move {
-                service
-                    .probe(&endpoint, &rotation, question, prober.as_ref())
-                    .await;
-            });
+        now: Timestamp,
+    ) -> Timestamp {
+        if due.at > now {
+            return due.at;
         }
+        if probes.len() >= PROBES_AT_ONCE {
+            return now;
+        }
+        if self.probing.is_taken(&due.endpoint) {
+            return now.after(BUSY_HOST);
+        }
+        let (service, prober) = (Arc::clone(self), Arc::clone(prober));
+        let rotation = rotation.clone();
+        probes.spawn(async move { service.probe(&due, &rotation, prober.as_ref()).await });
+        // Its answer is news, which is looked at as soon as it is there.
+        now.after(BUSY_HOST)
     }
 
-    /// What to ask an endpoint now, if anything is due.
-    fn question_due(
+    /// What to ask the endpoints of a rotation next, and when.
+    fn questions(&self, keyring: &Keyring, rotation: &Rotation, now: Timestamp) -> Vec<DueProbe> {
+        let policy = policy_of(rotation);
+        let counted = self.endpoints_that_count(keyring, rotation.mode, now);
+        let due = counted.into_iter().filter_map(|endpoint| {
+            self.check_can_be_probed(&endpoint).ok()?;
+            let evidence = evidence_of(self.live.findings(endpoint.id), rotation.id);
+            let (at, question) = evidence.next_probe(&policy, now)?;
+            let (observed, key) = match question {
+                Question::NewSecret => (Observed::Probe, ProbeKey::Secret(rotation.to)),
+                Question::Control => (Observed::Control, ProbeKey::Random),
+            };
+            Some(DueProbe {
+                endpoint,
+                observed,
+                key,
+                at,
+            })
+        });
+        due.collect()
+    }
+
+    /// The same for the question whether the old secret is refused. It signs only while it is live.
+    fn release_questions(
         &self,
-        endpoint: &Endpoint,
+        asked: Vec<(EndpointId, Timestamp)>,
         rotation: &Rotation,
-        now: Timestamp,
-    ) -> Option<Question> {
-        self.check_can_be_probed(endpoint).ok()?;
-        let evidence = evidence_of(self.live.findings(endpoint.id), rotation.id);
-        let (at, question) = evidence.next_probe(&policy_of(rotation), now)?;
-        (at <= now).then_some(question)
+    ) -> Vec<DueProbe> {
+        let due = asked.into_iter().filter_map(|(endpoint, at)| {
+            Some(DueProbe {
+                endpoint: self.live.endpoint(endpoint)?,
+                observed: Observed::Released,
+                key: ProbeKey::Secret(rotation.from),
+                at,
+            })
+        });
+        due.collect()
     }
 
     fn step(&self, keyring: &Keyring, rotation: &Rotation, now: Timestamp) -> Step {
+        if !matches!(rotation.mode, Mode::Proven { .. }) {
+            return Step::Nothing;
+        }
         let counted = self.endpoints_that_count(keyring, rotation.mode, now);
+        let promoted = matches!(rotation.stage, Stage::Overlap { .. });
         let evidence: Vec<(EndpointId, Option<Evidence>)> = counted
             .iter()
-            .map(|endpoint| (endpoint.id, self.live.findings(endpoint.id).evidence))
+            .map(|endpoint| {
+                let known = self.live.findings(endpoint.id).evidence;
+                if promoted && self.check_can_be_probed(endpoint).is_err() {
+                    (endpoint.id, Some(unaskable(known, rotation.id, now)))
+                } else {
+                    (endpoint.id, known)
+                }
+            })
             .collect();
         next_step(rotation, &evidence, now)
     }
@@ -386,7 +458,14 @@ impl Service {
         let open = keyring.open_rotation(now);
         match open.map(|rotation| self.step(keyring, rotation, now)) {
             Some(Step::Promote(proof) | Step::AskOwner(proof)) => Grounds::Proof(proof),
-            Some(Step::Wait(_) | Step::Finish | Step::Extend(_) | Step::Watch | Step::Nothing)
+            Some(
+                Step::Wait(_)
+                | Step::AskReleased(_)
+                | Step::Finish
+                | Step::Extend(_)
+                | Step::Watch
+                | Step::Nothing,
+            )
             | None => Grounds::Asked,
         }
     }
@@ -422,7 +501,11 @@ impl Service {
                         rotation,
                         retire_at,
                     },
-                    Step::Wait(_) | Step::AskOwner(_) | Step::Watch | Step::Nothing => {
+                    Step::Wait(_)
+                    | Step::AskOwner(_)
+                    | Step::AskReleased(_)
+                    | Step::Watch
+                    | Step::Nothing => {
                         return Err(Rejected::NothingToSettle.into());
                     }
                 };
@@ -442,34 +525,16 @@ impl Service {
     }
 
     /// Sends a probe, unless one is under way there, and takes its answer in.
-    async fn probe(
-        &self,
-        endpoint: &Endpoint,
-        rotation: &Rotation,
-        question: Question,
-        prober: &dyn Prober,
-    ) {
-        let policy = policy_of(rotation);
+    async fn probe(&self, due: &DueProbe, rotation: &Rotation, prober: &dyn Prober) {
+        let (endpoint, observed) = (&due.endpoint, due.observed);
         let Some(_turn) = self.probing.take(endpoint) else {
             return;
         };
-        let (observed, key) = match question {
-            Question::NewSecret => (Observed::Probe, ProbeKey::Secret(rotation.to)),
-            Question::Control => (Observed::Control, ProbeKey::Random),
-        };
-        match prober.probe(endpoint, &[key]).await {
+        match prober.probe(endpoint, &[due.key]).await {
             Ok(report) => {
                 let answer = ProbeAnswer::of(report.status);
-                tracing::info!(endpoint = %endpoint.id, rotation = %rotation.id, ?question, ?answer, status = report.status, "probed");
-                self.live.find(endpoint.id, |known| Findings {
-                    evidence: Some(evidence_of(known, rotation.id).after(
-                        &policy,
-                        observed,
-                        answer,
-                        report.sent_at,
-                    )),
-                    ..known
-                });
+                tracing::info!(endpoint = %endpoint.id, rotation = %rotation.id, ?observed, ?answer, status = report.status, "probed");
+                self.take_in(endpoint.id, rotation, observed, answer, report.sent_at);
             }
             Err(error) => {
                 tracing::warn!(endpoint = %endpoint.id, rotation = %rotation.id, %error, "the probe was not sent");
@@ -478,8 +543,30 @@ impl Service {
     }
 }
 
+/// A probe that is to be sent at a time.
+struct DueProbe {
+    endpoint: Arc<Endpoint>,
+    observed: Observed,
+    key: ProbeKey,
+    at: Timestamp,
+}
+
+/// The evidence of an endpoint that gets no probes, as if it had been asked and not answered: what cannot
+/// be asked holds nothing up.
+fn unaskable(known: Option<Evidence>, rotation: RotationId, now: Timestamp) -> Evidence {
+    let known = known
+        .filter(|evidence| evidence.rotation == rotation)
+        .unwrap_or(Evidence::new(rotation));
+    let released = Released {
+        silent: RELEASED_ASKED,
+        asked_at: Some(now),
+        ..known.released
+    };
+    Evidence { released, ..known }
+}
+
 /// What is known about a rotation; nothing of another one.
-fn evidence_of(findings: Findings, rotation: RotationId) -> Evidence {
+pub(super) fn evidence_of(findings: Findings, rotation: RotationId) -> Evidence {
     findings
         .evidence
         .filter(|evidence| evidence.rotation == rotation)

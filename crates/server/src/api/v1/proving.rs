@@ -4,7 +4,8 @@ use axum::extract::State;
 use hookturn_core::id::EndpointId;
 use hookturn_core::limits;
 use hookturn_core::proof::{
-    OnDeadline, ProbeKeys, ProofPolicy, Rehearsed, Standing, required_passes, ruled_out_percent,
+    OnDeadline, ProbeKeys, ProofPolicy, Rehearsed, Release, Standing, required_passes,
+    ruled_out_percent,
 };
 use hookturn_core::rotation::{Mode, Promotion, PromotionGrounds, Rotation};
 use hookturn_core::time::Timestamp;
@@ -16,6 +17,7 @@ use super::super::auth::{Call, Ids, Secrets};
 use super::super::idempotency::{Answer, Outcome};
 use super::super::json::{JsonBody, Why};
 use super::super::schema;
+use super::released::ReleaseView;
 use super::rotations::RotationView;
 use crate::service::proving::{EndpointStanding, RehearsalReport};
 
@@ -220,6 +222,9 @@ struct EvidenceView {
     old_needed_at: Option<Timestamp>,
     /// The share of deliveries that is signed with the new secret first, in percent.
     canary_percent: u8,
+    /// Whether it still accepts the old secret, once it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    released: Option<ReleaseView>,
     /// What the last rehearsal found.
     #[serde(skip_serializing_if = "Option::is_none")]
     rehearsed: Option<FindingView>,
@@ -266,6 +271,10 @@ impl EvidenceView {
             old_needed: evidence.old_needed,
             old_needed_at: evidence.old_needed_at,
             canary_percent: evidence.canary_percent(policy),
+            released: match evidence.released.verdict() {
+                Release::NotAsked => None,
+                told => Some(ReleaseView::known(known.endpoint.id, told)),
+            },
             rehearsed: known.rehearsed.as_ref().map(FindingView::new),
         }
     }

@@ -14,6 +14,7 @@ const APPLICATION_ID: i32 = 0x686b_746e;
 const MIGRATIONS: &[&str] = &[
     include_str!("schema/0001.sql"),
     include_str!("schema/0002.sql"),
+    include_str!("schema/0003.sql"),
 ];
 /// How long a connection waits for another process that holds a lock, such as a backup.
 const BUSY: Duration = Duration::from_secs(5);
