@@ -183,7 +183,7 @@ impl Service {
         self.mark_key()?.ok_or(ServiceError::Unavailable)
     }
 
-    async fn write_for_system(&self, writes: Vec<Write>) -> Result<(), StoreError> {
+    pub(super) async fn write_for_system(&self, writes: Vec<Write>) -> Result<(), StoreError> {
         // A store with secrets has a workspace; without one there is nothing to write.
         let Some(workspace) = self.default_workspace().filter(|_| !writes.is_empty()) else {
             return Ok(());

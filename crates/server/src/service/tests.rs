@@ -2,6 +2,8 @@
 
 mod access;
 mod audit;
+mod bulk;
 mod configuration;
+mod leaks;
 mod rotation;
 mod traffic;
