@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "cli_server/leaks.rs"]
+mod leaks;
 #[path = "cli/support.rs"]
 #[expect(
     dead_code,

@@ -172,6 +172,9 @@ MEANING = {
     "/expiresAt": "must be in the future",
     "/retireAt": "must be later than the date it replaces",
     "/operationalApp": "must be an app of the workspace",
+    "/selector": "must name something, or say that it means all",
+    "/waves": "must grow and end at 100",
+    "/hashes": "either hashes or a text",
     "/secret": "which texts are keys depends on the scheme of the endpoints that it signs for",
 }
 CODES = {"idempotency_mismatch": "made-up keys repeat, with other bodies"}

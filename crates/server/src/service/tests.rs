@@ -6,4 +6,5 @@ mod bulk;
 mod configuration;
 mod leaks;
 mod rotation;
+mod sweeping;
 mod traffic;

@@ -8,8 +8,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hookturn_core::audit::{Actor, AuditAction, Recorded, Subject};
+use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{KeyringId, RotationId, SecretId};
 use hookturn_core::limits;
+use hookturn_core::proof::ProbeKey;
 use hookturn_core::rotation::{SecretStatus, SecretVersion};
 use hookturn_core::time::{HOUR, MINUTE};
 use hookturn_core::workspace::{Scope, Scopes};
@@ -18,6 +20,7 @@ use super::super::api_keys::NewApiKey;
 use super::super::audit::AuditProof;
 use super::super::denials::{Asked, Refused};
 use super::super::keyrings::NewSecretInput;
+use super::super::proving::{ProbeFuture, Prober};
 use super::super::rotation::{ModeName, NewRotation};
 use super::super::testing::{Bench, key_input};
 use super::super::{Caller, ServiceError};
@@ -42,6 +45,8 @@ enum Step {
     Rename,
     /// Time passes, and the sweep writes down what it did.
     Expire,
+    /// The receivers are asked whether they still accept the old secret.
+    AskReleased,
 }
 
 /// What is done, and what is in the log of it, in this order.
@@ -101,6 +106,7 @@ const STEPS: &[(Step, &[&str])] = &[
             "rotation.completed",
         ],
     ),
+    (Step::AskReleased, &["rotation.release_asked"]),
     (Step::Destroy, &["secret.destroyed"]),
     (
         Step::Rotate(ModeName::Staged),
@@ -131,6 +137,15 @@ const STEPS: &[(Step, &[&str])] = &[
     (Step::Rename, &["secret.renamed"]),
     (Step::Compromise, &["secret.compromised"]),
 ];
+
+/// Sends no probes: the shared keyring signs for no endpoint here.
+struct Nobody;
+
+impl Prober for Nobody {
+    fn probe<'a>(&'a self, _: &'a Endpoint, _: &'a [ProbeKey]) -> ProbeFuture<'a> {
+        unreachable!("there is no endpoint to ask")
+    }
+}
 
 struct Walk {
     bench: Bench,
@@ -235,6 +250,10 @@ impl Walk {
             }
             Step::Cancel => {
                 let done = service.cancel_rotation(caller, self.rotation(), None, None);
+                done.await.map(drop).unwrap();
+            }
+            Step::AskReleased => {
+                let done = service.ask_released(caller, self.rotation(), &Nobody, None);
                 done.await.map(drop).unwrap();
             }
             Step::Promote => {
