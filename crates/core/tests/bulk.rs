@@ -1,4 +1,5 @@
 //! Bulk rotations: which keyrings, in which waves, and what a sweep does next.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -205,112 +206,44 @@ fn everything_that_is_named_must_hold() {
         all: true,
         ..Selector::default()
     };
-    let none = Selector::default();
+    let named = |name: fn(&mut Selector)| {
+        let mut selector = Selector::default();
+        name(&mut selector);
+        selector
+    };
+    let by_app = |texts: &[&str], pairs: &[(&str, &str)]| Selector {
+        apps: ids(texts),
+        labels: labels(pairs),
+        ..Selector::default()
+    };
     let cases = [
         (all.clone(), true),
-        (
-            Selector {
-                apps: ids(&["shopshop"]),
-                ..none.clone()
-            },
-            true,
-        ),
-        (
-            Selector {
-                apps: ids(&["absentxx"]),
-                ..none.clone()
-            },
-            false,
-        ),
-        (
-            Selector {
-                labels: labels(&[("tier", "gold")]),
-                ..none.clone()
-            },
-            true,
-        ),
-        (
-            Selector {
-                labels: labels(&[("tier", "gold"), ("region", "us")]),
-                ..none.clone()
-            },
-            false,
-        ),
+        (by_app(&["shopshop"], &[]), true),
+        (by_app(&["absentxx"], &[]), false),
+        (by_app(&[], &[("tier", "gold")]), true),
+        (by_app(&[], &[("tier", "gold"), ("region", "us")]), false),
         // Both hold, but of different apps.
+        (by_app(&["otherapp"], &[("tier", "gold")]), false),
+        (named(|by| by.keyrings = vec![keyring_id(1)]), true),
+        (named(|by| by.keyrings = vec![keyring_id(2)]), false),
+        (named(|by| by.older_than_millis = Some(90 * DAY)), true),
+        (named(|by| by.older_than_millis = Some(90 * DAY + 1)), false),
         (
-            Selector {
-                apps: ids(&["otherapp"]),
-                labels: labels(&[("tier", "gold")]),
-                ..none.clone()
-            },
-            false,
-        ),
-        (
-            Selector {
-                keyrings: vec![keyring_id(1)],
-                ..none.clone()
-            },
+            named(|by| by.fingerprints = vec!["07070707".parse().unwrap()]),
             true,
         ),
         (
-            Selector {
-                keyrings: vec![keyring_id(2)],
-                ..none.clone()
-            },
+            named(|by| by.fingerprints = vec!["08070707".parse().unwrap()]),
             false,
         ),
         (
-            Selector {
-                older_than_millis: Some(90 * DAY),
-                ..none.clone()
-            },
-            true,
-        ),
-        (
-            Selector {
-                older_than_millis: Some(90 * DAY + 1),
-                ..none.clone()
-            },
-            false,
-        ),
-        (
-            Selector {
-                fingerprints: vec!["07070707".parse().unwrap()],
-                ..none.clone()
-            },
-            true,
-        ),
-        (
-            Selector {
-                fingerprints: vec!["08070707".parse().unwrap()],
-                ..none.clone()
-            },
-            false,
-        ),
-        (
-            Selector {
-                secrets: Some(vec![SecretId::from_bytes([7; 16])]),
-                ..none.clone()
-            },
+            named(|by| by.secrets = Some(vec![SecretId::from_bytes([7; 16])])),
             true,
         ),
         // A search that found nothing selects nothing, and is no empty selector.
-        (
-            Selector {
-                secrets: Some(Vec::new()),
-                ..none.clone()
-            },
-            false,
-        ),
-        (
-            Selector {
-                all: true,
-                keyrings: vec![keyring_id(2)],
-                ..none.clone()
-            },
-            false,
-        ),
+        (named(|by| by.secrets = Some(Vec::new())), false),
     ];
+    let none = Selector::default();
     for (selector, selected) in cases {
         assert!(selector.check().is_ok(), "{selector:?}");
         assert_eq!(selector.selects(candidate, now), selected, "{selector:?}");

@@ -8,6 +8,7 @@ use std::io::{BufRead as _, IsTerminal as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValue;
 use clap::{Args, Subcommand, ValueEnum};
 use hookturn_core::limits::LEAK_HASHES;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -262,7 +263,7 @@ impl Start {
         let mode = self.mode.to_possible_value();
         let mut body = json!({
             "selector": selector,
-            "mode": mode.as_ref().map(|mode| mode.get_name()),
+            "mode": mode.as_ref().map(PossibleValue::get_name),
         });
         if let Some(reason) = &self.why.reason {
             body["reason"] = reason.as_str().into();

@@ -56,7 +56,9 @@ impl Agenda {
             // The clock was set back: nothing that was planned is right any more.
             if looks.by_time.last().is_some_and(|(at, _)| *at > latest) {
                 let all: Vec<KeyringId> = looks.of.keys().copied().collect();
-                all.into_iter().for_each(|keyring| looks.put(keyring, now));
+                for keyring in all {
+                    looks.put(keyring, now);
+                }
             }
             for keyring in stirred {
                 looks.put(keyring, now);

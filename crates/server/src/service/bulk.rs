@@ -135,7 +135,7 @@ impl Service {
             if !input.dry_run {
                 writes.push(Write::Bulk(planned.bulk.clone()));
                 writes.extend(items_of(&planned));
-                audit.push(self.entry(AuditAction::BulkStarted, &planned.bulk));
+                audit.push(entry(AuditAction::BulkStarted, &planned.bulk));
             }
             Ok(Decision {
                 writes,
@@ -363,18 +363,11 @@ impl Service {
                 .map_err(|refused| ServiceError::conflict(refused.code(), refused.to_string()))?;
             Ok(Decision {
                 writes: vec![Write::Bulk(bulk.clone())],
-                audit: vec![self.entry(action.clone(), &bulk)],
+                audit: vec![entry(action.clone(), &bulk)],
                 out: BulkProgress { bulk, counts },
             })
         })
         .await
-    }
-
-    fn entry(&self, action: AuditAction, bulk: &Bulk) -> AuditEntry {
-        AuditEntry::new(action, Subject::default())
-            .with("bulk", bulk.id)
-            .with("mode", bulk.manner.as_str())
-            .with("keyrings", bulk.keyrings())
     }
 
     // ----- the sweep -----
@@ -409,11 +402,11 @@ impl Service {
         };
         let audit = match step {
             BulkStep::Stop { failed, of } => vec![
-                self.entry(AuditAction::BulkStopped, &moved)
+                entry(AuditAction::BulkStopped, &moved)
                     .with("failed", failed)
                     .with("of", of),
             ],
-            BulkStep::Complete => vec![self.entry(AuditAction::BulkCompleted, &moved)],
+            BulkStep::Complete => vec![entry(AuditAction::BulkCompleted, &moved)],
             BulkStep::Open(_) | BulkStep::Wait | BulkStep::Advance(_) | BulkStep::Nothing => {
                 Vec::new()
             }
@@ -566,6 +559,13 @@ impl Service {
         let decision = self.with_new_secret(applied, secret_id, value, |_, _| ())?;
         Ok((decision, rotation))
     }
+}
+
+fn entry(action: AuditAction, bulk: &Bulk) -> AuditEntry {
+    AuditEntry::new(action, Subject::default())
+        .with("bulk", bulk.id)
+        .with("mode", bulk.manner.as_str())
+        .with("keyrings", bulk.keyrings())
 }
 
 /// Whether the keyring's own state is in the way, and not the store.
