@@ -239,7 +239,9 @@ impl Client {
 
     /// Lets time pass between two looks at something that goes on without us.
     pub(super) fn wait(&self, span: Duration) {
-        self.runtime.block_on(tokio::time::sleep(span));
+        // Made inside, because it needs the runtime's timer.
+        self.runtime
+            .block_on(async { tokio::time::sleep(span).await });
     }
 
     async fn exchange(&self, request: &Request, key: Option<&str>) -> Result<Answer, Failure> {
