@@ -369,6 +369,46 @@ mod tests {
         assert!(!by_hand(&all[..1]).contains("nodejs"));
     }
 
+    /// Rust sources below a directory.
+    fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+
+    /// A minimal Debian has few programs (not even `kill`): what a test starts must be installed.
+    #[test]
+    fn every_program_that_a_test_starts_is_a_tool_or_always_there() {
+        const START: &str = "Command::new(\"";
+        let known = |program: &str| {
+            let mut tools = TOOLS.iter().flat_map(|tool| tool.programs);
+            program == "/bin/sh" || tools.any(|known| *known == program)
+        };
+        let server = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/server");
+        let mut found = Vec::new();
+        sources(&server.join("tests"), &mut found);
+        sources(&server.join("benches"), &mut found);
+        let mut started = 0;
+        for path in found {
+            let text = fs::read_to_string(&path).unwrap();
+            for (at, _) in text.match_indices(START) {
+                let rest = &text[at + START.len()..];
+                let program = rest.split('"').next().unwrap();
+                assert!(known(program), "{}: {program}", path.display());
+                started += 1;
+            }
+        }
+        assert!(
+            started > 0,
+            "no test starts a program: is this still the way?"
+        );
+    }
+
     #[test]
     fn a_stamp_is_current_only_for_the_same_manifests_in_the_same_place() {
         let base = std::env::temp_dir().join(format!("hookturn-stamp-{}", std::process::id()));

@@ -5,7 +5,8 @@
 //! change. [`verify_chain`] proves that nothing was altered, removed in the middle or put in
 //! between; that nothing was cut off at the end only shows against a [`Head`] kept elsewhere.
 //!
-//! No entry ever holds a secret's value: a secret is its id and its fingerprint.
+//! No entry ever holds a secret's value: a secret is its id and its fingerprint. What a change of
+//! settings did is in [`Changes`], which knows what may be written down.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -21,6 +22,10 @@ use crate::id::{
     WorkspaceId,
 };
 use crate::time::Timestamp;
+
+mod changes;
+
+pub use changes::Changes;
 
 macro_rules! actions {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -137,13 +142,15 @@ actions! {
     DeliveriesRecovered = "deliveries.recovered",
     /// An API key was made.
     ApiKeyCreated = "api_key.created",
+    /// An API key's text was shown again, by the replay of the request that made it.
+    ApiKeyRevealed = "api_key.revealed",
     /// An API key was given another end.
     ApiKeyExpiryChanged = "api_key.expiry_changed",
     /// An API key was revoked.
     ApiKeyRevoked = "api_key.revoked",
     /// Sealed secrets were sealed again with another master key.
     MasterKeyRotated = "master_key.rotated",
-    /// Someone asked for what their key does not allow.
+    /// Someone asked for what they may not do, see or reach.
     AccessDenied = "access.denied",
 }
 
@@ -487,6 +494,9 @@ pub enum Damage {
     /// It does not follow from the entry before.
     #[error("it is not chained to the entry before it")]
     Unchained,
+    /// It is there and cannot be read.
+    #[error("it cannot be read: it was damaged or changed after it was written")]
+    Unreadable,
     /// A field was changed after it was written.
     #[error("its content does not have its hash: it was changed after it was written")]
     Altered,

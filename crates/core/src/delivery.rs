@@ -235,7 +235,7 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     /// At most [`limits::RESPONSE_BODY_BYTES`].
     pub body: Vec<u8>,
-    /// Whether the body was longer.
+    /// Whether the body was longer, or there were more or larger headers.
     pub truncated: bool,
     /// What `Retry-After` asked for, in milliseconds from the answer, if it did.
     pub retry_after_millis: Option<Millis>,

@@ -17,10 +17,10 @@ pub const BATCH_BODY_BYTES: usize = 8 * 1024 * 1024;
 pub const BODY_BYTES: usize = PAYLOAD_BYTES + 16 * 1024;
 /// Longest event type, in bytes.
 pub const EVENT_TYPE_BYTES: usize = 128;
-/// Longest event id given by a publisher, in bytes.
-pub const EVENT_ID_BYTES: usize = 128;
-/// Longest name, description or reason, in bytes.
-pub const TEXT_BYTES: usize = 256;
+/// Longest event id given by a publisher, in characters.
+pub const EVENT_ID_CHARS: usize = 128;
+/// Longest name, description or reason, in characters, as the API's description counts them.
+pub const TEXT_CHARS: usize = 256;
 /// Longest URL of an endpoint, in bytes.
 pub const URL_BYTES: usize = 2_048;
 /// Longest `Idempotency-Key`, in characters: Hopae documents 255.
@@ -28,6 +28,9 @@ pub const IDEMPOTENCY_KEY_CHARS: usize = 255;
 /// How long an idempotent answer is kept: Hopae documents 24 hours.
 pub const IDEMPOTENCY_MILLIS: Millis = 24 * HOUR;
 
+/// Requests that go on after their client left. Each holds a body of at most [`BATCH_BODY_BYTES`] and
+/// most hold nearly nothing; a client that waits for its answers never needs one.
+pub const LEFT_REQUESTS: usize = 256;
 /// Requests one API key may make per second unless configured: several times what one node answers,
 /// so that it only stops what has gone wild.
 pub const REQUESTS_PER_SECOND: u32 = 100_000;
@@ -56,15 +59,15 @@ pub const STREAM_EVENTS: usize = 50;
 /// under way holds 16 MiB of them.
 pub const STREAM_BODY_BYTES: usize = 2 * (PAYLOAD_BYTES + STREAM_ENVELOPE_BYTES);
 /// What an event of a stream adds to its payload at most, in bytes: the members of its envelope, and
-/// an event id of which every character is escaped.
-pub const STREAM_ENVELOPE_BYTES: usize = 256 + EVENT_TYPE_BYTES + 2 * EVENT_ID_BYTES;
+/// an event id of which every character takes four.
+pub const STREAM_ENVELOPE_BYTES: usize = 256 + EVENT_TYPE_BYTES + 4 * EVENT_ID_CHARS;
 /// Longest path and query of a callback by GET, in bytes: what common servers take as the first line
 /// of a request.
 pub const GET_TARGET_BYTES: usize = 8 * 1024 - 64;
 
 /// Response body kept of one exchange, in bytes; the rest is not read.
 pub const RESPONSE_BODY_BYTES: usize = 16 * 1024;
-/// Response headers kept of one exchange; a response with more is refused by the parser.
+/// Response headers kept of one exchange; the rest is left out.
 pub const RESPONSE_HEADERS: usize = 64;
 /// Memory one attempt may take for the receiver's answer, in bytes.
 pub const ATTEMPT_BYTES: usize = 64 * 1024;
@@ -84,8 +87,8 @@ pub const IN_FLIGHT_PER_ENDPOINT: u32 = 1_000;
 
 /// Secrets a keyring remembers, destroyed ones included; the oldest destroyed is forgotten first.
 pub const SECRETS_PER_KEYRING: usize = 50;
-/// Longest text of an imported secret, in bytes.
-pub const SECRET_BYTES: usize = 512;
+/// Longest text of an imported secret, in characters.
+pub const SECRET_CHARS: usize = 512;
 /// Longest overlap of a rotation: 30 days.
 pub const OVERLAP_MAX: Millis = 30 * DAY;
 /// Shortest default overlap; the retry horizon counts when it is longer.
@@ -149,13 +152,21 @@ pub const DRAIN_MAX: Millis = TIMEOUT_MAX + 5 * SECOND;
 /// A key's `lastUsedAt` is at most this stale.
 pub const LAST_USED_STALE: Millis = MINUTE;
 
-/// Denied attempts of one API key that are written into the audit log at once; of those that have no
-/// known key, all together.
+/// Characters of a setting's value in an audit entry that says what changed.
+pub const AUDIT_VALUE_CHARS: usize = 256;
+
+/// Denied attempts of one API key at one route that are written into the audit log at once; of those
+/// without a known key, all together at one route.
 pub const DENIALS_AT_ONCE: u32 = 20;
-/// After so long one more denied attempt is written: about 0.7 MB a day for a key that never stops.
+/// After so long one more denied attempt is written: about 0.7 MB a day for a key and a route that
+/// never stop.
 pub const DENIAL_EVERY: Millis = MINUTE;
-/// How many times the same goes for all keys of one workspace together, since a key costs nothing.
+/// How many times the same goes for all keys and routes of one workspace together, since a key costs
+/// nothing; and for everyone without a known key.
 pub const DENIALS_OF_WORKSPACE: u32 = 10;
+/// Pairs of a key and a route whose denied attempts are counted apart, of all workspaces together:
+/// about 200 KB. What comes beyond them is counted together for each workspace.
+pub const DENIALS_COUNTED: usize = 1_024;
 
 const _: () = assert!(BODY_BYTES > PAYLOAD_BYTES);
 const _: () = assert!(BATCH_BODY_BYTES > BODY_BYTES);

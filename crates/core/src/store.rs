@@ -20,6 +20,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hookturn_verify::Fingerprint;
 
 use crate::audit::{AuditEntry, Context, Recorded};
 use crate::bulk::{Bulk, BulkItem, ItemCounts, ItemKind};
@@ -159,6 +160,9 @@ pub enum Write {
         keyring: KeyringId,
         /// The secret.
         secret: SecretId,
+        /// Whether every idempotent answer that shows it is erased too. Their keys stay used until they
+        /// expire.
+        answers: bool,
     },
     /// Queues a delivery again, due at `at`, whatever its state; its retry policy starts anew. It must
     /// still be as it is given here, and its message must still be there, or the whole change is a
@@ -244,10 +248,35 @@ pub struct IdempotencyRecord {
     pub key: IdempotencyKey,
     /// SHA-256 of what the same key must repeat: the body.
     pub fingerprint: [u8; 32],
-    /// The sealed answer: it may hold a secret.
-    pub sealed_response: Bytes,
+    /// The sealed answer: it may hold a secret. `None` once it was erased with the secret it shows.
+    pub sealed_response: Option<Bytes>,
+    /// What it shows that is shown once, if it does.
+    pub shows: Option<Shows>,
     /// From when on the key is free again.
     pub expires_at: Timestamp,
+}
+
+/// A value that an idempotent answer shows, and whom it was shown to first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shows {
+    /// Whose value.
+    pub what: Shown,
+    /// The API key whose request made it.
+    pub to: ApiKeyId,
+}
+
+/// Something whose value is shown in the answer that makes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Shown {
+    /// A secret.
+    Secret {
+        /// Its id.
+        id: SecretId,
+        /// Its fingerprint, which the audit log names also when its keyring has forgotten it.
+        fingerprint: Fingerprint,
+    },
+    /// The text of an API key.
+    ApiKey(ApiKeyId),
 }
 
 /// SHA-256 over workspace, method, path and the caller's key: what an answer is bound to.
@@ -509,6 +538,9 @@ pub trait Store: Send + Sync {
     ) -> StoreFuture<'_, ()>;
 
     /// A page of the audit log, oldest first, starting after `after` (0 for the beginning).
+    ///
+    /// It ends before an entry that cannot be read. When that is the first one of the page, the error
+    /// is `ImpossibleRow` of the table `audit` with the entry's number as its row.
     fn audit_log(
         &self,
         workspace: WorkspaceId,

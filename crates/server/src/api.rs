@@ -8,7 +8,7 @@
 //!
 //! The guarantees: an answer 202 follows the commit (G1); every error is a problem document, or what
 //! a dialect has for one, with the request's id; no error and no log line holds a value that a caller sent, except names of
-//! fields and ids (G8). Nothing is logged for a request that goes well.
+//! fields and ids (G8). A request that goes well is logged at the level `debug` only.
 //!
 //! Not here: connection limits, header timeouts and draining, which belong to whoever serves the
 //! router.
@@ -18,13 +18,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use hookturn_core::delivery::Attempt;
 use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{Entropy, MessageId, draw};
 use http::{HeaderName, HeaderValue, header};
+use tokio::time::Instant;
 
 use crate::service::proving::Prober;
 use crate::service::{Caller, Service, ServiceError};
@@ -32,6 +33,7 @@ use crate::service::{Caller, Service, ServiceError};
 mod auth;
 mod convert;
 mod dialect;
+mod finishing;
 mod health;
 mod idempotency;
 mod json;
@@ -45,6 +47,7 @@ mod v1;
 
 pub use dialect::hopae::openapi as hopae_openapi;
 pub use dialect::kore::openapi as kore_openapi;
+pub use finishing::Finishing;
 pub use health::{Readiness, Ready};
 pub use openapi::openapi;
 pub use router::router;
@@ -64,6 +67,8 @@ pub struct ApiState {
     pub tests: Arc<dyn TestSender>,
     /// Sends probes.
     pub prober: Arc<dyn Prober>,
+    /// The requests that finish although their client left.
+    pub finishing: Finishing,
     /// Where request ids come from.
     pub entropy: Arc<dyn Entropy>,
 }
@@ -133,26 +138,64 @@ async fn edge(State(api): State<ApiState>, mut request: Request, next: Next) -> 
     let dialect = dialect::of(request.uri().path());
     request.extensions_mut().insert(id);
     let (request, unread) = unread::watch(request);
-    let mut response = next.run(request).await;
+    let (method, route) = (request.method().clone(), route(&request));
+    let begun = Instant::now();
+    let mut response = if finishing::finishes(&request) {
+        let attended = api.finishing.run(next.run(request)).await;
+        attended.unwrap_or_else(|ended| Problem::internal(ended).into_response())
+    } else {
+        next.run(request).await
+    };
+    finish(&mut response, dialect, id);
+    tracing::debug!(
+        %method,
+        route = route.as_ref().map_or("", MatchedPath::as_str),
+        status = response.status().as_u16(),
+        millis = begun.elapsed().as_millis(),
+        request_id = %id,
+        "answered a request",
+    );
+    if unread.is_some_and(|body| body.is_left()) {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
+}
+
+/// The answer to a request that may not reach the router, because it is not one that HTTP allows. Its
+/// connection ends with it: where such a request ends is a matter of opinion.
+pub fn refusal(entropy: &dyn Entropy, path: &str, problem: Problem) -> Response {
+    let mut response = problem.into_response();
+    finish(&mut response, dialect::of(path), RequestId::new(entropy));
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
+}
+
+/// What every answer has: its problem written out if it has one, and the request's id.
+fn finish(response: &mut Response, dialect: Option<dialect::Dialect>, id: RequestId) {
     let mut buffer = uuid::Uuid::encode_buffer();
     let text = id.0.hyphenated().encode_lower(&mut buffer);
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         report(&problem, text);
         match dialect {
-            Some(dialect) => dialect.render(&problem, &mut response, text),
-            None => problem.render(&mut response, text),
+            Some(dialect) => dialect.render(&problem, response, text),
+            None => problem.render(response, text),
         }
     }
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(text) {
         headers.insert(REQUEST_ID, value);
     }
-    if unread.is_some_and(|body| body.is_left()) {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
     // Answers may hold a secret that is shown once.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+}
+
+/// The route of a request, not its path, which may hold anything. Only for the log.
+fn route(request: &Request) -> Option<MatchedPath> {
+    let logged = tracing::enabled!(tracing::Level::DEBUG);
+    let route = request.extensions().get::<MatchedPath>();
+    route.filter(|_| logged).cloned()
 }
 
 /// The one place where the cause of an internal error is logged.

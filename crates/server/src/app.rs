@@ -5,9 +5,10 @@
 //! `listening on http://…`. What can fail for outer reasons comes before anything is made.
 //!
 //! Stop, on SIGTERM or SIGINT: readiness off → exchanges in flight finish and are recorded → no new
-//! connections, requests finish → store closed. The listener outlives the exchanges so that whoever
-//! balances the load can see that readiness is off; what is published until it goes is stored, and
-//! due at the next start. A second signal stops at once; what was not recorded is due again too.
+//! connections, requests finish, those included whose clients left → store closed. The listener
+//! outlives the exchanges so that whoever balances the load can see that readiness is off; what is
+//! published until it goes is stored, and due at the next start. A second signal stops at once; what
+//! was not recorded is due again too.
 
 pub mod backup;
 pub mod checkup;
@@ -21,12 +22,15 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use hookturn_core::limits;
 use hookturn_core::store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
-use crate::api::{self, ApiState, Readiness};
+use crate::api::{self, ApiState, Finishing, Readiness};
 use crate::config::{Config, LogFormat, SecretText};
 use crate::courier::Courier;
 use crate::courier::keys::KeyCache;
@@ -68,9 +72,7 @@ pub enum Failure {
     #[error(transparent)]
     Store(#[from] OpenError),
     /// The address is taken or not ours.
-    #[error(
-        "cannot listen on {address}; another program may be using it: stop it, or choose another --listen"
-    )]
+    #[error("cannot listen on {address}; {}", listening_fails(source))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -101,6 +103,23 @@ pub enum Failure {
     },
 }
 
+/// Why an address cannot be listened on, and what to do about it.
+pub fn listening_fails(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::AddrInUse => {
+            "another program uses it: stop that one, or choose another --listen"
+        }
+        ErrorKind::AddrNotAvailable => {
+            "this machine has no such address: give --listen one of its own, or 0.0.0.0 or [::] for all of them"
+        }
+        ErrorKind::PermissionDenied => {
+            "the user hookturn runs as may not: ports below 1024 are often reserved, choose another --listen"
+        }
+        _ => "choose another --listen",
+    }
+}
+
 fn start_failure<E: std::error::Error + Send + Sync + 'static>(
     what: &'static str,
 ) -> impl FnOnce(E) -> Failure {
@@ -117,6 +136,7 @@ pub struct Server {
     store: SqliteStore,
     dispatch: Arc<Dispatch>,
     ready: Readiness,
+    finishing: Finishing,
     stop: watch::Sender<bool>,
     accepting: tokio::task::JoinHandle<()>,
     sweeps: tokio::task::JoinHandle<()>,
@@ -133,7 +153,7 @@ impl Server {
         let path = prepare_data_dir(config)?;
         // Two processes on an empty directory must not both make a master key.
         let lock = sqlite::lock(&path)?;
-        let existed = path.exists();
+        let existed = sqlite::exists(&path)?;
         let entropy = Arc::new(SystemEntropy);
         let clock = Arc::new(SystemClock);
         let master_keys = keys::resolve(config, existed, entropy.as_ref())?;
@@ -158,14 +178,7 @@ impl Server {
             entropy: entropy.clone(),
             targets: Arc::new(Targets(client.policy.clone())),
             master_keys: Arc::new(keys::KeptKeys::new(config, store.clone())),
-            settings: service::Settings {
-                max_in_flight: config.delivery.max_in_flight,
-                pace: service::pace::Pace {
-                    requests_per_second: config.api.requests_per_second,
-                    burst: config.api.request_burst,
-                },
-                ..service::Settings::default()
-            },
+            settings: settings(config),
         }));
         let first_key = bootstrap(&service, config).await?;
         let courier = Arc::new(Courier::new(
@@ -192,16 +205,19 @@ impl Server {
             .local_addr()
             .map_err(start_failure("read the address"))?;
         let ready = Readiness::default();
+        let finishing = Finishing::default();
         let router = api::router(ApiState {
             service: Arc::clone(&service),
             ready: ready.clone(),
             metrics: Arc::clone(&metrics) as _,
             prober: Arc::clone(&prober),
             tests,
+            finishing: finishing.clone(),
             entropy: entropy.clone(),
         });
         let (stop, stopping) = watch::channel(false);
-        let accepting = tokio::spawn(http::accept(listener, router, stopping.clone()));
+        let accepting = http::accept(listener, router, entropy.clone(), stopping.clone());
+        let accepting = tokio::spawn(accepting);
         let sweeps = tokio::spawn(sweeps::run(sweeps::Parts {
             service,
             prober,
@@ -220,6 +236,7 @@ impl Server {
             store,
             dispatch: Arc::new(dispatch),
             ready,
+            finishing,
             stop,
             accepting,
             sweeps,
@@ -238,10 +255,16 @@ impl Server {
 
     /// Stops cleanly: readiness off, exchanges finish and are recorded, requests finish.
     pub async fn stop(self) {
+        let deadline = Instant::now() + Duration::from_millis(limits::DRAIN_MAX);
         self.ready.set_draining();
         self.dispatch.drain().await;
         let _ = self.stop.send(true);
         let _ = self.accepting.await;
+        if timeout_at(deadline, self.finishing.ended()).await.is_err() {
+            tracing::warn!(
+                "some requests whose clients left did not finish in time and were cut off"
+            );
+        }
         let _ = self.sweeps.await;
         if let Err(error) = self.store.flush().await {
             tracing::error!(error = %error, "the store failed while stopping");
@@ -403,9 +426,21 @@ fn client_config(config: &Config) -> Result<ClientConfig, Failure> {
         path: config.outbound.extra_roots_file.clone().unwrap_or_default(),
         source: Box::new(source),
     })?;
+    client.hosts = config.outbound.hosts.clone();
     // The shards' threads are for deliveries; this runtime has room for the arithmetic of TLS.
     client.handshakes = Some(tokio::runtime::Handle::current());
     Ok(client)
+}
+
+fn settings(config: &Config) -> service::Settings {
+    service::Settings {
+        max_in_flight: config.delivery.max_in_flight,
+        pace: service::pace::Pace {
+            requests_per_second: config.api.requests_per_second,
+            burst: config.api.request_burst,
+        },
+        ..service::Settings::default()
+    }
 }
 
 async fn bootstrap(service: &Service, config: &Config) -> Result<Option<SecretText>, Failure> {

@@ -160,31 +160,47 @@ fn with_footer(command: clap::Command, footer: &str) -> clap::Command {
         .mut_subcommands(|below| with_footer(below, footer))
 }
 
-fn footer(name: &str) -> String {
-    let exits: &[Exit] = match name {
-        "verify" => &[Exit::Done, Exit::Usage, Exit::LocalFile, Exit::NotVerified],
-        "listen" => &[
-            Exit::Done,
-            Exit::Usage,
-            Exit::LocalFile,
-            Exit::AddressInUse,
-            Exit::NotVerified,
-        ],
-        name if REMOTE.contains(&name) => &[
-            Exit::Done,
-            Exit::Refused,
-            Exit::Usage,
-            Exit::Unreachable,
-            Exit::ServerError,
-            Exit::Unauthorised,
-            Exit::NotFound,
-            Exit::Conflict,
-            Exit::LocalFile,
-        ],
-        _ => &[Exit::Done, Exit::Usage, Exit::LocalFile],
+/// How a command can end, by the name of its group.
+fn exits(group: &str) -> Vec<Exit> {
+    const PLACE: &[Exit] = &[
+        Exit::Config,
+        Exit::DataDirectory,
+        Exit::DatabaseDamaged,
+        Exit::DatabaseNewer,
+        Exit::MasterKey,
+        Exit::DatabaseInUse,
+        Exit::ServeFailed,
+    ];
+    const CALL: &[Exit] = &[
+        Exit::Refused,
+        Exit::Unreachable,
+        Exit::ServerError,
+        Exit::Unauthorised,
+        Exit::NotFound,
+        Exit::Conflict,
+    ];
+    let own: &[&[Exit]] = match group {
+        "serve" => &[PLACE, &[Exit::AddressInUse]],
+        "demo" => &[PLACE, &[Exit::AddressInUse, Exit::Unexpected]],
+        "doctor" => &[&[Exit::Unhealthy]],
+        "init" => &[&[Exit::DataDirectory]],
+        "backup" => &[PLACE],
+        "verify" => &[&[Exit::NotVerified]],
+        "listen" => &[&[Exit::AddressInUse, Exit::NotVerified]],
+        "audit" => &[CALL, &[Exit::NotVerified]],
+        "endpoint" => &[CALL, &[Exit::Unexpected]],
+        name if REMOTE.contains(&name) => &[CALL],
+        _ => &[],
     };
+    let mut all = vec![Exit::Done, Exit::Usage, Exit::LocalFile];
+    all.extend(own.iter().copied().flatten());
+    all.sort_by_key(|exit| exit.code());
+    all
+}
+
+fn footer(name: &str) -> String {
     let mut text = String::from("Exit codes:\n");
-    for exit in exits {
+    for exit in exits(name) {
         let _ = writeln!(text, "  {:>2}  {}", exit.code(), exit.meaning());
     }
     if REMOTE.contains(&name) {

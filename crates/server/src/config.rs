@@ -5,6 +5,7 @@
 //! reported. Every key of the environment that holds a secret can be given as `…_FILE` instead.
 //! [`sample`] is the commented file that `hookturn init` writes; a test parses it.
 
+mod hosts;
 mod numbers;
 
 use std::borrow::Cow;
@@ -19,6 +20,8 @@ use hookturn_core::workspace::{WeakKeyText, check_key_text};
 use ipnet::IpNet;
 use serde::Deserialize;
 use zeroize::Zeroizing;
+
+pub use hosts::{HostAddress, Hosts};
 
 /// What the command line gives. What is absent is looked for in the environment, then in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub struct Config {
     pub log: Log,
     /// The master key's text, when it is not in the data directory.
     pub master_key: Option<SecretText>,
+    /// The file that the master key came from, when `HOOKTURN_MASTER_KEY_FILE` names one.
+    pub master_key_file: Option<PathBuf>,
     /// The API key that is made when the store is empty.
     pub bootstrap_api_key: Option<SecretText>,
     /// `HOOKTURN_*` variables that nothing reads: probably misspelt.
@@ -91,6 +96,8 @@ pub struct Outbound {
     pub allow_http: bool,
     /// A PEM file of certificate authorities that are trusted besides the public ones.
     pub extra_roots_file: Option<PathBuf>,
+    /// Names whose address is configured rather than looked up; the policy applies to it all the same.
+    pub hosts: Hosts,
 }
 
 /// `[delivery]`: how deliveries are made.
@@ -239,6 +246,17 @@ pub enum ConfigError {
         /// Where and what.
         detail: String,
     },
+    /// A file that holds a secret could not be read.
+    #[error("{name} names {path}, which cannot be read")]
+    SecretFile {
+        /// The variable that names it.
+        name: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A value cannot be used.
     #[error("{name} must be {wanted}, not {given:?}")]
     Value {
@@ -272,6 +290,8 @@ const OTHER_VARIABLES: &[&str] = &[
     "HOOKTURN_WORKSPACE",
     "HOOKTURN_OUTPUT",
 ];
+/// Names the file of the master key.
+pub const MASTER_KEY_FILE: &str = "HOOKTURN_MASTER_KEY_FILE";
 const DEFAULT_LISTEN: &str = "127.0.0.1:8090";
 const DEFAULT_DATA_DIR: &str = "hookturn-data";
 const DEFAULT_FILE: &str = "hookturn.toml";
@@ -315,7 +335,8 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
         delivery: file.delivery,
         retention: file.retention,
         log: file.log,
-        master_key: variables.secret("HOOKTURN_MASTER_KEY", "HOOKTURN_MASTER_KEY_FILE")?,
+        master_key: variables.secret("HOOKTURN_MASTER_KEY", MASTER_KEY_FILE)?,
+        master_key_file: variables.get(MASTER_KEY_FILE).map(PathBuf::from),
         bootstrap_api_key: variables.secret(
             "HOOKTURN_BOOTSTRAP_API_KEY",
             "HOOKTURN_BOOTSTRAP_API_KEY_FILE",
@@ -367,6 +388,9 @@ fn apply_environment(
     }
     if let Some(text) = variables.get("HOOKTURN_EXTRA_ROOTS_FILE") {
         config.outbound.extra_roots_file = Some(text.into());
+    }
+    if let Some(text) = variables.get("HOOKTURN_HOSTS") {
+        config.outbound.hosts = value("HOOKTURN_HOSTS", hosts::WANTED, &text)?;
     }
     let delivery = &mut config.delivery;
     if let Some(shards) = numbers::SHARDS.take(variables)? {
@@ -452,7 +476,7 @@ impl Variables<'_> {
         match (self.get(name), self.get(file)) {
             (Some(_), Some(_)) => Err(ConfigError::Twice { name }),
             (Some(text), None) => Ok(Some(SecretText(Zeroizing::new(text)))),
-            (None, Some(path)) => read_secret(Path::new(&path)).map(Some),
+            (None, Some(path)) => read_secret(file, Path::new(&path)).map(Some),
             (None, None) => Ok(None),
         }
     }
@@ -464,10 +488,11 @@ impl Variables<'_> {
     }
 }
 
-fn read_secret(path: &Path) -> Result<SecretText, ConfigError> {
+fn read_secret(name: &'static str, path: &Path) -> Result<SecretText, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map(Zeroizing::new)
-        .map_err(|source| ConfigError::Unreadable {
+        .map_err(|source| ConfigError::SecretFile {
+            name,
             path: path.to_owned(),
             source,
         })?;
@@ -535,6 +560,7 @@ mod tests {
             ("[outbound]\nallow_net = []", "allow_net"),
             ("[delivery]\nmax_in_flight = 0", "max_in_flight"),
             ("[delivery]\nshards = -1", "shards"),
+            ("[outbound]\nhosts = { a = \"b\" }", "`a=b` is not"),
             ("[api]\nrequest_burst = 0", "request_burst"),
             ("listen = \"nowhere\"", "--listen"),
         ] {

@@ -188,17 +188,16 @@ impl Courier {
             ),
             None => (None, Vec::new(), now.as_seconds(), String::new()),
         };
-        Ok(Made {
-            exchange: Exchange {
-                reason: turn.reason(),
-                signed_with: record,
-                timestamp,
-                signature: text,
-                timings,
-                result,
-            },
-            signed,
-        })
+        let exchange = Exchange {
+            reason: turn.reason(),
+            signed_with: record,
+            timestamp,
+            signature: text,
+            timings,
+            result,
+        };
+        log_exchange(errand, &exchange);
+        Ok(Made { exchange, signed })
     }
 
     /// Signs with the keys that are live at this moment.
@@ -239,6 +238,33 @@ impl Courier {
     }
 }
 
+/// What an operator who follows a delivery wants to read. Secrets go by their fingerprints; URL, headers,
+/// payload, signature and the receiver's words stay in the record.
+fn log_exchange(errand: &Errand<'_>, exchange: &Exchange) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let signed_with: Vec<_> = exchange
+        .signed_with
+        .iter()
+        .map(|signed| signed.fingerprint.to_string())
+        .collect();
+    let (status, failure) = match &exchange.result {
+        ExchangeResult::Answered(answer) => (Some(answer.status), None),
+        ExchangeResult::Failed(failure) => (None, Some(failure.kind.as_str())),
+    };
+    tracing::debug!(
+        endpoint = %errand.prepared.endpoint().id,
+        message = %errand.message,
+        why = ?exchange.reason,
+        ?signed_with,
+        status,
+        failure,
+        micros = exchange.timings.total,
+        "an exchange ended"
+    );
+}
+
 /// What came of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probed {
@@ -275,6 +301,8 @@ impl Courier {
             Ok(response) => (Some(response.status), None),
             Err(failure) => (None, Some(failure.detail)),
         };
+        let endpoint = prepared.endpoint().id;
+        tracing::debug!(%endpoint, message = %message.id, status, "a probe ended");
         Ok(Probed {
             sent_at: sent_at.unwrap_or_else(|| self.clock.now()),
             status,
@@ -448,7 +476,7 @@ fn recorded(
                 })
                 .collect(),
             body: response.body.into(),
-            truncated: response.truncated,
+            truncated: response.truncated || response.headers_truncated,
             retry_after_millis: response.retry_after.map(|after| after.due(now).since(now)),
         }),
         Err(failure) => ExchangeResult::Failed(ExchangeFailure {

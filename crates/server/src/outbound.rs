@@ -9,8 +9,8 @@
 //!   classified. No redirect is followed, no proxy is read from the environment, and metadata services
 //!   are refused whatever is configured.
 //! - **Time**: one deadline covers DNS, connect, TLS, headers and body.
-//! - **Bytes**: a head of at most 8 KiB and 64 headers; at most 16 KiB of body is kept and the rest is
-//!   not read; all bytes of an exchange together are counted below the parser, so that nothing endless
+//! - **Bytes**: of a head at most 4 KiB and 64 headers are kept and the rest is left out, up to 64 KiB
+//!   (12 KiB over HTTP/2); at most 16 KiB of body is kept and the rest is not read; all bytes of an exchange together are counted below the parser, so that nothing endless
 //!   is worked through. Nothing is decompressed.
 //! - **Connections**: those kept are bounded per host, in all and in time; those in use by the caller's
 //!   permits.
@@ -35,12 +35,14 @@ mod config;
 mod connect;
 mod connection;
 mod exchange;
+mod head;
 pub mod headers;
 mod outcome;
 mod pool;
 pub mod resolver;
 mod stream;
 mod target;
+mod tls;
 
 pub use address::{AddressPolicy, Network, Refused, Rule};
 pub use client::{Client, Request};

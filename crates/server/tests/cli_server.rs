@@ -3,6 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "cli_server/administration.rs"]
+mod administration;
+#[path = "cli_server/audited.rs"]
+mod audited;
 #[path = "cli_server/leaks.rs"]
 mod leaks;
 #[path = "cli/support.rs"]

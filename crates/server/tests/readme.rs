@@ -11,6 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
+
 const README: &str = include_str!("../../../README.md");
 /// How long five lines may take on a busy machine.
 const SOON: Duration = Duration::from_mins(1);
@@ -37,8 +39,7 @@ struct Shell(Child);
 
 impl Drop for Shell {
     fn drop(&mut self) {
-        let group = format!("-{}", self.0.id());
-        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
         let _ = self.0.wait();
     }
 }

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
 use crate::number::Error;
@@ -120,7 +121,7 @@ impl Server {
     /// Asks it to stop and waits; kills it when it does not. Returns how long stopping took.
     pub(crate) fn stop(mut self) -> Result<Duration, Error> {
         let began = Instant::now();
-        signal("-TERM", self.pid)?;
+        signal(Signal::TERM, self.pid)?;
         match self.exited.recv_timeout(STOPS_WITHIN) {
             Ok(status) => {
                 self.ended = true;
@@ -150,7 +151,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         if !self.ended && self.exited.try_recv().is_err() {
             // Nobody is left to tell; the run has failed or is about to.
-            let _signalled = signal("-KILL", self.pid);
+            let _signalled = signal(Signal::KILL, self.pid);
             let _reaped = self.exited.recv_timeout(STOPS_WITHIN);
         }
     }
@@ -181,14 +182,9 @@ pub(crate) fn address(line: &str) -> Option<SocketAddr> {
     rest[..end].parse().ok()
 }
 
-fn signal(name: &str, pid: u32) -> Result<(), Error> {
-    let status = Command::new("kill")
-        .args([name, &pid.to_string()])
-        .status()?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(format!("`kill {name} {pid}` failed: {status}").into())
+fn signal(signal: Signal, pid: u32) -> Result<(), Error> {
+    let pid = Pid::from_raw(pid.cast_signed()).ok_or("no process has this id")?;
+    Ok(kill_process(pid, signal)?)
 }
 
 /// Processor time of the bench itself.

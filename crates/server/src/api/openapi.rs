@@ -189,12 +189,21 @@ fn path_parameters(path: &str) -> Vec<Value> {
             let mut letters = name.chars();
             let first = letters.next().map(|c| c.to_ascii_uppercase());
             let kind: String = first.into_iter().chain(letters).collect();
-            json!({
+            let mut parameter = json!({
                 "name": name,
                 "in": "path",
                 "required": true,
                 "schema": { "$ref": format!("#/components/schemas/{kind}") }
-            })
+            });
+            if kind == "WorkspaceId" {
+                parameter["description"] = "Its id or its name.".into();
+                parameter["schema"] = json!({
+                    "type": "string",
+                    "maxLength": 256,
+                    "pattern": "^[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
+                });
+            }
+            parameter
         })
         .collect()
 }
@@ -203,7 +212,7 @@ fn path_parameters(path: &str) -> Vec<Value> {
 const PROBLEMS: &[(&str, &str)] = &[
     (
         "400",
-        "The body is not JSON or not UTF-8, or a parameter or header is not valid.",
+        "The body is not JSON or not UTF-8, a parameter or header is not valid, or the request is not valid HTTP.",
     ),
     (
         "401",
@@ -223,7 +232,10 @@ const PROBLEMS: &[(&str, &str)] = &[
         "If-Match names another version than the current one.",
     ),
     ("413", "The body or the payload is too large."),
-    ("415", "The body is not declared as application/json."),
+    (
+        "415",
+        "The body is not declared as application/json, or has a Content-Encoding.",
+    ),
     (
         "422",
         "A field is unknown, missing, of another type or out of bounds, or the Idempotency-Key was used with another body.",

@@ -67,6 +67,12 @@ const ENDPOINTS: &str = "/v1/apps/{clientId}/endpoints";
 const ENDPOINT: &str = "/v1/apps/{clientId}/endpoints/{endpointId}";
 const SECRET_LIST: &str = "/v1/keyrings/{keyringId}/secrets";
 
+const MESSAGES: &str = "/v1/apps/{clientId}/messages";
+const BATCH: &str = "/v1/apps/{clientId}/messages/batch";
+
+/// Where messages are published: the busy road.
+pub(super) const PUBLISHING: &[&str] = &[MESSAGES, BATCH];
+
 /// Every route.
 #[rustfmt::skip]
 pub(super) const ROUTES: &[Route] = &[
@@ -86,9 +92,9 @@ pub(super) const ROUTES: &[Route] = &[
     route("delete", ENDPOINT, MANAGE, Kind::Versioned),
     route("post", "/v1/apps/{clientId}/endpoints/{endpointId}/test", MANAGE, Kind::Plain),
     route("post", "/v1/apps/{clientId}/endpoints/{endpointId}/recover", MANAGE, Kind::Plain),
-    route("post", "/v1/apps/{clientId}/messages", PUBLISH, Kind::Plain),
-    route("get", "/v1/apps/{clientId}/messages", READ, Kind::List),
-    route("post", "/v1/apps/{clientId}/messages/batch", PUBLISH, Kind::Batch),
+    route("post", MESSAGES, PUBLISH, Kind::Plain),
+    route("get", MESSAGES, READ, Kind::List),
+    route("post", BATCH, PUBLISH, Kind::Batch),
     route("get", "/v1/apps/{clientId}/messages/{messageId}", READ, Kind::Plain),
     route("get", "/v1/apps/{clientId}/deliveries", READ, Kind::List),
     route("get", "/v1/deliveries/{deliveryId}", READ, Kind::Plain),

@@ -5,7 +5,9 @@
 
 use std::borrow::Cow;
 
-use hookturn_core::limits::{CUSTOM_HEADERS, LABELS, RETRY_DELAY_MAX};
+use hookturn_core::limits::{
+    CUSTOM_HEADER_BYTES, CUSTOM_HEADERS, LABELS, RETRY_DELAY_MAX, TEXT_CHARS,
+};
 use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
@@ -163,14 +165,15 @@ words! {
 }
 
 /// A map from texts of one pattern to texts of another.
-fn map(names: &str, values: &str, most: usize, about: &str) -> RefOr<Schema> {
-    let names = text().pattern(Some(names)).build();
-    let values = text().pattern(Some(values)).build();
+/// An object of texts: the patterns of names and values, the longest of either, how many of them.
+fn map(names: &str, values: &str, longest: usize, most: usize, about: &str) -> RefOr<Schema> {
+    let names = text().pattern(Some(names)).max_length(Some(longest));
+    let values = text().pattern(Some(values)).max_length(Some(longest));
     wrap(
         ObjectBuilder::new()
             .schema_type(SchemaType::Type(Type::Object))
-            .property_names(Some(Schema::Object(names)))
-            .additional_properties(Some(Schema::Object(values)))
+            .property_names(Some(Schema::Object(names.build())))
+            .additional_properties(Some(Schema::Object(values.build())))
             .max_properties(Some(most))
             .description(Some(about))
             .build(),
@@ -185,8 +188,9 @@ impl PartialSchema for Labels {
         map(
             "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$",
             "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
+            TEXT_CHARS,
             LABELS,
-            "Free text pairs; names and values have at most 256 bytes each.",
+            "Free text pairs.",
         )
     }
 }
@@ -201,8 +205,9 @@ impl PartialSchema for CustomHeaders {
         map(
             "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$",
             "^[\\t -~]*$",
+            CUSTOM_HEADER_BYTES,
             CUSTOM_HEADERS,
-            "Names and values, 8 KiB together. Headers of the connection and of Hookturn are refused.",
+            "Names and values, 4 KiB for one of each, 8 KiB together. Headers of the connection and of Hookturn are refused.",
         )
     }
 }

@@ -33,7 +33,7 @@ pub enum BackupFailure {
 /// master key is not part of it and must be kept elsewhere.
 pub fn backup(data_dir: &Path, to: &Path) -> Result<(), BackupFailure> {
     let from = data_dir.join(super::DATABASE);
-    if !from.exists() {
+    if !sqlite::exists(&from)? {
         return Err(BackupFailure::NoDatabase { path: from });
     }
     if to.exists() {

@@ -3,7 +3,7 @@
 //! Everything here may run while a server has the directory open.
 
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::keys::{self, KEY_FILE, KeyFailure};
@@ -24,7 +24,7 @@ pub enum Database {
 /// Looks whether the database is ours, of a known version and whole.
 pub fn database(config: &Config) -> Result<Database, OpenError> {
     let path = config.data_dir.join(super::DATABASE);
-    if !path.exists() {
+    if !sqlite::exists(&path)? {
         return Ok(Database::None);
     }
     sqlite::examine(&path, keys::CHECK).map(Database::Whole)
@@ -73,6 +73,11 @@ pub fn master_key(config: &Config, database: &Database) -> Result<MasterKeyState
         .open(Place::Check, sealed)
         .map(|_| MasterKeyState::Fits)
         .map_err(KeyFailure::Wrong)
+}
+
+/// The file of the master key, if other users can read or write it.
+pub fn exposed_key_file(config: &Config) -> Option<PathBuf> {
+    keys::open_to_others(config)
 }
 
 /// Whether a hookturn process has the data directory open.

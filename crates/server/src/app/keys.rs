@@ -1,7 +1,7 @@
 //! The master key: where it comes from, and whether it fits the store.
 
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use hookturn_core::id::Entropy;
@@ -63,6 +63,18 @@ pub(super) fn resolve(
     database_exists: bool,
     entropy: &dyn Entropy,
 ) -> Result<Vec<MasterKey>, KeyFailure> {
+    let keys = read_or_make(config, database_exists, entropy)?;
+    if let Some(path) = open_to_others(config) {
+        tracing::warn!(path = %path.display(), "other users of this machine can read the master key: chmod 600 it");
+    }
+    Ok(keys)
+}
+
+fn read_or_make(
+    config: &Config,
+    database_exists: bool,
+    entropy: &dyn Entropy,
+) -> Result<Vec<MasterKey>, KeyFailure> {
     if let Some(text) = &config.master_key {
         return Ok(MasterKey::parse_list(text.expose())?);
     }
@@ -81,6 +93,18 @@ pub(super) fn resolve(
             Ok(vec![key])
         }
     }
+}
+
+/// The key file in use, if users see it whom it is not meant for: of the data directory's nobody but its
+/// owner, of one that the operator named whoever shares a group with it.
+pub(super) fn open_to_others(config: &Config) -> Option<PathBuf> {
+    let (path, forbidden) = match (&config.master_key, &config.master_key_file) {
+        (_, Some(named)) => (named.clone(), 0o007),
+        (Some(_), None) => return None,
+        (None, None) => (config.data_dir.join(KEY_FILE), 0o077),
+    };
+    let mode = std::fs::metadata(&path).ok()?.permissions().mode();
+    (mode & forbidden != 0).then_some(path)
 }
 
 /// Writes a key file, readable by its owner only, whole or not at all.

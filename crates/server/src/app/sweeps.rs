@@ -173,7 +173,13 @@ async fn remove_old(parts: &Parts) {
             Ok(progress) if progress.resume.is_some() && !*parts.stopping.borrow() => {
                 tokio::time::sleep(PRUNE_PAUSE).await;
             }
-            result => return log_step("remove what is past its retention", result.map(drop)),
+            result => {
+                tracing::debug!(
+                    days = parts.retention_days,
+                    "looked for what is past its retention"
+                );
+                return log_step("remove what is past its retention", result.map(drop));
+            }
         }
     }
 }

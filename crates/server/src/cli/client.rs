@@ -82,7 +82,15 @@ impl Request {
         Self::new(Method::DELETE, path)
     }
 
-    pub(super) fn json(self, body: &Value) -> Self {
+    /// With a body. Its reason goes into the header too, as far as one can carry it: whoever may not do
+    /// this is refused before the body is read, and that is in the audit log with the reason.
+    pub(super) fn json(mut self, body: &Value) -> Self {
+        let reason = body["reason"].as_str();
+        let fits = |text: &&str| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        let reason = reason.filter(|text| !text.is_empty()).filter(fits);
+        if let Some(reason) = reason {
+            self.reason = Some(reason.to_owned());
+        }
         self.bytes(body.to_string().into_bytes())
     }
 
@@ -481,6 +489,10 @@ fn refusal(exit: Exit, status: u16, document: Value) -> Failure {
     };
     let text = |name: &str| document[name].as_str().map(super::output::printable);
     let what = text("detail").or(text("title"));
+    let exit = match &*code {
+        "audit_unreadable" => Exit::NotVerified,
+        _ => exit,
+    };
     let mut failure =
         Failure::new(exit, what.unwrap_or_else(|| format!("status {status}"))).fact("code", &code);
     for error in document["errors"].as_array().into_iter().flatten() {
@@ -488,6 +500,9 @@ fn refusal(exit: Exit, status: u16, document: Value) -> Failure {
         let detail = error["detail"].as_str().unwrap_or_default();
         let line = format!("{}: {detail}", place.unwrap_or("/"));
         failure = failure.fact("field", super::output::printable(&line));
+    }
+    if let Some(entry) = document["entry"].as_u64() {
+        failure = failure.fact("entry", entry.to_string());
     }
     if let Some(id) = text("requestId") {
         failure = failure.fact("requestId", id);

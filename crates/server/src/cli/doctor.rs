@@ -114,7 +114,14 @@ pub(super) fn run(asked: &Doctor, edge: &Edge, output: &mut Output) -> Outcome {
 fn examine(asked: &Doctor, edge: &Edge) -> Vec<Check> {
     let config = match asked.serve.load(edge) {
         Ok(config) => config,
-        Err(failure) => return vec![Check::fail("configuration", what(&failure))],
+        Err(failure) => {
+            let name = if failure.exit() == Exit::MasterKey {
+                "master key"
+            } else {
+                "configuration"
+            };
+            return vec![Check::fail(name, what(&failure))];
+        }
     };
     let running = checkup::is_running(&config.data_dir);
     let mut checks = vec![configuration(&config)];
@@ -249,7 +256,14 @@ fn database(config: &Config) -> Vec<Check> {
         Ok(MasterKeyState::Fits) => Check::ok("master key", "fits the database"),
         Err(error) => Check::fail("master key", app::explain(&error)),
     };
-    vec![database, key]
+    let exposed = checkup::exposed_key_file(config).map(|path| {
+        Check::warn(
+            "master key",
+            format!("{} is open to other users", path.display()),
+            "chmod 600: with it and a copy of the database, every secret can be read",
+        )
+    });
+    [database, key].into_iter().chain(exposed).collect()
 }
 
 fn address(config: &Config, running: bool) -> Check {
@@ -264,7 +278,8 @@ fn address(config: &Config, running: bool) -> Check {
         Err(error) => Check::fail(
             NAME,
             format!(
-                "cannot listen on {listen}: {error}; stop what uses it, or choose another --listen"
+                "cannot listen on {listen}: {error}; {}",
+                app::listening_fails(&error)
             ),
         ),
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use hookturn_core::limits::{LEAK_HASHES, LEAK_SEARCH_BURST, SECRET_BYTES};
+use hookturn_core::limits::{LEAK_HASHES, LEAK_SEARCH_BURST, SECRET_CHARS};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -148,7 +148,7 @@ fn scan(bytes: &[u8]) -> Candidates {
     for (number, line) in lines() {
         let mut texts: BTreeSet<&[u8]> = BTreeSet::new();
         let whole = line.trim_ascii();
-        if few && (SHORTEST..=SECRET_BYTES).contains(&whole.len()) {
+        if few && (SHORTEST..=SECRET_CHARS).contains(&whole.len()) {
             texts.insert(whole);
         }
         for token in line.split(|byte| !in_token(*byte)) {
@@ -183,7 +183,7 @@ fn values(token: &[u8]) -> impl Iterator<Item = &[u8]> {
         let has = |kind: fn(&u8) -> bool| text.iter().any(kind);
         let varied =
             has(u8::is_ascii_digit) || (has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase));
-        (SHORTEST..=SECRET_BYTES).contains(&text.len()) && varied
+        (SHORTEST..=SECRET_CHARS).contains(&text.len()) && varied
     };
     [&token[value..], &token[value..core]]
         .into_iter()

@@ -47,6 +47,12 @@ impl Captured {
         first(&self.headers, name)
     }
 
+    /// The names of its headers, in their order; never a value.
+    pub(super) fn header_names(&self) -> Vec<&str> {
+        let names = self.headers.iter();
+        names.map(|(name, _)| name.as_str()).collect()
+    }
+
     /// Hands the headers to a verifier.
     pub(super) fn with_headers<T>(
         &self,

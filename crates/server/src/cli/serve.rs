@@ -27,7 +27,8 @@ pub(super) struct Serve {
     /// Address to listen on [env: HOOKTURN_LISTEN, default: 127.0.0.1:8090].
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Where the data is, if not in the embedded store [env: HOOKTURN_STORE].
+    /// Where the data is, if not in the embedded store, which is all that this version has [env:
+    /// HOOKTURN_STORE].
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// How log lines look: text or json [env: HOOKTURN_LOG_FORMAT].
@@ -67,10 +68,24 @@ impl Serve {
 }
 
 fn load(flags: Flags, edge: &Edge) -> Result<Config, Failure> {
-    config::load(flags, &edge.env).map_err(|error: ConfigError| {
-        Failure::new(Exit::Config, app::explain(&error))
-            .next("`hookturn init` writes a file with every key and its default")
-    })
+    config::load(flags, &edge.env).map_err(|error| not_usable(&error))
+}
+
+fn not_usable(error: &ConfigError) -> Failure {
+    let what = app::explain(error);
+    match error {
+        ConfigError::SecretFile { name, .. } => {
+            let exit = if *name == config::MASTER_KEY_FILE {
+                Exit::MasterKey
+            } else {
+                Exit::Config
+            };
+            Failure::new(exit, format!("{what}; nothing was started"))
+                .next(format!("put the file back, or correct {name}"))
+        }
+        _ => Failure::new(Exit::Config, what)
+            .next("`hookturn init` writes a file with every key and its default"),
+    }
 }
 
 pub(super) fn run(asked: &Serve, edge: &Edge) -> Outcome {
@@ -96,11 +111,15 @@ pub(super) fn not_started(error: &app::Failure) -> Failure {
 /// The exit code of a database that cannot be opened.
 pub(super) fn of_open(error: &OpenError) -> Exit {
     match error {
-        OpenError::Damaged { .. } | OpenError::Incomplete { .. } | OpenError::Contents(_) => {
-            Exit::DatabaseDamaged
-        }
+        OpenError::Damaged { .. }
+        | OpenError::Incomplete { .. }
+        | OpenError::Emptied { .. }
+        | OpenError::NotAFile { .. }
+        | OpenError::Contents(_) => Exit::DatabaseDamaged,
         OpenError::Newer { .. } => Exit::DatabaseNewer,
-        OpenError::Unwritable { .. } | OpenError::NoLock { .. } => Exit::DataDirectory,
+        OpenError::Unwritable { .. } | OpenError::NoLock { .. } | OpenError::NotMade { .. } => {
+            Exit::DataDirectory
+        }
         OpenError::InUse { .. } => Exit::DatabaseInUse,
         _ => Exit::ServeFailed,
     }

@@ -12,7 +12,7 @@ use super::Edge;
 use super::args::Span;
 use super::exit::{Exit, Failure, Outcome};
 use super::input::{self, NamedKey};
-use super::output::{Format, Output};
+use super::output::{Format, Output, printable};
 use super::request::{Captured, header_line};
 use super::sign::scheme;
 
@@ -79,25 +79,47 @@ pub(super) fn verifier(
     options: &Options,
     url: Option<&str>,
 ) -> Result<Verifier, Failure> {
-    let mut names = HeaderNames::of(scheme);
-    let lower = |name: &String| name.to_ascii_lowercase().into();
-    if let Some(name) = &options.signature_header {
-        names.signature = lower(name);
-    }
-    if let (Some(name), true) = (&options.id_header, names.id.is_some()) {
-        names.id = Some(lower(name));
-    }
-    if let (Some(name), true) = (&options.timestamp_header, names.timestamp.is_some()) {
-        names.timestamp = Some(lower(name));
-    }
     let tolerance = u32::try_from(options.tolerance.seconds()).unwrap_or(u32::MAX);
     let verifier = input::verifier(scheme, keys)?
-        .header_names(names)
+        .header_names(options.names(scheme))
         .tolerance_seconds(tolerance);
     Ok(match url {
         Some(url) => verifier.url(url),
         None => verifier,
     })
+}
+
+impl Options {
+    /// The headers that are looked for.
+    fn names(&self, scheme: Scheme) -> HeaderNames {
+        let mut names = HeaderNames::of(scheme);
+        let lower = |name: &String| name.to_ascii_lowercase().into();
+        if let Some(name) = &self.signature_header {
+            names.signature = lower(name);
+        }
+        if let (Some(name), true) = (&self.id_header, names.id.is_some()) {
+            names.id = Some(lower(name));
+        }
+        if let (Some(name), true) = (&self.timestamp_header, names.timestamp.is_some()) {
+            names.timestamp = Some(lower(name));
+        }
+        names
+    }
+}
+
+/// Headers that a signature is looked for in and that the capture does not have, each with the option
+/// that names another.
+fn missing(asked: &Verify, captured: &Captured) -> Vec<(String, &'static str)> {
+    let names = asked.options.names(asked.scheme);
+    [
+        (Some(names.signature), "--signature-header"),
+        (names.id, "--id-header"),
+        (names.timestamp, "--timestamp-header"),
+    ]
+    .into_iter()
+    .filter_map(|(name, option)| Some((name?.into_owned(), option)))
+    .filter(|(name, _)| captured.header(name).is_none())
+    .collect()
 }
 
 /// Checks a captured request.
@@ -201,7 +223,9 @@ fn refuse(
         .iter()
         .map(|named| format!("{} ({})", named.name, named.key.fingerprint()))
         .collect();
-    let next = advice(error, asked.scheme, captured);
+    let missing = missing(asked, captured);
+    let next = advice(error, asked.scheme, captured, &missing);
+    let missing: Vec<_> = missing.into_iter().map(|(name, _)| name).collect();
     if output.format == Format::Json {
         output.json(&json!({
             "valid": false,
@@ -209,15 +233,25 @@ fn refuse(
             "detail": error.to_string(),
             "next": next,
             "tried": tried,
+            "missing": missing,
+            "headers": captured.header_names(),
         }))?;
         return Ok(Exit::NotVerified);
     }
-    Err(
-        Failure::new(Exit::NotVerified, format!("not valid: {error}"))
-            .fact("reason", reason(error))
-            .fact("tried", tried.join(", "))
-            .next(next),
-    )
+    let mut failure = Failure::new(Exit::NotVerified, format!("not valid: {error}"))
+        .fact("reason", reason(error))
+        .fact("tried", tried.join(", "));
+    if matches!(error, VerifyError::MissingHeader { .. }) {
+        let names = captured.header_names();
+        let had = match names.as_slice() {
+            [] => "none".to_owned(),
+            names => printable(&names.join(", ")),
+        };
+        failure = failure
+            .fact("missing", missing.join(", "))
+            .fact("headers", had);
+    }
+    Err(failure.next(next))
 }
 
 /// A stable word for the reason.
@@ -236,7 +270,12 @@ pub(super) fn reason(error: &VerifyError) -> &'static str {
     }
 }
 
-fn advice(error: &VerifyError, asked: Scheme, captured: &Captured) -> String {
+fn advice(
+    error: &VerifyError,
+    asked: Scheme,
+    captured: &Captured,
+    missing: &[(String, &'static str)],
+) -> String {
     let text = match error {
         VerifyError::MissingHeader { .. } => {
             let other = Scheme::ALL.into_iter().find(|scheme| {
@@ -250,7 +289,11 @@ fn advice(error: &VerifyError, asked: Scheme, captured: &Captured) -> String {
                     "the request carries a header of the {other} scheme: try --scheme {other}"
                 );
             }
-            "check that the capture holds every header; a renamed one is named by --signature-header"
+            let options: Vec<_> = missing.iter().map(|(_, option)| *option).collect();
+            return format!(
+                "check that the capture holds every header; one that the sender renamed is named by {}",
+                options.join(", ")
+            );
         }
         VerifyError::Malformed { .. } => {
             "check that the header was captured whole, and that --scheme is the sender's"

@@ -24,7 +24,10 @@ pub(super) async fn disable(parts: &Parts, id: EndpointId, reason: DisabledReaso
             return;
         }
         match parts.store.change(disabled(parts, &endpoint, reason)).await {
-            Ok(()) => return announce(parts, &endpoint, reason).await,
+            Ok(()) => {
+                tracing::info!(endpoint = %id, why = word(reason), "an endpoint was disabled; the audit log has it");
+                return announce(parts, &endpoint, reason).await;
+            }
             Err(StoreError::Conflict { .. }) => {}
             Err(error) => {
                 tracing::error!(endpoint = %id, error = %error, "an endpoint could not be disabled; it is tried again at its next failure");

@@ -138,6 +138,7 @@ impl Service {
                 audit.push(entry(AuditAction::BulkStarted, &planned.bulk));
             }
             Ok(Decision {
+                shows: None,
                 writes,
                 audit,
                 out: planned,
@@ -362,6 +363,7 @@ impl Service {
                 .command(command, failed, now)
                 .map_err(|refused| ServiceError::conflict(refused.code(), refused.to_string()))?;
             Ok(Decision {
+                shows: None,
                 writes: vec![Write::Bulk(bulk.clone())],
                 audit: vec![entry(action.clone(), &bulk)],
                 out: BulkProgress { bulk, counts },
@@ -505,6 +507,7 @@ impl Service {
                         }
                     };
                     Ok(Decision {
+                        shows: None,
                         writes,
                         audit: decision.audit.into_iter().map(name).collect(),
                         out: (),
@@ -518,6 +521,7 @@ impl Service {
                         at: now,
                     });
                     Ok(Decision {
+                        shows: None,
                         writes: vec![Write::BulkItem(moved)],
                         audit: Vec::new(),
                         out: (),

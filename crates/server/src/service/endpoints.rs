@@ -268,6 +268,7 @@ impl Service {
             ..endpoint
         };
         Ok(Decision {
+            shows: None,
             writes: vec![Write::Endpoint(endpoint.clone())],
             audit: vec![entry(AuditAction::EndpointCreated, &endpoint)],
             out: CreatedEndpoint {
@@ -357,6 +358,7 @@ impl Service {
                 }));
             }
             Ok(Decision {
+                shows: None,
                 writes,
                 audit,
                 out: (),

@@ -368,8 +368,8 @@ fn asked_for(search: &LeakSearch) -> Result<Vec<(LeakHash, Vec<LeakHash>)>, Serv
         .map(|hash| (*hash, vec![*hash]))
         .collect();
     if let Some(text) = &search.text {
-        if text.is_empty() || text.len() > limits::SECRET_BYTES {
-            let message = format!("must be 1 to {} bytes", limits::SECRET_BYTES);
+        if text.is_empty() || text.chars().count() > limits::SECRET_CHARS {
+            let message = format!("must be 1 to {} characters", limits::SECRET_CHARS);
             return Err(ServiceError::invalid("/text", message));
         }
         asked.push((LeakHash::of(text), hashes_of(text)));

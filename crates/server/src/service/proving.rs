@@ -136,9 +136,13 @@ impl Service {
         recording: Option<Recording<'_, RehearsalReport>>,
     ) -> Result<RehearsalReport, ServiceError> {
         self.require(caller, Scope::Secrets).await?;
-        let endpoint = self
-            .live
-            .endpoint(id)
+        let found = self.live.endpoint(id);
+        if let Some(foreign) = found.as_deref()
+            && foreign.workspace != caller.workspace
+        {
+            self.note_foreign(caller, foreign.workspace);
+        }
+        let endpoint = found
             .filter(|endpoint| endpoint.workspace == caller.workspace)
             .filter(|endpoint| !matches!(endpoint.state, EndpointState::Deleted { .. }))
             .ok_or(ServiceError::not_found("endpoint"))?;
@@ -180,6 +184,7 @@ impl Service {
                 .with("class", rehearsed.finding.class.as_str())
                 .with("probes", report.asked.len());
             Ok(Decision {
+                shows: None,
                 writes: Vec::new(),
                 audit: vec![entry],
                 out: report.clone(),
@@ -511,6 +516,7 @@ impl Service {
                 };
                 let applied = apply(&keyring, command, now)?;
                 Ok(Decision {
+                    shows: None,
                     writes: writes_of(&applied),
                     audit: applied.audit,
                     out: (),

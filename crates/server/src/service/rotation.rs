@@ -89,7 +89,7 @@ impl Service {
             return Err(ServiceError::invalid("/overlapSeconds", message));
         }
         let caller = &check_words(caller, input.name.as_deref(), input.reason.as_deref())?;
-        let _turn = self.keyring_turns.of(&keyring).await;
+        let _turn = self.keyring_turn(keyring).await?;
         self.change(caller, recording, |now| {
             let keyring = self.own_keyring(caller, keyring)?;
             check_version(if_match, keyring.version)?;
@@ -288,13 +288,14 @@ impl Service {
         self.require(caller, Scope::Secrets).await?;
         // A rotation never changes its keyring; everything else is read again on every try.
         let keyring = self.stored_rotation(caller, id).await?.keyring;
-        let _turn = self.keyring_turns.of(&keyring).await;
+        let _turn = self.keyring_turn(keyring).await?;
         self.change(caller, recording, |now| {
             let keyring = self.own_keyring(caller, keyring)?;
             check_version(if_match, keyring.version)?;
             let applied = apply(&keyring, command(&keyring, now), now)?;
             let rotation = opened(&applied.rotations, id, now)?;
             Ok(Decision {
+                shows: None,
                 writes: writes_of(&applied),
                 audit: applied.audit,
                 out: ChangedRotation {

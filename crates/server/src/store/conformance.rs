@@ -116,6 +116,7 @@ macro_rules! store_conformance {
                 g9_a_stored_audit_entry_cannot_be_rewritten,
                 g9_each_workspace_has_a_chain_of_its_own,
                 g5_an_idempotency_key_is_used_once_until_it_expires,
+                g4_an_erased_secret_takes_the_answers_that_show_it_with_it,
                 an_accept_with_a_used_key_accepts_nothing;
             traffic:
                 g1_an_accepted_message_survives_a_crash,

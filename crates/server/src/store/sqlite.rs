@@ -158,9 +158,17 @@ pub fn lock(path: &Path) -> Result<DatabaseLock, OpenError> {
     open::lock(path).map(DatabaseLock)
 }
 
+/// Whether there is a database file at `path`, without a look into it. A file that is empty, and what
+/// is no file at all, is an error: it stands where a database was.
+pub fn exists(path: &Path) -> Result<bool, OpenError> {
+    open::exists(path)
+}
+
 /// Writes a consistent copy of the database at `from` to `to`, also while another process has it open.
 pub fn backup_beside(from: &Path, to: &Path) -> Result<Result<(), StoreError>, OpenError> {
     let connection = open::open_for_reading(from)?;
+    // A copy of something else is no backup, and must not take the place of one.
+    open::prepare_file(&connection, from)?;
     let numbers = rows::Numbers::default();
     Ok(upkeep::backup(
         &reader::At {

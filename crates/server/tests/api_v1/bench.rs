@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use hookturn::api::{ApiState, Metrics, Readiness, TestFuture, TestReport, TestSender, router};
+use hookturn::api::{
+    ApiState, Finishing, Metrics, Readiness, TestFuture, TestReport, TestSender, router,
+};
 use hookturn::courier::Probed;
 use hookturn::service::master_key::MasterKeys;
 use hookturn::service::proving::{ProbeFuture, Prober};
@@ -110,6 +112,20 @@ impl Ask<'_> {
         let mut ask = self.header("content-type", content_type);
         ask.body = body.into();
         ask
+    }
+
+    /// The same, declared as something else.
+    pub(crate) fn declared(self, content_type: &str) -> Self {
+        let ask = self.undeclared();
+        ask.header("content-type", content_type)
+    }
+
+    /// The same, without a word about what the body is.
+    pub(crate) fn undeclared(mut self) -> Self {
+        if let Some(headers) = self.request.headers_mut() {
+            headers.remove("content-type");
+        }
+        self
     }
 
     pub(crate) async fn send(self) -> Reply {
@@ -278,6 +294,7 @@ impl Bench {
             metrics: Arc::new(NoMetrics),
             tests: Arc::new(tests.clone()),
             prober: Arc::new(tests.clone()),
+            finishing: Finishing::default(),
             entropy,
         });
         let mut bench = Self {

@@ -45,6 +45,40 @@ fn every_command_tells_its_exit_codes_and_where_its_key_comes_from() {
     assert!(visited > 50, "only {visited} pages of help were found");
 }
 
+/// The numbers under `Exit codes:` of a help text.
+fn codes_in(help: &str) -> Vec<i32> {
+    help.lines()
+        .skip_while(|line| *line != "Exit codes:")
+        .skip(1)
+        .map_while(|line| line.split_whitespace().next()?.parse().ok())
+        .collect()
+}
+
+#[test]
+fn a_command_lists_the_codes_that_are_its_own() {
+    let place = Place::new();
+    for (command, own) in [
+        (&["serve"][..], &[10, 11, 12, 13, 14, 15, 16, 17][..]),
+        (&["demo"], &[17, 22]),
+        (&["doctor"], &[21]),
+        (&["init"], &[11]),
+        (&["backup"], &[10, 11, 12, 13, 14]),
+        (&["verify"], &[20]),
+        (&["listen"], &[15, 20]),
+        (&["audit", "verify"], &[1, 3, 20]),
+        (&["endpoint", "test"], &[1, 6, 22]),
+    ] {
+        let help = place.run(&[command, &["--help"]].concat()).done();
+        let codes = codes_in(&help);
+        assert!(codes.is_sorted(), "{command:?}: {codes:?}");
+        for code in [0, 2, 8].iter().chain(own) {
+            assert!(codes.contains(code), "{command:?}: no {code} in {codes:?}");
+        }
+    }
+    let app = codes_in(&place.run(&["app", "list", "--help"]).done());
+    assert_eq!(app, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+}
+
 #[test]
 fn the_exit_codes_are_documented() {
     let place = Place::new();

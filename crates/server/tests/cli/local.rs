@@ -92,6 +92,83 @@ fn doctor_says_what_must_be_repaired() {
 }
 
 #[test]
+fn doctor_and_serve_agree_on_what_is_no_database() {
+    type Make<'m> = &'m dyn Fn(&Place);
+    let theirs = |place: &Place| {
+        let theirs = rusqlite::Connection::open(place.path("data/hookturn.db")).unwrap();
+        theirs.execute_batch("CREATE TABLE cats (name)").unwrap();
+        theirs.close().unwrap();
+    };
+    let cases: [(&str, Make<'_>); 4] = [
+        ("is empty", &|place| {
+            place.file("data/hookturn.db", "");
+        }),
+        ("damaged", &|place| {
+            place.file("data/hookturn.db", [0; 4096]);
+        }),
+        ("not a Hookturn database", &theirs),
+        ("not a file", &|place| {
+            std::fs::create_dir(place.path("data/hookturn.db")).unwrap();
+        }),
+    ];
+    for (words, make) in cases {
+        let place = Place::new();
+        std::fs::create_dir(place.path("data")).unwrap();
+        place.file("data/master.key", "0".repeat(64));
+        make(&place);
+        let at = ["--data-dir", "data", "--listen", "127.0.0.1:0"];
+        let serve = place.run(&[&["serve"], &at[..]].concat()).refused(12);
+        assert!(serve.contains(words), "{serve}");
+        let doctor = place.run(&[&["doctor"], &at[..]].concat());
+        assert_eq!(doctor.code, 21, "{doctor:?}");
+        let found = doctor
+            .out
+            .lines()
+            .find(|line| line.starts_with("fail  database"));
+        assert!(found.is_some_and(|line| line.contains(words)), "{doctor:?}");
+    }
+}
+
+#[test]
+fn doctor_tells_of_a_master_key_that_is_missing_or_open() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new();
+    std::fs::create_dir(place.path("data")).unwrap();
+    place.file("data/master.key", "0".repeat(64));
+    let doctor = ["doctor", "--data-dir", "data", "--listen", "127.0.0.1:0"];
+    for (mode, warned) in [(0o600, false), (0o644, true)] {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(place.path("data/master.key"), mode).unwrap();
+        let out = place.run(&doctor).done();
+        assert_eq!(out.contains("warn  master key"), warned, "{out}");
+        assert_eq!(out.contains("chmod 600"), warned, "{out}");
+    }
+    let named = |command: &[&str]| {
+        Ran::new(
+            place
+                .command()
+                .args(command)
+                .env("HOOKTURN_MASTER_KEY_FILE", "nowhere.key"),
+        )
+    };
+    let ran = named(&doctor);
+    assert_eq!(ran.code, 21);
+    assert!(ran.out.contains("fail  master key"), "{ran:?}");
+    assert!(ran.out.contains("nowhere.key"), "{ran:?}");
+    let said = named(&["backup", "copy", "--data-dir", "data"]).refused(14);
+    assert!(said.contains("correct HOOKTURN_MASTER_KEY_FILE"), "{said}");
+}
+
+#[test]
+fn doctor_tells_an_address_of_another_machine_from_a_taken_one() {
+    let place = Place::new();
+    let ran = place.run(&["doctor", "--listen", "192.0.2.1:0"]);
+    assert_eq!(ran.code, 21);
+    assert!(ran.out.contains("no such address"), "{ran:?}");
+    assert!(!ran.out.contains("another program"), "{ran:?}");
+}
+
+#[test]
 fn serve_ends_with_the_code_of_what_is_wrong() {
     let place = Place::new();
     place.file("h.toml", "listen = \"nowhere\"\n");

@@ -162,6 +162,49 @@ fn every_refusal_has_its_reason_and_says_what_to_do() {
 }
 
 #[test]
+fn a_missing_header_is_named_with_those_that_the_capture_had() {
+    let place = Place::new();
+    let headers = sign(&place, "standard", &[0], &[]);
+    let without = |name: &str| -> String {
+        let lines = headers.split_inclusive('\n');
+        lines.filter(|line| !line.starts_with(name)).collect()
+    };
+    let as_captured = [
+        "verify",
+        "--scheme",
+        "standard",
+        "--secret-file",
+        "secrets",
+        "--request",
+        "request",
+    ];
+    for (missing, option) in [
+        ("webhook-signature", "--signature-header"),
+        ("webhook-id", "--id-header"),
+        ("webhook-timestamp", "--timestamp-header"),
+    ] {
+        let ran = verify(&place, "standard", &without(missing), BODY, &[]);
+        assert_eq!(ran.code, 20, "{ran:?}");
+        let document: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        assert_eq!(document["reason"], "missing_header");
+        assert_eq!(document["missing"], serde_json::json!([missing]));
+        let had = document["headers"].as_array().unwrap();
+        assert_eq!(had.len(), headers.lines().count(), "{document}");
+        assert_eq!(had[0], "host", "{document}");
+        assert!(document["next"].as_str().unwrap().ends_with(option));
+        let said = place.run(&as_captured);
+        let said = said.refused(20);
+        assert!(said.contains(&format!("  missing: {missing}\n")), "{said}");
+        assert!(said.contains("  headers: host, "), "{said}");
+    }
+    // A sender's header that moves the cursor is shown as text.
+    place.file("request", "POST / HTTP/1.1\nx\u{1b}[2J: 1\n\n{}");
+    let said = place.run(&as_captured);
+    let said = said.refused(20);
+    assert!(!said.contains('\u{1b}'), "{said:?}");
+}
+
+#[test]
 fn g8_nothing_that_is_printed_holds_a_secret() {
     let place = Place::new();
     let headers = sign(&place, "standard", &[0], &[]);

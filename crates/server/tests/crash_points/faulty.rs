@@ -62,6 +62,7 @@ pub(crate) struct FaultyStore {
     inner: Arc<SqliteStore>,
     plan: Mutex<Plan>,
     struck: Notify,
+    left: Notify,
 }
 
 #[derive(Default)]
@@ -77,6 +78,7 @@ impl FaultyStore {
             inner,
             plan: Mutex::default(),
             struck: Notify::new(),
+            left: Notify::new(),
         }
     }
 
@@ -93,6 +95,11 @@ impl FaultyStore {
     /// Waits for a fault that leaves its request without an answer.
     pub(crate) async fn struck(&self) {
         self.struck.notified().await;
+    }
+
+    /// Lets a step go on whose caller has gone.
+    pub(crate) fn caller_left(&self) {
+        self.left.notify_one();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Plan> {
@@ -126,12 +133,14 @@ impl FaultyStore {
                 }
                 Fault::CallerGone => {
                     let mut under_way = call(&self.inner);
-                    poll_fn(|context| {
-                        let _asked = under_way.as_mut().poll(context);
-                        Poll::Ready(())
-                    })
-                    .await;
-                    self.never_answer().await;
+                    let asked =
+                        poll_fn(|context| Poll::Ready(under_way.as_mut().poll(context))).await;
+                    self.struck.notify_one();
+                    self.left.notified().await;
+                    return match asked {
+                        Poll::Ready(answer) => answer,
+                        Poll::Pending => under_way.await,
+                    };
                 }
             }
             Err(StoreError::Stopped)

@@ -5,20 +5,21 @@
 //! that step, or the caller hangs up while the store is at it. Then (G5):
 //!
 //! 1. What is stored is the state before the command or the state after it, whole: keyring, rotations,
-//!    sealed values and audit log together. Which of them a fault leads to is known for all but the caller
-//!    who hangs up.
+//!    sealed values and audit log together. Which of them a fault leads to is known; the command of a caller
+//!    who hangs up finishes.
 //! 2. The same request under the same Idempotency-Key succeeds. Its answer is marked as a replay exactly
 //!    if the command had happened, so the caller learns which; if it had not, it happens now.
 //! 3. Then it has happened once. A third request gets the second answer again, byte for byte, and the
 //!    secret in it is the one that the server holds.
 //!
 //! The store is the real one, on disk; a death is its files at that moment, opened by a new server. Death
-//! by signal, from outside, is `tests/faults`.
+//! by signal, from outside, is `tests/faults`. Many commands at once are in `races`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod commands;
 mod faulty;
+mod races;
 mod world;
 
 use http::StatusCode;
@@ -116,9 +117,7 @@ impl Point {
         let found = world.shape().await;
         let happened = found == *after;
         assert!(happened || found == before, "{self:?}: {found:#?}");
-        if let Some(expected) = self.happens() {
-            assert_eq!(happened, expected, "{self:?}");
-        }
+        assert_eq!(happened, self.happens(), "{self:?}");
         let repeated = world.post(&ask, KEY).await;
         assert!(repeated.status.is_success(), "{self:?}: {repeated:?}");
         assert_eq!(repeated.replayed(), happened, "{self:?}: {repeated:?}");
@@ -148,7 +147,9 @@ impl Point {
         match self.fault {
             Fault::DiesBefore | Fault::DiesAfter => world.dies().await,
             Fault::CallerGone => {
-                // What was under way comes to its end without its caller.
+                // It comes to its end without its caller.
+                world.store.caller_left();
+                world.finishing.ended().await;
                 world.settled().await;
                 world
             }
@@ -156,14 +157,14 @@ impl Point {
         }
     }
 
-    /// Whether the command has happened after the fault, where that does not depend on who is faster. The
-    /// change is the last step.
-    fn happens(self) -> Option<bool> {
+    /// Whether the command has happened after the fault. The change is the last step.
+    fn happens(self) -> bool {
         let at_the_change = self.step + 1 == self.steps;
         match self.fault {
-            Fault::RequestLost | Fault::DiesBefore => Some(false),
-            Fault::AnswerLost | Fault::DiesAfter => Some(at_the_change),
-            Fault::CallerGone => (!at_the_change).then_some(false),
+            Fault::RequestLost | Fault::DiesBefore => false,
+            Fault::AnswerLost | Fault::DiesAfter => at_the_change,
+            // At every step: it finishes.
+            Fault::CallerGone => true,
         }
     }
 

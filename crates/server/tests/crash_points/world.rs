@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use axum::Router;
 use axum::body::Body;
-use hookturn::api::{ApiState, Metrics, Readiness, TestFuture, TestSender, router};
+use hookturn::api::{ApiState, Finishing, Metrics, Readiness, TestFuture, TestSender, router};
 use hookturn::service::master_key::MasterKeys;
 use hookturn::service::proving::{ProbeFuture, Prober};
 use hookturn::service::{Caller, Parts, Service, Settings, TargetPolicy};
@@ -16,10 +16,10 @@ use hookturn::store::live::Live;
 use hookturn::store::seal::{MasterKey, Sealer};
 use hookturn::store::sqlite::{SqliteOptions, SqliteStore};
 use hookturn::telemetry::SystemEntropy;
-use hookturn_core::audit::{Head, verify_chain};
+use hookturn_core::audit::{Head, Recorded, verify_chain};
 use hookturn_core::endpoint::Endpoint;
 use hookturn_core::proof::ProbeKey;
-use hookturn_core::store::{Hint, HintSink, Page, Store as _, StoreFuture};
+use hookturn_core::store::{Configuration, Hint, HintSink, Page, Store as _, StoreFuture};
 use hookturn_core::time::{Clock, Millis, Timestamp};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -52,6 +52,8 @@ pub(crate) struct World {
     pub(crate) service: Arc<Service>,
     live: Arc<Live>,
     router: Router,
+    /// The requests that finish without their callers.
+    pub(crate) finishing: Finishing,
     clock: Arc<HandClock>,
     master: MasterKey,
     directory: TempDir,
@@ -120,12 +122,14 @@ impl World {
             settings: Settings::default(),
         }));
         let ready = Readiness::default();
+        let finishing = Finishing::default();
         let router = router(ApiState {
             service: Arc::clone(&service),
             ready,
             metrics: Arc::new(Nobody),
             tests: Arc::new(Nobody),
             prober: Arc::new(Nobody),
+            finishing: finishing.clone(),
             entropy,
         });
         Self {
@@ -133,6 +137,7 @@ impl World {
             service,
             live,
             router,
+            finishing,
             clock,
             master,
             directory,
@@ -196,9 +201,9 @@ impl World {
         reply.body
     }
 
-    /// What is on disk. Checks on the way that no keyring has two of what it may have one of (G5), that
-    /// memory shows what the disk has, and that the audit log is whole (G9).
-    pub(crate) async fn shape(&self) -> Shape {
+    /// Checks that no keyring has two of what it may have one of (G5), and that memory shows what the
+    /// disk has. Answers what the disk has.
+    pub(crate) async fn check_keyrings(&self) -> Configuration {
         let stored = self.store.load().await.unwrap();
         for keyring in &stored.keyrings {
             let shown = self.live.keyring(keyring.id);
@@ -212,6 +217,26 @@ impl World {
             };
             assert!(count("active") <= 1 && count("pending") <= 1, "{keyring:?}");
         }
+        stored
+    }
+
+    /// The audit log of the first workspace after an entry.
+    pub(crate) async fn audit_since(&self, entry: u64) -> Vec<Recorded> {
+        let workspace = self.live.workspaces()[0].id;
+        let mut read = Vec::new();
+        let mut after = entry;
+        loop {
+            let page = self.store.audit_log(workspace, after, 1000).await.unwrap();
+            let Some(last) = page.last() else { return read };
+            after = last.seq;
+            read.extend(page);
+        }
+    }
+
+    /// What is on disk. Checks on the way the keyrings, that no keyring has two open rotations (G5), and
+    /// that the audit log is whole (G9).
+    pub(crate) async fn shape(&self) -> Shape {
+        let stored = self.check_keyrings().await;
         let workspace = stored.workspaces[0].id;
         let page = Page {
             before: None,
@@ -223,7 +248,7 @@ impl World {
             let open = of.filter(|one| one.stage.at(self.now()).is_open()).count();
             assert!(open <= 1, "{rotations:?}");
         }
-        let audit = self.store.audit_log(workspace, 0, 1000).await.unwrap();
+        let audit = self.audit_since(0).await;
         verify_chain(Head::START, &audit).unwrap();
         let keyrings = stored.keyrings.iter().map(|one| plain(&json!(one)));
         let rotations = rotations.iter().map(|one| plain(&json!(one)));

@@ -13,6 +13,7 @@
 
 mod dropped;
 mod killed;
+mod left;
 mod script;
 
 use crate::support::http::{Api, Reply, Request};

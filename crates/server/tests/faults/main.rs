@@ -12,6 +12,7 @@ mod hostile;
 mod input;
 mod interrupted;
 mod kill;
+mod logging;
 mod secrets;
 mod start;
 mod support;

@@ -1,5 +1,7 @@
 //! A server that cannot start says why in one sentence, ends, and changes nothing.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use hookturn::app::DATABASE;
@@ -67,6 +69,88 @@ async fn a_truncated_database_is_refused_and_kept() {
         refused(&refusal, Exit::DatabaseDamaged, &[DATABASE, "damaged"]);
         assert_eq!(contents(dir.path()), &whole[..length], "{length}");
     }
+}
+
+/// A full disk, a copy that was broken off, a `> hookturn.db`: what was there is lost, and a server that
+/// starts empty beside the key of the lost one would hide it.
+#[tokio::test]
+async fn an_empty_database_file_is_refused_and_kept() {
+    let dir = used().await;
+    let key = std::fs::read(dir.path().join(KEY_FILE)).unwrap();
+    std::fs::write(dir.path().join(DATABASE), b"").unwrap();
+    let words = [DATABASE, "is empty", "nothing was changed", "backup"];
+    refused(
+        &Setup::new(dir.path()).refused().await,
+        Exit::DatabaseDamaged,
+        &words,
+    );
+    assert_eq!(contents(dir.path()), b"");
+    assert_eq!(std::fs::read(dir.path().join(KEY_FILE)).unwrap(), key);
+
+    // Whether there is a key makes no difference, and none is made.
+    std::fs::remove_file(dir.path().join(KEY_FILE)).unwrap();
+    let setup = Setup::new(dir.path());
+    refused(&setup.refused().await, Exit::DatabaseDamaged, &words);
+    assert!(!dir.path().join(KEY_FILE).exists(), "a key was made");
+    let setup = setup.with("HOOKTURN_MASTER_KEY", &"a7".repeat(32));
+    refused(&setup.refused().await, Exit::DatabaseDamaged, &words);
+
+    let backup = hookturn::app::backup::backup(dir.path(), &dir.path().join("copy.db"));
+    assert!(
+        backup.is_err(),
+        "an empty file was taken for a database to copy"
+    );
+    assert!(!dir.path().join("copy.db").exists());
+}
+
+#[tokio::test]
+async fn a_database_without_its_tables_is_refused_and_kept() {
+    for damage in [
+        // What is left of another program's, and what ours looks like when everything was dropped.
+        "CREATE TABLE a (b); DROP TABLE a;",
+        "PRAGMA user_version = 1; CREATE TABLE a (b); DROP TABLE a;",
+        "PRAGMA application_id = 0x686b746e; CREATE TABLE a (b); DROP TABLE a;",
+        "PRAGMA application_id = 0x686b746e; PRAGMA user_version = 1; CREATE TABLE a (b); DROP TABLE a;",
+    ] {
+        let dir = used().await;
+        std::fs::remove_file(dir.path().join(DATABASE)).unwrap();
+        let left = rusqlite::Connection::open(dir.path().join(DATABASE)).unwrap();
+        left.execute_batch(damage).unwrap();
+        left.close().unwrap();
+        let before = contents(dir.path());
+        let refusal = Setup::new(dir.path()).refused().await;
+        refused(&refusal, Exit::DatabaseDamaged, &[DATABASE, "damaged"]);
+        assert_eq!(contents(dir.path()), before, "{damage}");
+    }
+}
+
+/// A new database has its name only when it is whole: a start that was broken off leaves nothing that
+/// looks like a damaged one.
+#[tokio::test]
+async fn a_first_start_that_was_broken_off_is_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(KEY_FILE), "a7".repeat(32)).unwrap();
+    let half = dir.path().join(format!("{DATABASE}.new"));
+    std::fs::write(&half, "SQLite format 3\0half").unwrap();
+    let server = Setup::new(dir.path()).start().await;
+    assert!(!half.exists());
+    assert_eq!(server.api().get("/v1/apps").await.status, 200);
+    server.stop().await;
+}
+
+/// What the log held is lost, and nothing can tell: but what it had is a database, and it starts.
+#[tokio::test]
+async fn a_database_whose_log_is_gone_starts_as_of_its_last_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path());
+    let server = setup.start().await;
+    server.kill().await;
+    let log = dir.path().join(format!("{DATABASE}-wal"));
+    assert!(log.exists());
+    std::fs::remove_file(&log).unwrap();
+    let server = setup.start().await;
+    assert_eq!(server.api().get("/v1/apps").await.status, 200);
+    server.stop().await;
 }
 
 #[tokio::test]
@@ -183,6 +267,64 @@ async fn g8_a_wrong_master_key_is_refused_and_not_shown() {
 }
 
 #[tokio::test]
+async fn a_secret_file_that_is_not_there_is_refused_by_the_name_of_its_variable() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let file = dir.path().join("nowhere.key");
+    let file = file.to_str().unwrap();
+    for (name, exit) in [
+        ("HOOKTURN_MASTER_KEY_FILE", Exit::MasterKey),
+        ("HOOKTURN_BOOTSTRAP_API_KEY_FILE", Exit::Config),
+    ] {
+        let setup = Setup::new(&data).without("HOOKTURN_BOOTSTRAP_API_KEY");
+        let refusal = setup.with(name, file).refused().await;
+        let put_back = format!("put the file back, or correct {name}");
+        refused(&refusal, exit, &[name, file, "cannot be read", &put_back]);
+        let text = refusal.lines.join("\n");
+        assert!(!text.contains("hookturn init"), "{text}");
+        assert!(!data.exists(), "a directory was made");
+    }
+}
+
+#[tokio::test]
+async fn a_master_key_that_others_can_read_is_warned_of() {
+    const WARNING: &str = "can read the master key";
+    let dir = used().await;
+    let own = dir.path().join(KEY_FILE);
+    let named = dir.path().join("elsewhere.key");
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    };
+    let setup = Setup::new(dir.path());
+    let log = setup.start().await.stop().await.join("\n");
+    assert!(!log.contains(WARNING), "{log}");
+    mode(&own, 0o644);
+    let log = setup.start().await.stop().await.join("\n");
+    assert!(log.contains(WARNING) && log.contains(KEY_FILE), "{log}");
+    // A file of the operator's own may be shared with a group.
+    std::fs::rename(&own, &named).unwrap();
+    let setup = setup.with("HOOKTURN_MASTER_KEY_FILE", named.to_str().unwrap());
+    for (bits, warned) in [(0o640, false), (0o604, true)] {
+        mode(&named, bits);
+        let log = setup.start().await.stop().await.join("\n");
+        assert_eq!(log.contains(WARNING), warned, "{bits:o}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_of_another_machine_is_refused_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    // TEST-NET-1: nobody's.
+    let setup = Setup::new(&dir.path().join("data")).listen("192.0.2.1:0");
+    let refusal = setup.refused().await;
+    let words = ["192.0.2.1:0", "no such address", "--listen"];
+    refused(&refusal, Exit::AddressInUse, &words);
+    let text = refusal.lines.join("\n");
+    assert!(!text.contains("another program"), "{text}");
+    assert!(!dir.path().join("data").exists(), "a directory was made");
+}
+
+#[tokio::test]
 async fn an_occupied_port_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -206,11 +348,23 @@ async fn a_data_directory_that_cannot_be_is_refused() {
         );
     }
     assert_eq!(std::fs::read(&file).unwrap(), b"kept");
-    // A directory where the database should be.
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::create_dir(dir.path().join(DATABASE)).unwrap();
-    let setup = Setup::new(dir.path()).with("HOOKTURN_MASTER_KEY", &"a7".repeat(32));
-    refused(&setup.refused().await, Exit::DataDirectory, &[DATABASE]);
+}
+
+#[tokio::test]
+async fn what_stands_in_the_place_of_the_database_is_refused_and_kept() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = place.path().join("directory");
+    std::fs::create_dir_all(directory.join(DATABASE)).unwrap();
+    // The disk that it leads to is not there today.
+    let link = place.path().join("link");
+    std::fs::create_dir(&link).unwrap();
+    std::os::unix::fs::symlink("/nonexistent/hookturn.db", link.join(DATABASE)).unwrap();
+    for dir in [directory, link] {
+        let refusal = Setup::new(&dir).refused().await;
+        let words = [DATABASE, "not a file", "nothing was changed"];
+        refused(&refusal, Exit::DatabaseDamaged, &words);
+        assert!(!dir.join(KEY_FILE).exists(), "a key was made");
+    }
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use hookturn::outbound::{Client, FailureKind, Request};
-use hookturn_core::limits::RESPONSE_BODY_BYTES;
+use hookturn::outbound::{Client, Exchange, FailureKind, Request};
+use hookturn_core::limits::{RESPONSE_BODY_BYTES, RESPONSE_HEADERS};
 use http_body_util::StreamBody;
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
@@ -240,6 +240,45 @@ async fn g10_plain_http_behind_https_and_floods_instead_of_a_handshake_are_refus
         failure(send(&client(None), request(&url)).await, FailureKind::Tls);
         assert!(event(&mut receiver.finished).await < 64 * 1024 * 1024);
     }
+}
+
+/// Answers over HTTP/2 with these headers.
+async fn with_headers(count: usize, bytes: usize) -> Exchange {
+    let (root, acceptor) = identity("receiver.example", &["h2"]);
+    let receiver = receiver(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let tls = acceptor.accept(stream).await.unwrap();
+            let service = service_fn(move |_: http::Request<Incoming>| {
+                let mut response = http::Response::new("fine".to_owned());
+                for n in 0..count {
+                    let name = http::HeaderName::try_from(format!("x-{n}")).unwrap();
+                    let value = http::HeaderValue::try_from("v".repeat(bytes)).unwrap();
+                    response.headers_mut().insert(name, value);
+                }
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            let _ = server.serve_connection(TokioIo::new(tls), service).await;
+        }
+    })
+    .await;
+    let url = url("receiver.example", &receiver);
+    send(&client(Some(&root)), patient(&url)).await
+}
+
+#[tokio::test]
+async fn g10_of_many_headers_over_http2_the_first_are_kept() {
+    let few = answer(with_headers(60, 1).await);
+    assert!(!few.headers_truncated);
+    for (count, bytes) in [(100, 1), (90, 80)] {
+        let response = answer(with_headers(count, bytes).await);
+        assert_eq!((response.status, &response.body[..]), (200, &b"fine"[..]));
+        assert!(response.headers_truncated);
+        assert_eq!(response.headers.len(), RESPONSE_HEADERS);
+    }
+    let failure = failure(with_headers(1_000, 100).await, FailureKind::HeadTooLarge);
+    assert!(failure.detail.contains("12 KiB"), "{failure}");
 }
 
 #[tokio::test]

@@ -104,7 +104,7 @@ async fn a_database_without_marks_lists_its_secrets_as_unmarked() {
     let older = Connection::open(database(&place)).unwrap();
     older
         .execute_batch(
-            "DROP TABLE secret_mark; DROP TABLE bulk; DROP TABLE bulk_item; PRAGMA user_version = 2;",
+            "DROP TABLE secret_mark; DROP TABLE bulk; DROP TABLE bulk_item; PRAGMA user_version = 3;",
         )
         .unwrap();
     drop(older);
@@ -146,7 +146,25 @@ fn a_directory_that_cannot_be_written_is_refused() {
     let path = place.path().join("hookturn.db");
     std::fs::create_dir(&path).unwrap();
     let error = open(&path).unwrap_err();
-    assert!(matches!(error, OpenError::Unwritable { .. }), "{error:?}");
+    assert!(matches!(error, OpenError::NotAFile { .. }), "{error:?}");
+}
+
+#[test]
+fn an_empty_file_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(database(&place), b"").unwrap();
+    let error = refused(&place);
+    assert!(matches!(error, OpenError::Emptied { .. }), "{error:?}");
+}
+
+#[test]
+fn a_file_of_zeros_or_a_piece_of_a_header_is_refused() {
+    for bytes in [&[0; 1][..], &[0; 4096], b"SQLite format 3\0", b"SQLite"] {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(database(&place), bytes).unwrap();
+        let error = refused(&place);
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
+    }
 }
 
 #[cfg(unix)]

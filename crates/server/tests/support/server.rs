@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 
 use super::{Api, within_deadline};
@@ -31,6 +32,15 @@ impl Server {
 
     /// The same, with another first key than that of workspace `default`.
     pub(crate) async fn start_with_key(data_dir: &Path, key: &'static str) -> Self {
+        Self::start_with(data_dir, key, &[]).await
+    }
+
+    /// The same, with more of the environment.
+    pub(crate) async fn start_with(
+        data_dir: &Path,
+        key: &'static str,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hookturn"))
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
@@ -39,6 +49,7 @@ impl Server {
             .env("HOOKTURN_BOOTSTRAP_API_KEY", key)
             .env("HOOKTURN_ALLOW_NETS", "127.0.0.0/8,::1/128")
             .env("HOOKTURN_ALLOW_HTTP", "true")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -81,9 +92,8 @@ impl Server {
 
     /// Ends it as an operator would, with SIGTERM, and checks that it ended well.
     pub(crate) async fn stop(mut self) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        assert!(sent.success(), "the server was gone:\n{}", self.log());
+        let sent = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        assert!(sent.is_ok(), "the server was gone:\n{}", self.log());
         within_deadline("the server stops", &mut self.ended)
             .await
             .unwrap();

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Read, Secrets};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Object, Why};
+use super::super::json::{JsonBody, Object, Whole, Why};
 use super::super::page::{PageView, Query};
 use super::super::schema;
 use super::keyrings::millis;
@@ -69,8 +69,8 @@ pub(in crate::api) struct SelectorInput {
     #[serde(default)]
     keyrings: Vec<KeyringId>,
     /// Those whose active secret is at least this old, in seconds.
-    #[schema(maximum = 3_153_600_000_u64)]
-    older_than_seconds: Option<u64>,
+    #[schema(value_type = Option<u64>, maximum = 3_153_600_000_u64)]
+    older_than_seconds: Option<Whole<u64>>,
     /// Those whose active secret has one of these fingerprints.
     #[schema(value_type = Vec<schema::FingerprintText>, max_items = 1_000)]
     #[serde(default)]
@@ -93,29 +93,29 @@ pub(in crate::api) struct StartBulk {
     mode: ModeWord,
     /// For `overlap` and `staged`: how long the old secret stays, in seconds; each keyring's default
     /// without.
-    #[schema(maximum = 2_592_000)]
-    overlap_seconds: Option<u32>,
+    #[schema(value_type = Option<u32>, maximum = 2_592_000)]
+    overlap_seconds: Option<Whole<u32>>,
     /// For mode `proven`: how much proof is enough.
     #[schema(value_type = Option<ProofPolicyView>)]
     policy: Option<Object<ProofPolicyView>>,
     /// Where each wave ends, in percent of all keyrings, growing and ending at 100; 1, 10, 50 and 100
     /// without.
     #[schema(value_type = Option<Vec<u8>>, min_items = 1, max_items = 20)]
-    waves: Option<Vec<u8>>,
+    waves: Option<Vec<Whole<u8>>>,
     /// How long to wait between two waves, in seconds.
-    #[schema(maximum = 2_592_000)]
-    pause_seconds: Option<u32>,
+    #[schema(value_type = Option<u32>, maximum = 2_592_000)]
+    pause_seconds: Option<Whole<u32>>,
     /// Rotations under way at once; in modes that wait for no proof, rotations opened in one step, four of
     /// which are taken a second. 50 without.
-    #[schema(minimum = 1, maximum = 1_000)]
-    concurrency: Option<u32>,
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000)]
+    concurrency: Option<Whole<u32>>,
     /// Stop when more than this share of a wave failed, in percent: 0 at the first, 100 never. 10 without.
-    #[schema(maximum = 100)]
-    stop_at_failed_percent: Option<u8>,
+    #[schema(value_type = Option<u8>, maximum = 100)]
+    stop_at_failed_percent: Option<Whole<u8>>,
     /// For mode `proven`: how long a rotation that is not proved holds its place, in seconds. It then goes
     /// on by itself. A day without.
-    #[schema(maximum = 2_592_000)]
-    patience_seconds: Option<u32>,
+    #[schema(value_type = Option<u32>, maximum = 2_592_000)]
+    patience_seconds: Option<Whole<u32>>,
     /// Plan only: nothing is stored and nothing rotated.
     #[serde(default)]
     dry_run: bool,
@@ -156,19 +156,21 @@ impl StartBulk {
                 keyrings: selector.keyrings,
                 older_than_millis: selector
                     .older_than_seconds
-                    .map(|seconds| seconds.saturating_mul(SECOND)),
+                    .map(|seconds| seconds.get().saturating_mul(SECOND)),
                 fingerprints: selector.fingerprints.iter().map(|print| print.0).collect(),
                 secrets: None,
             },
             hashes: selector.hashes.iter().map(|hash| hash.0).collect(),
             manner,
             pacing: Pacing {
-                waves: self.waves.unwrap_or(usual.waves),
+                waves: self.waves.map_or(usual.waves, |waves| {
+                    waves.into_iter().map(Whole::get).collect()
+                }),
                 pause_millis: millis(self.pause_seconds).unwrap_or(usual.pause_millis),
-                concurrency: self.concurrency.unwrap_or(usual.concurrency),
+                concurrency: self.concurrency.map_or(usual.concurrency, Whole::get),
                 stop_at_failed_percent: self
                     .stop_at_failed_percent
-                    .unwrap_or(usual.stop_at_failed_percent),
+                    .map_or(usual.stop_at_failed_percent, Whole::get),
                 patience_millis: millis(self.patience_seconds).unwrap_or(usual.patience_millis),
             },
             dry_run: self.dry_run,

@@ -173,11 +173,11 @@ pub(in crate::api) struct ResponseView {
     /// The HTTP status.
     #[schema(minimum = 100, maximum = 999)]
     status: u16,
-    /// Its headers.
+    /// Its headers, at most 64 and, over HTTP/1.1, 4 KiB of them.
     headers: Vec<HeaderView>,
-    /// At most 16 KiB of the body, bytes that are not UTF-8 replaced.
+    /// At most 16 KiB of the body, less by what many or large headers take; bytes that are not UTF-8 replaced.
     body: String,
-    /// Whether the body was longer.
+    /// Whether the body was longer, or there were more or larger headers.
     truncated: bool,
 }
 

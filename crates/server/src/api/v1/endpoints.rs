@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::super::auth::{Call, Ids, Manage, Read};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Nothing, nullable, or_default};
+use super::super::json::{JsonBody, Nothing, Whole, nullable, or_default};
 use super::super::page::{PageView, Query};
 use super::super::problem::Problem;
 use super::super::schema;
@@ -80,19 +80,22 @@ pub(in crate::api) struct CreateEndpoint {
     retry: Option<RetryView>,
     /// Longest time of one exchange, in milliseconds.
     #[schema(value_type = Option<u64>, minimum = 1000, maximum = 60_000)]
-    timeout_millis: Option<Millis>,
+    timeout_millis: Option<Whole<Millis>>,
     /// Longest time to connect, in milliseconds, within the timeout.
     #[schema(value_type = Option<u64>, minimum = 1000, maximum = 60_000)]
-    connect_timeout_millis: Option<Millis>,
+    connect_timeout_millis: Option<Whole<Millis>>,
     /// Exchanges that may be open to it at once.
-    #[schema(minimum = 1, maximum = 1000)]
-    max_in_flight: Option<u32>,
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000)]
+    max_in_flight: Option<Whole<u32>>,
     /// Attempts per second; not limited without it.
-    #[schema(minimum = 1)]
-    rate_limit_per_second: Option<u32>,
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    rate_limit_per_second: Option<Whole<u32>>,
     /// Whether deliveries keep the order of acceptance: one at a time, a failure holds the rest.
     #[serde(default)]
     ordered: bool,
+    /// Why; kept in the audit log.
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+    reason: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -175,13 +178,13 @@ pub(in crate::api) struct PatchEndpoint {
     retry: Option<RetryView>,
     /// Longest time of one exchange, in milliseconds.
     #[schema(value_type = Option<u64>, minimum = 1000, maximum = 60_000)]
-    timeout_millis: Option<Millis>,
+    timeout_millis: Option<Whole<Millis>>,
     /// Longest time to connect, in milliseconds.
     #[schema(value_type = Option<u64>, minimum = 1000, maximum = 60_000)]
-    connect_timeout_millis: Option<Millis>,
+    connect_timeout_millis: Option<Whole<Millis>>,
     /// Exchanges that may be open to it at once.
-    #[schema(minimum = 1, maximum = 1000)]
-    max_in_flight: Option<u32>,
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000)]
+    max_in_flight: Option<Whole<u32>>,
     /// Attempts per second; `null` for no limit.
     #[expect(
         clippy::option_option,
@@ -189,9 +192,12 @@ pub(in crate::api) struct PatchEndpoint {
     )]
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, minimum = 1)]
-    rate_limit_per_second: Option<Option<u32>>,
+    rate_limit_per_second: Option<Option<Whole<u32>>>,
     /// Whether deliveries keep the order of acceptance.
     ordered: Option<bool>,
+    /// Why; kept in the audit log.
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+    reason: Option<String>,
 }
 
 /// When a failed delivery is tried again.
@@ -201,11 +207,11 @@ pub(in crate::api) struct PatchEndpoint {
 pub(in crate::api) struct RetryView {
     /// Delay before each retry, in milliseconds; as many retries as entries, each at most 3 days.
     #[schema(value_type = Vec<schema::RetryDelay>, max_items = 30)]
-    delays_millis: Vec<Millis>,
+    delays_millis: Vec<Whole<Millis>>,
     /// Each delay is stretched by a random share of up to this many percent.
     #[serde(default)]
-    #[schema(maximum = 100)]
-    jitter_percent: u8,
+    #[schema(value_type = u8, maximum = 100)]
+    jitter_percent: Whole<u8>,
     /// Which failures are worth a retry.
     #[serde(default, deserialize_with = "or_default")]
     #[schema(value_type = Option<schema::RetryOnText>)]
@@ -215,8 +221,8 @@ pub(in crate::api) struct RetryView {
 impl From<RetryView> for RetryPolicy {
     fn from(view: RetryView) -> Self {
         Self {
-            delays_millis: view.delays_millis,
-            jitter_percent: view.jitter_percent,
+            delays_millis: view.delays_millis.into_iter().map(Whole::get).collect(),
+            jitter_percent: view.jitter_percent.get(),
             retry_on: view.retry_on,
         }
     }
@@ -225,8 +231,8 @@ impl From<RetryView> for RetryPolicy {
 impl From<&RetryPolicy> for RetryView {
     fn from(policy: &RetryPolicy) -> Self {
         Self {
-            delays_millis: policy.delays_millis.clone(),
-            jitter_percent: policy.jitter_percent,
+            delays_millis: policy.delays_millis.iter().copied().map(Whole).collect(),
+            jitter_percent: Whole(policy.jitter_percent),
             retry_on: policy.retry_on,
         }
     }
@@ -399,6 +405,7 @@ pub(in crate::api) async fn create(
 ) -> Outcome {
     let once = call.once(&api, &body.bytes).await?;
     let mut asked: CreateEndpoint = body.parse()?;
+    let caller = call.because(asked.reason.as_deref())?;
     let input = NewEndpoint {
         keyring: asked.keyring_choice()?,
         url: asked.url,
@@ -410,10 +417,10 @@ pub(in crate::api) async fn create(
         headers: asked.headers,
         state: asked.state.into(),
         retry: asked.retry.map(Into::into),
-        timeout_millis: asked.timeout_millis,
-        connect_timeout_millis: asked.connect_timeout_millis,
-        max_in_flight: asked.max_in_flight,
-        rate_limit_per_second: asked.rate_limit_per_second,
+        timeout_millis: asked.timeout_millis.map(Whole::get),
+        connect_timeout_millis: asked.connect_timeout_millis.map(Whole::get),
+        max_in_flight: asked.max_in_flight.map(Whole::get),
+        rate_limit_per_second: asked.rate_limit_per_second.map(Whole::get),
         ordered: asked.ordered,
     };
     let now = api.service.now();
@@ -431,7 +438,7 @@ pub(in crate::api) async fn create(
     let record = |made: &CreatedEndpoint| render(made).to_bytes();
     let made = api
         .service
-        .create_endpoint(&call.caller, app, input, once.record(&record))
+        .create_endpoint(&caller, app, input, once.record(&record))
         .await;
     Ok(render(&once.settle(&api.service, made).await?))
 }
@@ -492,6 +499,7 @@ pub(in crate::api) async fn patch(
     body: JsonBody<{ limits::BODY_BYTES }>,
 ) -> Outcome {
     let asked: PatchEndpoint = body.parse()?;
+    let caller = call.because(asked.reason.as_deref())?;
     let patch = EndpointPatch {
         url: asked.url,
         description: asked.description,
@@ -501,15 +509,17 @@ pub(in crate::api) async fn patch(
         headers: asked.headers,
         state: asked.state.map(Into::into),
         retry: asked.retry.map(Into::into),
-        timeout_millis: asked.timeout_millis,
-        connect_timeout_millis: asked.connect_timeout_millis,
-        max_in_flight: asked.max_in_flight,
-        rate_limit_per_second: asked.rate_limit_per_second,
+        timeout_millis: asked.timeout_millis.map(Whole::get),
+        connect_timeout_millis: asked.connect_timeout_millis.map(Whole::get),
+        max_in_flight: asked.max_in_flight.map(Whole::get),
+        rate_limit_per_second: asked
+            .rate_limit_per_second
+            .map(|limit| limit.map(Whole::get)),
         ordered: asked.ordered,
     };
     let endpoint = api
         .service
-        .patch_endpoint(&call.caller, app, id, patch, call.if_match()?, None)
+        .patch_endpoint(&caller, app, id, patch, call.if_match()?, None)
         .await?;
     Ok(shown(&endpoint))
 }

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Read, Secrets};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Why};
+use super::super::json::{JsonBody, Whole, Why};
 use super::super::page::{PageView, Query};
 use super::super::schema;
 use super::page_answer;
@@ -48,8 +48,8 @@ impl fmt::Debug for GivenSecret {
 }
 
 /// Seconds of the API in milliseconds.
-pub(super) fn millis(seconds: Option<u32>) -> Option<Millis> {
-    seconds.map(|seconds| Millis::from(seconds) * SECOND)
+pub(super) fn millis(seconds: Option<Whole<u32>>) -> Option<Millis> {
+    seconds.map(|Whole(seconds)| Millis::from(seconds) * SECOND)
 }
 
 /// A secret to make or import.
@@ -64,8 +64,8 @@ pub(in crate::api) struct CreateSecret {
         pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     secret: Option<GivenSecret>,
     /// How long the old secret stays once this one is activated, in seconds.
-    #[schema(maximum = 2_592_000)]
-    overlap_seconds: Option<u32>,
+    #[schema(value_type = Option<u32>, maximum = 2_592_000)]
+    overlap_seconds: Option<Whole<u32>>,
     /// Whether a pending secret may be destroyed to make room.
     #[serde(default)]
     replace_pending: bool,
@@ -79,8 +79,8 @@ pub(in crate::api) struct CreateSecret {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct ActivateSecret {
     /// How long the old secret stays, in seconds; as its rotation says without it.
-    #[schema(maximum = 2_592_000)]
-    overlap_seconds: Option<u32>,
+    #[schema(value_type = Option<u32>, maximum = 2_592_000)]
+    overlap_seconds: Option<Whole<u32>>,
     /// Why.
     #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     reason: Option<String>,

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Secrets};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Why};
+use super::super::json::{JsonBody, Why, whole, wholes};
 use super::super::schema;
 use super::released::ReleaseView;
 use super::rotations::RotationView;
@@ -28,49 +28,63 @@ use crate::service::proving::{EndpointStanding, RehearsalReport};
 pub(in crate::api) struct ProofPolicyView {
     /// How sure to be, in percent. With `stalePercent` it decides how many passes are needed: 59 by default.
     #[schema(minimum = 50, maximum = 99)]
+    #[serde(deserialize_with = "whole")]
     confidence_percent: u8,
     /// The share of a fleet that may not go unnoticed without the new secret, in percent.
     #[schema(minimum = 1, maximum = 50)]
+    #[serde(deserialize_with = "whole")]
     stale_percent: u8,
     /// Passes further apart than this are not of one run, and a run whose last pass is older proves nothing.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     window_millis: u64,
     /// How long nothing may be refused after the last pass that was needed.
     #[schema(minimum = 0, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     hold_down_millis: u64,
     /// Time between two probes of one endpoint while they are answered.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     probe_every_millis: u64,
     /// The longest time between two probes; each one that is refused or not answered doubles it.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     probe_back_off_max_millis: u64,
     /// Probes of one endpoint in any hour.
     #[schema(minimum = 1)]
+    #[serde(deserialize_with = "whole")]
     probes_per_hour: u32,
     /// How near in time a refused request with a random key must be to the passes.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     control_every_millis: u64,
     /// Three shares of real deliveries that are signed with the new secret first, in percent, smallest first.
     #[schema(value_type = Vec<u8>, min_items = 3, max_items = 3)]
+    #[serde(deserialize_with = "wholes")]
     canary_percent: [u8; 3],
     /// Passes after which the next share is taken.
+    #[serde(deserialize_with = "whole")]
     canary_passes: u32,
     /// Whether the rotation promotes itself when it is proved.
     promote_by_itself: bool,
     /// How long the old secret must not have been needed before it is retired early.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     quiet_millis: u64,
     /// When the old secret retires at the latest, counted from the opening.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     deadline_millis: u64,
     /// What happens at the deadline while the old secret is still needed: the deadline moves, or not.
     #[schema(value_type = schema::OnDeadlineText)]
     on_deadline: OnDeadline,
     /// By how much the deadline moves.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     extend_millis: u64,
     /// For a shared keyring: endpoints that accepted nothing for this long need not be proved.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     look_back_millis: u64,
 }
 

@@ -18,7 +18,7 @@ use crate::service::released::ReleaseReport;
 /// What a receiver answered to the old secret alone.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Release)]
+#[schema(as = ReleaseAnswer)]
 pub(in crate::api) struct ReleaseView {
     /// The endpoint.
     #[schema(value_type = schema::EndpointIdText)]

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Read, Secrets};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Object, Why};
+use super::super::json::{JsonBody, Object, Whole, Why};
 use super::super::page::{PageView, Query};
 use super::super::schema;
 use super::keyrings::{GivenSecret, SecretWithValue, millis};
@@ -30,8 +30,8 @@ pub(in crate::api) struct OpenRotation {
     #[schema(value_type = schema::ModeText)]
     mode: ModeWord,
     /// How long the old secret stays, in seconds; longer than the retries of a delivery without it.
-    #[schema(maximum = 2_592_000)]
-    overlap_seconds: Option<u32>,
+    #[schema(value_type = Option<u32>, maximum = 2_592_000)]
+    overlap_seconds: Option<Whole<u32>>,
     /// For mode `proven`: how much proof is enough, and when the old secret goes. What is left out is
     /// as the default says.
     #[schema(value_type = Option<ProofPolicyView>)]

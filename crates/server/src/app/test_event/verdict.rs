@@ -119,12 +119,7 @@ fn stood(exchange: &Exchange, failure: &ExchangeFailure, tls: bool) -> bool {
             | FailureKind::Tls,
         )
         | None => false,
-        Some(
-            FailureKind::Reset
-            | FailureKind::BadResponse
-            | FailureKind::TooManyHeaders
-            | FailureKind::HeadTooLarge,
-        ) => true,
+        Some(FailureKind::Reset | FailureKind::BadResponse | FailureKind::HeadTooLarge) => true,
         // The deadline covers the way to a connection too: it stood if its last step took time.
         Some(FailureKind::Timeout) => {
             let last_step = if tls {
@@ -270,10 +265,7 @@ mod tests {
             let told = verdict(&plan(failure(kind)), true);
             let connected = matches!(
                 kind,
-                FailureKind::Reset
-                    | FailureKind::BadResponse
-                    | FailureKind::TooManyHeaders
-                    | FailureKind::HeadTooLarge
+                FailureKind::Reset | FailureKind::BadResponse | FailureKind::HeadTooLarge
             );
             assert_eq!(told.connected, connected, "{told:?}");
             let start = if connected {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hookturn_core::delivery::{ExhaustedReason, Next, after_attempt};
+use hookturn_core::delivery::{Attempt, ExhaustedReason, Next, after_attempt};
 use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{DeliveryId, EndpointId, draw};
 use hookturn_core::store::Finish;
@@ -57,6 +57,7 @@ impl Shard {
 
     fn committed(&mut self, rows: Vec<Finished>, happened: bool, now: Timestamp) {
         self.commits_open -= 1;
+        tracing::debug!(deliveries = rows.len(), happened, "attempts were recorded");
         for finished in rows {
             let id = finished.endpoint;
             let Some(queue) = self.queues.get_mut(&id) else {
@@ -140,6 +141,7 @@ impl Shard {
         self.parts
             .metrics
             .attempted(&made.attempt, &next, batch.len());
+        log_attempt(id, &batch, &made.attempt, next);
         let keeps_place = endpoint.ordered && matches!(next, Next::RetryAt(_));
         if keeps_place {
             batch.rows().for_each(|row| queue.held_in_place(row));
@@ -176,6 +178,10 @@ impl Shard {
             .note(sign(&made.attempt), endpoint.max_in_flight, now);
         if let Some(wait) = asked_to_wait(&made.attempt) {
             queue.hold_until = queue.hold_until.max(now.after(wait));
+            tracing::debug!(endpoint = %id, until = %queue.hold_until, "the receiver asked to wait");
+        }
+        if let Some(until) = queue.health.closed_again_at(now) {
+            tracing::debug!(endpoint = %id, %until, "the breaker is open: deliveries wait");
         }
         for exchange in &made.evidence {
             self.parts.live.learn(id, *exchange);
@@ -230,6 +236,16 @@ impl Shard {
             }
             events.put(Event::Committed(rows, result.is_ok()));
         });
+    }
+}
+
+/// What an operator who follows a delivery wants to read; the courier tells of each exchange.
+fn log_attempt(id: EndpointId, batch: &Batch, attempt: &Attempt, next: Next) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    for row in batch.rows() {
+        tracing::debug!(endpoint = %id, delivery = %row.delivery, message = %row.message.id, attempt = attempt.number, in_request = batch.len(), millis = attempt.duration_millis, ?next, "an attempt was made");
     }
 }
 

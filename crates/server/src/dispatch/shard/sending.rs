@@ -98,6 +98,7 @@ impl Shard {
             && let Err(at) = queue.rate.take(per_second, now)
         {
             queue.hold_until = queue.hold_until.max(at);
+            tracing::debug!(endpoint = %id, until = %at, "the rate limit is reached: deliveries wait");
             return;
         }
         let Some(batch) = queue.pop(now) else { return };
@@ -115,6 +116,8 @@ impl Shard {
     }
 
     pub(super) fn give_up(&mut self, batch: Batch, reason: ExhaustedReason, now: Timestamp) {
+        let endpoint = batch.first().endpoint;
+        tracing::debug!(%endpoint, deliveries = batch.len(), ?reason, "deliveries are given up");
         self.finishes.extend(batch.into_rows().map(|due| Finish {
             due,
             attempt: None,
@@ -199,8 +202,13 @@ impl Shard {
         let events = Rc::clone(&self.events);
         tokio::task::spawn_local(async move {
             let block = parts.store.due(query).await;
-            if let Err(error) = &block {
-                tracing::error!(endpoint = %id, error = %error, "due deliveries could not be read; they are tried again");
+            match &block {
+                Ok(block) => {
+                    tracing::debug!(endpoint = %id, rows = block.rows.len(), "due deliveries were read");
+                }
+                Err(error) => {
+                    tracing::error!(endpoint = %id, error = %error, "due deliveries could not be read; they are tried again");
+                }
             }
             events.put(Event::Block(id, block.ok()));
         });

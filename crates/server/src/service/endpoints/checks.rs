@@ -140,7 +140,7 @@ fn check_headers(
 /// Checks that a white label may give a header this name.
 pub(in crate::service) fn check_header_name(name: &str) -> Result<(), String> {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if name.is_empty() || name.len() > limits::TEXT_BYTES || !name.bytes().all(token) {
+    if name.is_empty() || name.len() > limits::TEXT_CHARS || !name.bytes().all(token) {
         return Err("not the name of a header".to_owned());
     }
     let lower = name.to_ascii_lowercase();

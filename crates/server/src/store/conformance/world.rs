@@ -286,7 +286,8 @@ impl<'e, E: Engine> World<'e, E> {
         IdempotencyRecord {
             key: IdempotencyKey(hookturn_core::id::draw(&self.entropy)),
             fingerprint: [3; 32],
-            sealed_response: Bytes::from_static(body),
+            sealed_response: Some(Bytes::from_static(body)),
+            shows: None,
             expires_at: START.after(1_000),
         }
     }

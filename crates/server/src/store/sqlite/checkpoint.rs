@@ -66,8 +66,14 @@ impl Drop for Checkpointer {
 
 fn checkpoint(connection: &Connection, mode: &str) {
     let sql = format!("PRAGMA wal_checkpoint({mode})");
-    if let Err(error) = connection.query_row(&sql, [], |_| Ok(())) {
-        tracing::warn!(error = %error, "a checkpoint failed; the write-ahead log keeps everything");
+    let counted = connection.query_row(&sql, [], |row| {
+        Ok((row.get::<_, i32>(1)?, row.get::<_, i32>(2)?))
+    });
+    match counted {
+        Ok((pages, copied)) => tracing::debug!(mode, pages, copied, "a checkpoint ended"),
+        Err(error) => {
+            tracing::warn!(error = %error, "a checkpoint failed; the write-ahead log keeps everything");
+        }
     }
 }
 

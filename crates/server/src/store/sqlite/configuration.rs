@@ -13,7 +13,7 @@ use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::{ApiKey, App, Workspace};
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
-use super::ledger::{append_audit, put_idempotent_answer};
+use super::ledger::{append_audit, erase_answers_showing, put_idempotent_answer};
 use super::reader::At;
 use super::requeue::requeue;
 use super::rows::{self, NewNumber, as_i64, from_document, to_document};
@@ -99,7 +99,8 @@ fn apply_write(tx: &mut Tx<'_>, write: &Write) -> Outcome<()> {
             workspace,
             keyring,
             secret,
-        } => erase_secret(tx, *workspace, *keyring, *secret),
+            answers,
+        } => erase_secret(tx, *workspace, *keyring, *secret, *answers),
         Write::Requeue { delivery, at } => requeue(tx, delivery, *at),
     }
 }
@@ -271,11 +272,19 @@ fn erase_secret(
     workspace: WorkspaceId,
     keyring: KeyringId,
     secret: SecretId,
+    answers: bool,
 ) -> Outcome<()> {
     let workspace = tx.workspace(workspace)?;
     let sql = "DELETE FROM secret WHERE workspace = ? AND keyring = ? AND id = ?";
     let values = params![workspace, keyring.to_bytes(), secret.to_bytes()];
-    overwriting(tx, || execute(tx, STEP, sql, values).map(drop))?;
+    let id = secret;
+    overwriting(tx, || {
+        execute(tx, STEP, sql, values)?;
+        if answers {
+            erase_answers_showing(tx, id)?;
+        }
+        Ok(())
+    })?;
     marks::expect_none(tx, workspace, keyring, secret)
 }
 

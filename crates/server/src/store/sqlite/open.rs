@@ -1,4 +1,8 @@
 //! Opening the database file: settings of each connection, migrations, and clear refusals.
+//!
+//! A new database is made under another name and gets its own when it is whole. So a file of that name
+//! is a database of ours with its schema, whenever the process ended: one that is empty, or has no
+//! tables, has lost what it held, and nothing starts on it as if it were new.
 
 use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
@@ -15,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/0001.sql"),
     include_str!("schema/0002.sql"),
     include_str!("schema/0003.sql"),
+    include_str!("schema/0004.sql"),
 ];
 /// How long a connection waits for another process that holds a lock, such as a backup.
 const BUSY: Duration = Duration::from_secs(5);
@@ -43,6 +48,22 @@ pub enum OpenError {
         path: PathBuf,
         /// What should be there: `table message`, `column payload of message`…
         missing: String,
+    },
+    /// A file without a byte in it.
+    #[error(
+        "{path} is empty, and a database never is: what it held is lost; nothing was changed: restore it from a backup, or move it away to start empty"
+    )]
+    Emptied {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A directory, a device, or a link to nothing.
+    #[error(
+        "{path} is not a file, or links to one that is not there; nothing was changed: put the database back, or move this away to start empty"
+    )]
+    NotAFile {
+        /// What has the name of the database.
+        path: PathBuf,
     },
     /// Written by a newer Hookturn.
     #[error(
@@ -73,6 +94,17 @@ pub enum OpenError {
     )]
     NoLock {
         /// The lock file.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A new database cannot be put in its place.
+    #[error(
+        "{path} cannot be made; check that the directory belongs to the user hookturn runs as, and that the disk has room"
+    )]
+    NotMade {
+        /// The file.
         path: PathBuf,
         /// The system's error.
         #[source]
@@ -145,14 +177,59 @@ fn owners_file(path: &Path) -> std::io::Result<File> {
     options.open(path)
 }
 
+/// Whether there is a database file at `path`, without a look into it. What is there and cannot be one
+/// is refused.
+pub(super) fn exists(path: &Path) -> Result<bool, OpenError> {
+    let path_of = || path.to_owned();
+    match std::fs::metadata(path) {
+        Ok(file) if !file.is_file() => Err(OpenError::NotAFile { path: path_of() }),
+        Ok(file) if file.len() == 0 => Err(OpenError::Emptied { path: path_of() }),
+        // A link to nothing: what it should lead to may be on a disk that is not there today.
+        Err(_) if path.is_symlink() => Err(OpenError::NotAFile { path: path_of() }),
+        Ok(_) => Ok(true),
+        // Whatever else stands in the way also stands in the way of making one, which tells.
+        Err(_) => Ok(false),
+    }
+}
+
+/// Makes a new database beside its place, and gives it its name when it is whole and on the disk.
+fn make(path: &Path) -> Result<(), OpenError> {
+    let fresh = path.with_added_extension("new");
+    let not_made = |source: std::io::Error| OpenError::NotMade {
+        path: path.to_owned(),
+        source,
+    };
+    // A start that was broken off leaves one; it never held anything.
+    match std::fs::remove_file(&fresh) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(not_made(error)),
+        Ok(()) | Err(_) => {}
+    }
+    // SQLite gives its log the permissions of the database.
+    drop(owners_file(&fresh).map_err(not_made)?);
+    let connection = connect(&fresh, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // Without a journal beside it: what is not whole is thrown away.
+    connection
+        .execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = FULL;")
+        .map_err(classify(&fresh))?;
+    migrate(&connection, &fresh)?;
+    connection
+        .close()
+        .map_err(|(_, error)| classify(&fresh)(error))?;
+    std::fs::rename(&fresh, path).map_err(not_made)?;
+    // The name must survive a crash too.
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))
+        .and_then(|directory| directory.sync_all())
+        .map_err(not_made)
+}
+
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {
-    // SQLite gives its log the permissions of the database. What stands in the way here stands in
-    // SQLite's way too, and it has the words for it.
-    drop(owners_file(path));
-    let connection = connect(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
-    )?;
+    if !exists(path)? {
+        make(path)?;
+    }
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     prepare_file(&connection, path)?;
     connection
         .execute_batch(
@@ -199,17 +276,15 @@ fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, OpenError> {
 }
 
 /// Refuses files that are not ours before anything is written to them.
-fn prepare_file(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+pub(super) fn prepare_file(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let pragma = |name: &str| {
         connection
             .pragma_query_value(None, name, |row| row.get::<_, i32>(0))
             .map_err(classify(path))
     };
     let (application, schema) = (pragma("application_id")?, pragma("user_version")?);
-    let tables: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(classify(path))?;
-    if application != APPLICATION_ID && tables > 0 {
+    // Ours are numbered from their first moment.
+    if application != APPLICATION_ID || schema < 1 {
         return Err(OpenError::Damaged {
             path: path.to_owned(),
             source: None,
@@ -223,13 +298,10 @@ fn prepare_file(connection: &Connection, path: &Path) -> Result<(), OpenError> {
             known,
         });
     }
-    if tables > 0 {
-        if is_small(path) {
-            quick_check(connection, path)?;
-        }
-        check_schema(connection, schema, path)?;
+    if is_small(path) {
+        quick_check(connection, path)?;
     }
-    Ok(())
+    check_schema(connection, schema, path)
 }
 
 /// Compares what is there with what the migrations up to `schema` make: a statement that meets a

@@ -401,6 +401,15 @@ impl Thread {
         let changes = self.connection.total_changes();
         let fate = match self.transact(batch) {
             Ok(effects) => {
+                let changed = self.connection.total_changes() - changes;
+                // Barriers change nothing, and there are many.
+                if changed > 0 {
+                    tracing::debug!(
+                        steps = batch.len(),
+                        changed,
+                        "a store transaction was committed"
+                    );
+                }
                 effects.happen(&self.live, &self.numbers, self.sink.as_ref());
                 Fate::Committed
             }

@@ -8,6 +8,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -225,12 +226,12 @@ impl Server {
     }
 
     pub(crate) fn terminate(&self) {
-        self.signal("-TERM");
+        self.signal(Signal::TERM);
     }
 
     /// SIGKILL, and the end of the process.
     pub(crate) async fn kill(mut self) {
-        self.signal("-KILL");
+        self.signal(Signal::KILL);
         self.ended(SOON).await;
     }
 
@@ -249,16 +250,14 @@ impl Server {
         self.lines()
     }
 
-    fn signal(&self, name: &str) {
-        let killed = Command::new("kill")
-            .args([name, &self.pid.to_string()])
-            .status();
-        assert!(killed.unwrap().success(), "kill {name} {}", self.pid);
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid.cast_signed()).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     /// No file of it may be longer from now on, in bytes; `None` for no limit.
     pub(crate) fn limit_files(&self, bytes: Option<u64>) {
-        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        use rustix::process::{Resource, Rlimit, prlimit};
         let pid = Pid::from_raw(self.pid.cast_signed());
         let limit = Rlimit {
             current: bytes,
@@ -267,12 +266,33 @@ impl Server {
         prlimit(pid, Resource::Fsize, limit).unwrap();
     }
 
+    /// It may have so many files open from now on, connections included.
+    pub(crate) fn limit_open_files(&self, files: u64) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let pid = Pid::from_raw(self.pid.cast_signed());
+        let limit = Rlimit {
+            current: Some(files),
+            maximum: Some(files),
+        };
+        prlimit(pid, Resource::Nofile, limit).unwrap();
+    }
+
+    /// The memory it has now, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// A number of bytes that the kernel tells of it.
+    fn status(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kibibytes = line.and_then(|rest| rest.split_whitespace().next());
+        kibibytes.unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// The most memory it ever had, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kibibytes = line.and_then(|rest| rest.split_whitespace().next());
-        let bytes = kibibytes.unwrap().parse::<u64>().unwrap() * 1024;
+        let bytes = self.status("VmHWM:");
         let mut peak = self.peak.lock().unwrap_or_else(PoisonError::into_inner);
         *peak = bytes.max(*peak);
         *peak
@@ -281,11 +301,12 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if self.exited.borrow().is_none() && self.exited.has_changed().is_ok() {
+        if self.exited.borrow().is_none()
+            && self.exited.has_changed().is_ok()
+            && let Some(pid) = Pid::from_raw(self.pid.cast_signed())
+        {
             // Nobody is left to tell; the thread that waits reaps it.
-            let _signalled = Command::new("kill")
-                .args(["-KILL", &self.pid.to_string()])
-                .status();
+            let _signalled = kill_process(pid, Signal::KILL);
         }
     }
 }
