@@ -32,6 +32,7 @@ pub async fn a_secret_is_found_by_its_mark_also_when_its_value_is_erased(engine:
                 workspace: secret.workspace,
                 keyring: secret.keyring,
                 secret: secret.secret,
+                answers: false,
             },
         ];
         world.write(secret.workspace, writes).await;
@@ -66,6 +67,7 @@ pub async fn secrets_without_a_mark_are_listed_until_they_have_one(engine: &impl
         workspace: keyring.workspace,
         keyring: keyring.id,
         secret: secrets[1].secret,
+        answers: false,
     };
     let writes = vec![Write::Mark(mark(&secrets[0], 1)), erase];
     world.write(keyring.workspace, writes).await;
