@@ -94,6 +94,24 @@ actions! {
     RotationCancelled = "rotation.cancelled",
     /// A rotation's old secret was made active again.
     RotationUndone = "rotation.undone",
+    /// Receivers were asked, by command, whether they still accept a rotation's old secret.
+    RotationReleaseAsked = "rotation.release_asked",
+    /// A bulk rotation was started.
+    BulkStarted = "bulk.started",
+    /// A bulk rotation was paused by command.
+    BulkPaused = "bulk.paused",
+    /// A bulk rotation stopped because too many of its rotations failed.
+    BulkStopped = "bulk.stopped",
+    /// A bulk rotation that was paused or stopped went on by command.
+    BulkResumed = "bulk.resumed",
+    /// A bulk rotation was cancelled: it opens nothing more.
+    BulkCancelled = "bulk.cancelled",
+    /// A bulk rotation has opened all it was to open, and waits for none.
+    BulkCompleted = "bulk.completed",
+    /// Someone searched for leaked strings among the secrets. Never the strings.
+    LeakSearched = "leak.searched",
+    /// A search for leaked strings found this secret.
+    LeakFound = "leak.found",
     /// A keyring was made.
     KeyringCreated = "keyring.created",
     /// A workspace was made.

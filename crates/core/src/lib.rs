@@ -5,6 +5,7 @@
 //! stores. That is why every rule here can be tested by calling it.
 
 pub mod audit;
+pub mod bulk;
 pub mod delivery;
 pub mod endpoint;
 pub mod fingerprint;

@@ -100,6 +100,26 @@ pub const OVERLAP_GRACE: Millis = DAY;
 /// cannot be guessed.
 pub const API_KEY_CHARS_MIN: usize = 16;
 
+/// Hashes that one leak search may ask for.
+pub const LEAK_HASHES: usize = 200;
+/// Leak searches one API key may make per second in the long run.
+pub const LEAK_SEARCHES_PER_SECOND: u32 = 1;
+/// Leak searches one API key may make at once after a rest: 20,000 strings, a large log.
+pub const LEAK_SEARCH_BURST: u32 = 100;
+
+/// Keyrings of one bulk rotation.
+pub const BULK_KEYRINGS: usize = 100_000;
+/// Bulk rotations of one workspace that are not over.
+pub const BULKS_OPEN: usize = 8;
+/// Rotations of one bulk rotation that may be under way at once.
+pub const BULK_CONCURRENCY: u32 = 1_000;
+/// Waves of one bulk rotation.
+pub const BULK_WAVES: usize = 20;
+/// Apps, keyrings, fingerprints or hashes that one selector may name, of each.
+pub const SELECTOR_NAMES: usize = 1_000;
+/// Longest pause between two waves, and longest patience with a rotation that is not proved.
+pub const BULK_WAIT_MAX: Millis = 30 * DAY;
+
 /// Items on one page of a list.
 pub const PAGE_MAX: usize = 200;
 /// Items on one page when none is asked for.

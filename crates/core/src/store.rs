@@ -23,10 +23,11 @@ use bytes::Bytes;
 use hookturn_verify::Fingerprint;
 
 use crate::audit::{AuditEntry, Context, Recorded};
+use crate::bulk::{Bulk, BulkItem, ItemCounts, ItemKind};
 use crate::delivery::{Attempt, Delivery, DeliveryStatus, Next};
 use crate::endpoint::Endpoint;
 use crate::id::{
-    ApiKeyId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
+    ApiKeyId, BulkId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
     WorkspaceId,
 };
 use crate::limits;
@@ -125,8 +126,22 @@ pub enum Write {
     /// Inserts or replaces a rotation. Its version is the version of its keyring at the time, so
     /// it is not compared on its own.
     Rotation(Rotation),
-    /// Keeps the sealed value of a secret.
+    /// Keeps the sealed value of a secret. It is unmarked until [`Write::Mark`].
     Secret(SealedSecret),
+    /// Keeps the mark by which a secret is found again, also when its value is erased. Of a secret
+    /// that was erased before it was marked nothing is kept.
+    Mark(MarkedSecret),
+    /// Keeps the sealed key of the marks if the present one is still `old`; else it is a conflict.
+    MarkKey {
+        /// The new one.
+        sealed: Arc<[u8]>,
+        /// The one it replaces; none for the first.
+        old: Option<Arc<[u8]>>,
+    },
+    /// Inserts or replaces a bulk rotation.
+    Bulk(Bulk),
+    /// Inserts or replaces an item of one.
+    BulkItem(BulkItem),
     /// Replaces what probes and deliveries have shown of an endpoint's receiver. It has no version: the
     /// last one counts. Of a deleted endpoint nothing is kept.
     Findings {
@@ -137,7 +152,7 @@ pub enum Write {
         /// What was found.
         findings: Findings,
     },
-    /// Erases the sealed value of a destroyed secret.
+    /// Erases the sealed value of a destroyed secret. Its mark stays.
     EraseSecret {
         /// Its workspace.
         workspace: WorkspaceId,
@@ -173,6 +188,40 @@ pub struct SealedSecret {
     pub version: u32,
     /// Header (with the id of the master key), nonce, ciphertext and tag.
     pub sealed: Arc<[u8]>,
+}
+
+/// By which a secret is found without being known: HMAC-SHA-256 of the SHA-256 of its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SecretMark(pub [u8; 32]);
+
+/// A secret and its mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MarkedSecret {
+    /// Its workspace.
+    pub workspace: WorkspaceId,
+    /// Its keyring.
+    pub keyring: KeyringId,
+    /// The secret.
+    pub secret: SecretId,
+    /// Its mark.
+    pub mark: SecretMark,
+}
+
+/// Which items of a bulk rotation to read.
+#[derive(Debug, Clone, Copy)]
+pub struct BulkItemQuery {
+    /// Of which workspace.
+    pub workspace: WorkspaceId,
+    /// Of which bulk rotation.
+    pub bulk: BulkId,
+    /// From this position on.
+    pub from: u32,
+    /// Up to but not including this one.
+    pub until: u32,
+    /// Only of this kind.
+    pub kind: Option<ItemKind>,
+    /// At most this many.
+    pub limit: usize,
 }
 
 /// Several writes that happen together, with who asked for them and the answer they got.
@@ -372,6 +421,10 @@ pub struct Configuration {
     pub findings: Vec<(EndpointId, Findings)>,
     /// Last use of keys, where known.
     pub api_key_uses: Vec<(ApiKeyId, Timestamp)>,
+    /// Bulk rotations that are not over, without their items.
+    pub bulks: Vec<Bulk>,
+    /// The sealed key of the marks, once there is one.
+    pub mark_key: Option<Arc<[u8]>>,
 }
 
 /// A page request over ids that sort by time, newest first.
@@ -513,6 +566,31 @@ pub trait Store: Send + Sync {
         keyring: Option<KeyringId>,
         page: Page<RotationId>,
     ) -> StoreFuture<'_, Vec<Rotation>>;
+
+    /// The secrets that have one of these marks, destroyed ones included, in order of their ids.
+    fn marked(&self, marks: Vec<SecretMark>) -> StoreFuture<'_, Vec<MarkedSecret>>;
+
+    /// Secrets that have a value and no mark yet, the oldest first.
+    fn unmarked(&self, limit: usize) -> StoreFuture<'_, Vec<SecretId>>;
+
+    /// One bulk rotation.
+    fn bulk(&self, workspace: WorkspaceId, id: BulkId) -> StoreFuture<'_, Option<Bulk>>;
+
+    /// A page of bulk rotations, newest first.
+    fn bulks(&self, workspace: WorkspaceId, page: Page<BulkId>) -> StoreFuture<'_, Vec<Bulk>>;
+
+    /// Items of a bulk rotation, in their order.
+    fn bulk_items(&self, query: BulkItemQuery) -> StoreFuture<'_, Vec<BulkItem>>;
+
+    /// How many items of a bulk rotation are in which state, from a position up to but not including
+    /// another.
+    fn bulk_counts(
+        &self,
+        workspace: WorkspaceId,
+        bulk: BulkId,
+        from: u32,
+        until: u32,
+    ) -> StoreFuture<'_, ItemCounts>;
 
     /// Replaces sealed values by the same secrets sealed under another master key, each only if
     /// its stored bytes are still `old`. Returns how many were replaced.

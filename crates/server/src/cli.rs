@@ -12,6 +12,7 @@ mod app;
 mod args;
 mod audit;
 mod backup;
+mod bulk;
 mod client;
 mod completion;
 mod delivery;
@@ -21,6 +22,7 @@ mod endpoint;
 pub mod exit;
 mod init;
 mod input;
+mod leak;
 mod listen;
 mod master_key;
 mod message;
@@ -101,6 +103,8 @@ fn dispatch(command: Command, edge: &Edge, output: &mut Output) -> Outcome {
         Command::Delivery(remote) => plan::run(remote, edge, output),
         Command::Secret(remote) => plan::run(remote, edge, output),
         Command::Rotation(remote) => rotation::run(remote, edge, output),
+        Command::Bulk(remote) => bulk::run(remote, edge, output),
+        Command::Leak(leak) => leak::run(leak, edge, output),
         Command::ApiKey(remote) => plan::run(remote, edge, output),
         Command::Workspace(remote) => plan::run(remote, edge, output),
         Command::Audit(remote) => audit::run(remote, edge, output),
@@ -129,6 +133,8 @@ const REMOTE: &[&str] = &[
     "delivery",
     "secret",
     "rotation",
+    "bulk",
+    "leak",
     "api-key",
     "workspace",
     "audit",

@@ -343,7 +343,7 @@ impl Courier {
             ProbeKey::Random => Signer::new(scheme, random)
                 .map(Arc::new)
                 .map_err(|_| NotSent::Withdrawn),
-            ProbeKey::Secret(id) if may_probe(&view.keyring, *id, now) => {
+            ProbeKey::Secret(id) | ProbeKey::Former(id) if may_probe(&view.keyring, *key, now) => {
                 let mut signers = self.keys.signers(
                     &self.live,
                     &view.keyring,
@@ -352,21 +352,35 @@ impl Courier {
                 )?;
                 signers.pop().ok_or(NotSent::Withdrawn)
             }
-            ProbeKey::Secret(_) => Err(NotSent::Withdrawn),
+            ProbeKey::Secret(_) | ProbeKey::Former(_) => Err(NotSent::Withdrawn),
         };
         keys.iter().map(signer).collect()
     }
 }
 
-/// Whether this secret may sign a probe now: it is live, and not compromised unless it signs anyway.
-fn may_probe(keyring: &Keyring, id: SecretId, now: Timestamp) -> bool {
-    keyring
-        .secret(id)
-        .is_some_and(|secret| match secret.status(now) {
+/// Whether this key may sign a probe now. A secret may while it is live, and not compromised unless it
+/// signs anyway. A former one may while it is retiring, a compromised one too: that signs nothing else, and
+/// asking is how its owner learns who still accepts it. Once it is retired it never signs again (G4).
+fn may_probe(keyring: &Keyring, key: ProbeKey, now: Timestamp) -> bool {
+    let status = |id| {
+        let secret = keyring.secret(id)?;
+        Some((secret.status(now), secret.compromised.is_none()))
+    };
+    match key {
+        ProbeKey::Random => true,
+        ProbeKey::Secret(id) => status(id).is_some_and(|(status, sound)| match status {
             SecretStatus::Active => true,
-            SecretStatus::Pending | SecretStatus::Retiring => secret.compromised.is_none(),
+            SecretStatus::Pending | SecretStatus::Retiring => sound,
             SecretStatus::Retired | SecretStatus::Destroyed => false,
-        })
+        }),
+        ProbeKey::Former(id) => status(id).is_some_and(|(status, _)| match status {
+            SecretStatus::Retiring => true,
+            SecretStatus::Pending
+            | SecretStatus::Active
+            | SecretStatus::Retired
+            | SecretStatus::Destroyed => false,
+        }),
+    }
 }
 
 /// The plan of the first exchange: the class is what the last rehearsal found.

@@ -35,20 +35,24 @@ use crate::store::live::Live;
 use crate::store::seal::{Place, Sealer};
 
 pub mod access;
+mod agenda;
 pub mod api_keys;
 pub mod apps;
 pub mod audit;
+pub mod bulk;
 pub mod deliveries;
 pub mod denials;
 pub mod endpoints;
 pub mod error;
 pub mod idempotency;
 pub mod keyrings;
+pub mod leaks;
 pub mod master_key;
 pub mod messages;
 pub mod pace;
 pub mod page;
 pub mod proving;
+pub mod released;
 pub mod rotation;
 mod turns;
 pub mod workspaces;
@@ -83,6 +87,10 @@ pub struct Service {
     keyring_turns: turns::Turns,
     budgets: denials::Budgets,
     politeness: proving::Politeness,
+    agenda: agenda::Agenda,
+    leak_pacer: pace::Pacer,
+    /// One step of one bulk rotation at a time: who pauses one waits for the step that is being taken.
+    bulk_turn: tokio::sync::Mutex<()>,
 }
 
 /// What a [`Service`] stands on.
@@ -260,6 +268,9 @@ impl Service {
             in_flight: idempotency::InFlight::default(),
             budgets: denials::Budgets::default(),
             politeness: proving::Politeness::default(),
+            agenda: agenda::Agenda::default(),
+            leak_pacer: pace::Pacer::new(leaks::PACE),
+            bulk_turn: tokio::sync::Mutex::default(),
         }
     }
 

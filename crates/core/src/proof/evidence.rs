@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::policy::{ProofPolicy, required_passes, ruled_out_percent};
 use super::rehearsal::{ASKED_AT_MOST, ProbeAnswer};
+use super::released::Released;
 use crate::id::{EndpointId, MessageId, RotationId};
 use crate::time::{HOUR, Timestamp};
 
@@ -67,6 +68,9 @@ pub struct Evidence {
     pub probes_in_hour: u32,
     /// Beginning of that hour.
     pub hour_since: Option<Timestamp>,
+    /// Answers to the old secret alone: whether the receiver has dropped it.
+    #[serde(default)]
+    pub released: Released,
 }
 
 /// The answer to a control: a probe signed with a random key alone.
@@ -105,6 +109,8 @@ pub enum Observed {
     Current,
     /// A real delivery signed with the old secret alone, in the overlap.
     Old,
+    /// A probe signed with the old secret alone, which asks whether it is refused.
+    Released,
 }
 
 /// What to ask the receiver next.
@@ -235,6 +241,13 @@ impl Evidence {
             probed_at: None,
             probes_in_hour: 0,
             hour_since: None,
+            released: Released {
+                refusals: 0,
+                refused_at: None,
+                accepted_at: None,
+                silent: 0,
+                asked_at: None,
+            },
         }
     }
 
@@ -254,6 +267,8 @@ impl Evidence {
     ///    have switched; one that it got accepted: it has not, or not everywhere.
     /// 7. Silence changes nothing but the time to the next probe.
     /// 8. Answers may arrive out of order; each time that is kept only grows.
+    /// 9. An answer to the old secret alone in a probe says whether it is dropped, and nothing about
+    ///    whether it is needed.
     #[must_use]
     pub fn after(
         mut self,
@@ -292,6 +307,9 @@ impl Evidence {
                     self.old_needed = self.old_needed.saturating_add(1);
                     self.old_needed_at = self.old_needed_at.max(Some(sent_at));
                 }
+            }
+            Observed::Released => {
+                self.released = self.released.after(answer, self.throws(), sent_at);
             }
         }
         self
@@ -388,7 +406,8 @@ impl Evidence {
         }
     }
 
-    fn throws(&self) -> bool {
+    /// Whether it answers 500 to signatures that do not match.
+    pub fn throws(&self) -> bool {
         self.control
             .is_some_and(|control| control.verdict == Verdict::Throws)
     }
@@ -543,8 +562,13 @@ impl Evidence {
     /// Whether the old secret has not been needed for the policy's quiet time, counted from `since`
     /// (the promotion) at the earliest.
     pub fn is_quiet(&self, policy: &ProofPolicy, since: Timestamp, now: Timestamp) -> bool {
+        now >= self.quiet_at(policy, since)
+    }
+
+    /// From when on the old secret is quiet, unless it is needed once more.
+    pub fn quiet_at(&self, policy: &ProofPolicy, since: Timestamp) -> Timestamp {
         let last = self.old_needed_at.map_or(since, |at| at.max(since));
-        now >= last.after(policy.quiet_millis)
+        last.after(policy.quiet_millis)
     }
 }
 

@@ -18,6 +18,7 @@
 //! 7. The answer of `reveal` is not stored: every showing of a value is asked of the workspace's policy
 //!    and written to the audit log, and a value that is erased is nowhere any more. The key keeps two
 //!    from running at once, and a repeated call answers the same as long as the secret may be shown.
+//!    Neither is that of a leak search, which is asked anew and written to the audit log each time.
 
 use std::borrow::Cow;
 use std::fmt;

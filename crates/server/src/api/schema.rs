@@ -89,6 +89,10 @@ texts! {
     SecretIdText: "^whs_[0-7][0-9a-hjkmnp-tv-z]{25}$", "whs_01k9x6z8e5f3v9m2c7q4t1h0ab", "The id of a secret, never its value.";
     /// Schema of a rotation id.
     RotationIdText: "^rot_[0-7][0-9a-hjkmnp-tv-z]{25}$", "rot_01k9x6z8e5f3v9m2c7q4t1h0ab", "The id of a rotation.";
+    /// Schema of a bulk rotation id.
+    BulkIdText: "^blk_[0-7][0-9a-hjkmnp-tv-z]{25}$", "blk_01k9x6z8e5f3v9m2c7q4t1h0ab", "The id of a bulk rotation.";
+    /// Schema of the hash of a string that may be a secret.
+    LeakHashText: "^[0-9a-f]{64}$", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "SHA-256 of a string, as lowercase hex digits.";
     /// Schema of a message id.
     MessageIdText: "^msg_[0-7][0-9a-hjkmnp-tv-z]{25}$", "msg_01k9x6z8e5f3v9m2c7q4t1h0ab", "The id of a message; receivers see it as webhook-id.";
     /// Schema of a delivery id.
@@ -126,6 +130,12 @@ words! {
     ProbeKeyText: ["current", "random"], "`current`: the active secret; `random`: a key nobody holds.";
     /// Schema of a rotation's stage.
     StageText: ["staged", "overlap", "completed", "cancelled", "undone"], "Where a rotation is.";
+    /// Schema of the state of a bulk rotation.
+    BulkStateText: ["running", "paused", "stopped", "completed", "cancelled"], "Where a bulk rotation is.";
+    /// Schema of the state of an item of a bulk rotation.
+    BulkItemStateText: ["waiting", "running", "stalled", "done", "failed"], "What became of a keyring of a bulk rotation.";
+    /// Schema of whether a receiver dropped a secret.
+    ReleaseText: ["not_asked", "released", "still_accepts", "no_answer"], "Whether a receiver still accepts the old secret, as it answered last.";
     /// Schema of a secret's status.
     SecretStatusText: ["pending", "active", "retiring", "retired", "destroyed"], "Where a secret is in its life.";
     /// Schema of the kind of a key.

@@ -22,6 +22,8 @@ const WATCH: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_secs(1);
 /// How often proven rotations are looked at: what is due is asked, what is proved moves on.
 const PROVE: Duration = Duration::from_millis(250);
+/// How often bulk rotations take a step.
+const BULK: Duration = Duration::from_millis(250);
 /// How often what is past its retention is removed.
 const PRUNE: Duration = Duration::from_mins(10);
 /// How often the store counts itself for the metrics.
@@ -46,7 +48,36 @@ pub(super) struct Parts {
 
 pub(super) async fn run(parts: Parts) {
     // Apart, because removing what is old can take minutes.
-    tokio::join!(keep_house(&parts), watch_disk(&parts), prove(&parts));
+    tokio::join!(
+        keep_house(&parts),
+        watch_disk(&parts),
+        prove(&parts),
+        rotate_in_bulk(&parts)
+    );
+}
+
+/// Takes steps of bulk rotations for as long as the server runs, once everything is marked that was made
+/// before there were marks.
+async fn rotate_in_bulk(parts: &Parts) {
+    match parts.service.mark_secrets().await {
+        Ok(0) => {}
+        Ok(marked) => tracing::info!(marked, "secrets can be found by their hash now"),
+        Err(error) => {
+            tracing::error!(%error, "secrets could not be marked; the next leak search tries again");
+        }
+    }
+    let mut step = period(BULK);
+    let mut stopping = parts.stopping.clone();
+    loop {
+        tokio::select! {
+            _ = stopping.changed() => return,
+            _ = step.tick() => {
+                if let Err(error) = parts.service.advance_bulks().await {
+                    tracing::error!(%error, "bulk rotations could not go on; it is tried again");
+                }
+            }
+        }
+    }
 }
 
 async fn keep_house(parts: &Parts) {

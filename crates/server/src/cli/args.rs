@@ -67,6 +67,10 @@ pub(super) enum Command {
     Secret(Remote<super::secret::Secret>),
     /// Rotations: moves of a keyring from one secret to the next.
     Rotation(Remote<super::rotation::Rotation>),
+    /// Bulk rotations: many keyrings at once, in waves.
+    Bulk(Remote<super::bulk::Bulk>),
+    /// Find out which secret a leaked string is.
+    Leak(super::leak::Leak),
     /// API keys.
     ApiKey(Remote<super::api_key::ApiKey>),
     /// Workspaces: the customer accounts of the operator.

@@ -49,6 +49,8 @@ pub(super) struct Request {
     pub(super) if_match: Option<u64>,
     /// Why, for the audit log, where the body has no place for it.
     pub(super) reason: Option<String>,
+    /// Whether it changes nothing: then it carries no key, for nothing can be done twice.
+    harmless: bool,
 }
 
 impl Request {
@@ -60,6 +62,7 @@ impl Request {
             body: None,
             if_match: None,
             reason: None,
+            harmless: false,
         }
     }
 
@@ -110,6 +113,12 @@ impl Request {
 
     pub(super) fn because(mut self, reason: Option<String>) -> Self {
         self.reason = reason;
+        self
+    }
+
+    /// A POST that only asks, such as a search or a dry run.
+    pub(super) fn harmless(mut self) -> Self {
+        self.harmless = true;
         self
     }
 
@@ -227,7 +236,8 @@ impl Client {
 
     /// Sends a request and returns the answer, if it is a success.
     pub(super) fn call(&self, request: &Request) -> Result<Answer, Failure> {
-        let idempotency_key = (request.method == Method::POST).then(|| {
+        let keyed = request.method == Method::POST && !request.harmless;
+        let idempotency_key = keyed.then(|| {
             let drawn = || hex::encode(draw::<16>(self.entropy.as_ref()));
             self.idempotency_key.clone().unwrap_or_else(drawn)
         });

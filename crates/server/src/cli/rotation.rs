@@ -60,6 +60,15 @@ pub(super) enum Rotation {
         #[command(flatten)]
         why: Why,
     },
+    /// Ask the receivers whether they still accept the old secret, with one inert request each.
+    ///
+    /// Also when the old secret is retired. It is the only way to see from outside that it is dropped.
+    Released {
+        /// The rotation's id.
+        rotation: Id,
+        #[command(flatten)]
+        why: Why,
+    },
     /// Make the pending secret of a staged or proven rotation the active one.
     Promote {
         #[command(flatten)]
@@ -242,6 +251,10 @@ impl Planned for Rotation {
             }
             Self::Rehearse { endpoint, why } => {
                 let path = format!("/v1/endpoints/{endpoint}/rehearse");
+                Plan::object(Request::post(path, &why.into(json!({}))))
+            }
+            Self::Released { rotation, why } => {
+                let path = format!("/v1/rotations/{rotation}/released");
                 Plan::object(Request::post(path, &why.into(json!({}))))
             }
             Self::Promote { changed, force } => {

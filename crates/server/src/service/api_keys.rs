@@ -258,6 +258,7 @@ impl Service {
                 let (mut writes, mut audit, _) =
                     self.new_workspace(workspace, DEFAULT_WORKSPACE, now);
                 writes.push(Write::ApiKey(key.clone()));
+                writes.push(self.first_mark_key());
                 audit.push(entry(AuditAction::ApiKeyCreated, &key));
                 Ok(Decision {
                     shows: None,

@@ -341,10 +341,8 @@ impl Service {
     pub async fn settle(&self) -> Result<usize, ServiceError> {
         self.settle_denials().await;
         let mut settled = 0;
-        for workspace in self.live.workspaces() {
-            for keyring in self.live.keyrings(workspace.id) {
-                settled += usize::from(self.settle_keyring(&keyring).await?);
-            }
+        for keyring in self.live.to_settle(self.clock.now()) {
+            settled += usize::from(self.settle_keyring(&keyring).await?);
         }
         Ok(settled)
     }
@@ -418,6 +416,7 @@ impl Service {
         let secret = known_secret(&applied.keyring, id)?;
         let mut writes = writes_of(&applied);
         writes.push(Write::Secret(self.seal(&applied.keyring, &secret, &value)));
+        writes.extend(self.marking(&applied.keyring, id, &value)?);
         Ok(Decision {
             shows: Some(Shown::Secret {
                 id,

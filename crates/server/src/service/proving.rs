@@ -21,14 +21,14 @@ use hookturn_core::endpoint::{Endpoint, EndpointState, ProbeMode};
 use hookturn_core::id::{EndpointId, KeyringId, RotationId};
 use hookturn_core::limits;
 use hookturn_core::proof::{
-    Ask, Evidence, Findings, Observed, ProbeAnswer, ProbeKey, ProbeKeys, Question, Rehearsal,
-    Rehearsed, Standing, Step, next_step, policy_of,
+    Ask, Evidence, Findings, Observed, ProbeAnswer, ProbeKey, ProbeKeys, Question, RELEASED_ASKED,
+    Rehearsal, Rehearsed, Released, Standing, Step, next_step, policy_of,
 };
 use hookturn_core::rotation::{
-    Command, Grounds, Keyring, KeyringOwner, Mode, Rejected, Rotation, apply,
+    Command, Grounds, Keyring, KeyringOwner, Mode, Rejected, Rotation, Stage, apply,
 };
 use hookturn_core::store::{Change, Write};
-use hookturn_core::time::Timestamp;
+use hookturn_core::time::{Millis, SECOND, Timestamp};
 use hookturn_core::workspace::Scope;
 use tokio::task::JoinSet;
 
@@ -40,6 +40,8 @@ pub use politeness::{ProbePurpose, SeenProbe};
 
 /// Probes that may be under way at once, over all endpoints.
 const PROBES_AT_ONCE: usize = 64;
+/// When to try again where another probe to the same host is under way.
+const BUSY_HOST: Millis = SECOND;
 
 /// A future that [`Prober`] returns.
 pub type ProbeFuture<'a> = Pin<Box<dyn Future<Output = Result<Probed, ServiceError>> + Send + 'a>>;
@@ -187,7 +189,7 @@ impl Service {
 
     /// Whether probes may go to an endpoint: it is enabled, its owner allows them, and it accepted
     /// something before.
-    fn check_can_be_probed(&self, endpoint: &Endpoint) -> Result<(), ServiceError> {
+    pub(super) fn check_can_be_probed(&self, endpoint: &Endpoint) -> Result<(), ServiceError> {
         let refused = |code, message: &str| {
             Err(ServiceError::Conflict {
                 code,
@@ -370,78 +372,126 @@ impl Service {
         failed
     }
 
-    /// Moves every open rotation of mode `proven` as far as its evidence goes, and starts the probes
-    /// that are due in `probes`, at most [`PROBES_AT_ONCE`]. It does not wait for their answers: a
-    /// slow receiver holds up nobody's rotation but its own.
+    /// Moves open rotations of mode `proven` as far as their evidence goes, and starts the probes that
+    /// are due in `probes`, at most [`PROBES_AT_ONCE`]. It does not wait for their answers: a slow
+    /// receiver holds up nobody's rotation but its own. Only keyrings on the agenda are looked at.
     pub async fn prove_rotations(
         self: &Arc<Self>,
         prober: &Arc<dyn Prober>,
         probes: &mut JoinSet<()>,
     ) -> Result<(), ServiceError> {
         let now = self.clock.now();
-        for workspace in self.live.workspaces() {
-            for keyring in self.live.keyrings(workspace.id) {
-                let Some(rotation) = keyring.open_rotation(now).cloned() else {
+        for id in self.agenda.take(self.live.take_stirred(), now) {
+            let keyring = self.live.keyring(id);
+            let open = keyring
+                .as_deref()
+                .and_then(|keyring| Some((keyring, keyring.open_rotation(now)?)));
+            let Some((keyring, rotation)) = open else {
+                self.agenda.forget(id);
+                continue;
+            };
+            let asked = match self.step(keyring, rotation, now) {
+                Step::Promote(_) | Step::Finish | Step::Extend(_) => {
+                    self.take_step(id, rotation.id).await?;
                     continue;
-                };
-                let step = self.step(&keyring, &rotation, now);
-                match step {
-                    Step::Promote(_) | Step::Finish | Step::Extend(_) => {
-                        self.take_step(keyring.id, rotation.id).await?;
-                    }
-                    Step::Wait(_) | Step::AskOwner(_) | Step::Watch => {
-                        self.start_probes(&keyring, &rotation, prober, probes);
-                    }
-                    Step::Nothing => {}
                 }
+                Step::Wait(_) | Step::AskOwner(_) | Step::Watch => {
+                    self.questions(keyring, rotation, now)
+                }
+                Step::AskReleased(asked) => self.release_questions(asked, rotation),
+                Step::Nothing => {
+                    self.agenda.forget(id);
+                    continue;
+                }
+            };
+            for due in asked {
+                let next = self.start_probe(due, rotation, prober, probes, now);
+                self.agenda.look_at(id, next);
             }
         }
         Ok(())
     }
 
-    fn start_probes(
+    /// Starts a probe if it is due and there is room for it. Returns when to look again.
+    fn start_probe(
         self: &Arc<Self>,
-        keyring: &Keyring,
+        due: DueProbe,
         rotation: &Rotation,
         prober: &Arc<dyn Prober>,
         probes: &mut JoinSet<()>,
-    ) {
-        let now = self.clock.now();
-        for endpoint in self.endpoints_that_count(keyring, rotation.mode, now) {
-            if probes.len() >= PROBES_AT_ONCE {
-                return;
-            }
-            let Some(question) = self.question_due(&endpoint, rotation, now) else {
-                continue;
-            };
-            let (service, prober) = (Arc::clone(self), Arc::clone(prober));
-            let rotation = rotation.clone();
-            probes.spawn(async move {
-                service
-                    .probe(&endpoint, &rotation, question, prober.as_ref())
-                    .await;
-            });
+        now: Timestamp,
+    ) -> Timestamp {
+        if due.at > now {
+            return due.at;
         }
+        if probes.len() >= PROBES_AT_ONCE {
+            return now;
+        }
+        if self.politeness.is_busy(&due.endpoint, now) {
+            return now.after(BUSY_HOST);
+        }
+        let (service, prober) = (Arc::clone(self), Arc::clone(prober));
+        let rotation = rotation.clone();
+        probes.spawn(async move { service.probe(&due, &rotation, prober.as_ref()).await });
+        // Its answer is news, which is looked at as soon as it is there.
+        now.after(BUSY_HOST)
     }
 
-    /// What to ask an endpoint now, if anything is due.
-    fn question_due(
+    /// What to ask the endpoints of a rotation next, and when.
+    fn questions(&self, keyring: &Keyring, rotation: &Rotation, now: Timestamp) -> Vec<DueProbe> {
+        let policy = policy_of(rotation);
+        let counted = self.endpoints_that_count(keyring, rotation.mode, now);
+        let due = counted.into_iter().filter_map(|endpoint| {
+            self.check_can_be_probed(&endpoint).ok()?;
+            let evidence = evidence_of(self.live.findings(endpoint.id), rotation.id);
+            let (at, question) = evidence.next_probe(&policy, now)?;
+            let (observed, key) = match question {
+                Question::NewSecret => (Observed::Probe, ProbeKey::Secret(rotation.to)),
+                Question::Control => (Observed::Control, ProbeKey::Random),
+            };
+            Some(DueProbe {
+                endpoint,
+                observed,
+                key,
+                at,
+            })
+        });
+        due.collect()
+    }
+
+    /// The same for the question whether the old secret is refused. It signs only while it is live.
+    fn release_questions(
         &self,
-        endpoint: &Endpoint,
+        asked: Vec<(EndpointId, Timestamp)>,
         rotation: &Rotation,
-        now: Timestamp,
-    ) -> Option<Question> {
-        self.check_can_be_probed(endpoint).ok()?;
-        let evidence = evidence_of(self.live.findings(endpoint.id), rotation.id);
-        let (at, question) = evidence.next_probe(&policy_of(rotation), now)?;
-        (at <= now).then_some(question)
+    ) -> Vec<DueProbe> {
+        let due = asked.into_iter().filter_map(|(endpoint, at)| {
+            Some(DueProbe {
+                endpoint: self.live.endpoint(endpoint)?,
+                observed: Observed::Released,
+                key: ProbeKey::Secret(rotation.from),
+                at,
+            })
+        });
+        due.collect()
     }
 
     fn step(&self, keyring: &Keyring, rotation: &Rotation, now: Timestamp) -> Step {
+        if !matches!(rotation.mode, Mode::Proven { .. }) {
+            return Step::Nothing;
+        }
         let counted = self.endpoints_that_count(keyring, rotation.mode, now);
+        let promoted = matches!(rotation.stage, Stage::Overlap { .. });
         let evidence: Vec<(EndpointId, Option<Evidence>)> = counted
             .iter()
-            .map(|endpoint| (endpoint.id, self.live.findings(endpoint.id).evidence))
+            .map(|endpoint| {
+                let known = self.live.findings(endpoint.id).evidence;
+                if promoted && self.check_can_be_probed(endpoint).is_err() {
+                    (endpoint.id, Some(unaskable(known, rotation.id, now)))
+                } else {
+                    (endpoint.id, known)
+                }
+            })
             .collect();
         next_step(rotation, &evidence, now)
     }
@@ -451,7 +501,14 @@ impl Service {
         let open = keyring.open_rotation(now);
         match open.map(|rotation| self.step(keyring, rotation, now)) {
             Some(Step::Promote(proof) | Step::AskOwner(proof)) => Grounds::Proof(proof),
-            Some(Step::Wait(_) | Step::Finish | Step::Extend(_) | Step::Watch | Step::Nothing)
+            Some(
+                Step::Wait(_)
+                | Step::AskReleased(_)
+                | Step::Finish
+                | Step::Extend(_)
+                | Step::Watch
+                | Step::Nothing,
+            )
             | None => Grounds::Asked,
         }
     }
@@ -487,7 +544,11 @@ impl Service {
                         rotation,
                         retire_at,
                     },
-                    Step::Wait(_) | Step::AskOwner(_) | Step::Watch | Step::Nothing => {
+                    Step::Wait(_)
+                    | Step::AskOwner(_)
+                    | Step::AskReleased(_)
+                    | Step::Watch
+                    | Step::Nothing => {
                         return Err(Rejected::NothingToSettle.into());
                     }
                 };
@@ -508,37 +569,19 @@ impl Service {
     }
 
     /// Sends a probe, unless one is under way there, and takes its answer in.
-    async fn probe(
-        &self,
-        endpoint: &Endpoint,
-        rotation: &Rotation,
-        question: Question,
-        prober: &dyn Prober,
-    ) {
-        let policy = policy_of(rotation);
+    async fn probe(&self, due: &DueProbe, rotation: &Rotation, prober: &dyn Prober) {
+        let (endpoint, observed) = (&due.endpoint, due.observed);
         let Some(_turn) = self.politeness.take(endpoint, self.clock.now()) else {
             return;
         };
-        let (observed, key) = match question {
-            Question::NewSecret => (Observed::Probe, ProbeKey::Secret(rotation.to)),
-            Question::Control => (Observed::Control, ProbeKey::Random),
-        };
-        match prober.probe(endpoint, &[key]).await {
+        match prober.probe(endpoint, &[due.key]).await {
             Ok(report) => {
                 let purpose = ProbePurpose::Rotation(rotation.id);
                 self.politeness
-                    .remember(endpoint.id, purpose, &[key], report.clone());
+                    .remember(endpoint.id, purpose, &[due.key], report.clone());
                 let answer = ProbeAnswer::of(report.status);
-                tracing::info!(endpoint = %endpoint.id, rotation = %rotation.id, ?question, ?answer, status = report.status, "probed");
-                self.live.find(endpoint.id, |known| Findings {
-                    evidence: Some(evidence_of(known, rotation.id).after(
-                        &policy,
-                        observed,
-                        answer,
-                        report.sent_at,
-                    )),
-                    ..known
-                });
+                tracing::info!(endpoint = %endpoint.id, rotation = %rotation.id, ?observed, ?answer, status = report.status, "probed");
+                self.take_in(endpoint.id, rotation, observed, answer, report.sent_at);
             }
             Err(error) => {
                 tracing::warn!(endpoint = %endpoint.id, rotation = %rotation.id, %error, "the probe was not sent");
@@ -547,8 +590,30 @@ impl Service {
     }
 }
 
+/// A probe that is to be sent at a time.
+struct DueProbe {
+    endpoint: Arc<Endpoint>,
+    observed: Observed,
+    key: ProbeKey,
+    at: Timestamp,
+}
+
+/// The evidence of an endpoint that gets no probes, as if it had been asked and not answered: what cannot
+/// be asked holds nothing up.
+fn unaskable(known: Option<Evidence>, rotation: RotationId, now: Timestamp) -> Evidence {
+    let known = known
+        .filter(|evidence| evidence.rotation == rotation)
+        .unwrap_or(Evidence::new(rotation));
+    let released = Released {
+        silent: RELEASED_ASKED,
+        asked_at: Some(now),
+        ..known.released
+    };
+    Evidence { released, ..known }
+}
+
 /// What is known about a rotation; nothing of another one.
-fn evidence_of(findings: Findings, rotation: RotationId) -> Evidence {
+pub(super) fn evidence_of(findings: Findings, rotation: RotationId) -> Evidence {
     findings
         .evidence
         .filter(|evidence| evidence.rotation == rotation)

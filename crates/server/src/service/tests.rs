@@ -2,9 +2,12 @@
 
 mod access;
 mod audit;
+mod bulk;
 mod changes;
 mod configuration;
 mod denials;
+mod leaks;
 mod replays;
 mod rotation;
+mod sweeping;
 mod traffic;

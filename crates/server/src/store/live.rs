@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use hookturn_core::bulk::Bulk;
 use hookturn_core::endpoint::{Endpoint, EndpointState};
-use hookturn_core::id::{ApiKeyId, ClientId, EndpointId, KeyringId, SecretId, WorkspaceId};
+use hookturn_core::id::{ApiKeyId, BulkId, ClientId, EndpointId, KeyringId, SecretId, WorkspaceId};
 use hookturn_core::message::EventType;
 use hookturn_core::proof::{Findings, learn_attempt};
 use hookturn_core::receiver::Exchange;
@@ -38,6 +39,16 @@ struct View {
     findings: HashMap<EndpointId, Findings>,
     /// Endpoints whose findings changed since they were last stored.
     unsaved: BTreeSet<EndpointId>,
+    /// Keyrings whose latest rotation is open, as last written down.
+    open: BTreeSet<KeyringId>,
+    /// When time will have done something to a keyring that is to be written down.
+    settle_due: BTreeSet<(Timestamp, KeyringId)>,
+    /// Keyrings with an open rotation about which something is new since it was last asked.
+    stirred: BTreeSet<KeyringId>,
+    /// Bulk rotations that are not over.
+    bulks: BTreeMap<BulkId, Arc<Bulk>>,
+    /// The sealed key of the marks.
+    mark_key: Option<Arc<[u8]>>,
     /// Endpoints that sign with a keyring that is not theirs alone.
     shared_users: HashMap<KeyringId, BTreeSet<EndpointId>>,
 }
@@ -100,6 +111,10 @@ impl Live {
         }
         view.findings = loaded.findings.into_iter().collect();
         view.api_key_uses = loaded.api_key_uses.into_iter().collect();
+        for bulk in loaded.bulks {
+            view.apply(Write::Bulk(bulk));
+        }
+        view.mark_key = loaded.mark_key;
         self.write(|current| *current = view);
     }
 
@@ -276,6 +291,9 @@ impl Live {
             if found != known {
                 view.findings.insert(endpoint, found);
                 view.unsaved.insert(endpoint);
+                let keyring = view.endpoints.get(&endpoint).map(|known| known.keyring);
+                view.stirred
+                    .extend(keyring.filter(|keyring| view.open.contains(keyring)));
             }
         });
     }
@@ -346,6 +364,41 @@ impl Live {
         keyrings
     }
 
+    /// The keyrings with an open rotation about which something is new since the last call: they were
+    /// written, or a receiver answered.
+    pub fn take_stirred(&self) -> BTreeSet<KeyringId> {
+        // Nothing is new almost always, and a look is cheaper than a lock for writing.
+        if self.read().stirred.is_empty() {
+            return BTreeSet::new();
+        }
+        self.write(|view| std::mem::take(&mut view.stirred))
+    }
+
+    /// The keyrings to which time has done something by `now` that is not written down.
+    pub fn to_settle(&self, now: Timestamp) -> Vec<Arc<Keyring>> {
+        let view = self.read();
+        view.settle_due
+            .iter()
+            .take_while(|(due, _)| *due <= now)
+            .filter_map(|(_, keyring)| view.keyrings.get(keyring).cloned())
+            .collect()
+    }
+
+    /// The bulk rotations that are not over, oldest first.
+    pub fn open_bulks(&self) -> Vec<Arc<Bulk>> {
+        self.read().bulks.values().cloned().collect()
+    }
+
+    /// One bulk rotation that is not over.
+    pub fn open_bulk(&self, id: BulkId) -> Option<Arc<Bulk>> {
+        self.read().bulks.get(&id).cloned()
+    }
+
+    /// The sealed key of the marks, once there is one.
+    pub fn mark_key(&self) -> Option<Arc<[u8]>> {
+        self.read().mark_key.clone()
+    }
+
     /// The endpoints that sign with a keyring and are not deleted.
     pub fn keyring_users(&self, keyring: &Keyring) -> Vec<Arc<Endpoint>> {
         let view = self.read();
@@ -406,10 +459,16 @@ impl View {
                 self.apps.remove(&(workspace, app));
             }
             Write::Endpoint(endpoint) => self.put_endpoint(endpoint),
-            Write::Keyring(keyring) => {
-                self.keyrings.insert(keyring.id, Arc::new(keyring));
+            Write::Keyring(keyring) => self.put_keyring(keyring),
+            Write::Rotation(_) | Write::Requeue { .. } | Write::Mark(_) | Write::BulkItem(_) => {}
+            Write::MarkKey { sealed, .. } => self.mark_key = Some(sealed),
+            Write::Bulk(bulk) => {
+                if bulk.state.is_open() {
+                    self.bulks.insert(bulk.id, Arc::new(bulk));
+                } else {
+                    self.bulks.remove(&bulk.id);
+                }
             }
-            Write::Rotation(_) | Write::Requeue { .. } => {}
             Write::Secret(secret) => {
                 self.secrets.insert(secret.secret, Arc::new(secret));
             }
@@ -423,6 +482,28 @@ impl View {
                 self.secrets.remove(&secret);
             }
         }
+    }
+
+    fn put_keyring(&mut self, keyring: Keyring) {
+        let id = keyring.id;
+        if let Some(due) = self.keyrings.get(&id).and_then(|old| old.settle_due_at()) {
+            self.settle_due.remove(&(due, id));
+        }
+        if let Some(due) = keyring.settle_due_at() {
+            self.settle_due.insert((due, id));
+        }
+        if keyring
+            .rotation
+            .as_ref()
+            .is_some_and(|rotation| rotation.stage.is_open())
+        {
+            self.open.insert(id);
+            self.stirred.insert(id);
+        } else {
+            self.open.remove(&id);
+            self.stirred.remove(&id);
+        }
+        self.keyrings.insert(id, Arc::new(keyring));
     }
 
     fn put_endpoint(&mut self, endpoint: Endpoint) {

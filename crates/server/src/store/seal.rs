@@ -104,6 +104,8 @@ pub enum Place<'a> {
     Answer(IdempotencyKey),
     /// The constant that tells whether a master key fits a store.
     Check,
+    /// The key of the marks by which secrets are found.
+    MarkKey,
 }
 
 impl Place<'_> {
@@ -119,6 +121,7 @@ impl Place<'_> {
             .concat(),
             Self::Answer(key) => [b"hookturn answer 1\0".as_slice(), &key.0].concat(),
             Self::Check => b"hookturn check 1\0".to_vec(),
+            Self::MarkKey => b"hookturn mark key 1\0".to_vec(),
         }
     }
 }

@@ -415,10 +415,55 @@ pub(in crate::api) async fn reveal(
     Ok(Answer::ok(&SecretWithValue::new(&once, api.service.now())))
 }
 
+/// A secret that was marked as leaked.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::api) struct CompromisedSecret {
+    /// It, as it is now.
+    #[serde(flatten)]
+    secret: SecretView,
+    /// What happens to deliveries, those under way included, in a sentence.
+    effect: &'static str,
+    /// What to do next, in a sentence.
+    next: &'static str,
+}
+
+impl CompromisedSecret {
+    fn new(secret: &SecretVersion, now: Timestamp) -> Self {
+        let marked_now = |at: Timestamp| secret.compromised == Some(at);
+        let (effect, next) = match secret.state {
+            SecretState::Active { .. } => (
+                "it goes on signing, because receivers verify with it and silence would lose messages; it is no fallback and no canary falls back to it",
+                "rotate away from it with mode immediate, and hand the new secret over at once",
+            ),
+            SecretState::Retired { at } if marked_now(at) => (
+                "it was retired at once and its rotation is completed: what is not signed yet is signed with the active secret alone, retries included; requests on the wire arrive as they were signed",
+                "ask whether receivers still accept it: POST /v1/rotations/{rotationId}/released",
+            ),
+            SecretState::Destroyed { at } if marked_now(at) => (
+                "it was waiting to be activated: it is destroyed and its rotation cancelled; deliveries go on with the active secret alone",
+                "open a new rotation, and hand its secret over another way",
+            ),
+            SecretState::Pending
+            | SecretState::Retiring { .. }
+            | SecretState::Retired { .. }
+            | SecretState::Destroyed { .. } => (
+                "it signed nothing any more: nothing changes for deliveries, and no undo brings it back",
+                "ask whether receivers still accept it: POST /v1/rotations/{rotationId}/released",
+            ),
+        };
+        Self {
+            secret: SecretView::new(secret, now),
+            effect,
+            next,
+        }
+    }
+}
+
 /// Mark a secret as leaked: it never co-signs, is never a fallback, and no undo brings it back.
 #[utoipa::path(post, path = "/v1/keyrings/{keyringId}/secrets/{secretId}/compromise", tag = "Secrets", operation_id = "compromiseSecret",
     request_body = Option<Why>,
-    responses((status = 200, description = "Marked.", body = SecretView,
+    responses((status = 200, description = "Marked.", body = CompromisedSecret,
         headers(("ETag" = String, description = "The keyring's version.")))))]
 pub(in crate::api) async fn compromise(
     State(api): State<ApiState>,
@@ -429,7 +474,11 @@ pub(in crate::api) async fn compromise(
     let once = call.once(&api, &body.bytes).await?;
     let why: Why = body.parse_or_default()?;
     let caller = call.because(why.reason.as_deref())?;
-    let record = |out: &ChangedSecret| changed(out, api.service.now()).to_bytes();
+    let answer = |out: &ChangedSecret| {
+        Answer::ok(&CompromisedSecret::new(&out.secret, api.service.now()))
+            .version(out.keyring.version)
+    };
+    let record = |out: &ChangedSecret| answer(out).to_bytes();
     let out = api
         .service
         .compromise_secret(
@@ -440,8 +489,5 @@ pub(in crate::api) async fn compromise(
             once.record(&record),
         )
         .await;
-    Ok(changed(
-        &once.settle(&api.service, out).await?,
-        api.service.now(),
-    ))
+    Ok(answer(&once.settle(&api.service, out).await?))
 }

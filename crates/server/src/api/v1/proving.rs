@@ -4,7 +4,7 @@ use axum::extract::State;
 use hookturn_core::id::{EndpointId, RotationId, SecretId};
 use hookturn_core::limits;
 use hookturn_core::proof::{
-    OnDeadline, ProbeAnswer, ProbeKeys, ProofPolicy, Rehearsed, Standing, required_passes,
+    OnDeadline, ProbeAnswer, ProbeKeys, ProofPolicy, Rehearsed, Release, Standing, required_passes,
     ruled_out_percent,
 };
 use hookturn_core::rotation::{Mode, Promotion, PromotionGrounds, Rotation};
@@ -17,6 +17,7 @@ use super::super::auth::{Call, Ids, Read, Secrets};
 use super::super::idempotency::{Answer, Outcome};
 use super::super::json::{JsonBody, Why, whole, wholes};
 use super::super::schema;
+use super::released::ReleaseView;
 use super::rotations::RotationView;
 use crate::service::proving::{EndpointStanding, ProbePurpose, RehearsalReport, SeenProbe};
 
@@ -246,6 +247,9 @@ struct EvidenceView {
     old_needed_at: Option<Timestamp>,
     /// The share of deliveries that is signed with the new secret first, in percent.
     canary_percent: u8,
+    /// Whether it still accepts the old secret, once it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    released: Option<ReleaseView>,
     /// What the last rehearsal found.
     #[serde(skip_serializing_if = "Option::is_none")]
     rehearsed: Option<FindingView>,
@@ -296,6 +300,10 @@ impl EvidenceView {
             old_needed: evidence.old_needed,
             old_needed_at: evidence.old_needed_at,
             canary_percent: evidence.canary_percent(policy),
+            released: match evidence.released.verdict() {
+                Release::NotAsked => None,
+                told => Some(ReleaseView::known(known.endpoint.id, told)),
+            },
             rehearsed: known.rehearsed.as_ref().map(FindingView::new),
         }
     }

@@ -50,7 +50,7 @@ pub(in crate::api) struct OpenRotation {
 
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase")]
-enum ModeWord {
+pub(super) enum ModeWord {
     Immediate,
     Overlap,
     Staged,

@@ -10,14 +10,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{EndpointId, RotationId, SecretId};
 use hookturn_core::limits;
 use hookturn_core::proof::{ProbeAnswer, ProbeKey};
-use hookturn_core::time::{SECOND, Timestamp};
+use hookturn_core::time::{Clock, SECOND, Timestamp};
 
 use crate::courier::Probed;
+
+/// How soon whoever waits for a turn looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A probe that was sent, as its endpoint's owner may see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +60,13 @@ struct Host {
     probes: u32,
 }
 
+impl Host {
+    fn is_full(&self, now: Timestamp) -> bool {
+        let this_second = now < self.since.after(SECOND);
+        self.busy || (this_second && self.probes >= limits::PROBES_PER_HOST_SECOND)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Seen {
     probes: HashMap<EndpointId, VecDeque<SeenProbe>>,
@@ -64,7 +75,7 @@ struct Seen {
 }
 
 /// Holds a host while a probe, or a rehearsal, is under way to it.
-pub(super) struct Turn<'a> {
+pub(in crate::service) struct Turn<'a> {
     politeness: &'a Politeness,
     host: String,
 }
@@ -74,6 +85,28 @@ impl Politeness {
     pub(super) fn take(&self, endpoint: &Endpoint, now: Timestamp) -> Option<Turn<'_>> {
         let host = endpoint.url.as_ref()?.url().authority().to_owned();
         self.take_host(host, now)
+    }
+
+    /// Waits for the turn; none for an endpoint without a URL.
+    pub(in crate::service) async fn wait(
+        &self,
+        endpoint: &Endpoint,
+        clock: &dyn Clock,
+    ) -> Option<Turn<'_>> {
+        endpoint.url.as_ref()?;
+        loop {
+            if let Some(turn) = self.take(endpoint, clock.now()) {
+                return Some(turn);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Whether its host has no room for a probe now.
+    pub(super) fn is_busy(&self, endpoint: &Endpoint, now: Timestamp) -> bool {
+        let host = endpoint.url.as_ref().map(|url| url.url().authority());
+        host.and_then(|host| self.hosts().get(host).copied())
+            .is_some_and(|host| host.is_full(now))
     }
 
     fn take_host(&self, host: String, now: Timestamp) -> Option<Turn<'_>> {
@@ -89,7 +122,7 @@ impl Politeness {
         if now >= known.since.after(SECOND) {
             (known.since, known.probes) = (now, 0);
         }
-        if known.busy || known.probes >= limits::PROBES_PER_HOST_SECOND {
+        if known.is_full(now) {
             return None;
         }
         known.busy = true;
@@ -126,7 +159,7 @@ impl Politeness {
             shown.pop_front();
         }
         let signed_with = keys.iter().map(|key| match key {
-            ProbeKey::Secret(id) => Some(*id),
+            ProbeKey::Secret(id) | ProbeKey::Former(id) => Some(*id),
             ProbeKey::Random => None,
         });
         shown.push_back(SeenProbe {

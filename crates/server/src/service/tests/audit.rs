@@ -7,7 +7,9 @@
 use std::collections::BTreeSet;
 
 use hookturn_core::audit::{Actor, AuditAction, Broken, Damage, Recorded};
+use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{KeyringId, RotationId, SecretId};
+use hookturn_core::proof::ProbeKey;
 use hookturn_core::rotation::{SecretStatus, SecretVersion};
 use hookturn_core::time::HOUR;
 use hookturn_core::workspace::{Scope, Scopes};
@@ -15,6 +17,7 @@ use hookturn_core::workspace::{Scope, Scopes};
 use super::super::api_keys::NewApiKey;
 use super::super::audit::AuditProof;
 use super::super::keyrings::NewSecretInput;
+use super::super::proving::{ProbeFuture, Prober};
 use super::super::rotation::{ModeName, NewRotation};
 use super::super::testing::{Bench, key_input};
 use super::super::{Caller, ServiceError};
@@ -39,6 +42,8 @@ pub(super) enum Step {
     Rename,
     /// Time passes, and the sweep writes down what it did.
     Expire,
+    /// The receivers are asked whether they still accept the old secret.
+    AskReleased,
 }
 
 /// What is done, and what is in the log of it, in this order.
@@ -98,6 +103,7 @@ const STEPS: &[(Step, &[&str])] = &[
             "rotation.completed",
         ],
     ),
+    (Step::AskReleased, &["rotation.release_asked"]),
     (Step::Destroy, &["secret.destroyed"]),
     (
         Step::Rotate(ModeName::Staged),
@@ -128,6 +134,15 @@ const STEPS: &[(Step, &[&str])] = &[
     (Step::Rename, &["secret.renamed"]),
     (Step::Compromise, &["secret.compromised"]),
 ];
+
+/// Sends no probes: the shared keyring signs for no endpoint here.
+struct Nobody;
+
+impl Prober for Nobody {
+    fn probe<'a>(&'a self, _: &'a Endpoint, _: &'a [ProbeKey]) -> ProbeFuture<'a> {
+        unreachable!("there is no endpoint to ask")
+    }
+}
 
 pub(super) struct Walk {
     pub(super) bench: Bench,
@@ -232,6 +247,10 @@ impl Walk {
             }
             Step::Cancel => {
                 let done = service.cancel_rotation(caller, self.rotation(), None, None);
+                done.await.map(drop).unwrap();
+            }
+            Step::AskReleased => {
+                let done = service.ask_released(caller, self.rotation(), &Nobody, None);
                 done.await.map(drop).unwrap();
             }
             Step::Promote => {

@@ -13,6 +13,7 @@ use rusqlite::{Connection, Row};
 
 use super::configuration::collect;
 use super::rows::{self, NewNumber, Numbers, from_document, impossible};
+use super::{bulks, marks};
 
 type Outcome<T> = Result<T, StoreError>;
 
@@ -31,6 +32,8 @@ pub(super) fn load(connection: &Connection, numbers: &Numbers) -> Outcome<Config
     api_keys(connection, &mut loaded)?;
     endpoints(connection, numbers, &mut loaded)?;
     loaded.findings = findings(connection)?;
+    loaded.bulks = bulks::load_open(connection)?;
+    loaded.mark_key = marks::load_key(connection)?.map(Arc::from);
     event_types(connection, numbers)?;
     Ok(loaded)
 }

@@ -10,7 +10,7 @@ use std::sync::{PoisonError, RwLock};
 
 use hookturn_core::delivery::Attempt;
 use hookturn_core::id::{
-    ApiKeyId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
+    ApiKeyId, BulkId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
     WorkspaceId,
 };
 use hookturn_core::message::EventType;
@@ -155,6 +155,7 @@ macro_rules! id_columns {
 }
 id_columns!(
     ApiKeyId,
+    BulkId,
     DeliveryId,
     EndpointId,
     KeyringId,
