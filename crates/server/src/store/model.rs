@@ -19,14 +19,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hookturn_core::audit::{self, AuditEntry, Context, Head, Recorded};
 use hookturn_core::delivery::{Attempt, Delivery};
 use hookturn_core::id::{
-    ApiKeyId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, WorkspaceId,
+    ApiKeyId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
+    WorkspaceId,
 };
 use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
     Accept, Change, Configuration, DeliveryQuery, Due, DueBlock, DueQuery, Finish, Hint, HintSink,
     IdempotencyKey, IdempotencyRecord, Page, Progress, ReceiverState, RecoverQuery, SealedSecret,
-    Store, StoreError, StoreFuture, StoreStats, Write,
+    Shown, Store, StoreError, StoreFuture, StoreStats, Write,
 };
 use hookturn_core::time::Timestamp;
 use tokio::task::coop::consume_budget;
@@ -132,7 +133,7 @@ impl Disk {
         let answers = contents.answers.values();
         secrets
             .map(|secret| secret.sealed.to_vec())
-            .chain(answers.map(|answer| answer.sealed_response.to_vec()))
+            .chain(answers.filter_map(|answer| Some(answer.sealed_response.as_ref()?.to_vec())))
             .collect()
     }
 }
@@ -243,6 +244,16 @@ impl Contents {
         }
     }
 
+    /// An erased secret is in no answer any more.
+    fn erase_answers(&mut self, erased: SecretId) {
+        for answer in self.answers.values_mut() {
+            let what = answer.shows.map(|shows| shows.what);
+            if matches!(what, Some(Shown::Secret { id, .. }) if id == erased) {
+                answer.sealed_response = None;
+            }
+        }
+    }
+
     fn append(
         &mut self,
         workspace: WorkspaceId,
@@ -279,6 +290,16 @@ impl Contents {
                 .push((delivery.workspace, delivery.endpoint));
         }
         self.documents = documents;
+        for write in &change.writes {
+            if let Write::EraseSecret {
+                secret,
+                answers: true,
+                ..
+            } = write
+            {
+                self.erase_answers(*secret);
+            }
+        }
         self.keep_answer(change.idempotency);
         self.append(change.workspace, &change.context, change.audit, change.at);
         effects.writes = change.writes;

@@ -263,7 +263,7 @@ impl Once<'_> {
         let path = format!("/{}/{}", request.endpoint, request.keyring);
         let key = idempotency::key(self.caller.workspace, "POST", &path, &request.key);
         let fingerprint = Sha256::digest(format!("{request:?}")).into();
-        let _guard = match self.service.lookup(key, fingerprint).await? {
+        let _guard = match self.service.lookup(self.caller, key, fingerprint).await? {
             Lookup::Fresh(guard) => guard,
             Lookup::Replay(bytes) => return Ok(replayed(&bytes)),
             Lookup::InProgress | Lookup::Mismatch => return Err(nothing("free key")),
@@ -280,7 +280,7 @@ impl Once<'_> {
                 kept: true,
             }),
             Err(ServiceError::IdempotencyKeyUsed) => {
-                match self.service.replay(key, fingerprint).await? {
+                match self.service.replay(self.caller, key, fingerprint).await? {
                     Some(Lookup::Replay(bytes)) => Ok(replayed(&bytes)),
                     _ => Err(nothing("answer")),
                 }
