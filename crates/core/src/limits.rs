@@ -151,6 +151,9 @@ pub const SHARDS_MAX: usize = 256;
 pub const DRAIN_MAX: Millis = TIMEOUT_MAX + 5 * SECOND;
 /// A key's `lastUsedAt` is at most this stale.
 pub const LAST_USED_STALE: Millis = MINUTE;
+/// How old the stored time of a receiver's last acceptance may be while it goes on accepting: writing it
+/// down with every delivery would cost a write each. Whoever asks since when must allow for it.
+pub const ACCEPTED_STALE: Millis = DAY;
 
 /// Characters of a setting's value in an audit entry that says what changed.
 pub const AUDIT_VALUE_CHARS: usize = 256;

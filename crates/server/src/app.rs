@@ -14,7 +14,7 @@ pub mod backup;
 pub mod checkup;
 mod http;
 mod keys;
-mod probes;
+pub mod probes;
 mod sweeps;
 mod test_event;
 

@@ -42,8 +42,8 @@ pub struct ProofPolicy {
     pub on_deadline: OnDeadline,
     /// By how much the deadline moves with [`OnDeadline::Extend`], in milliseconds.
     pub extend_millis: Millis,
-    /// For a shared keyring: an endpoint that nothing was delivered to for this long need not be
-    /// proved, in milliseconds.
+    /// For a shared keyring: an endpoint that nothing was delivered to for this long (and for up to a
+    /// day more, [`limits::ACCEPTED_STALE`]) need not be proved, in milliseconds.
     pub look_back_millis: Millis,
 }
 

@@ -1,5 +1,6 @@
 //! Probes: inert requests that ask a receiver a yes-or-no question about keys.
 
+use std::fmt;
 use std::sync::Arc;
 
 use hookturn_core::endpoint::{Endpoint, ProbeSettings};
@@ -20,7 +21,7 @@ use crate::store::live::Live;
 use crate::telemetry::metrics::Metrics;
 
 /// Sends probes over connections of its own, so that they never wait behind deliveries.
-pub(super) struct Probes {
+pub struct Probes {
     courier: Arc<Courier>,
     client: Client,
     live: Arc<Live>,
@@ -31,7 +32,7 @@ pub(super) struct Probes {
 
 impl Probes {
     /// Probes signed by `courier`, sent as `parts` of the delivery shards say.
-    pub(super) fn new(courier: &Arc<Courier>, parts: &dispatch::Parts) -> Self {
+    pub fn new(courier: &Arc<Courier>, parts: &dispatch::Parts) -> Self {
         Self {
             courier: Arc::clone(courier),
             client: Client::new(Arc::clone(&parts.client)),
@@ -80,6 +81,12 @@ impl Probes {
             .map_err(|error| unusable(&error))?;
         self.metrics.probed(keys, probed.status);
         Ok(probed)
+    }
+}
+
+impl fmt::Debug for Probes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Probes").finish_non_exhaustive()
     }
 }
 

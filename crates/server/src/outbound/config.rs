@@ -8,6 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::address::AddressPolicy;
+use super::dial::Dial;
 use super::resolver::Resolve;
 use crate::config::Hosts;
 
@@ -39,6 +40,8 @@ pub struct ClientConfig {
     pub idle_for: Duration,
     /// Where TLS handshakes are computed; on the caller's own thread when there is none.
     pub handshakes: Option<tokio::runtime::Handle>,
+    /// What stands in for TCP and TLS, in simulations; none in a server.
+    pub dialer: Option<Arc<dyn Dial>>,
     pub(super) tls: Arc<rustls::ClientConfig>,
 }
 
@@ -73,6 +76,7 @@ impl ClientConfig {
             idle_total: 1_024,
             idle_for: Duration::from_secs(30),
             handshakes: None,
+            dialer: None,
             tls: Arc::new(tls_config(extra_roots)?),
         })
     }

@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::address::Refused;
 use super::config::{ClientConfig, KEPT_HEAD_BYTES, RESPONSE_HEAD_H2_BYTES};
 use super::connection::{Claimed, Connection, H1, H2};
+use super::dial::Dial;
 use super::exchange::{Phase, Trace};
 use super::outcome::{Failure, FailureKind};
 use super::stream::{Allowance, Stream, Transport};
@@ -42,6 +43,9 @@ pub(super) async fn connect(
     let addresses = addresses(config, target, trace).await?;
     trace.enter(Phase::Connect);
     let started = Instant::now();
+    if let Some(dialer) = &config.dialer {
+        return over_injected(dialer.as_ref(), &addresses, target, trace).await;
+    }
     let (tcp, remote) = dial(&addresses, port(config, target)).await?;
     trace.timings.connect = Some(micros(started));
     trace.remote = Some(remote);
@@ -69,6 +73,27 @@ pub(super) async fn connect(
     } else {
         http1(stream, allowance, remote).await
     }
+}
+
+/// A connection by whatever stands in for TCP, to the first of the addresses that were judged.
+async fn over_injected(
+    dialer: &dyn Dial,
+    addresses: &[IpAddr],
+    target: &Target,
+    trace: &mut Trace,
+) -> Result<Connection, Failure> {
+    let ip = addresses
+        .first()
+        .ok_or_else(|| Failure::new(FailureKind::Connect, "there was no address to connect to"))?;
+    let remote = SocketAddr::new(*ip, target.port());
+    let started = Instant::now();
+    let wire = dialer.dial(remote).await;
+    let wire = wire.map_err(|error| connect_failure(remote, &error))?;
+    trace.timings.connect = Some(micros(started));
+    trace.remote = Some(remote);
+    let allowance = Arc::new(Allowance::default());
+    let stream = Stream::new(Transport::Injected(wire), Arc::clone(&allowance));
+    http1(stream, allowance, remote).await
 }
 
 /// Shakes hands, beside the caller's thread where there is a runtime for it: the arithmetic of a

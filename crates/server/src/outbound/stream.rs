@@ -18,6 +18,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::dial::Wire;
 use super::head::Head;
 use super::tls::Tls;
 
@@ -107,6 +108,7 @@ pub(super) struct Stream {
 pub(super) enum Transport {
     Plain(TcpStream),
     Tls(Box<Tls>),
+    Injected(Box<dyn Wire>),
 }
 
 impl Stream {
@@ -133,6 +135,7 @@ impl Stream {
         let polled = match &mut self.transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_read(cx, &mut part),
             Transport::Tls(tls) => Pin::new(tls).poll_read(cx, &mut part),
+            Transport::Injected(wire) => Pin::new(wire).poll_read(cx, &mut part),
         };
         let read = part.filled().len();
         if read > 0 && !self.allowance.take(read as u64) {
@@ -194,6 +197,7 @@ impl AsyncWrite for Stream {
         match &mut self.transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Transport::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+            Transport::Injected(wire) => Pin::new(wire).poll_write(cx, buf),
         }
     }
 
@@ -201,6 +205,7 @@ impl AsyncWrite for Stream {
         match &mut self.transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Transport::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Transport::Injected(wire) => Pin::new(wire).poll_flush(cx),
         }
     }
 
@@ -208,6 +213,7 @@ impl AsyncWrite for Stream {
         match &mut self.transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Transport::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Transport::Injected(wire) => Pin::new(wire).poll_shutdown(cx),
         }
     }
 
@@ -219,6 +225,7 @@ impl AsyncWrite for Stream {
         match &mut self.transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Transport::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            Transport::Injected(wire) => Pin::new(wire).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -226,6 +233,7 @@ impl AsyncWrite for Stream {
         match &self.transport {
             Transport::Plain(tcp) => tcp.is_write_vectored(),
             Transport::Tls(tls) => tls.is_write_vectored(),
+            Transport::Injected(wire) => wire.is_write_vectored(),
         }
     }
 }

@@ -251,7 +251,8 @@ impl Service {
     }
 
     /// The endpoints that must be proved: the one that owns the keyring, or of a shared keyring's
-    /// those that take messages and accepted one within the policy's look-back.
+    /// those that take messages and accepted one within the policy's look-back. The time of the last
+    /// acceptance may be old while there are newer ones, so one that is older by that much counts too.
     fn endpoints_that_count(
         &self,
         keyring: &Keyring,
@@ -260,10 +261,13 @@ impl Service {
     ) -> Vec<Arc<Endpoint>> {
         let mut users = self.live.keyring_users(keyring);
         if let (KeyringOwner::Shared, Mode::Proven { policy }) = (keyring.owner, mode) {
+            let look_back = policy
+                .look_back_millis
+                .saturating_add(limits::ACCEPTED_STALE);
             users.retain(|endpoint| {
                 let accepted = self.accepted_at(endpoint);
                 endpoint.state.takes_messages()
-                    && accepted.is_some_and(|at| now < at.after(policy.look_back_millis))
+                    && accepted.is_some_and(|at| now < at.after(look_back))
             });
         }
         users

@@ -186,8 +186,8 @@ impl Case {
                 late
             };
             if over {
-                // One that never deploys is refused for as long as its messages are retried.
-                if self.when != When::Never || self.mode == Mode::Proven {
+                // One that never deploys refuses for as long as its messages are retried.
+                if self.is_in_time() || self.when != When::Never {
                     settle(api, &app, &mut ticks).await;
                 }
                 return Outcome {
