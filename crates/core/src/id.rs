@@ -216,6 +216,8 @@ ids! {
     SecretId = "whs", "secret";
     /// A move of a keyring from one active secret to the next.
     RotationId = "rot", "rotation";
+    /// A rule by which rotations are opened.
+    ScheduleId = "sch", "schedule";
     /// One accepted event.
     MessageId = "msg", "message";
     /// One message for one endpoint.
