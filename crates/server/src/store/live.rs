@@ -18,6 +18,8 @@ use hookturn_core::store::{Configuration, ReceiverState, SealedSecret, Write};
 use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::{ApiKey, App, Workspace};
 
+mod planned;
+
 /// Everything configured. Cheap to read from any thread.
 #[derive(Debug, Default)]
 pub struct Live {
@@ -38,6 +40,7 @@ struct View {
     findings: HashMap<EndpointId, Findings>,
     /// Endpoints whose findings changed since they were last stored.
     unsaved: BTreeSet<EndpointId>,
+    planned: planned::Planned,
     /// Endpoints that sign with a keyring that is not theirs alone.
     shared_users: HashMap<KeyringId, BTreeSet<EndpointId>>,
 }
@@ -99,6 +102,12 @@ impl Live {
             view.receivers.insert(endpoint, Arc::new(receiver));
         }
         view.findings = loaded.findings.into_iter().collect();
+        view.planned = planned::Planned::of(
+            loaded.noted,
+            loaded.reported,
+            loaded.schedules,
+            loaded.schedule_notes,
+        );
         view.api_key_uses = loaded.api_key_uses.into_iter().collect();
         self.write(|current| *current = view);
     }
@@ -422,6 +431,11 @@ impl View {
             Write::EraseSecret { secret, .. } => {
                 self.secrets.remove(&secret);
             }
+            planned @ (Write::Noted { .. }
+            | Write::Reported { .. }
+            | Write::Schedule(_)
+            | Write::RemoveSchedule { .. }
+            | Write::ScheduleNote { .. }) => self.planned.apply(planned),
         }
     }
 

@@ -17,6 +17,7 @@ mod ledger;
 mod listing;
 mod loading;
 mod open;
+mod planned;
 mod reader;
 mod requeue;
 mod rows;

@@ -15,6 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::failed;
 use super::ledger::{append_audit, erase_answers_showing, put_idempotent_answer};
+use super::planned;
 use super::reader::At;
 use super::requeue::requeue;
 use super::rows::{self, NewNumber, as_i64, from_document, to_document};
@@ -22,7 +23,7 @@ use super::writer::Tx;
 
 type Outcome<T> = Result<T, StoreError>;
 
-const STEP: &str = "change the configuration";
+pub(super) const STEP: &str = "change the configuration";
 
 /// Runs one statement and returns how many rows it changed.
 pub(super) fn execute(
@@ -91,6 +92,29 @@ fn apply_write(tx: &mut Tx<'_>, write: &Write) -> Outcome<()> {
         Write::Findings {
             endpoint, findings, ..
         } => keep_findings(tx, *endpoint, findings),
+        Write::Noted {
+            workspace,
+            keyring,
+            noted,
+        } => planned::keep_noted(tx, *workspace, *keyring, noted),
+        Write::Reported {
+            workspace,
+            after,
+            through,
+            messages,
+        } => planned::report(tx, *workspace, (*after, *through), messages),
+        Write::Schedule(schedule) => planned::put_schedule(tx, schedule),
+        Write::RemoveSchedule {
+            workspace,
+            schedule,
+            version,
+        } => planned::remove_schedule(tx, *workspace, *schedule, *version),
+        Write::ScheduleNote {
+            workspace,
+            schedule,
+            keyring,
+            note,
+        } => planned::keep_schedule_note(tx, *workspace, (*schedule, *keyring), note),
         Write::EraseSecret {
             workspace,
             keyring,
@@ -293,7 +317,7 @@ fn overwriting<T>(tx: &Tx<'_>, erase: impl FnOnce() -> Outcome<T>) -> Outcome<T>
     erased
 }
 
-fn swapped(changed: usize, kind: &str, id: &dyn std::fmt::Display) -> Outcome<()> {
+pub(super) fn swapped(changed: usize, kind: &str, id: &dyn std::fmt::Display) -> Outcome<()> {
     if changed == 1 {
         Ok(())
     } else {
