@@ -29,6 +29,7 @@ mod output;
 mod plan;
 mod request;
 mod rotation;
+mod schedule;
 mod secret;
 mod serve;
 mod sign;
@@ -101,6 +102,7 @@ fn dispatch(command: Command, edge: &Edge, output: &mut Output) -> Outcome {
         Command::Delivery(remote) => plan::run(remote, edge, output),
         Command::Secret(remote) => plan::run(remote, edge, output),
         Command::Rotation(remote) => rotation::run(remote, edge, output),
+        Command::Schedule(remote) => plan::run(remote, edge, output),
         Command::ApiKey(remote) => plan::run(remote, edge, output),
         Command::Workspace(remote) => plan::run(remote, edge, output),
         Command::Audit(remote) => audit::run(remote, edge, output),
@@ -129,6 +131,7 @@ const REMOTE: &[&str] = &[
     "delivery",
     "secret",
     "rotation",
+    "schedule",
     "api-key",
     "workspace",
     "audit",

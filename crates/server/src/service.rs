@@ -46,10 +46,13 @@ pub mod idempotency;
 pub mod keyrings;
 pub mod master_key;
 pub mod messages;
+pub mod notices;
+pub mod operational;
 pub mod pace;
 pub mod page;
 pub mod proving;
 pub mod rotation;
+pub mod schedules;
 mod turns;
 pub mod workspaces;
 
@@ -83,6 +86,7 @@ pub struct Service {
     keyring_turns: turns::Turns,
     budgets: denials::Budgets,
     politeness: proving::Politeness,
+    scheduling: schedules::Scheduling,
 }
 
 /// What a [`Service`] stands on.
@@ -114,6 +118,8 @@ pub struct Settings {
     pub max_in_flight: u32,
     /// How often one API key may ask.
     pub pace: pace::Pace,
+    /// The app that gets the operational events of all workspaces, if any.
+    pub operational_events: Option<operational::OperationalApp>,
 }
 
 impl Default for Settings {
@@ -122,6 +128,7 @@ impl Default for Settings {
             idempotency_millis: limits::IDEMPOTENCY_MILLIS,
             max_in_flight: 32,
             pace: pace::Pace::default(),
+            operational_events: None,
         }
     }
 }
@@ -260,6 +267,7 @@ impl Service {
             in_flight: idempotency::InFlight::default(),
             budgets: denials::Budgets::default(),
             politeness: proving::Politeness::default(),
+            scheduling: schedules::Scheduling::default(),
         }
     }
 

@@ -23,6 +23,7 @@ mod messages;
 mod probe;
 mod proving;
 mod rotations;
+mod schedules;
 mod workspaces;
 
 /// The routes.
@@ -55,6 +56,8 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(rotations::cancel))
         .routes(routes!(proving::rehearse))
         .routes(routes!(proving::probes))
+        .routes(routes!(schedules::create, schedules::list))
+        .routes(routes!(schedules::get, schedules::patch, schedules::delete))
         .routes(routes!(audit::list))
         .routes(routes!(event_types::list))
         .routes(routes!(workspaces::create, workspaces::list))

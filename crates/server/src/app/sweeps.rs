@@ -22,6 +22,12 @@ const WATCH: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_secs(1);
 /// How often proven rotations are looked at: what is due is asked, what is proved moves on.
 const PROVE: Duration = Duration::from_millis(250);
+/// How often it is looked whether the audit logs have news for operational endpoints.
+const REPORT: Duration = Duration::from_millis(250);
+/// How often it is looked whether there is something to say about open rotations.
+const NOTE: Duration = Duration::from_secs(1);
+/// How often schedules are looked at. They speak of minutes.
+const OPEN: Duration = Duration::from_secs(1);
 /// How often what is past its retention is removed.
 const PRUNE: Duration = Duration::from_mins(10);
 /// How often the store counts itself for the metrics.
@@ -46,7 +52,12 @@ pub(super) struct Parts {
 
 pub(super) async fn run(parts: Parts) {
     // Apart, because removing what is old can take minutes.
-    tokio::join!(keep_house(&parts), watch_disk(&parts), prove(&parts));
+    tokio::join!(
+        keep_house(&parts),
+        watch_disk(&parts),
+        prove(&parts),
+        report(&parts),
+    );
 }
 
 async fn keep_house(parts: &Parts) {
@@ -79,6 +90,25 @@ async fn prove(parts: &Parts) {
                 }
                 keep_findings(parts).await;
             }
+        }
+    }
+}
+
+/// Opens what schedules ask for, notes what time did to rotations, and reports it all. What is written
+/// when the server stops is reported after the next start.
+async fn report(parts: &Parts) {
+    let (mut report, mut note, mut open) = (period(REPORT), period(NOTE), period(OPEN));
+    let mut stopping = parts.stopping.clone();
+    let service = &parts.service;
+    loop {
+        let (what, done) = tokio::select! {
+            _ = stopping.changed() => return,
+            _ = open.tick() => ("open what schedules ask for", service.open_scheduled().await.map(drop)),
+            _ = note.tick() => ("note what time did to rotations", service.note_rotations().await),
+            _ = report.tick() => ("report operational events", service.report_events().await.map(drop)),
+        };
+        if let Err(error) = done {
+            tracing::error!(what, error = %super::explain(&error), "a background step failed; it is tried again");
         }
     }
 }

@@ -67,6 +67,8 @@ pub(super) enum Command {
     Secret(Remote<super::secret::Secret>),
     /// Rotations: moves of a keyring from one secret to the next.
     Rotation(Remote<super::rotation::Rotation>),
+    /// Schedules: rules by which rotations are opened.
+    Schedule(Remote<super::schedule::Schedule>),
     /// API keys.
     ApiKey(Remote<super::api_key::ApiKey>),
     /// Workspaces: the customer accounts of the operator.

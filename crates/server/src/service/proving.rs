@@ -24,6 +24,7 @@ use hookturn_core::proof::{
     Ask, Evidence, Findings, Observed, ProbeAnswer, ProbeKey, ProbeKeys, Question, Rehearsal,
     Rehearsed, Standing, Step, next_step, policy_of,
 };
+use hookturn_core::receiver::ReceiverClass;
 use hookturn_core::rotation::{
     Command, Grounds, Keyring, KeyringOwner, Mode, Rejected, Rotation, apply,
 };
@@ -132,13 +133,19 @@ impl Service {
                 keyring: Some(endpoint.keyring),
                 ..Subject::default()
             };
+            let class = rehearsed.finding.class;
             let entry = AuditEntry::new(AuditAction::EndpointRehearsed, subject)
-                .with("class", rehearsed.finding.class.as_str())
+                .with("class", class.as_str())
                 .with("probes", report.asked.len());
+            let mut audit = vec![entry];
+            if class == ReceiverClass::DoesNotVerify {
+                let action = AuditAction::EndpointDoesNotVerify;
+                audit.push(AuditEntry::new(action, subject));
+            }
             Ok(Decision {
                 shows: None,
                 writes: Vec::new(),
-                audit: vec![entry],
+                audit,
                 out: report.clone(),
             })
         })
@@ -250,7 +257,7 @@ impl Service {
 
     /// The endpoints that must be proved: the one that owns the keyring, or of a shared keyring's
     /// those that take messages and accepted one within the policy's look-back.
-    fn endpoints_that_count(
+    pub(super) fn endpoints_that_count(
         &self,
         keyring: &Keyring,
         mode: Mode,
@@ -386,7 +393,12 @@ impl Service {
                 };
                 let step = self.step(&keyring, &rotation, now);
                 match step {
-                    Step::Promote(_) | Step::Finish | Step::Extend(_) => {
+                    Step::Promote(_) => {
+                        // That it is proved stands in the log before it is promoted.
+                        self.note_rotation(&keyring, &rotation, now).await?;
+                        self.take_step(keyring.id, rotation.id).await?;
+                    }
+                    Step::Finish | Step::Extend(_) => {
                         self.take_step(keyring.id, rotation.id).await?;
                     }
                     Step::Wait(_) | Step::AskOwner(_) | Step::Watch => {
@@ -555,7 +567,7 @@ fn evidence_of(findings: Findings, rotation: RotationId) -> Evidence {
         .unwrap_or(Evidence::new(rotation))
 }
 
-const fn system() -> Context {
+pub(super) const fn system() -> Context {
     Context {
         actor: Actor::System,
         request_id: None,

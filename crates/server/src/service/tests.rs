@@ -7,4 +7,5 @@ mod configuration;
 mod denials;
 mod replays;
 mod rotation;
+mod schedules;
 mod traffic;
