@@ -38,9 +38,10 @@ fn endpoint(number: u8) -> EndpointId {
 fn answered(end: Timestamp, answers: &[(Observed, ProbeAnswer)]) -> Evidence {
     let policy = ProofPolicy::default();
     let mut evidence = Evidence::new(RotationId::from_bytes([7; 16]));
-    for (index, (observed, answer)) in answers.iter().enumerate() {
-        let before = u64::try_from(answers.len() - 1 - index).unwrap() * MINUTE;
-        evidence = evidence.after(&policy, *observed, *answer, end.before(before));
+    let mut at = answers.iter().skip(1).fold(end, |at, _| at.before(MINUTE));
+    for (observed, answer) in answers {
+        evidence = evidence.after(&policy, *observed, *answer, at);
+        at = at.after(MINUTE);
     }
     evidence
 }

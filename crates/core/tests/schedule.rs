@@ -1,5 +1,6 @@
 //! Schedules: due times, jitter, blackouts and clocks that jump, against a slow and simple reading of the
 //! same rules.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use hookturn_core::id::{KeyringId, ScheduleId, WorkspaceId};
 use hookturn_core::proof::ProofPolicy;
@@ -265,7 +266,7 @@ fn what_cannot_work_is_refused_with_its_field() {
         ),
         (
             Schedule {
-                weekly_blackouts: halves.clone(),
+                weekly_blackouts: halves,
                 ..good.clone()
             },
             "/weeklyBlackouts",
@@ -298,8 +299,29 @@ fn what_cannot_work_is_refused_with_its_field() {
     for (schedule, field) in cases {
         assert_eq!(schedule.check().unwrap_err().field, field);
     }
+    for zone in ["Europe/Atlantis", "", "+02:00", "CEST-ish"] {
+        assert!(
+            zone.parse::<hookturn_core::schedule::Zone>().is_err(),
+            "{zone}"
+        );
+    }
+}
+
+#[test]
+fn what_opens_nothing_says_why() {
+    let good = schedule(Timing::Age { days: 90 }, "UTC");
+    let all_week = [
+        (Weekday::Monday, Weekday::Friday),
+        (Weekday::Friday, Weekday::Monday),
+    ];
+    let halves = all_week.map(|(from_day, until_day)| WeeklyBlackout {
+        from_day,
+        from_time: "12:00".parse().unwrap(),
+        until_day,
+        until_time: "12:00".parse().unwrap(),
+    });
     let never = Schedule {
-        weekly_blackouts: halves,
+        weekly_blackouts: halves.to_vec(),
         ..good.clone()
     };
     let facts = facts("2020-01-01T00:00:00Z");
@@ -318,12 +340,6 @@ fn what_cannot_work_is_refused_with_its_field() {
         ..facts
     };
     assert_eq!(next_opening(&good, &empty, now), Err(Never::NoActiveSecret));
-    for zone in ["Europe/Atlantis", "", "+02:00", "CEST-ish"] {
-        assert!(
-            zone.parse::<hookturn_core::schedule::Zone>().is_err(),
-            "{zone}"
-        );
-    }
 }
 
 /// Whether a schedule's blackouts hold a time, field by field.
