@@ -51,6 +51,7 @@ impl Service {
                 writes: write.into_iter().collect(),
                 audit: audit.unwrap_or_default(),
                 out: (),
+                shows: None,
             })
         })
         .await

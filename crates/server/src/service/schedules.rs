@@ -246,6 +246,7 @@ impl Service {
                 }],
                 audit: vec![entry(&old, AuditAction::ScheduleDeleted)],
                 out: (),
+                shows: None,
             })
         })
         .await
@@ -291,6 +292,7 @@ impl Service {
             writes: vec![Write::Schedule(schedule.clone())],
             audit: vec![entry(&schedule, action)],
             out: self.shown(schedule, now),
+            shows: None,
         })
     }
 
@@ -551,6 +553,7 @@ impl Service {
             }],
             audit: vec![entry],
             out: (),
+            shows: None,
         }
     }
 }
