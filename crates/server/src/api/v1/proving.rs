@@ -88,9 +88,11 @@ pub(in crate::api) struct ProofPolicyView {
     look_back_millis: u64,
     /// How long a rotation may make no progress towards its proof before an operational event says that it stalled.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     stalled_after_millis: u64,
     /// How long before the deadline an operational event says that it is near; at most a quarter of the time to it.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     deadline_near_millis: u64,
 }
 

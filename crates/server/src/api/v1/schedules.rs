@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Read, Secrets};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Object};
+use super::super::json::{JsonBody, Object, Whole, whole};
 use super::super::page::{PageView, Query};
 use super::super::schema;
 use super::page_answer;
@@ -43,17 +43,17 @@ pub(in crate::api) struct CreateSchedule {
     #[schema(value_type = Option<schema::ClientIdText>)]
     client_id: Option<ClientId>,
     /// Due when the active secret is so many times 24 hours old.
-    #[schema(minimum = 1, maximum = 3_650)]
-    every_days: Option<u16>,
+    #[schema(value_type = Option<u16>, minimum = 1, maximum = 3_650)]
+    every_days: Option<Whole<u16>>,
     /// Due by the calendar.
     #[schema(value_type = Option<CalendarView>)]
     calendar: Option<Object<CalendarView>>,
     /// The IANA time zone of calendar and blackouts, such as `Europe/Berlin`; `UTC` without it.
     #[serde(default = "utc")]
-    #[schema(value_type = Option<schema::TimeZoneText>)]
+    #[schema(value_type = schema::TimeZoneText, required = false)]
     time_zone: Zone,
     /// Each opening is put off by up to so many seconds, so that not all happen at once.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     #[schema(maximum = 604_800)]
     jitter_seconds: u32,
     /// When nothing is opened, every week.
@@ -84,8 +84,8 @@ pub(in crate::api) struct PatchSchedule {
     )]
     name: Option<String>,
     /// By the age of the secret from now on.
-    #[schema(minimum = 1, maximum = 3_650)]
-    every_days: Option<u16>,
+    #[schema(value_type = Option<u16>, minimum = 1, maximum = 3_650)]
+    every_days: Option<Whole<u16>>,
     /// By the calendar from now on.
     #[schema(value_type = Option<CalendarView>)]
     calendar: Option<Object<CalendarView>>,
@@ -93,8 +93,8 @@ pub(in crate::api) struct PatchSchedule {
     #[schema(value_type = Option<schema::TimeZoneText>)]
     time_zone: Option<Zone>,
     /// Each opening is put off by up to so many seconds.
-    #[schema(maximum = 604_800)]
-    jitter_seconds: Option<u32>,
+    #[schema(value_type = Option<u32>, maximum = 604_800)]
+    jitter_seconds: Option<Whole<u32>>,
     /// When nothing is opened, every week.
     #[schema(value_type = Option<Vec<WeeklyView>>, max_items = 50)]
     weekly_blackouts: Option<Vec<Object<WeeklyView>>>,
@@ -118,11 +118,12 @@ const fn utc() -> Zone {
 #[schema(as = Calendar)]
 struct CalendarView {
     /// In which months: 1 all, 3 January, April, July and October, 12 January.
-    #[serde(default = "every_month")]
-    #[schema(value_type = Option<schema::EveryMonths>)]
+    #[serde(default = "every_month", deserialize_with = "whole")]
+    #[schema(value_type = schema::EveryMonths, required = false)]
     every_months: u8,
     /// The last day of a month that is shorter.
     #[schema(minimum = 1, maximum = 31)]
+    #[serde(deserialize_with = "whole")]
     day_of_month: u8,
     /// One that the clocks skip is moved behind the gap, of one that comes twice the first counts.
     #[schema(value_type = schema::TimeOfDayText)]
@@ -191,11 +192,11 @@ fn all<V, D: From<V>>(views: Vec<V>) -> Vec<D> {
 }
 
 fn timing(
-    days: Option<u16>,
+    days: Option<Whole<u16>>,
     calendar: Option<Object<CalendarView>>,
 ) -> Result<Option<Timing>, ServiceError> {
     match (days, calendar) {
-        (Some(days), None) => Ok(Some(Timing::Age { days })),
+        (Some(Whole(days)), None) => Ok(Some(Timing::Age { days })),
         (None, Some(calendar)) => Ok(Some(Timing::Calendar(calendar.into()))),
         (None, None) => Ok(None),
         (Some(_), Some(_)) => {
@@ -503,7 +504,7 @@ pub(in crate::api) async fn patch(
         name: asked.name,
         timing: timing(asked.every_days, asked.calendar)?,
         zone: asked.time_zone,
-        jitter_seconds: asked.jitter_seconds,
+        jitter_seconds: asked.jitter_seconds.map(Whole::get),
         weekly_blackouts: asked.weekly_blackouts.map(all),
         date_blackouts: asked.date_blackouts.map(all),
         policy: policy(asked.policy),
