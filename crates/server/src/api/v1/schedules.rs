@@ -28,6 +28,8 @@ use crate::service::schedules::{NewSchedule, SchedulePatch, ShownSchedule};
 /// when it names neither; by the age of the secret or by the calendar, one of the two.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({ "name": "quarterly", "timeZone": "Europe/Berlin", "jitterSeconds": 3600,
+    "calendar": { "everyMonths": 3, "dayOfMonth": 1, "time": "04:00" } }))]
 pub(in crate::api) struct CreateSchedule {
     /// For people.
     #[schema(
