@@ -112,6 +112,20 @@ actions! {
     LeakSearched = "leak.searched",
     /// A search for leaked strings found this secret.
     LeakFound = "leak.found",
+    /// Every endpoint that counts was proved to hold a rotation's new secret.
+    RotationProved = "rotation.proved",
+    /// A rotation makes no progress towards its proof.
+    RotationStalled = "rotation.stalled",
+    /// The deadline of a rotation is near, and it is not over.
+    RotationDeadlineNear = "rotation.deadline_near",
+    /// A schedule was made.
+    ScheduleCreated = "schedule.created",
+    /// A schedule was changed.
+    ScheduleUpdated = "schedule.updated",
+    /// A schedule was deleted.
+    ScheduleDeleted = "schedule.deleted",
+    /// A rotation that a schedule was to open could not be opened yet.
+    ScheduleSkipped = "schedule.skipped",
     /// A keyring was made.
     KeyringCreated = "keyring.created",
     /// A workspace was made.
@@ -134,6 +148,8 @@ actions! {
     EndpointDisabled = "endpoint.disabled",
     /// An endpoint's receiver was rehearsed.
     EndpointRehearsed = "endpoint.rehearsed",
+    /// An endpoint's receiver accepted a request that was signed with a random key.
+    EndpointDoesNotVerify = "endpoint.does_not_verify",
     /// An endpoint was deleted.
     EndpointDeleted = "endpoint.deleted",
     /// A delivery was queued again by command.

@@ -218,6 +218,8 @@ ids! {
     RotationId = "rot", "rotation";
     /// Many rotations that were asked for at once.
     BulkId = "blk", "bulk rotation";
+    /// A rule by which rotations are opened.
+    ScheduleId = "sch", "schedule";
     /// One accepted event.
     MessageId = "msg", "message";
     /// One message for one endpoint.

@@ -96,6 +96,21 @@ pub const OVERLAP_DEFAULT_MIN: Millis = DAY;
 /// Added to the default overlap, for people.
 pub const OVERLAP_GRACE: Millis = DAY;
 
+/// Schedules of one workspace.
+pub const SCHEDULES_PER_WORKSPACE: usize = 100;
+/// Longest time between two rotations that a schedule may ask for, in days: ten years.
+pub const SCHEDULE_DAYS_MAX: u16 = 3_650;
+/// Longest jitter of a schedule, in seconds: a week, so that it never reaches the next opening of a
+/// schedule by the calendar.
+pub const JITTER_SECONDS_MAX: u32 = 7 * 24 * 3_600;
+/// Weekly blackouts of one schedule, and as many ranges of dates.
+pub const BLACKOUTS: usize = 50;
+/// Openings that a preview shows.
+pub const PREVIEW_OPENINGS: usize = 5;
+/// Rotations that schedules open in one look at them, so that many that are due at once do not hold
+/// up the sweep; the others follow with the next look.
+pub const OPENINGS_AT_ONCE: usize = 100;
+
 /// Shortest text of an API key that an operator chose, in characters: a plain hash protects only what
 /// cannot be guessed.
 pub const API_KEY_CHARS_MIN: usize = 16;

@@ -22,6 +22,7 @@
 pub mod evidence;
 pub mod findings;
 pub mod learning;
+pub mod notice;
 pub mod policy;
 pub mod rehearsal;
 pub mod released;
@@ -32,6 +33,7 @@ pub use evidence::{
 };
 pub use findings::{Findings, Rehearsed};
 pub use learning::{learn, learn_attempt, policy_of};
+pub use notice::{Noted, Notice, Stall, notices, stall};
 pub use policy::{InvalidPolicy, OnDeadline, ProofPolicy, required_passes, ruled_out_percent};
 pub use rehearsal::{Ask, Finding, ProbeAnswer, ProbeKey, ProbeKeys, Rehearsal};
 pub use released::{RELEASED_ASKED, Release, Released};

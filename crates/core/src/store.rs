@@ -27,14 +27,15 @@ use crate::bulk::{Bulk, BulkItem, ItemCounts, ItemKind};
 use crate::delivery::{Attempt, Delivery, DeliveryStatus, Next};
 use crate::endpoint::Endpoint;
 use crate::id::{
-    ApiKeyId, BulkId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
-    WorkspaceId,
+    ApiKeyId, BulkId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId,
+    ScheduleId, SecretId, WorkspaceId,
 };
 use crate::limits;
 use crate::message::{EventType, Message};
-use crate::proof::Findings;
+use crate::proof::{Findings, Noted};
 use crate::receiver::ReceiverView;
 use crate::rotation::{Keyring, Rotation};
+use crate::schedule::{Schedule, ScheduleNote};
 use crate::time::{Millis, Timestamp};
 use crate::workspace::{ApiKey, App, Workspace};
 
@@ -151,6 +152,52 @@ pub enum Write {
         endpoint: EndpointId,
         /// What was found.
         findings: Findings,
+    },
+    /// Replaces what the owner of a keyring was told about its open rotation. It has no version: the last
+    /// one counts, and one sweep writes it.
+    Noted {
+        /// The keyring's workspace.
+        workspace: WorkspaceId,
+        /// The keyring.
+        keyring: KeyringId,
+        /// What was said.
+        noted: Noted,
+    },
+    /// Moves the place up to which a workspace's audit log was reported, and accepts the messages that
+    /// report what stands in between: as [`Store::accept`] does, and both or neither. A conflict when the
+    /// place is not `after` (0 at first), so that nothing is reported twice.
+    Reported {
+        /// The workspace whose log it is.
+        workspace: WorkspaceId,
+        /// The number of the last entry that was reported before.
+        after: u64,
+        /// That of the last one that is reported now.
+        through: u64,
+        /// The messages, of whichever workspaces.
+        messages: Vec<NewMessage>,
+    },
+    /// Inserts or replaces a schedule.
+    Schedule(Schedule),
+    /// Removes a schedule, and with it what it did for its keyrings.
+    RemoveSchedule {
+        /// Its workspace.
+        workspace: WorkspaceId,
+        /// The schedule.
+        schedule: ScheduleId,
+        /// The version that is removed.
+        version: u64,
+    },
+    /// Replaces what a schedule did for a keyring. It has no version: what must not happen twice is in the
+    /// same change as the keyring, which has one. Of a removed schedule nothing is kept.
+    ScheduleNote {
+        /// The workspace of both.
+        workspace: WorkspaceId,
+        /// The schedule.
+        schedule: ScheduleId,
+        /// The keyring.
+        keyring: KeyringId,
+        /// What it did.
+        note: ScheduleNote,
     },
     /// Erases the sealed value of a destroyed secret. Its mark stays.
     EraseSecret {
@@ -419,12 +466,31 @@ pub struct Configuration {
     pub receivers: Vec<(WorkspaceId, EndpointId, ReceiverState)>,
     /// What probes and deliveries have shown of receivers.
     pub findings: Vec<(EndpointId, Findings)>,
+    /// What owners were told about the latest rotations of their keyrings.
+    pub noted: Vec<(KeyringId, Noted)>,
+    /// Up to which entry the audit logs were reported, where any was, and whether entries follow it.
+    pub reported: Vec<ReportedLog>,
+    /// All schedules.
+    pub schedules: Vec<Schedule>,
+    /// What they did for keyrings.
+    pub schedule_notes: Vec<(ScheduleId, KeyringId, ScheduleNote)>,
     /// Last use of keys, where known.
     pub api_key_uses: Vec<(ApiKeyId, Timestamp)>,
     /// Bulk rotations that are not over, without their items.
     pub bulks: Vec<Bulk>,
     /// The sealed key of the marks, once there is one.
     pub mark_key: Option<Arc<[u8]>>,
+}
+
+/// How far the audit log of a workspace was reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReportedLog {
+    /// The workspace.
+    pub workspace: WorkspaceId,
+    /// The number of the last entry that was reported; 0 for none.
+    pub through: u64,
+    /// Whether later entries are there.
+    pub more: bool,
 }
 
 /// A page request over ids that sort by time, newest first.

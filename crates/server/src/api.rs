@@ -44,6 +44,7 @@ mod router;
 mod schema;
 mod unread;
 mod v1;
+mod webhooks;
 
 pub use dialect::hopae::openapi as hopae_openapi;
 pub use dialect::kore::openapi as kore_openapi;

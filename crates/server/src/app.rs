@@ -181,6 +181,7 @@ impl Server {
             settings: settings(config),
         }));
         let first_key = bootstrap(&service, config).await?;
+        warn_of_missing_app(&service);
         let courier = Arc::new(Courier::new(
             Arc::clone(&live),
             KeyCache::new(Arc::clone(&sealer)),
@@ -433,13 +434,28 @@ fn client_config(config: &Config) -> Result<ClientConfig, Failure> {
 }
 
 fn settings(config: &Config) -> service::Settings {
+    let events = config.operational.events.as_ref();
     service::Settings {
         max_in_flight: config.delivery.max_in_flight,
         pace: service::pace::Pace {
             requests_per_second: config.api.requests_per_second,
             burst: config.api.request_burst,
         },
+        operational_events: events.map(|events| service::operational::OperationalApp {
+            workspace: events.workspace.clone(),
+            app: events.app,
+        }),
         ..service::Settings::default()
+    }
+}
+
+/// An app may be made later, so one that is missing stops no start.
+fn warn_of_missing_app(service: &Service) {
+    if let Some(missing) = service.missing_operational_app() {
+        tracing::warn!(
+            workspace = missing.workspace, app = %missing.app,
+            "HOOKTURN_OPERATIONAL_EVENTS names an app that does not exist; the audit logs keep what it would be told"
+        );
     }
 }
 

@@ -31,6 +31,7 @@ mod output;
 mod plan;
 mod request;
 mod rotation;
+mod schedule;
 mod secret;
 mod serve;
 mod sign;
@@ -105,6 +106,7 @@ fn dispatch(command: Command, edge: &Edge, output: &mut Output) -> Outcome {
         Command::Rotation(remote) => rotation::run(remote, edge, output),
         Command::Bulk(remote) => bulk::run(remote, edge, output),
         Command::Leak(leak) => leak::run(leak, edge, output),
+        Command::Schedule(remote) => plan::run(remote, edge, output),
         Command::ApiKey(remote) => plan::run(remote, edge, output),
         Command::Workspace(remote) => plan::run(remote, edge, output),
         Command::Audit(remote) => audit::run(remote, edge, output),
@@ -135,6 +137,7 @@ const REMOTE: &[&str] = &[
     "rotation",
     "bulk",
     "leak",
+    "schedule",
     "api-key",
     "workspace",
     "audit",

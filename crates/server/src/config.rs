@@ -7,6 +7,7 @@
 
 mod hosts;
 mod numbers;
+mod operational;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 pub use hosts::{HostAddress, Hosts};
+pub use operational::{EventsApp, Operational};
 
 /// What the command line gives. What is absent is looked for in the environment, then in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,6 +55,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// How long to keep.
     pub retention: Retention,
+    /// Where Hookturn's own events go.
+    pub operational: Operational,
     /// What to write to standard error.
     pub log: Log,
     /// The master key's text, when it is not in the data directory.
@@ -222,6 +226,7 @@ struct File {
     outbound: Outbound,
     delivery: Delivery,
     retention: Retention,
+    operational: Operational,
     log: Log,
 }
 
@@ -334,6 +339,7 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
         outbound: file.outbound,
         delivery: file.delivery,
         retention: file.retention,
+        operational: file.operational,
         log: file.log,
         master_key: variables.secret("HOOKTURN_MASTER_KEY", MASTER_KEY_FILE)?,
         master_key_file: variables.get(MASTER_KEY_FILE).map(PathBuf::from),
@@ -404,6 +410,10 @@ fn apply_environment(
     }
     if let Some(days) = numbers::RETENTION_DAYS.take(variables)? {
         config.retention.days = days;
+    }
+    if let Some(text) = variables.get("HOOKTURN_OPERATIONAL_EVENTS") {
+        let name = "HOOKTURN_OPERATIONAL_EVENTS";
+        config.operational.events = Some(value(name, operational::WANTED, &text)?);
     }
     if let Some(text) = variables.get("HOOKTURN_LOG") {
         config.log.filter = text;

@@ -49,11 +49,14 @@ pub mod keyrings;
 pub mod leaks;
 pub mod master_key;
 pub mod messages;
+pub mod notices;
+pub mod operational;
 pub mod pace;
 pub mod page;
 pub mod proving;
 pub mod released;
 pub mod rotation;
+pub mod schedules;
 mod turns;
 pub mod workspaces;
 
@@ -91,6 +94,7 @@ pub struct Service {
     leak_pacer: pace::Pacer,
     /// One step of one bulk rotation at a time: who pauses one waits for the step that is being taken.
     bulk_turn: tokio::sync::Mutex<()>,
+    scheduling: schedules::Scheduling,
 }
 
 /// What a [`Service`] stands on.
@@ -122,6 +126,8 @@ pub struct Settings {
     pub max_in_flight: u32,
     /// How often one API key may ask.
     pub pace: pace::Pace,
+    /// The app that gets the operational events of all workspaces, if any.
+    pub operational_events: Option<operational::OperationalApp>,
 }
 
 impl Default for Settings {
@@ -130,6 +136,7 @@ impl Default for Settings {
             idempotency_millis: limits::IDEMPOTENCY_MILLIS,
             max_in_flight: 32,
             pace: pace::Pace::default(),
+            operational_events: None,
         }
     }
 }
@@ -271,6 +278,7 @@ impl Service {
             agenda: agenda::Agenda::default(),
             leak_pacer: pace::Pacer::new(leaks::PACE),
             bulk_turn: tokio::sync::Mutex::default(),
+            scheduling: schedules::Scheduling::default(),
         }
     }
 

@@ -66,6 +66,7 @@ const APP: &str = "/v1/apps/{clientId}";
 const ENDPOINTS: &str = "/v1/apps/{clientId}/endpoints";
 const ENDPOINT: &str = "/v1/apps/{clientId}/endpoints/{endpointId}";
 const SECRET_LIST: &str = "/v1/keyrings/{keyringId}/secrets";
+const SCHEDULE: &str = "/v1/schedules/{scheduleId}";
 
 const MESSAGES: &str = "/v1/apps/{clientId}/messages";
 const BATCH: &str = "/v1/apps/{clientId}/messages/batch";
@@ -124,6 +125,11 @@ pub(super) const ROUTES: &[Route] = &[
     route("post", "/v1/bulk-rotations/{bulkId}/resume", SECRETS, Kind::Versioned),
     route("post", "/v1/bulk-rotations/{bulkId}/cancel", SECRETS, Kind::Versioned),
     route("post", "/v1/leaks/search", SECRETS, Kind::Plain),
+    route("post", "/v1/schedules", SECRETS, Kind::Plain),
+    route("get", "/v1/schedules", READ, Kind::List),
+    route("get", SCHEDULE, READ, Kind::Plain),
+    route("patch", SCHEDULE, SECRETS, Kind::Versioned),
+    route("delete", SCHEDULE, SECRETS, Kind::Versioned),
     route("get", "/v1/audit", READ, Kind::List),
     route("get", "/v1/event-types", READ, Kind::List),
     route("post", "/v1/workspaces", MANAGE, Kind::Plain),

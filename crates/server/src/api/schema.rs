@@ -93,6 +93,12 @@ texts! {
     BulkIdText: "^blk_[0-7][0-9a-hjkmnp-tv-z]{25}$", "blk_01k9x6z8e5f3v9m2c7q4t1h0ab", "The id of a bulk rotation.";
     /// Schema of the hash of a string that may be a secret.
     LeakHashText: "^[0-9a-f]{64}$", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "SHA-256 of a string, as lowercase hex digits.";
+    /// Schema of a schedule id.
+    ScheduleIdText: "^sch_[0-7][0-9a-hjkmnp-tv-z]{25}$", "sch_01k9x6z8e5f3v9m2c7q4t1h0ab", "The id of a schedule.";
+    /// Schema of a time of the day.
+    TimeOfDayText: "^([01][0-9]|2[0-3]):[0-5][0-9]$", "03:30", "Hours and minutes.";
+    /// Schema of a time zone.
+    TimeZoneText: "^[A-Za-z][A-Za-z0-9_+/-]{0,63}$", "Europe/Berlin", "A time zone of the IANA database.";
     /// Schema of a message id.
     MessageIdText: "^msg_[0-7][0-9a-hjkmnp-tv-z]{25}$", "msg_01k9x6z8e5f3v9m2c7q4t1h0ab", "The id of a message; receivers see it as webhook-id.";
     /// Schema of a delivery id.
@@ -138,6 +144,10 @@ words! {
     ReleaseText: ["not_asked", "released", "still_accepts", "no_answer"], "Whether a receiver still accepts the old secret, as it answered last.";
     /// Schema of a secret's status.
     SecretStatusText: ["pending", "active", "retiring", "retired", "destroyed"], "Where a secret is in its life.";
+    /// Schema of a day of the week.
+    WeekdayText: ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"], "A day of the week.";
+    /// Schema of why a scheduled rotation is not opened.
+    BlockedText: ["rotation_open", "endpoint_not_enabled", "never_contacted", "nothing_to_prove", "not_provable", "reveal_disabled"], "Why a rotation that is due cannot be opened yet.";
     /// Schema of the kind of a key.
     KeyKindText: ["symmetric", "ed25519"], "`symmetric`: `whsec_…`; `ed25519`: `whsk_…`, for the preset `standard`.";
     /// Schema of a key's environment.
@@ -238,6 +248,45 @@ impl PartialSchema for RetryDelay {
 }
 
 impl ToSchema for RetryDelay {}
+
+/// Schema of a day of the calendar.
+pub(super) struct DayText;
+
+impl PartialSchema for DayText {
+    fn schema() -> RefOr<Schema> {
+        wrap(
+            text()
+                .format(Some(SchemaFormat::KnownFormat(KnownFormat::Date)))
+                .examples(["2026-12-24"])
+                .pattern(Some("^(19[7-9]|[2-8][0-9]{2})[0-9]-"))
+                .description(Some("A day of the calendar."))
+                .build(),
+        )
+    }
+}
+
+impl ToSchema for DayText {
+    fn name() -> Cow<'static, str> {
+        "Day".into()
+    }
+}
+
+/// Schema of a number of months that divides the year.
+pub(super) struct EveryMonths;
+
+impl PartialSchema for EveryMonths {
+    fn schema() -> RefOr<Schema> {
+        wrap(
+            ObjectBuilder::new()
+                .schema_type(SchemaType::Type(Type::Integer))
+                .enum_values(Some([1, 2, 3, 4, 6, 12]))
+                .description(Some("In every so many months, from January on."))
+                .build(),
+        )
+    }
+}
+
+impl ToSchema for EveryMonths {}
 
 /// Schema of a point in time.
 pub(super) struct TimeText;

@@ -26,6 +26,7 @@ mod probe;
 mod proving;
 mod released;
 mod rotations;
+mod schedules;
 mod workspaces;
 
 /// The routes.
@@ -66,6 +67,8 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(bulk::resume))
         .routes(routes!(bulk::cancel))
         .routes(routes!(leaks::search))
+        .routes(routes!(schedules::create, schedules::list))
+        .routes(routes!(schedules::get, schedules::patch, schedules::delete))
         .routes(routes!(audit::list))
         .routes(routes!(event_types::list))
         .routes(routes!(workspaces::create, workspaces::list))

@@ -24,6 +24,12 @@ const SETTLE: Duration = Duration::from_secs(1);
 const PROVE: Duration = Duration::from_millis(250);
 /// How often bulk rotations take a step.
 const BULK: Duration = Duration::from_millis(250);
+/// How often it is looked whether the audit logs have news for operational endpoints.
+const REPORT: Duration = Duration::from_millis(250);
+/// How often it is looked whether there is something to say about open rotations.
+const NOTE: Duration = Duration::from_secs(1);
+/// How often schedules are looked at. They speak of minutes.
+const OPEN: Duration = Duration::from_secs(1);
 /// How often what is past its retention is removed.
 const PRUNE: Duration = Duration::from_mins(10);
 /// How often the store counts itself for the metrics.
@@ -52,7 +58,8 @@ pub(super) async fn run(parts: Parts) {
         keep_house(&parts),
         watch_disk(&parts),
         prove(&parts),
-        rotate_in_bulk(&parts)
+        rotate_in_bulk(&parts),
+        report(&parts),
     );
 }
 
@@ -110,6 +117,25 @@ async fn prove(parts: &Parts) {
                 }
                 keep_findings(parts).await;
             }
+        }
+    }
+}
+
+/// Opens what schedules ask for, notes what time did to rotations, and reports it all. What is written
+/// when the server stops is reported after the next start.
+async fn report(parts: &Parts) {
+    let (mut report, mut note, mut open) = (period(REPORT), period(NOTE), period(OPEN));
+    let mut stopping = parts.stopping.clone();
+    let service = &parts.service;
+    loop {
+        let (what, done) = tokio::select! {
+            _ = stopping.changed() => return,
+            _ = open.tick() => ("open what schedules ask for", service.open_scheduled().await.map(drop)),
+            _ = note.tick() => ("note what time did to rotations", service.note_rotations().await),
+            _ = report.tick() => ("report operational events", service.report_events().await.map(drop)),
+        };
+        if let Err(error) = done {
+            tracing::error!(what, error = %super::explain(&error), "a background step failed; it is tried again");
         }
     }
 }

@@ -71,6 +71,8 @@ pub(super) enum Command {
     Bulk(Remote<super::bulk::Bulk>),
     /// Find out which secret a leaked string is.
     Leak(super::leak::Leak),
+    /// Schedules: rules by which rotations are opened.
+    Schedule(Remote<super::schedule::Schedule>),
     /// API keys.
     ApiKey(Remote<super::api_key::ApiKey>),
     /// Workspaces: the customer accounts of the operator.

@@ -95,7 +95,7 @@ impl Service {
     }
 
     /// Whether a keyring's endpoint is there; a shared one always serves.
-    fn serves(&self, keyring: &Keyring) -> bool {
+    pub(super) fn serves(&self, keyring: &Keyring) -> bool {
         match keyring.owner {
             KeyringOwner::Shared => true,
             KeyringOwner::Endpoint { endpoint } => self

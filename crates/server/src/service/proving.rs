@@ -24,6 +24,7 @@ use hookturn_core::proof::{
     Ask, Evidence, Findings, Observed, ProbeAnswer, ProbeKey, ProbeKeys, Question, RELEASED_ASKED,
     Rehearsal, Rehearsed, Released, Standing, Step, next_step, policy_of,
 };
+use hookturn_core::receiver::ReceiverClass;
 use hookturn_core::rotation::{
     Command, Grounds, Keyring, KeyringOwner, Mode, Rejected, Rotation, Stage, apply,
 };
@@ -134,13 +135,19 @@ impl Service {
                 keyring: Some(endpoint.keyring),
                 ..Subject::default()
             };
+            let class = rehearsed.finding.class;
             let entry = AuditEntry::new(AuditAction::EndpointRehearsed, subject)
-                .with("class", rehearsed.finding.class.as_str())
+                .with("class", class.as_str())
                 .with("probes", report.asked.len());
+            let mut audit = vec![entry];
+            if class == ReceiverClass::DoesNotVerify {
+                let action = AuditAction::EndpointDoesNotVerify;
+                audit.push(AuditEntry::new(action, subject));
+            }
             Ok(Decision {
                 shows: None,
                 writes: Vec::new(),
-                audit: vec![entry],
+                audit,
                 out: report.clone(),
             })
         })
@@ -253,7 +260,7 @@ impl Service {
     /// The endpoints that must be proved: the one that owns the keyring, or of a shared keyring's
     /// those that take messages and accepted one within the policy's look-back. The time of the last
     /// acceptance may be old while there are newer ones, so one that is older by that much counts too.
-    fn endpoints_that_count(
+    pub(super) fn endpoints_that_count(
         &self,
         keyring: &Keyring,
         mode: Mode,
@@ -395,7 +402,13 @@ impl Service {
                 continue;
             };
             let asked = match self.step(keyring, rotation, now) {
-                Step::Promote(_) | Step::Finish | Step::Extend(_) => {
+                Step::Promote(_) => {
+                    // That it is proved stands in the log before it is promoted.
+                    self.note_rotation(keyring, rotation, now).await?;
+                    self.take_step(id, rotation.id).await?;
+                    continue;
+                }
+                Step::Finish | Step::Extend(_) => {
                     self.take_step(id, rotation.id).await?;
                     continue;
                 }
@@ -624,7 +637,7 @@ pub(super) fn evidence_of(findings: Findings, rotation: RotationId) -> Evidence 
         .unwrap_or(Evidence::new(rotation))
 }
 
-const fn system() -> Context {
+pub(super) const fn system() -> Context {
     Context {
         actor: Actor::System,
         request_id: None,

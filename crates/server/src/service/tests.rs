@@ -9,5 +9,6 @@ mod denials;
 mod leaks;
 mod replays;
 mod rotation;
+mod schedules;
 mod sweeping;
 mod traffic;

@@ -21,6 +21,7 @@ pub mod finishing;
 pub mod ledger;
 pub mod listing;
 pub mod marks;
+pub mod planned;
 pub mod queue;
 pub mod traffic;
 pub mod upkeep;
@@ -118,6 +119,11 @@ macro_rules! store_conformance {
                 g5_an_idempotency_key_is_used_once_until_it_expires,
                 g4_an_erased_secret_takes_the_answers_that_show_it_with_it,
                 an_accept_with_a_used_key_accepts_nothing;
+            planned:
+                g1_a_report_is_accepted_with_its_place_or_not_at_all,
+                a_log_that_grew_is_unreported_until_it_is_reported,
+                what_an_owner_was_told_survives_a_restart,
+                g5_a_schedule_has_one_winner_and_takes_its_notes_with_it;
             traffic:
                 g1_an_accepted_message_survives_a_crash,
                 an_accept_is_all_or_nothing,

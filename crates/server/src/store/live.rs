@@ -19,6 +19,8 @@ use hookturn_core::store::{Configuration, ReceiverState, SealedSecret, Write};
 use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::{ApiKey, App, Workspace};
 
+mod planned;
+
 /// Everything configured. Cheap to read from any thread.
 #[derive(Debug, Default)]
 pub struct Live {
@@ -49,6 +51,7 @@ struct View {
     bulks: BTreeMap<BulkId, Arc<Bulk>>,
     /// The sealed key of the marks.
     mark_key: Option<Arc<[u8]>>,
+    planned: planned::Planned,
     /// Endpoints that sign with a keyring that is not theirs alone.
     shared_users: HashMap<KeyringId, BTreeSet<EndpointId>>,
 }
@@ -110,6 +113,12 @@ impl Live {
             view.receivers.insert(endpoint, Arc::new(receiver));
         }
         view.findings = loaded.findings.into_iter().collect();
+        view.planned = planned::Planned::of(
+            loaded.noted,
+            loaded.reported,
+            loaded.schedules,
+            loaded.schedule_notes,
+        );
         view.api_key_uses = loaded.api_key_uses.into_iter().collect();
         for bulk in loaded.bulks {
             view.apply(Write::Bulk(bulk));
@@ -481,6 +490,11 @@ impl View {
             Write::EraseSecret { secret, .. } => {
                 self.secrets.remove(&secret);
             }
+            planned @ (Write::Noted { .. }
+            | Write::Reported { .. }
+            | Write::Schedule(_)
+            | Write::RemoveSchedule { .. }
+            | Write::ScheduleNote { .. }) => self.planned.apply(planned),
         }
     }
 

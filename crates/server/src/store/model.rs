@@ -10,6 +10,7 @@
 
 mod bulks;
 mod configuration;
+mod planned;
 mod traffic;
 mod upkeep;
 
@@ -29,8 +30,8 @@ use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
     Accept, BulkItemQuery, Change, Configuration, DeliveryQuery, Due, DueBlock, DueQuery, Finish,
     Hint, HintSink, IdempotencyKey, IdempotencyRecord, MarkedSecret, Page, Progress, ReceiverState,
-    RecoverQuery, SealedSecret, SecretMark, Shown, Store, StoreError, StoreFuture, StoreStats,
-    Write,
+    RecoverQuery, ReportedLog, SealedSecret, SecretMark, Shown, Store, StoreError, StoreFuture,
+    StoreStats, Write,
 };
 use hookturn_core::time::Timestamp;
 use tokio::task::coop::consume_budget;
@@ -90,7 +91,7 @@ impl Disk {
 
     /// Everything that is configured.
     pub fn configuration(&self) -> Configuration {
-        self.lock().documents.load()
+        self.lock().load()
     }
 
     /// Every delivery that is stored, pending or settled, in order of their ids.
@@ -229,6 +230,22 @@ impl Effects {
 }
 
 impl Contents {
+    fn load(&self) -> Configuration {
+        let reported = self.documents.workspaces().map(|workspace| {
+            let through = self.documents.planned.reported(workspace);
+            let log = self.audit.get(&workspace).and_then(|log| log.last());
+            ReportedLog {
+                workspace,
+                through,
+                more: log.is_some_and(|last| last.seq > through),
+            }
+        });
+        Configuration {
+            reported: reported.collect(),
+            ..self.documents.load()
+        }
+    }
+
     /// Refuses a key that has a live answer; the answer is kept by [`Contents::keep_answer`].
     fn check_answer(&self, answer: Option<&IdempotencyRecord>, now: Timestamp) -> Outcome<()> {
         let used = answer
@@ -279,12 +296,17 @@ impl Contents {
         self.check_answer(change.idempotency.as_ref(), change.at)?;
         let mut documents = self.documents.clone();
         let mut requeues = Vec::new();
+        let mut reports = Vec::new();
         for write in &change.writes {
             match write {
                 Write::Requeue { delivery, at } => requeues.push((delivery, *at)),
                 other => documents.write(other)?,
             }
+            if let Write::Reported { messages, .. } = write {
+                reports.extend(messages.iter().cloned());
+            }
         }
+        self.traffic.check_new(&reports, &documents)?;
         self.traffic.check_requeues(&requeues)?;
         for (delivery, at) in requeues {
             self.traffic.requeue(delivery, at);
@@ -292,6 +314,8 @@ impl Contents {
                 .requeued
                 .push((delivery.workspace, delivery.endpoint));
         }
+        let accepted = reports.into_iter();
+        effects.accepted = accepted.flat_map(|new| self.traffic.accept(new)).collect();
         self.documents = documents;
         for write in &change.writes {
             if let Write::EraseSecret {
@@ -345,7 +369,7 @@ impl Contents {
 
 impl Store for ModelStore {
     fn load(&self) -> StoreFuture<'_, Configuration> {
-        self.read(|contents| contents.documents.load())
+        self.read(Contents::load)
     }
 
     fn change(&self, change: Change) -> StoreFuture<'_, ()> {

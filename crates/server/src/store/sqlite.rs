@@ -19,6 +19,7 @@ mod listing;
 mod loading;
 mod marks;
 mod open;
+mod planned;
 mod reader;
 mod requeue;
 mod rows;

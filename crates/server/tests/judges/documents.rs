@@ -193,6 +193,14 @@ impl World {
         let workspaces = api.get("/v1/workspaces").await;
         world.add_all("workspaceIds", &workspaces["data"], "id");
         world.add("workspaces", "default");
+        for number in 0..16 {
+            let schedule = json!({ "name": format!("schedule {number}"), "everyDays": 90 });
+            let schedule = api.post("/v1/schedules", &schedule).await;
+            world.add_all("scheduleIds", &json!([schedule]), "id");
+        }
+        for zone in ["UTC", "Europe/Berlin", "America/New_York"] {
+            world.add("timeZones", zone);
+        }
         for digit in ["1", "2", "3", "4"] {
             world.add("secrets", &format!("whsec_{}", digit.repeat(64)));
         }

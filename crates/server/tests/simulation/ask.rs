@@ -49,6 +49,8 @@ pub(crate) const QUICK: ProofPolicy = ProofPolicy {
     on_deadline: OnDeadline::Extend,
     extend_millis: 10 * SECOND,
     look_back_millis: HOUR,
+    stalled_after_millis: 20 * SECOND,
+    deadline_near_millis: 10 * SECOND,
 };
 
 /// An answer as it would be replayed, and whether it was.

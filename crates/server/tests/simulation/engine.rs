@@ -12,16 +12,18 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use hookturn::store::model::ModelStore;
 use hookturn_core::audit::{AuditEntry, Context, Recorded};
+use hookturn_core::bulk::{Bulk, BulkItem, ItemCounts};
 use hookturn_core::delivery::{Attempt, Delivery};
 use hookturn_core::id::{
-    ApiKeyId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, WorkspaceId,
+    ApiKeyId, BulkId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
+    WorkspaceId,
 };
 use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
-    Accept, Change, Configuration, DeliveryQuery, DueBlock, DueQuery, Finish, IdempotencyKey,
-    IdempotencyRecord, Page, Progress, ReceiverState, RecoverQuery, SealedSecret, Store,
-    StoreError, StoreFuture, StoreStats, Write,
+    Accept, BulkItemQuery, Change, Configuration, DeliveryQuery, DueBlock, DueQuery, Finish,
+    IdempotencyKey, IdempotencyRecord, MarkedSecret, Page, Progress, ReceiverState, RecoverQuery,
+    SealedSecret, SecretMark, Store, StoreError, StoreFuture, StoreStats, Write,
 };
 use hookturn_core::time::{Clock, Timestamp};
 use tokio::sync::{Notify, oneshot};

@@ -87,6 +87,14 @@ pub(in crate::api) struct ProofPolicyView {
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
     #[serde(deserialize_with = "whole")]
     look_back_millis: u64,
+    /// How long a rotation may make no progress towards its proof before an operational event says that it stalled.
+    #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
+    stalled_after_millis: u64,
+    /// How long before the deadline an operational event says that it is near; at most a quarter of the time to it.
+    #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
+    deadline_near_millis: u64,
 }
 
 /// The same fields on both sides: one list, so that neither forgets one.
@@ -123,6 +131,8 @@ same_fields!(
     on_deadline,
     extend_millis,
     look_back_millis,
+    stalled_after_millis,
+    deadline_near_millis,
 );
 
 impl Default for ProofPolicyView {

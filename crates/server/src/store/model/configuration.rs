@@ -16,6 +16,7 @@ use hookturn_core::workspace::{ApiKey, App, Workspace};
 
 use super::Outcome;
 use super::bulks::{Bulks, Marks};
+use super::planned::Planned;
 
 /// Every document, by its id.
 #[derive(Debug, Clone, Default)]
@@ -32,12 +33,13 @@ pub(super) struct Documents {
     findings: BTreeMap<EndpointId, Findings>,
     pub(super) bulks: Bulks,
     pub(super) marks: Marks,
+    pub(super) planned: Planned,
 }
 
 impl Documents {
     pub(super) fn load(&self) -> Configuration {
         let owner = |id: &EndpointId| self.endpoints.get(id).map(|endpoint| endpoint.workspace);
-        Configuration {
+        let mut loaded = Configuration {
             workspaces: self.workspaces.values().cloned().collect(),
             api_keys: self.api_keys.values().cloned().collect(),
             apps: self.apps.values().cloned().collect(),
@@ -61,7 +63,14 @@ impl Documents {
                 .collect(),
             bulks: self.bulks.open(),
             mark_key: self.marks.key(),
-        }
+            ..Configuration::default()
+        };
+        self.planned.load(&mut loaded);
+        loaded
+    }
+
+    pub(super) fn workspaces(&self) -> impl Iterator<Item = WorkspaceId> {
+        self.workspaces.keys().copied()
     }
 
     pub(super) fn known_workspace(&self, id: WorkspaceId) -> Outcome<()> {
@@ -138,6 +147,27 @@ impl Documents {
             Write::MarkKey { sealed, old } => self.marks.put_key(sealed, old.as_ref()),
             Write::Bulk(bulk) => self.bulks.put(bulk),
             Write::BulkItem(item) => self.bulks.put_item(item),
+            Write::Noted { keyring, noted, .. } => {
+                self.planned.note(*keyring, noted);
+                Ok(())
+            }
+            // Its messages are traffic, and written there.
+            Write::Reported {
+                workspace,
+                after,
+                through,
+                ..
+            } => self.planned.report(*workspace, *after, *through),
+            Write::Schedule(schedule) => self.planned.put(schedule),
+            Write::RemoveSchedule {
+                schedule, version, ..
+            } => self.planned.remove(*schedule, *version),
+            Write::ScheduleNote {
+                schedule,
+                keyring,
+                note,
+                ..
+            } => self.planned.put_note(*schedule, *keyring, note),
             // Traffic, and written there.
             Write::Requeue { .. } => Ok(()),
         }

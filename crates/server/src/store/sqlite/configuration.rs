@@ -14,6 +14,7 @@ use hookturn_core::workspace::{ApiKey, App, Workspace};
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::ledger::{append_audit, erase_answers_showing, put_idempotent_answer};
+use super::planned;
 use super::reader::At;
 use super::requeue::requeue;
 use super::rows::{self, NewNumber, as_i64, from_document, to_document};
@@ -95,6 +96,29 @@ fn apply_write(tx: &mut Tx<'_>, write: &Write) -> Outcome<()> {
         Write::Findings {
             endpoint, findings, ..
         } => keep_findings(tx, *endpoint, findings),
+        Write::Noted {
+            workspace,
+            keyring,
+            noted,
+        } => planned::keep_noted(tx, *workspace, *keyring, noted),
+        Write::Reported {
+            workspace,
+            after,
+            through,
+            messages,
+        } => planned::report(tx, *workspace, (*after, *through), messages),
+        Write::Schedule(schedule) => planned::put_schedule(tx, schedule),
+        Write::RemoveSchedule {
+            workspace,
+            schedule,
+            version,
+        } => planned::remove_schedule(tx, *workspace, *schedule, *version),
+        Write::ScheduleNote {
+            workspace,
+            schedule,
+            keyring,
+            note,
+        } => planned::keep_schedule_note(tx, *workspace, (*schedule, *keyring), note),
         Write::EraseSecret {
             workspace,
             keyring,

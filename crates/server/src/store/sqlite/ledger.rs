@@ -118,7 +118,7 @@ fn shown(
 // ----- audit -----
 
 pub(super) fn append_audit(
-    tx: &Tx<'_>,
+    tx: &mut Tx<'_>,
     workspace: WorkspaceId,
     context: &Context,
     entries: Vec<AuditEntry>,
@@ -152,6 +152,7 @@ pub(super) fn append_audit(
             params![number, as_i64(head.seq), document, head.hash],
         )?;
     }
+    tx.effects.audited.push(workspace);
     Ok(())
 }
 

@@ -10,8 +10,8 @@ use std::sync::{PoisonError, RwLock};
 
 use hookturn_core::delivery::Attempt;
 use hookturn_core::id::{
-    ApiKeyId, BulkId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
-    WorkspaceId,
+    ApiKeyId, BulkId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId,
+    ScheduleId, SecretId, WorkspaceId,
 };
 use hookturn_core::message::EventType;
 use hookturn_core::store::StoreError;
@@ -161,6 +161,7 @@ id_columns!(
     KeyringId,
     MessageId,
     RotationId,
+    ScheduleId,
     SecretId,
     WorkspaceId
 );
