@@ -52,10 +52,10 @@ const PASS: (Observed, ProbeAnswer) = (Observed::Probe, ProbeAnswer::Accepted);
 const REFUSAL: (Observed, ProbeAnswer) = (Observed::Probe, ProbeAnswer::Refused);
 const SILENCE: (Observed, ProbeAnswer) = (Observed::Probe, ProbeAnswer::Silent);
 
-fn stall_after(evidence: Option<Evidence>, now: Timestamp) -> Option<Stall> {
+fn stall_after(evidence: Option<&Evidence>, now: Timestamp) -> Option<Stall> {
     let (said, _) = notices(
         &proven(Stage::Staged),
-        &[(endpoint(1), evidence)],
+        &[(endpoint(1), evidence.copied())],
         None,
         now,
     );
@@ -96,8 +96,12 @@ fn a_rotation_stalls_for_the_reason_that_its_receiver_gives() {
         ),
     ];
     for (evidence, wanted) in cases {
-        assert_eq!(stall_after(evidence, day), wanted, "{evidence:?}");
-        assert_eq!(stall_after(evidence, day.before(1)), None, "{evidence:?}");
+        assert_eq!(stall_after(evidence.as_ref(), day), wanted, "{evidence:?}");
+        assert_eq!(
+            stall_after(evidence.as_ref(), day.before(1)),
+            None,
+            "{evidence:?}"
+        );
     }
     let (said, _) = notices(&proven(Stage::Staged), &[], None, day);
     let nobody = Notice::Stalled {

@@ -359,8 +359,7 @@ impl Courier {
 }
 
 /// Whether this key may sign a probe now. A secret may while it is live, and not compromised unless it
-/// signs anyway. A former one may while it is retiring, a compromised one too: that signs nothing else, and
-/// asking is how its owner learns who still accepts it. Once it is retired it never signs again (G4).
+/// signs anyway. A former one may while it is retiring; once it is retired it never signs again (G4).
 fn may_probe(keyring: &Keyring, key: ProbeKey, now: Timestamp) -> bool {
     let status = |id| {
         let secret = keyring.secret(id)?;

@@ -173,7 +173,8 @@ fn stalled(config: Arc<rustls::ServerConfig>) -> SocketAddr {
         let session = rustls::ServerConnection::new(config).unwrap();
         let mut tls = rustls::StreamOwned::new(session, stream);
         read_head(&mut tls);
-        let headers: String = (0..62).map(|n| format!("x-{n}: v\r\n")).collect();
+        let headers: Vec<_> = (0..62).map(|n| format!("x-{n}: v\r\n")).collect();
+        let headers = headers.concat();
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: 10000000\r\n{headers}\r\n");
         tls.write_all(head.as_bytes()).unwrap();
         tls.write_all(&[b'z'; 8_000]).unwrap();

@@ -192,7 +192,7 @@ MEANING = {
     "/secret": "which texts are keys depends on the scheme of the endpoints that it signs for",
 }
 # The same for fields below these: numbers of a policy and spans of blackouts that do not fit each other.
-BELOW = ("/policy/", "/weeklyBlackouts", "/dateBlackouts/")
+BELOW = ("/policy/", "/waves/", "/weeklyBlackouts", "/dateBlackouts/")
 CODES = {"idempotency_mismatch": "made-up keys repeat, with other bodies"}
 
 

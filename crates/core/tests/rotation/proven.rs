@@ -23,6 +23,10 @@ fn rotation(bench: &Bench) -> &Rotation {
     bench.keyring.rotation.as_ref().expect("a rotation is open")
 }
 
+#[expect(
+    clippy::large_types_passed_by_value,
+    reason = "cases read better with values"
+)]
 fn step(bench: &Bench, evidence: Evidence, now: Timestamp) -> Step {
     next_step(rotation(bench), &[(ENDPOINT, Some(evidence))], now)
 }
@@ -119,6 +123,10 @@ fn g7_step_1_needs_every_endpoint_of_a_shared_keyring() {
 }
 
 /// The receiver refused the old secret alone as often as it is asked, from `since` on.
+#[expect(
+    clippy::large_types_passed_by_value,
+    reason = "cases read better with values"
+)]
 fn released(policy: &ProofPolicy, evidence: Evidence, since: Timestamp) -> Evidence {
     (0..u64::from(RELEASED_ASKED)).fold(evidence, |evidence, number| {
         let sent_at = since.after(number);

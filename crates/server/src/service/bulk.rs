@@ -319,7 +319,7 @@ impl Service {
         let mut releases = Vec::new();
         if let (Some(keyring), Some(rotation)) = (keyring, &rotation) {
             for endpoint in self.live.keyring_users(&keyring).into_iter().take(SHOWN) {
-                let evidence = evidence_of(self.live.findings(endpoint.id), rotation.id);
+                let evidence = evidence_of(&self.live.findings(endpoint.id), rotation.id);
                 releases.push((endpoint.id, evidence.released.verdict()));
             }
         }

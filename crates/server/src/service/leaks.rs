@@ -431,7 +431,7 @@ fn advice(
             vec![rotate],
         ),
         SecretStatus::Active => advise(
-            "it signs: mark it, rotate away from it now, and hand the new secret over at once; with mode overlap instead it signs nothing but the question who still accepts it",
+            "it signs: mark it, rotate away from it now, and hand the new secret over at once; or rotate with mode overlap first, ask who still accepts it, and mark it then",
             vec![mark, rotate],
         ),
         SecretStatus::Pending => advise(

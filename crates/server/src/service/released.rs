@@ -2,8 +2,8 @@
 //!
 //! A proven rotation asks by itself, when the old secret is quiet and about to be retired. By command it can be
 //! asked of any rotation while its old secret is retiring; a retired one never signs again (G4), so nothing
-//! can be asked with it. After a leak the way is an overlap: a compromised secret that is retiring signs
-//! nothing but this question. Each command is in the audit log before its first probe is signed.
+//! can be asked with it. Marking a secret as compromised retires it, so whoever wants to know after a leak asks
+//! first. Each command is in the audit log before its first probe is signed.
 //! docs/adr/0008-asking-whether-a-secret-is-released.md has the reasons.
 //!
 //! The answers are kept with the evidence of the rotation while it is the latest of its keyring.
@@ -118,7 +118,7 @@ impl Service {
     fn to_ask(&self, keyring: &Keyring, rotation: &Rotation) -> Vec<Arc<Endpoint>> {
         let mut endpoints = self.live.keyring_users(keyring);
         endpoints.sort_by_key(|endpoint| {
-            let evidence = evidence_of(self.live.findings(endpoint.id), rotation.id);
+            let evidence = evidence_of(&self.live.findings(endpoint.id), rotation.id);
             (evidence.released.asked_at, endpoint.id)
         });
         endpoints.truncate(ASKED);
@@ -131,7 +131,7 @@ impl Service {
         rotation: &Rotation,
         prober: &dyn Prober,
     ) -> ReleaseAnswer {
-        let known = || evidence_of(self.live.findings(endpoint.id), rotation.id).released;
+        let known = || evidence_of(&self.live.findings(endpoint.id), rotation.id).released;
         let unasked = |failure: String| ReleaseAnswer {
             endpoint: endpoint.id,
             release: known().verdict(),
@@ -150,7 +150,7 @@ impl Service {
             Err(error) => return unasked(error.to_string()),
         };
         let answer = ProbeAnswer::of(probed.status);
-        let throws = evidence_of(self.live.findings(endpoint.id), rotation.id).throws();
+        let throws = evidence_of(&self.live.findings(endpoint.id), rotation.id).throws();
         let released = known().after(answer, throws, probed.sent_at);
         // Evidence about a later rotation is not given up for an answer about an earlier one.
         let latest = self
@@ -185,7 +185,7 @@ impl Service {
     ) {
         let policy = policy_of(rotation);
         self.live.find(endpoint, |known| {
-            let evidence = evidence_of(known, rotation.id);
+            let evidence = evidence_of(&known, rotation.id);
             hookturn_core::proof::Findings {
                 evidence: Some(evidence.after(&policy, observed, answer, sent_at)),
                 ..known
@@ -211,7 +211,7 @@ fn former<'a>(
         SecretStatus::Retiring => Ok(secret),
         SecretStatus::Retired => Err(ServiceError::conflict(
             "secret_retired",
-            "the rotation's old secret is retired and never signs again, so nothing can be asked with it: after a leak, mark the secret as compromised and rotate with mode overlap; until it retires it then signs nothing but this question",
+            "the rotation's old secret is retired and never signs again, so nothing can be asked with it: it can be asked while the old secret of a rotation in mode overlap or proven is retiring",
         )),
         SecretStatus::Destroyed => Err(destroyed()),
         SecretStatus::Active | SecretStatus::Pending => Err(ServiceError::conflict(

@@ -74,6 +74,8 @@ struct Effects {
     requeued: Vec<(WorkspaceId, EndpointId)>,
     accepted: Vec<Due>,
     forgotten: Vec<EndpointId>,
+    /// Workspaces whose audit log grew.
+    grown: Vec<WorkspaceId>,
 }
 
 type Outcome<T> = Result<T, StoreError>;
@@ -211,6 +213,9 @@ impl Effects {
         if !self.writes.is_empty() {
             live.apply(self.writes);
         }
+        if !self.grown.is_empty() {
+            live.note_audited(&self.grown);
+        }
         for (fresh, old) in &self.reseals {
             live.reseal(fresh, old);
         }
@@ -328,6 +333,9 @@ impl Contents {
             }
         }
         self.keep_answer(change.idempotency);
+        if !change.audit.is_empty() {
+            effects.grown.push(change.workspace);
+        }
         self.append(change.workspace, &change.context, change.audit, change.at);
         effects.writes = change.writes;
         Ok(())
@@ -383,8 +391,9 @@ impl Store for ModelStore {
         entries: Vec<AuditEntry>,
         at: Timestamp,
     ) -> StoreFuture<'_, ()> {
-        self.step(|contents, _| {
+        self.step(|contents, effects| {
             contents.documents.known_workspace(workspace)?;
+            effects.grown.push(workspace);
             contents.append(workspace, &context, entries, at);
             Ok(())
         })

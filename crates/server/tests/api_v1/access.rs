@@ -20,6 +20,7 @@ fn routes() -> Vec<(String, String, Option<String>)> {
             .replace("{keyringId}", "kr_00000000000000000000000000")
             .replace("{secretId}", "whs_00000000000000000000000000")
             .replace("{rotationId}", "rot_00000000000000000000000000")
+            .replace("{bulkId}", "blk_00000000000000000000000000")
             .replace("{scheduleId}", "sch_00000000000000000000000000")
             .replace("{workspaceId}", "ws_00000000000000000000000000")
             .replace("{apiKeyId}", "key_00000000000000000000000000");

@@ -181,7 +181,8 @@ fn every_deliberate_defect_is_found() {
             "{mutant:?} found by seed {} as {guarantee}, {length} operations",
             failure.short.seed
         );
-        assert!(length <= 12, "{mutant:?}: {}", failure.tell());
+        // What shows within milliseconds only cannot lose many operations.
+        assert!(length <= 30, "{mutant:?}: {}", failure.tell());
         let again = run(&failure.short, mutant);
         assert_eq!(again.trace, failure.again.trace, "{mutant:?}");
     }

@@ -89,6 +89,7 @@ const STEPS: &[(Step, &[&str])] = &[
             "secret.retiring",
         ],
     ),
+    (Step::AskReleased, &["rotation.release_asked"]),
     (
         Step::Finish,
         &["rotation.finished", "secret.retired", "rotation.completed"],
@@ -103,7 +104,6 @@ const STEPS: &[(Step, &[&str])] = &[
             "rotation.completed",
         ],
     ),
-    (Step::AskReleased, &["rotation.release_asked"]),
     (Step::Destroy, &["secret.destroyed"]),
     (
         Step::Rotate(ModeName::Staged),

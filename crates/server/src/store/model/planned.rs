@@ -72,7 +72,7 @@ impl Planned {
         if !self.schedules.contains_key(&schedule) {
             return Err(conflict("schedule", &schedule));
         }
-        self.notes.insert((schedule, keyring), note.clone());
+        self.notes.insert((schedule, keyring), *note);
         Ok(())
     }
 
@@ -82,7 +82,7 @@ impl Planned {
         loaded.schedules = self.schedules.values().cloned().collect();
         let notes = self.notes.iter();
         loaded.schedule_notes = notes
-            .map(|((schedule, keyring), note)| (*schedule, *keyring, note.clone()))
+            .map(|((schedule, keyring), note)| (*schedule, *keyring, *note))
             .collect();
     }
 }

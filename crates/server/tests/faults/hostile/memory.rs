@@ -67,7 +67,7 @@ async fn per_attempt(behaviour: Behaviour, with_tls: bool) -> u64 {
             if !with_tls {
                 behave(stream, behaviour, &waiting).await;
             } else if let Ok(stream) = acceptor.accept(stream).await {
-                behave(stream, behaviour, &waiting).await;
+                Box::pin(behave(stream, behaviour, &waiting)).await;
             }
         }
     })
