@@ -54,6 +54,8 @@ pub(super) async fn accept(
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
         .max_buf_size(HEAD_BYTES)
+        // Who has said all and waits for the answer may close its side.
+        .half_close(true)
         // One write for an answer. Gathering those of pipelined requests, which hyper offers too,
         // loses them when the next request is not HTTP.
         .writev(false);

@@ -312,7 +312,17 @@ impl AsyncRead for Tls {
                 return Poll::Ready(Err(error));
             }
             if !matches!(step?, Step::Text) && !this.ended {
-                ready!(this.poll_fill(cx))?;
+                match ready!(this.poll_fill(cx)) {
+                    // Between two records, without the farewell of TLS, as many receivers end. Whether the
+                    // response is complete is for HTTP to say; its status has been read or it has not.
+                    Err(error)
+                        if error.kind() == io::ErrorKind::UnexpectedEof
+                            && this.incoming.is_empty() =>
+                    {
+                        this.ended = true;
+                    }
+                    other => other?,
+                }
             }
         }
     }

@@ -268,6 +268,10 @@ impl Service {
     /// One bulk rotation and how far it is. Needs `read`.
     pub async fn bulk(&self, caller: &Caller, id: BulkId) -> Result<BulkProgress, ServiceError> {
         self.require(caller, Scope::Read).await?;
+        self.progress(caller, id).await
+    }
+
+    async fn progress(&self, caller: &Caller, id: BulkId) -> Result<BulkProgress, ServiceError> {
         let bulk = self.own_bulk(caller, id).await?;
         let counts = self.store.bulk_counts(bulk.workspace, id, 0, u32::MAX);
         let counts = counts.await?;
@@ -348,7 +352,7 @@ impl Service {
         self.require(caller, Scope::Secrets).await?;
         // Waits for the step that is being taken.
         let _turn = self.bulk_turn.lock().await;
-        let BulkProgress { bulk, counts } = self.bulk(caller, id).await?;
+        let BulkProgress { bulk, counts } = self.progress(caller, id).await?;
         let (from, until) = bulk.wave_span();
         let wave = self.store.bulk_counts(bulk.workspace, id, from, until);
         let failed = wave.await?.failed;

@@ -19,6 +19,7 @@ use hookturn_core::rotation::{Keyring, Rotation, SecretStatus, SecretVersion};
 use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::Scope;
 
+use super::keyrings::as_of;
 use super::proving::{Prober, evidence_of};
 use super::{Caller, Decision, Recording, Service, ServiceError};
 
@@ -75,7 +76,7 @@ impl Service {
         recording: Option<Recording<'_, ReleaseReport>>,
     ) -> Result<ReleaseReport, ServiceError> {
         self.require(caller, Scope::Secrets).await?;
-        let rotation = self.rotation(caller, id).await?;
+        let rotation = as_of(self.stored_rotation(caller, id).await?, self.clock.now());
         let keyring = self.own_keyring(caller, rotation.keyring)?;
         let old = former(&keyring, &rotation, self.clock.now())?;
         let subject = Subject {

@@ -141,7 +141,7 @@ impl Service {
         Ok(as_of(self.stored_rotation(caller, id).await?, now))
     }
 
-    async fn stored_rotation(
+    pub(super) async fn stored_rotation(
         &self,
         caller: &Caller,
         id: RotationId,

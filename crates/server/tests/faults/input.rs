@@ -6,6 +6,8 @@ mod payloads;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::support::http::{Api, Connection, Reply, Request};
@@ -610,6 +612,21 @@ async fn pipelined_requests_are_answered_in_order() {
         assert_eq!(reply.status, if n % 2 == 0 { 200 } else { 404 }, "{n}");
     }
     stand.nothing_stored().await;
+}
+
+/// As `nc -N` does: everything is said, and the answers are waited for.
+#[tokio::test]
+async fn who_closes_its_side_after_its_requests_gets_every_answer() {
+    let stand = Stand::new().await;
+    let one = stand.api.request("GET", "/livez").bytes();
+    let mut stream = TcpStream::connect(stand.server.address).await.unwrap();
+    stream.write_all(&one.repeat(10)).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answers = Vec::new();
+    let all = stream.read_to_end(&mut answers);
+    within(SOON, "the end of the answers", all).await.unwrap();
+    let answers = String::from_utf8(answers).unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 10, "{answers}");
 }
 
 /// What a slow client sends before it falls silent.

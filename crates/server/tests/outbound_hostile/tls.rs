@@ -123,6 +123,33 @@ async fn http1_is_used_where_the_receiver_has_nothing_else() {
     }
 }
 
+/// Python's `http.server` over TLS answers like this: the end of the connection is the end of the body, and
+/// TLS does not say good-bye.
+#[tokio::test]
+async fn a_receiver_that_leaves_without_the_farewell_of_tls_is_judged_by_its_status() {
+    let (root, acceptor) = identity("receiver.example", &[]);
+    let server = receiver(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let mut tls = acceptor.accept(stream).await.unwrap();
+            let mut head = [0; 4096];
+            let _read = tls.read(&mut head).await.unwrap();
+            tls.write_all(b"HTTP/1.0 200 OK\r\n\r\nok").await.unwrap();
+            tls.flush().await.unwrap();
+            let (mut tcp, _session) = tls.into_inner();
+            tcp.shutdown().await.unwrap();
+        }
+    })
+    .await;
+    let exchange = send(
+        &client(Some(&root)),
+        patient(&url("receiver.example", &server)),
+    )
+    .await;
+    let answered = answer(exchange);
+    assert_eq!((answered.status, answered.body.as_ref()), (200, &b"ok"[..]));
+}
+
 #[tokio::test]
 async fn g10_a_certificate_for_another_name_is_refused() {
     let (root, acceptor) = identity("other.example", &["h2"]);

@@ -58,6 +58,14 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// The file is not there, and the log beside it is.
+    #[error(
+        "{path} is gone, and its log {path}-wal is still there: what they held is lost without it; nothing was changed: put the database back, restore it from a backup, or move the log away to start empty"
+    )]
+    Gone {
+        /// The file.
+        path: PathBuf,
+    },
     /// A directory, a device, or a link to nothing.
     #[error(
         "{path} is not a file, or links to one that is not there; nothing was changed: put the database back, or move this away to start empty"
@@ -188,9 +196,20 @@ pub(super) fn exists(path: &Path) -> Result<bool, OpenError> {
         // A link to nothing: what it should lead to may be on a disk that is not there today.
         Err(_) if path.is_symlink() => Err(OpenError::NotAFile { path: path_of() }),
         Ok(_) => Ok(true),
+        // What its log holds was acknowledged, and is nothing without it.
+        Err(_) if log_of(path).metadata().is_ok_and(|log| log.len() > 0) => {
+            Err(OpenError::Gone { path: path_of() })
+        }
         // Whatever else stands in the way also stands in the way of making one, which tells.
         Err(_) => Ok(false),
     }
+}
+
+/// Where SQLite keeps what is not in the database yet.
+fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
 }
 
 /// Makes a new database beside its place, and gives it its name when it is whole and on the disk.
