@@ -1,5 +1,7 @@
 //! The model engine of simulations: what the conformance suite asks of every engine.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
