@@ -12,6 +12,7 @@ mod install;
 mod lint;
 mod openapi;
 mod policy;
+mod sim;
 mod spdx;
 mod steps;
 mod test;
@@ -32,6 +33,7 @@ Tasks:
   lint              formatting, clippy, rustdoc and the dependency policy of deny.toml
   test              install what the tests need where it is missing, then run every test
   bench [ARGS]      build for release and run the end-to-end bench with ARGS
+  sim [OPTIONS]     run the simulation: --seeds N (10000), --from SEED (0), or --replay FILE
   openapi           write the descriptions of docs/api from what the server prints
   openapi --check   fail if one of them differs from it
   help              this text
@@ -46,6 +48,7 @@ enum Task {
     Lint,
     Test,
     Bench(Vec<OsString>),
+    Sim(sim::Asked),
     Openapi { check: bool },
     Help,
 }
@@ -74,6 +77,7 @@ fn run(task: Task) -> Result<ExitCode, Failure> {
         Task::Lint => lint::run(&workspace, &mut steps)?,
         Task::Test => test::run(&workspace, &mut steps)?,
         Task::Bench(arguments) => bench(&workspace, &mut steps, &arguments)?,
+        Task::Sim(asked) => sim::run(&workspace, &mut steps, &asked)?,
         Task::Openapi { check: true } => {
             steps.check("openapi", || openapi::check(&workspace))?;
         }
@@ -117,6 +121,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Task, String> 
         Some("test") => alone(Task::Test),
         Some("help" | "--help" | "-h") => alone(Task::Help),
         Some("bench") => Ok(Task::Bench(rest)),
+        Some("sim") => sim::parse(&rest).map(Task::Sim),
         Some("openapi") => match rest.as_slice() {
             [] => Ok(Task::Openapi { check: false }),
             [flag] if flag == "--check" => Ok(Task::Openapi { check: true }),
@@ -140,6 +145,15 @@ mod tests {
         assert_eq!(parsed("help"), Ok(Task::Help));
         assert_eq!(parsed("lint"), Ok(Task::Lint));
         assert_eq!(parsed("test"), Ok(Task::Test));
+        assert_eq!(parsed("sim"), Ok(Task::Sim(sim::Asked::seeds(10_000, 0))));
+        assert_eq!(
+            parsed("sim --from 7 --seeds 5"),
+            Ok(Task::Sim(sim::Asked::seeds(5, 7)))
+        );
+        assert_eq!(
+            parsed("sim --replay case.json"),
+            Ok(Task::Sim(sim::Asked::Replay("case.json".into())))
+        );
         assert_eq!(parsed("openapi"), Ok(Task::Openapi { check: false }));
         assert_eq!(parsed("openapi --check"), Ok(Task::Openapi { check: true }));
         assert_eq!(
@@ -150,7 +164,16 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused_rather_than_ignored() {
-        for line in ["lnit", "lint --fix", "test filter", "openapi --chekc"] {
+        for line in [
+            "lnit",
+            "lint --fix",
+            "test filter",
+            "openapi --chekc",
+            "sim 5",
+            "sim --seeds",
+            "sim --seeds many",
+            "sim --replay x --seeds 5",
+        ] {
             assert!(parsed(line).is_err(), "`{line}` was accepted");
         }
     }

@@ -5,7 +5,8 @@
 //! change. [`verify_chain`] proves that nothing was altered, removed in the middle or put in
 //! between; that nothing was cut off at the end only shows against a [`Head`] kept elsewhere.
 //!
-//! No entry ever holds a secret's value: a secret is its id and its fingerprint.
+//! No entry ever holds a secret's value: a secret is its id and its fingerprint. What a change of
+//! settings did is in [`Changes`], which knows what may be written down.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -21,6 +22,10 @@ use crate::id::{
     WorkspaceId,
 };
 use crate::time::Timestamp;
+
+mod changes;
+
+pub use changes::Changes;
 
 macro_rules! actions {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -89,6 +94,38 @@ actions! {
     RotationCancelled = "rotation.cancelled",
     /// A rotation's old secret was made active again.
     RotationUndone = "rotation.undone",
+    /// Receivers were asked, by command, whether they still accept a rotation's old secret.
+    RotationReleaseAsked = "rotation.release_asked",
+    /// A bulk rotation was started.
+    BulkStarted = "bulk.started",
+    /// A bulk rotation was paused by command.
+    BulkPaused = "bulk.paused",
+    /// A bulk rotation stopped because too many of its rotations failed.
+    BulkStopped = "bulk.stopped",
+    /// A bulk rotation that was paused or stopped went on by command.
+    BulkResumed = "bulk.resumed",
+    /// A bulk rotation was cancelled: it opens nothing more.
+    BulkCancelled = "bulk.cancelled",
+    /// A bulk rotation has opened all it was to open, and waits for none.
+    BulkCompleted = "bulk.completed",
+    /// Someone searched for leaked strings among the secrets. Never the strings.
+    LeakSearched = "leak.searched",
+    /// A search for leaked strings found this secret.
+    LeakFound = "leak.found",
+    /// Every endpoint that counts was proved to hold a rotation's new secret.
+    RotationProved = "rotation.proved",
+    /// A rotation makes no progress towards its proof.
+    RotationStalled = "rotation.stalled",
+    /// The deadline of a rotation is near, and it is not over.
+    RotationDeadlineNear = "rotation.deadline_near",
+    /// A schedule was made.
+    ScheduleCreated = "schedule.created",
+    /// A schedule was changed.
+    ScheduleUpdated = "schedule.updated",
+    /// A schedule was deleted.
+    ScheduleDeleted = "schedule.deleted",
+    /// A rotation that a schedule was to open could not be opened yet.
+    ScheduleSkipped = "schedule.skipped",
     /// A keyring was made.
     KeyringCreated = "keyring.created",
     /// A workspace was made.
@@ -111,6 +148,8 @@ actions! {
     EndpointDisabled = "endpoint.disabled",
     /// An endpoint's receiver was rehearsed.
     EndpointRehearsed = "endpoint.rehearsed",
+    /// An endpoint's receiver accepted a request that was signed with a random key.
+    EndpointDoesNotVerify = "endpoint.does_not_verify",
     /// An endpoint was deleted.
     EndpointDeleted = "endpoint.deleted",
     /// A delivery was queued again by command.
@@ -119,13 +158,15 @@ actions! {
     DeliveriesRecovered = "deliveries.recovered",
     /// An API key was made.
     ApiKeyCreated = "api_key.created",
+    /// An API key's text was shown again, by the replay of the request that made it.
+    ApiKeyRevealed = "api_key.revealed",
     /// An API key was given another end.
     ApiKeyExpiryChanged = "api_key.expiry_changed",
     /// An API key was revoked.
     ApiKeyRevoked = "api_key.revoked",
     /// Sealed secrets were sealed again with another master key.
     MasterKeyRotated = "master_key.rotated",
-    /// Someone asked for what their key does not allow.
+    /// Someone asked for what they may not do, see or reach.
     AccessDenied = "access.denied",
 }
 
@@ -486,6 +527,9 @@ pub enum Damage {
     /// It does not follow from the entry before.
     #[error("it is not chained to the entry before it")]
     Unchained,
+    /// It is there and cannot be read.
+    #[error("it cannot be read: it was damaged or changed after it was written")]
+    Unreadable,
     /// A field was changed after it was written.
     #[error("its content does not have its hash: it was changed after it was written")]
     Altered,

@@ -260,10 +260,83 @@ impl CodeClass {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ExchangeReason {
-    /// The signing plan.
+    /// The signing plan, no more is known: nothing was signed, or the record is older than the reasons
+    /// below.
     Plan,
     /// The first exchange was refused in a way that can be about the signature.
     Fallback,
+    // Records are stored by position: new reasons come last.
+    /// One secret was live.
+    Steady,
+    /// Two secrets were live, and the receiver reads every signature: both signed.
+    CoSigned,
+    /// Two were live, and this is the one the receiver was believed to hold.
+    Belief,
+    /// Two were live, and nothing was believed: the older one, which had every receiver.
+    NoBelief,
+    /// A new secret was waiting: the current one.
+    Current,
+    /// A new secret was waiting, and this delivery was one of those that try it first.
+    Canary,
+    /// The active one had leaked and may not be the fallback, so it came first.
+    Compromised,
+}
+
+impl ExchangeReason {
+    /// All of them, in the order of their positions.
+    pub const ALL: [Self; 9] = [
+        Self::Plan,
+        Self::Fallback,
+        Self::Steady,
+        Self::CoSigned,
+        Self::Belief,
+        Self::NoBelief,
+        Self::Current,
+        Self::Canary,
+        Self::Compromised,
+    ];
+
+    /// The word in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Plan => "plan",
+            Self::Fallback => "fallback",
+            Self::Steady => "steady",
+            Self::CoSigned => "coSigned",
+            Self::Belief => "belief",
+            Self::NoBelief => "noBelief",
+            Self::Current => "current",
+            Self::Canary => "canary",
+            Self::Compromised => "compromised",
+        }
+    }
+
+    /// Why these secrets signed, in a sentence.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Plan => "nothing was signed, or it is not known why this secret was",
+            Self::Fallback => {
+                "the exchange before was refused in a way that can be about the signature, so the other \
+                 live secret signed"
+            }
+            Self::Steady => "it was the only live secret",
+            Self::CoSigned => "two secrets were live and the receiver reads every signature",
+            Self::Belief => {
+                "two secrets were live, and the receiver had last accepted this one alone"
+            }
+            Self::NoBelief => {
+                "two secrets were live and it was not known which one the receiver holds: the older one \
+                 goes first"
+            }
+            Self::Current => "a new secret was waiting, and the current one goes first",
+            Self::Canary => {
+                "a canary: one of the deliveries that try the new secret before it is promoted"
+            }
+            Self::Compromised => {
+                "the active secret had leaked and is never a fallback, so it goes first"
+            }
+        }
+    }
 }
 
 /// A secret that signed, by what can be shown of it.
@@ -294,7 +367,7 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     /// At most [`limits::RESPONSE_BODY_BYTES`].
     pub body: Vec<u8>,
-    /// Whether the body was longer.
+    /// Whether the body was longer, or there were more or larger headers.
     pub truncated: bool,
     /// What `Retry-After` asked for, in milliseconds from the answer, if it did.
     pub retry_after_millis: Option<Millis>,

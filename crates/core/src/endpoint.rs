@@ -10,7 +10,7 @@ use url::Url;
 
 use crate::id::{ClientId, EndpointId, KeyringId, WorkspaceId};
 use crate::limits;
-use crate::message::EventFilter;
+use crate::message::{EventFilter, EventType};
 use crate::retry::RetryPolicy;
 use crate::time::{Millis, SECOND, Timestamp};
 
@@ -55,6 +55,9 @@ pub struct Endpoint {
     pub rate_limit_per_second: Option<u32>,
     /// Whether deliveries keep the order of acceptance: one at a time, a failure holds the rest.
     pub ordered: bool,
+    /// Whether and with what it is probed.
+    #[serde(default)]
+    pub probe: ProbeSettings,
     /// Compare-and-swap counter, 1 for the first stored form.
     pub version: u64,
     /// When it was made.
@@ -103,6 +106,42 @@ impl EndpointState {
     pub const fn takes_messages(&self) -> bool {
         matches!(self, Self::Enabled | Self::Paused { .. })
     }
+}
+
+/// Whether and with what an endpoint is probed: inert requests that ask its receiver about secrets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProbeSettings {
+    /// Whether it gets any.
+    pub mode: ProbeMode,
+    /// Their event type; [`ProbeSettings::EVENT_TYPE`] without.
+    pub event_type: Option<EventType>,
+    /// Their body, JSON of at most [`limits::PROBE_BODY_BYTES`]; [`ProbeSettings::BODY`] without.
+    pub body: Option<String>,
+}
+
+impl ProbeSettings {
+    /// The event type of probes unless an owner chooses another.
+    pub const EVENT_TYPE: &'static str = "hookturn.probe";
+    /// Their body unless an owner chooses another.
+    pub const BODY: &'static str = r#"{"probe":true}"#;
+
+    /// The body to send.
+    pub fn body(&self) -> &str {
+        self.body.as_deref().unwrap_or(Self::BODY)
+    }
+}
+
+/// Whether an endpoint is probed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ProbeMode {
+    /// When a rehearsal or a rotation asks.
+    #[default]
+    On,
+    /// Never. Real deliveries alone are evidence then, and the negative control is missing, so
+    /// nothing is proved.
+    Off,
 }
 
 /// Why an endpoint is disabled.

@@ -216,6 +216,10 @@ ids! {
     SecretId = "whs", "secret";
     /// A move of a keyring from one active secret to the next.
     RotationId = "rot", "rotation";
+    /// Many rotations that were asked for at once.
+    BulkId = "blk", "bulk rotation";
+    /// A rule by which rotations are opened.
+    ScheduleId = "sch", "schedule";
     /// One accepted event.
     MessageId = "msg", "message";
     /// One message for one endpoint.

@@ -5,17 +5,20 @@
 //! stores. That is why every rule here can be tested by calling it.
 
 pub mod audit;
+pub mod bulk;
 pub mod delivery;
 pub mod endpoint;
 pub mod fingerprint;
 pub mod id;
 pub mod limits;
 pub mod message;
+pub mod operational;
 pub mod payload;
 pub mod proof;
 pub mod receiver;
 pub mod retry;
 pub mod rotation;
+pub mod schedule;
 pub mod store;
 pub mod time;
 pub mod workspace;

@@ -17,10 +17,10 @@ pub const BATCH_BODY_BYTES: usize = 8 * 1024 * 1024;
 pub const BODY_BYTES: usize = PAYLOAD_BYTES + 16 * 1024;
 /// Longest event type, in bytes.
 pub const EVENT_TYPE_BYTES: usize = 128;
-/// Longest event id given by a publisher, in bytes.
-pub const EVENT_ID_BYTES: usize = 128;
-/// Longest name, description or reason, in bytes.
-pub const TEXT_BYTES: usize = 256;
+/// Longest event id given by a publisher, in characters.
+pub const EVENT_ID_CHARS: usize = 128;
+/// Longest name, description or reason, in characters, as the API's description counts them.
+pub const TEXT_CHARS: usize = 256;
 /// Longest URL of an endpoint, in bytes.
 pub const URL_BYTES: usize = 2_048;
 /// Longest `Idempotency-Key`, in characters: Hopae documents 255.
@@ -59,15 +59,15 @@ pub const STREAM_EVENTS: usize = 50;
 /// under way holds 16 MiB of them.
 pub const STREAM_BODY_BYTES: usize = 2 * (PAYLOAD_BYTES + STREAM_ENVELOPE_BYTES);
 /// What an event of a stream adds to its payload at most, in bytes: the members of its envelope, and
-/// an event id of which every character is escaped.
-pub const STREAM_ENVELOPE_BYTES: usize = 256 + EVENT_TYPE_BYTES + 2 * EVENT_ID_BYTES;
+/// an event id of which every character takes four.
+pub const STREAM_ENVELOPE_BYTES: usize = 256 + EVENT_TYPE_BYTES + 4 * EVENT_ID_CHARS;
 /// Longest path and query of a callback by GET, in bytes: what common servers take as the first line
 /// of a request.
 pub const GET_TARGET_BYTES: usize = 8 * 1024 - 64;
 
 /// Response body kept of one exchange, in bytes; the rest is not read.
 pub const RESPONSE_BODY_BYTES: usize = 16 * 1024;
-/// Response headers kept of one exchange; a response with more is refused by the parser.
+/// Response headers kept of one exchange; the rest is left out.
 pub const RESPONSE_HEADERS: usize = 64;
 /// Memory one attempt may take for the receiver's answer, in bytes.
 pub const ATTEMPT_BYTES: usize = 64 * 1024;
@@ -87,8 +87,8 @@ pub const IN_FLIGHT_PER_ENDPOINT: u32 = 1_000;
 
 /// Secrets a keyring remembers, destroyed ones included; the oldest destroyed is forgotten first.
 pub const SECRETS_PER_KEYRING: usize = 50;
-/// Longest text of an imported secret, in bytes.
-pub const SECRET_BYTES: usize = 512;
+/// Longest text of an imported secret, in characters.
+pub const SECRET_CHARS: usize = 512;
 /// Longest overlap of a rotation: 30 days.
 pub const OVERLAP_MAX: Millis = 30 * DAY;
 /// Shortest default overlap; the retry horizon counts when it is longer.
@@ -96,9 +96,44 @@ pub const OVERLAP_DEFAULT_MIN: Millis = DAY;
 /// Added to the default overlap, for people.
 pub const OVERLAP_GRACE: Millis = DAY;
 
+/// Schedules of one workspace.
+pub const SCHEDULES_PER_WORKSPACE: usize = 100;
+/// Longest time between two rotations that a schedule may ask for, in days: ten years.
+pub const SCHEDULE_DAYS_MAX: u16 = 3_650;
+/// Longest jitter of a schedule, in seconds: a week, so that it never reaches the next opening of a
+/// schedule by the calendar.
+pub const JITTER_SECONDS_MAX: u32 = 7 * 24 * 3_600;
+/// Weekly blackouts of one schedule, and as many ranges of dates.
+pub const BLACKOUTS: usize = 50;
+/// Openings that a preview shows.
+pub const PREVIEW_OPENINGS: usize = 5;
+/// Rotations that schedules open in one look at them, so that many that are due at once do not hold
+/// up the sweep; the others follow with the next look.
+pub const OPENINGS_AT_ONCE: usize = 100;
+
 /// Shortest text of an API key that an operator chose, in characters: a plain hash protects only what
 /// cannot be guessed.
 pub const API_KEY_CHARS_MIN: usize = 16;
+
+/// Hashes that one leak search may ask for.
+pub const LEAK_HASHES: usize = 200;
+/// Leak searches one API key may make per second in the long run.
+pub const LEAK_SEARCHES_PER_SECOND: u32 = 1;
+/// Leak searches one API key may make at once after a rest: 20,000 strings, a large log.
+pub const LEAK_SEARCH_BURST: u32 = 100;
+
+/// Keyrings of one bulk rotation.
+pub const BULK_KEYRINGS: usize = 100_000;
+/// Bulk rotations of one workspace that are not over.
+pub const BULKS_OPEN: usize = 8;
+/// Rotations of one bulk rotation that may be under way at once.
+pub const BULK_CONCURRENCY: u32 = 1_000;
+/// Waves of one bulk rotation.
+pub const BULK_WAVES: usize = 20;
+/// Apps, keyrings, fingerprints or hashes that one selector may name, of each.
+pub const SELECTOR_NAMES: usize = 1_000;
+/// Longest pause between two waves, and longest patience with a rotation that is not proved.
+pub const BULK_WAIT_MAX: Millis = 30 * DAY;
 
 /// Items on one page of a list.
 pub const PAGE_MAX: usize = 200;
@@ -149,15 +184,36 @@ pub const SIGN_IN_FAILURES: u32 = 10;
 pub const SIGN_IN_FAILURE_EVERY: Millis = 2 * SECOND;
 /// A key's `lastUsedAt` is at most this stale.
 pub const LAST_USED_STALE: Millis = MINUTE;
+/// How old the stored time of a receiver's last acceptance may be while it goes on accepting: writing it
+/// down with every delivery would cost a write each. Whoever asks since when must allow for it.
+pub const ACCEPTED_STALE: Millis = DAY;
 
-/// Denied attempts of one API key that are written into the audit log at once; of those that have no
-/// known key, all together.
+/// Characters of a setting's value in an audit entry that says what changed.
+pub const AUDIT_VALUE_CHARS: usize = 256;
+
+/// Denied attempts of one API key at one route that are written into the audit log at once; of those
+/// without a known key, all together at one route.
 pub const DENIALS_AT_ONCE: u32 = 20;
-/// After so long one more denied attempt is written: about 0.7 MB a day for a key that never stops.
+/// After so long one more denied attempt is written: about 0.7 MB a day for a key and a route that
+/// never stop.
 pub const DENIAL_EVERY: Millis = MINUTE;
-/// How many times the same goes for all keys of one workspace together, since a key costs nothing.
+/// How many times the same goes for all keys and routes of one workspace together, since a key costs
+/// nothing; and for everyone without a known key.
 pub const DENIALS_OF_WORKSPACE: u32 = 10;
+/// Pairs of a key and a route whose denied attempts are counted apart, of all workspaces together:
+/// about 200 KB. What comes beyond them is counted together for each workspace.
+pub const DENIALS_COUNTED: usize = 1_024;
 
+/// Body of a probe that an owner may choose, in bytes: it is sent often and says nothing.
+pub const PROBE_BODY_BYTES: usize = 4 * 1024;
+/// Probes to one host in a second, whatever the number of its endpoints.
+pub const PROBES_PER_HOST_SECOND: u32 = 50;
+/// Probes of one endpoint that can be looked at.
+pub const PROBES_SHOWN: usize = 32;
+/// Endpoints whose probes can be looked at: with the bound above some 20 MB at most.
+pub const PROBED_ENDPOINTS_SHOWN: usize = 4_096;
+
+const _: () = assert!(PROBE_BODY_BYTES < PAYLOAD_BYTES);
 const _: () = assert!(BODY_BYTES > PAYLOAD_BYTES);
 const _: () = assert!(BATCH_BODY_BYTES > BODY_BYTES);
 const _: () = assert!(GET_TARGET_BYTES > URL_BYTES);

@@ -10,6 +10,9 @@
 //! confidence, that more than its stale share of a fleet still lacks P ([`required_passes`]). Nobody
 //! can prove from outside that *every* machine of a fleet holds it.
 //!
+//! *released(O)* ([`released`]): that messages signed with the old secret alone were refused, which is
+//! all a sender can see of a secret that was dropped.
+//!
 //! The guarantee (G7): a [`Proof`] has no public constructor. [`prove`] alone makes one, from
 //! evidence, and in mode `proven` nothing but a `Proof` or an audited force promotes.
 //!
@@ -19,15 +22,19 @@
 pub mod evidence;
 pub mod findings;
 pub mod learning;
+pub mod notice;
 pub mod policy;
 pub mod rehearsal;
+pub mod released;
 pub mod sweep;
 
 pub use evidence::{
     Control, Evidence, NotProven, Observed, Proof, Question, Standing, Verdict, is_canary, prove,
 };
 pub use findings::{Findings, Rehearsed};
-pub use learning::{learn, policy_of};
+pub use learning::{learn, learn_attempt, policy_of};
+pub use notice::{Noted, Notice, Stall, notices, stall};
 pub use policy::{InvalidPolicy, OnDeadline, ProofPolicy, required_passes, ruled_out_percent};
 pub use rehearsal::{Ask, Finding, ProbeAnswer, ProbeKey, ProbeKeys, Rehearsal};
+pub use released::{RELEASED_ASKED, Release, Released};
 pub use sweep::{Step, next_step};

@@ -27,6 +27,7 @@ mod apply;
 mod change;
 mod command;
 mod keyring;
+mod meaning;
 mod plan;
 
 pub use apply::{Applied, apply, apply_all};

@@ -20,19 +20,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hookturn_verify::Fingerprint;
 
 use crate::audit::{AuditEntry, Context, Recorded};
+use crate::bulk::{Bulk, BulkItem, ItemCounts, ItemKind};
 use crate::delivery::{Attempt, CodeClass, Delivery, DeliveryStatus, Next};
 use crate::endpoint::Endpoint;
 use crate::id::{
-    ApiKeyId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
-    WorkspaceId,
+    ApiKeyId, BulkId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId,
+    ScheduleId, SecretId, WorkspaceId,
 };
 use crate::limits;
 use crate::message::{EventType, Message};
-use crate::proof::Findings;
+use crate::proof::{Findings, Noted};
 use crate::receiver::ReceiverView;
 use crate::rotation::{Keyring, Rotation};
+use crate::schedule::{Schedule, ScheduleNote};
 use crate::time::{Millis, Timestamp};
 use crate::workspace::{ApiKey, App, Workspace};
 
@@ -124,8 +127,22 @@ pub enum Write {
     /// Inserts or replaces a rotation. Its version is the version of its keyring at the time, so
     /// it is not compared on its own.
     Rotation(Rotation),
-    /// Keeps the sealed value of a secret.
+    /// Keeps the sealed value of a secret. It is unmarked until [`Write::Mark`].
     Secret(SealedSecret),
+    /// Keeps the mark by which a secret is found again, also when its value is erased. Of a secret
+    /// that was erased before it was marked nothing is kept.
+    Mark(MarkedSecret),
+    /// Keeps the sealed key of the marks if the present one is still `old`; else it is a conflict.
+    MarkKey {
+        /// The new one.
+        sealed: Arc<[u8]>,
+        /// The one it replaces; none for the first.
+        old: Option<Arc<[u8]>>,
+    },
+    /// Inserts or replaces a bulk rotation.
+    Bulk(Bulk),
+    /// Inserts or replaces an item of one.
+    BulkItem(BulkItem),
     /// Replaces what probes and deliveries have shown of an endpoint's receiver. It has no version: the
     /// last one counts. Of a deleted endpoint nothing is kept.
     Findings {
@@ -136,7 +153,53 @@ pub enum Write {
         /// What was found.
         findings: Findings,
     },
-    /// Erases the sealed value of a destroyed secret.
+    /// Replaces what the owner of a keyring was told about its open rotation. It has no version: the last
+    /// one counts, and one sweep writes it.
+    Noted {
+        /// The keyring's workspace.
+        workspace: WorkspaceId,
+        /// The keyring.
+        keyring: KeyringId,
+        /// What was said.
+        noted: Noted,
+    },
+    /// Moves the place up to which a workspace's audit log was reported, and accepts the messages that
+    /// report what stands in between: as [`Store::accept`] does, and both or neither. A conflict when the
+    /// place is not `after` (0 at first), so that nothing is reported twice.
+    Reported {
+        /// The workspace whose log it is.
+        workspace: WorkspaceId,
+        /// The number of the last entry that was reported before.
+        after: u64,
+        /// That of the last one that is reported now.
+        through: u64,
+        /// The messages, of whichever workspaces.
+        messages: Vec<NewMessage>,
+    },
+    /// Inserts or replaces a schedule.
+    Schedule(Schedule),
+    /// Removes a schedule, and with it what it did for its keyrings.
+    RemoveSchedule {
+        /// Its workspace.
+        workspace: WorkspaceId,
+        /// The schedule.
+        schedule: ScheduleId,
+        /// The version that is removed.
+        version: u64,
+    },
+    /// Replaces what a schedule did for a keyring. It has no version: what must not happen twice is in the
+    /// same change as the keyring, which has one. Of a removed schedule nothing is kept.
+    ScheduleNote {
+        /// The workspace of both.
+        workspace: WorkspaceId,
+        /// The schedule.
+        schedule: ScheduleId,
+        /// The keyring.
+        keyring: KeyringId,
+        /// What it did.
+        note: ScheduleNote,
+    },
+    /// Erases the sealed value of a destroyed secret. Its mark stays.
     EraseSecret {
         /// Its workspace.
         workspace: WorkspaceId,
@@ -144,6 +207,9 @@ pub enum Write {
         keyring: KeyringId,
         /// The secret.
         secret: SecretId,
+        /// Whether every idempotent answer that shows it is erased too. Their keys stay used until they
+        /// expire.
+        answers: bool,
     },
     /// Queues a delivery again, due at `at`, whatever its state; its retry policy starts anew. It must
     /// still be as it is given here, and its message must still be there, or the whole change is a
@@ -171,6 +237,40 @@ pub struct SealedSecret {
     pub sealed: Arc<[u8]>,
 }
 
+/// By which a secret is found without being known: HMAC-SHA-256 of the SHA-256 of its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SecretMark(pub [u8; 32]);
+
+/// A secret and its mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MarkedSecret {
+    /// Its workspace.
+    pub workspace: WorkspaceId,
+    /// Its keyring.
+    pub keyring: KeyringId,
+    /// The secret.
+    pub secret: SecretId,
+    /// Its mark.
+    pub mark: SecretMark,
+}
+
+/// Which items of a bulk rotation to read.
+#[derive(Debug, Clone, Copy)]
+pub struct BulkItemQuery {
+    /// Of which workspace.
+    pub workspace: WorkspaceId,
+    /// Of which bulk rotation.
+    pub bulk: BulkId,
+    /// From this position on.
+    pub from: u32,
+    /// Up to but not including this one.
+    pub until: u32,
+    /// Only of this kind.
+    pub kind: Option<ItemKind>,
+    /// At most this many.
+    pub limit: usize,
+}
+
 /// Several writes that happen together, with who asked for them and the answer they got.
 #[derive(Debug, Clone)]
 pub struct Change {
@@ -195,10 +295,35 @@ pub struct IdempotencyRecord {
     pub key: IdempotencyKey,
     /// SHA-256 of what the same key must repeat: the body.
     pub fingerprint: [u8; 32],
-    /// The sealed answer: it may hold a secret.
-    pub sealed_response: Bytes,
+    /// The sealed answer: it may hold a secret. `None` once it was erased with the secret it shows.
+    pub sealed_response: Option<Bytes>,
+    /// What it shows that is shown once, if it does.
+    pub shows: Option<Shows>,
     /// From when on the key is free again.
     pub expires_at: Timestamp,
+}
+
+/// A value that an idempotent answer shows, and whom it was shown to first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shows {
+    /// Whose value.
+    pub what: Shown,
+    /// The API key whose request made it.
+    pub to: ApiKeyId,
+}
+
+/// Something whose value is shown in the answer that makes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Shown {
+    /// A secret.
+    Secret {
+        /// Its id.
+        id: SecretId,
+        /// Its fingerprint, which the audit log names also when its keyring has forgotten it.
+        fingerprint: Fingerprint,
+    },
+    /// The text of an API key.
+    ApiKey(ApiKeyId),
 }
 
 /// SHA-256 over workspace, method, path and the caller's key: what an answer is bound to.
@@ -341,8 +466,31 @@ pub struct Configuration {
     pub receivers: Vec<(WorkspaceId, EndpointId, ReceiverState)>,
     /// What probes and deliveries have shown of receivers.
     pub findings: Vec<(EndpointId, Findings)>,
+    /// What owners were told about the latest rotations of their keyrings.
+    pub noted: Vec<(KeyringId, Noted)>,
+    /// Up to which entry the audit logs were reported, where any was, and whether entries follow it.
+    pub reported: Vec<ReportedLog>,
+    /// All schedules.
+    pub schedules: Vec<Schedule>,
+    /// What they did for keyrings.
+    pub schedule_notes: Vec<(ScheduleId, KeyringId, ScheduleNote)>,
     /// Last use of keys, where known.
     pub api_key_uses: Vec<(ApiKeyId, Timestamp)>,
+    /// Bulk rotations that are not over, without their items.
+    pub bulks: Vec<Bulk>,
+    /// The sealed key of the marks, once there is one.
+    pub mark_key: Option<Arc<[u8]>>,
+}
+
+/// How far the audit log of a workspace was reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReportedLog {
+    /// The workspace.
+    pub workspace: WorkspaceId,
+    /// The number of the last entry that was reported; 0 for none.
+    pub through: u64,
+    /// Whether later entries are there.
+    pub more: bool,
 }
 
 /// A page request over ids that sort by time, newest first.
@@ -524,6 +672,9 @@ pub trait Store: Send + Sync {
     ) -> StoreFuture<'_, ()>;
 
     /// A page of the audit log, oldest first, starting after `after` (0 for the beginning).
+    ///
+    /// It ends before an entry that cannot be read. When that is the first one of the page, the error
+    /// is `ImpossibleRow` of the table `audit` with the entry's number as its row.
     fn audit_log(
         &self,
         workspace: WorkspaceId,
@@ -552,6 +703,31 @@ pub trait Store: Send + Sync {
         keyring: Option<KeyringId>,
         page: Page<RotationId>,
     ) -> StoreFuture<'_, Vec<Rotation>>;
+
+    /// The secrets that have one of these marks, destroyed ones included, in order of their ids.
+    fn marked(&self, marks: Vec<SecretMark>) -> StoreFuture<'_, Vec<MarkedSecret>>;
+
+    /// Secrets that have a value and no mark yet, the oldest first.
+    fn unmarked(&self, limit: usize) -> StoreFuture<'_, Vec<SecretId>>;
+
+    /// One bulk rotation.
+    fn bulk(&self, workspace: WorkspaceId, id: BulkId) -> StoreFuture<'_, Option<Bulk>>;
+
+    /// A page of bulk rotations, newest first.
+    fn bulks(&self, workspace: WorkspaceId, page: Page<BulkId>) -> StoreFuture<'_, Vec<Bulk>>;
+
+    /// Items of a bulk rotation, in their order.
+    fn bulk_items(&self, query: BulkItemQuery) -> StoreFuture<'_, Vec<BulkItem>>;
+
+    /// How many items of a bulk rotation are in which state, from a position up to but not including
+    /// another.
+    fn bulk_counts(
+        &self,
+        workspace: WorkspaceId,
+        bulk: BulkId,
+        from: u32,
+        until: u32,
+    ) -> StoreFuture<'_, ItemCounts>;
 
     /// Replaces sealed values by the same secrets sealed under another master key, each only if
     /// its stored bytes are still `old`. Returns how many were replaced.

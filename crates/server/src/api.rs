@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use hookturn_core::id::{Entropy, draw};
 use http::{HeaderName, HeaderValue, header};
 use tokio::time::Instant;
@@ -40,6 +40,7 @@ mod router;
 mod schema;
 mod unread;
 mod v1;
+mod webhooks;
 
 pub use dialect::hopae::openapi as hopae_openapi;
 pub use dialect::kore::openapi as kore_openapi;
@@ -120,33 +121,49 @@ async fn edge(State(api): State<ApiState>, mut request: Request, next: Next) -> 
     } else {
         next.run(request).await
     };
+    finish(&mut response, dialect, id);
+    tracing::debug!(
+        %method,
+        route = route.as_ref().map_or("", MatchedPath::as_str),
+        status = response.status().as_u16(),
+        millis = begun.elapsed().as_millis(),
+        request_id = %id,
+        "answered a request",
+    );
+    if unread.is_some_and(|body| body.is_left()) {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
+}
+
+/// The answer to a request that may not reach the router, because it is not one that HTTP allows. Its
+/// connection ends with it: where such a request ends is a matter of opinion.
+pub fn refusal(entropy: &dyn Entropy, path: &str, problem: Problem) -> Response {
+    let mut response = problem.into_response();
+    finish(&mut response, dialect::of(path), RequestId::new(entropy));
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
+}
+
+/// What every answer has: its problem written out if it has one, and the request's id.
+fn finish(response: &mut Response, dialect: Option<dialect::Dialect>, id: RequestId) {
     let mut buffer = uuid::Uuid::encode_buffer();
     let text = id.0.hyphenated().encode_lower(&mut buffer);
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         report(&problem, text);
         match dialect {
-            Some(dialect) => dialect.render(&problem, &mut response, text),
-            None => problem.render(&mut response, text),
+            Some(dialect) => dialect.render(&problem, response, text),
+            None => problem.render(response, text),
         }
     }
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(text) {
         headers.insert(REQUEST_ID, value);
     }
-    if unread.is_some_and(|body| body.is_left()) {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
     // Answers may hold a secret that is shown once.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    tracing::debug!(
-        %method,
-        route = route.as_ref().map_or("", MatchedPath::as_str),
-        status = response.status().as_u16(),
-        millis = begun.elapsed().as_millis(),
-        request_id = text,
-        "answered a request",
-    );
-    response
 }
 
 /// The route of a request, not its path, which may hold anything. Only for the log.

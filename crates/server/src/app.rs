@@ -14,7 +14,7 @@ pub mod backup;
 pub mod checkup;
 mod http;
 mod keys;
-mod probes;
+pub mod probes;
 mod sweeps;
 mod test_event;
 
@@ -185,6 +185,7 @@ impl Server {
             settings: settings(config),
         }));
         let first_key = bootstrap(&service, config).await?;
+        warn_of_missing_app(&service);
         let courier = Arc::new(Courier::new(
             Arc::clone(&live),
             KeyCache::new(Arc::clone(&sealer)),
@@ -221,13 +222,14 @@ impl Server {
         let pages = UiState {
             service: Arc::clone(&service),
             clock: clock.clone(),
-            entropy,
+            entropy: entropy.clone(),
             tests,
             finishing: finishing.clone(),
             streams: Streams::new(stopping.clone()),
         };
         let router = router.merge(ui::router(pages));
-        let accepting = tokio::spawn(http::accept(listener, router, stopping.clone()));
+        let accepting = http::accept(listener, router, entropy.clone(), stopping.clone());
+        let accepting = tokio::spawn(accepting);
         let sweeps = tokio::spawn(sweeps::run(sweeps::Parts {
             service,
             prober,
@@ -396,17 +398,6 @@ fn leave_no_core() {
     }
 }
 
-fn settings(config: &Config) -> service::Settings {
-    service::Settings {
-        max_in_flight: config.delivery.max_in_flight,
-        pace: service::pace::Pace {
-            requests_per_second: config.api.requests_per_second,
-            burst: config.api.request_burst,
-        },
-        ..service::Settings::default()
-    }
-}
-
 fn address_of(listener: &TcpListener) -> Result<SocketAddr, Failure> {
     listener
         .local_addr()
@@ -453,9 +444,36 @@ fn client_config(config: &Config) -> Result<ClientConfig, Failure> {
         path: config.outbound.extra_roots_file.clone().unwrap_or_default(),
         source: Box::new(source),
     })?;
+    client.hosts = config.outbound.hosts.clone();
     // The shards' threads are for deliveries; this runtime has room for the arithmetic of TLS.
     client.handshakes = Some(tokio::runtime::Handle::current());
     Ok(client)
+}
+
+fn settings(config: &Config) -> service::Settings {
+    let events = config.operational.events.as_ref();
+    service::Settings {
+        max_in_flight: config.delivery.max_in_flight,
+        pace: service::pace::Pace {
+            requests_per_second: config.api.requests_per_second,
+            burst: config.api.request_burst,
+        },
+        operational_events: events.map(|events| service::operational::OperationalApp {
+            workspace: events.workspace.clone(),
+            app: events.app,
+        }),
+        ..service::Settings::default()
+    }
+}
+
+/// An app may be made later, so one that is missing stops no start.
+fn warn_of_missing_app(service: &Service) {
+    if let Some(missing) = service.missing_operational_app() {
+        tracing::warn!(
+            workspace = missing.workspace, app = %missing.app,
+            "HOOKTURN_OPERATIONAL_EVENTS names an app that does not exist; the audit logs keep what it would be told"
+        );
+    }
 }
 
 async fn bootstrap(service: &Service, config: &Config) -> Result<Option<SecretText>, Failure> {

@@ -12,6 +12,7 @@ mod app;
 mod args;
 mod audit;
 mod backup;
+mod bulk;
 mod client;
 mod completion;
 mod delivery;
@@ -21,6 +22,7 @@ mod endpoint;
 pub mod exit;
 mod init;
 mod input;
+mod leak;
 mod listen;
 mod master_key;
 mod message;
@@ -29,6 +31,7 @@ mod output;
 mod plan;
 mod request;
 mod rotation;
+mod schedule;
 mod secret;
 mod serve;
 mod sign;
@@ -100,7 +103,10 @@ fn dispatch(command: Command, edge: &Edge, output: &mut Output) -> Outcome {
         Command::Message(remote) => message::run(remote, edge, output),
         Command::Delivery(remote) => plan::run(remote, edge, output),
         Command::Secret(remote) => plan::run(remote, edge, output),
-        Command::Rotation(remote) => plan::run(remote, edge, output),
+        Command::Rotation(remote) => rotation::run(remote, edge, output),
+        Command::Bulk(remote) => bulk::run(remote, edge, output),
+        Command::Leak(leak) => leak::run(leak, edge, output),
+        Command::Schedule(remote) => plan::run(remote, edge, output),
         Command::ApiKey(remote) => plan::run(remote, edge, output),
         Command::Workspace(remote) => plan::run(remote, edge, output),
         Command::Audit(remote) => audit::run(remote, edge, output),
@@ -129,6 +135,9 @@ const REMOTE: &[&str] = &[
     "delivery",
     "secret",
     "rotation",
+    "bulk",
+    "leak",
+    "schedule",
     "api-key",
     "workspace",
     "audit",
@@ -182,7 +191,7 @@ fn exits(group: &str) -> Vec<Exit> {
         "verify" => &[&[Exit::NotVerified]],
         "listen" => &[&[Exit::AddressInUse, Exit::NotVerified]],
         "audit" => &[CALL, &[Exit::NotVerified]],
-        "endpoint" => &[CALL, &[Exit::Unexpected]],
+        "endpoint" | "rotation" => &[CALL, &[Exit::Unexpected]],
         name if REMOTE.contains(&name) => &[CALL],
         _ => &[],
     };

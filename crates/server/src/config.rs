@@ -5,7 +5,9 @@
 //! reported. Every key of the environment that holds a secret can be given as `…_FILE` instead.
 //! [`sample`] is the commented file that `hookturn init` writes; a test parses it.
 
+mod hosts;
 mod numbers;
+mod operational;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,6 +21,9 @@ use hookturn_core::workspace::{WeakKeyText, check_key_text};
 use ipnet::IpNet;
 use serde::Deserialize;
 use zeroize::Zeroizing;
+
+pub use hosts::{HostAddress, Hosts};
+pub use operational::{EventsApp, Operational};
 
 /// What the command line gives. What is absent is looked for in the environment, then in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,6 +55,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// How long to keep.
     pub retention: Retention,
+    /// Where Hookturn's own events go.
+    pub operational: Operational,
     /// What to write to standard error.
     pub log: Log,
     /// The master key's text, when it is not in the data directory.
@@ -93,6 +100,8 @@ pub struct Outbound {
     pub allow_http: bool,
     /// A PEM file of certificate authorities that are trusted besides the public ones.
     pub extra_roots_file: Option<PathBuf>,
+    /// Names whose address is configured rather than looked up; the policy applies to it all the same.
+    pub hosts: Hosts,
 }
 
 /// `[delivery]`: how deliveries are made.
@@ -217,6 +226,7 @@ struct File {
     outbound: Outbound,
     delivery: Delivery,
     retention: Retention,
+    operational: Operational,
     log: Log,
 }
 
@@ -329,6 +339,7 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
         outbound: file.outbound,
         delivery: file.delivery,
         retention: file.retention,
+        operational: file.operational,
         log: file.log,
         master_key: variables.secret("HOOKTURN_MASTER_KEY", MASTER_KEY_FILE)?,
         master_key_file: variables.get(MASTER_KEY_FILE).map(PathBuf::from),
@@ -384,6 +395,9 @@ fn apply_environment(
     if let Some(text) = variables.get("HOOKTURN_EXTRA_ROOTS_FILE") {
         config.outbound.extra_roots_file = Some(text.into());
     }
+    if let Some(text) = variables.get("HOOKTURN_HOSTS") {
+        config.outbound.hosts = value("HOOKTURN_HOSTS", hosts::WANTED, &text)?;
+    }
     let delivery = &mut config.delivery;
     if let Some(shards) = numbers::SHARDS.take(variables)? {
         delivery.shards = shards;
@@ -396,6 +410,10 @@ fn apply_environment(
     }
     if let Some(days) = numbers::RETENTION_DAYS.take(variables)? {
         config.retention.days = days;
+    }
+    if let Some(text) = variables.get("HOOKTURN_OPERATIONAL_EVENTS") {
+        let name = "HOOKTURN_OPERATIONAL_EVENTS";
+        config.operational.events = Some(value(name, operational::WANTED, &text)?);
     }
     if let Some(text) = variables.get("HOOKTURN_LOG") {
         config.log.filter = text;
@@ -552,6 +570,7 @@ mod tests {
             ("[outbound]\nallow_net = []", "allow_net"),
             ("[delivery]\nmax_in_flight = 0", "max_in_flight"),
             ("[delivery]\nshards = -1", "shards"),
+            ("[outbound]\nhosts = { a = \"b\" }", "`a=b` is not"),
             ("[api]\nrequest_burst = 0", "request_burst"),
             ("listen = \"nowhere\"", "--listen"),
         ] {

@@ -100,6 +100,7 @@ enum Turn {
 struct Signature {
     at: Timestamp,
     plan: Plan,
+    reason: ExchangeReason,
     record: Vec<SignedWith>,
     timestamp: i64,
     text: String,
@@ -180,17 +181,24 @@ impl Courier {
         let now = self.clock.now();
         let timings = timings(&answer.timings);
         let result = recorded(answer.result, now);
-        let (signed, record, timestamp, text) = match signature {
+        let (signed, reason, record, timestamp, text) = match signature {
             Some(made) => (
                 Some((made.at, made.plan)),
+                made.reason,
                 made.record,
                 made.timestamp,
                 made.text,
             ),
-            None => (None, Vec::new(), now.as_seconds(), String::new()),
+            None => (
+                None,
+                turn.reason_unsigned(),
+                Vec::new(),
+                now.as_seconds(),
+                String::new(),
+            ),
         };
         let exchange = Exchange {
-            reason: turn.reason(),
+            reason,
             signed_with: record,
             timestamp,
             signature: text,
@@ -210,12 +218,19 @@ impl Courier {
             .signing(endpoint.id)
             .ok_or(NotSent::EndpointGone)?;
         let now = self.clock.now();
-        let plan = match turn {
-            Turn::First => plan_of(&view, errand, scheme, now)?,
-            Turn::Fallback(key) if may_be_fallback(&view.keyring, key, scheme, now) => Plan {
-                sign_with: vec![key],
-                fallback: None,
-            },
+        let (plan, reason) = match turn {
+            Turn::First => {
+                let plan = plan_of(&view, errand, scheme, now)?;
+                let reason = plan.reason(&view.keyring, &errand.known);
+                (plan, reason)
+            }
+            Turn::Fallback(key) if may_be_fallback(&view.keyring, key, scheme, now) => {
+                let plan = Plan {
+                    sign_with: vec![key],
+                    fallback: None,
+                };
+                (plan, ExchangeReason::Fallback)
+            }
             Turn::Fallback(_) => return Err(NotSent::Withdrawn),
         };
         let signers = self
@@ -231,6 +246,7 @@ impl Courier {
         let signature = Signature {
             at: now,
             plan,
+            reason,
             record,
             timestamp: signed.timestamp,
             text: signed.signature,
@@ -328,7 +344,7 @@ impl Courier {
             ProbeKey::Random => Signer::new(scheme, random)
                 .map(Arc::new)
                 .map_err(|_| NotSent::Withdrawn),
-            ProbeKey::Secret(id) if may_probe(&view.keyring, *id, now) => {
+            ProbeKey::Secret(id) | ProbeKey::Former(id) if may_probe(&view.keyring, *key, now) => {
                 let mut signers = self.keys.signers(
                     &self.live,
                     &view.keyring,
@@ -337,21 +353,34 @@ impl Courier {
                 )?;
                 signers.pop().ok_or(NotSent::Withdrawn)
             }
-            ProbeKey::Secret(_) => Err(NotSent::Withdrawn),
+            ProbeKey::Secret(_) | ProbeKey::Former(_) => Err(NotSent::Withdrawn),
         };
         keys.iter().map(signer).collect()
     }
 }
 
-/// Whether this secret may sign a probe now: it is live, and not compromised unless it signs anyway.
-fn may_probe(keyring: &Keyring, id: SecretId, now: Timestamp) -> bool {
-    keyring
-        .secret(id)
-        .is_some_and(|secret| match secret.status(now) {
+/// Whether this key may sign a probe now. A secret may while it is live, and not compromised unless it
+/// signs anyway. A former one may while it is retiring; once it is retired it never signs again (G4).
+fn may_probe(keyring: &Keyring, key: ProbeKey, now: Timestamp) -> bool {
+    let status = |id| {
+        let secret = keyring.secret(id)?;
+        Some((secret.status(now), secret.compromised.is_none()))
+    };
+    match key {
+        ProbeKey::Random => true,
+        ProbeKey::Secret(id) => status(id).is_some_and(|(status, sound)| match status {
             SecretStatus::Active => true,
-            SecretStatus::Pending | SecretStatus::Retiring => secret.compromised.is_none(),
+            SecretStatus::Pending | SecretStatus::Retiring => sound,
             SecretStatus::Retired | SecretStatus::Destroyed => false,
-        })
+        }),
+        ProbeKey::Former(id) => status(id).is_some_and(|(status, _)| match status {
+            SecretStatus::Retiring => true,
+            SecretStatus::Pending
+            | SecretStatus::Active
+            | SecretStatus::Retired
+            | SecretStatus::Destroyed => false,
+        }),
+    }
 }
 
 /// The plan of the first exchange: the class is what the last rehearsal found.
@@ -393,7 +422,8 @@ fn may_be_fallback(keyring: &Keyring, key: SecretId, scheme: Scheme, now: Timest
 }
 
 impl Turn {
-    const fn reason(self) -> ExchangeReason {
+    /// The reason of an exchange that ended before anything was signed.
+    const fn reason_unsigned(self) -> ExchangeReason {
         match self {
             Self::First => ExchangeReason::Plan,
             Self::Fallback(_) => ExchangeReason::Fallback,
@@ -466,7 +496,7 @@ fn recorded(
                 })
                 .collect(),
             body: response.body.into(),
-            truncated: response.truncated,
+            truncated: response.truncated || response.headers_truncated,
             retry_after_millis: response.retry_after.map(|after| after.due(now).since(now)),
         }),
         Err(failure) => ExchangeResult::Failed(ExchangeFailure {

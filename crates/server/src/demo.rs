@@ -1,25 +1,33 @@
-//! The demo: a real server, real receivers on loopback, and a rotation while events flow.
+//! The demo: a real server, real receivers on loopback, and rotations that prove themselves while
+//! events flow.
 //!
-//! It starts the server on a temporary store, six receivers that verify in different ways, publishes
-//! events over HTTP, opens an `overlap` rotation of every receiver's secret in the middle of it, lets
-//! each receiver deploy its new secret at another moment, and counts: what was sent, what arrived, what
-//! was refused on the way and repaired by the fallback, and what was lost. Every figure is counted by
-//! the receivers; nothing is computed from what should have happened.
+//! It starts the server on a temporary store and eight receivers that verify in different ways. While
+//! it publishes over HTTP, it rehearses every receiver, opens a rotation of mode `proven` for each,
+//! and lets each owner deploy the new secret at another moment: one late, one machine by machine, and
+//! one whose receiver verifies nothing, so that it makes no difference. It ends when every rotation
+//! that can be proved is over. The policy is the default one with shorter times; the passes and the
+//! confidence are the real ones.
+//!
+//! Every figure of traffic is counted by the receivers, and every word about proof is the server's;
+//! nothing is computed from what should have happened.
 
 mod api;
 mod receiver;
 mod report;
+mod story;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hookturn_core::id::{Entropy, draw};
 use hookturn_core::time::Clock;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::app::{Failure, Server, explain};
@@ -27,25 +35,41 @@ use crate::config::{self, Config, Flags};
 use crate::telemetry::{SystemClock, SystemEntropy};
 use api::{Api, ApiError};
 use receiver::{Receiver, Verifying};
-pub use report::{Report, Row};
+pub use report::{Proved, Report, Row};
+use story::Story;
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Messages to publish.
-    pub messages: u32,
     /// Messages a second.
     pub per_second: u32,
-    /// Whether progress is shown on standard error.
-    pub progress: bool,
+    /// Time between two deployments of receivers.
+    pub step: Duration,
+    /// Whether progress is told on standard error.
+    pub progress: Telling,
+}
+
+/// How progress is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Telling {
+    /// Not at all.
+    Not,
+    /// A line for each thing that happens.
+    Lines,
+    /// The same, above a bar.
+    Bar,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            messages: 2_000,
-            per_second: 400,
-            progress: std::io::stderr().is_terminal(),
+            per_second: 300,
+            step: Duration::from_secs(1),
+            progress: if std::io::stderr().is_terminal() {
+                Telling::Bar
+            } else {
+                Telling::Lines
+            },
         }
     }
 }
@@ -66,6 +90,19 @@ pub enum DemoError {
     /// A receiver or the temporary directory could not be made.
     #[error("cannot prepare the demo")]
     Prepare(#[from] std::io::Error),
+    /// The task that publishes did not come to its end.
+    #[error("the demo stopped publishing")]
+    Publisher(#[from] tokio::task::JoinError),
+    /// Rotations did not end in time.
+    #[error(
+        "{missing} rotations were not over after {seconds} seconds; the server is not keeping up with this machine"
+    )]
+    Unproved {
+        /// How many.
+        missing: usize,
+        /// After how long.
+        seconds: u64,
+    },
     /// Deliveries did not end in time.
     #[error(
         "{missing} deliveries did not arrive within {seconds} seconds; the server is not keeping up with this machine"
@@ -91,10 +128,23 @@ pub struct Demo {
     pub key: String,
 }
 
-/// How long the last deliveries may take after the last message was published.
-const PATIENCE: Duration = Duration::from_mins(1);
-/// Messages published after the rotations are finished, to see that no old key signs.
-const AFTERWARDS: u32 = 100;
+/// How long the rotations may take, and after them the last deliveries.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The policy: the passes and the confidence of the default one, its hours and days as seconds.
+fn policy() -> Value {
+    json!({
+        "confidencePercent": 95,
+        "stalePercent": 5,
+        "holdDownMillis": 1_000,
+        "probeEveryMillis": 100,
+        "probeBackOffMaxMillis": 500,
+        "probesPerHour": 10_000,
+        "controlEveryMillis": 5_000,
+        "quietMillis": 2_000,
+        "deadlineMillis": 300_000,
+    })
+}
 
 /// Runs the demo. The server goes on until [`Demo::stop`].
 pub async fn run(options: Options) -> Result<Demo, DemoError> {
@@ -102,52 +152,36 @@ pub async fn run(options: Options) -> Result<Demo, DemoError> {
     let directory = Directory::new(&entropy)?;
     let key = format!("sk_workspace_test_{}", hex::encode(draw::<32>(&entropy)));
     let server = Server::start(&demo_config(&directory.0, &key)?).await?;
-    let url = format!("http://{}", server.address());
     let mut api = Api::connect(server.address(), &key).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let client_id = text(
-        &api.post("/v1/apps", &json!({ "name": "demo" })).await?,
-        "/clientId",
-    );
+    let app = api.post("/v1/apps", &json!({ "name": "demo" })).await?;
+    let client_id = text(&app, "/clientId");
     let mut receivers = Vec::new();
     for verifying in Verifying::ALL {
         receivers.push(start_receiver(&mut api, &client_id, verifying, &clock).await?);
     }
-    let bar = progress(options);
     let started = Instant::now();
-    publish(&mut api, &client_id, &receivers, options, &bar).await?;
-    bar.set_message("waiting for the last deliveries");
-    let accepted = u64::from(options.messages);
-    settle(&receivers, accepted).await?;
-    bar.set_message("finishing the rotations: the old secrets are retired now");
-    for receiver in &receivers {
-        let path = format!("/v1/rotations/{}/finish", receiver.rotation());
-        api.post(&path, &json!({})).await?;
-        receiver.old_is_retired();
-    }
-    for number in 0..AFTERWARDS {
-        api.post(
-            &messages_path(&client_id),
-            &event(options.messages + number),
-        )
-        .await?;
-    }
-    settle(&receivers, accepted + u64::from(AFTERWARDS)).await?;
-    bar.finish_and_clear();
+    let publisher = Publisher::start(server.address(), &key, &client_id, options).await?;
+    let mut story = Story::new(options, started);
+    story.rehearse(&mut api, &mut receivers).await?;
+    story.open(&mut api, &receivers, &policy()).await?;
+    let told = story.until_over(&mut api, &receivers).await;
+    let messages = publisher.stop().await?;
+    told?;
+    story.say("every rotation that can be proved is over: waiting for the last deliveries");
+    settle(&receivers, messages).await?;
+    story.end();
     let report = Report {
-        messages: accepted + u64::from(AFTERWARDS),
+        messages,
         seconds: started.elapsed().as_secs_f64(),
-        rows: receivers
-            .iter()
-            .map(|r| r.row(accepted + u64::from(AFTERWARDS)))
-            .collect(),
+        rows: receivers.iter().map(|r| r.row(messages)).collect(),
     };
     Ok(Demo {
+        url: format!("http://{}", server.address()),
         server,
         receivers,
         directory,
         report,
-        url,
         key,
     })
 }
@@ -195,59 +229,64 @@ async fn start_receiver(
                 "url": receiver.url(),
                 "preset": verifying.preset(),
                 "description": verifying.name(),
-                "retry": { "delaysMillis": [200, 500, 1_000, 2_000], "jitterPercent": 20, "retryOn": "anyFailure" },
+                "retry": { "delaysMillis": [200, 500, 1_000, 2_000, 2_000, 2_000], "jitterPercent": 20, "retryOn": "anyFailure" },
             }),
         )
         .await?;
-    receiver.holds(&text(&made, "/keyringId"), &text(&made, "/secret/value"));
+    receiver.holds(
+        &text(&made, "/id"),
+        &text(&made, "/keyringId"),
+        &text(&made, "/secret/value"),
+    );
     Ok(receiver)
 }
 
-fn messages_path(client_id: &str) -> String {
-    format!("/v1/apps/{client_id}/messages")
+/// Publishes at a steady rate until it is told to stop.
+struct Publisher {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Result<u64, ApiError>>,
 }
 
-fn event(number: u32) -> Value {
-    json!({
-        "eventType": "order.paid",
-        "payload": { "order": number, "total": 49.90, "currency": "EUR" },
-    })
-}
-
-/// Publishes at a steady rate. A quarter of the way in, every secret is rotated; after that each
-/// receiver deploys its new secret at a moment of its own.
-async fn publish(
-    api: &mut Api,
-    client_id: &str,
-    receivers: &[Receiver],
-    options: Options,
-    bar: &ProgressBar,
-) -> Result<(), DemoError> {
-    let path = messages_path(client_id);
-    let mut pace = tokio::time::interval(Duration::from_secs(1) / options.per_second.max(1));
-    pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    bar.set_message("events flow, signed with the first secrets");
-    for number in 0..options.messages {
-        pace.tick().await;
-        if number == options.messages / 4 {
-            bar.set_message("every secret is rotated (overlap); receivers still hold the old ones");
-            for receiver in receivers {
-                let path = format!("/v1/keyrings/{}/rotations", receiver.keyring());
-                let asked = json!({ "mode": "overlap", "overlapSeconds": 3_600, "reason": "demo" });
-                let opened = api.post(&path, &asked).await?;
-                receiver.rotated(&text(&opened, "/id"), &text(&opened, "/secret/value"));
-            }
-        }
-        let percent = number * 100 / options.messages;
-        for receiver in receivers {
-            if receiver.deploys_at(percent) {
-                bar.set_message(format!("{} deploys its new secret", receiver.name()));
-            }
-        }
-        api.post(&path, &event(number)).await?;
-        bar.inc(1);
+impl Publisher {
+    async fn start(
+        address: SocketAddr,
+        key: &str,
+        client_id: &str,
+        options: Options,
+    ) -> Result<Self, DemoError> {
+        let api = Api::connect(address, key).await?;
+        let path = format!("/v1/apps/{client_id}/messages");
+        let (stop, stopping) = watch::channel(false);
+        let task = tokio::spawn(publish(api, path, options.per_second, stopping));
+        Ok(Self { stop, task })
     }
-    Ok(())
+
+    /// Ends it; returns how many messages were answered 202.
+    async fn stop(self) -> Result<u64, DemoError> {
+        let _ = self.stop.send(true);
+        Ok(self.task.await??)
+    }
+}
+
+async fn publish(
+    mut api: Api,
+    path: String,
+    per_second: u32,
+    stopping: watch::Receiver<bool>,
+) -> Result<u64, ApiError> {
+    let mut pace = tokio::time::interval(Duration::from_secs(1) / per_second.max(1));
+    pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut accepted = 0;
+    while !*stopping.borrow() {
+        pace.tick().await;
+        let event = json!({
+            "eventType": "order.paid",
+            "payload": { "order": accepted, "total": 49.90, "currency": "EUR" },
+        });
+        api.post(&path, &event).await?;
+        accepted += 1;
+    }
+    Ok(accepted)
 }
 
 /// Waits until every receiver has accepted every message.
@@ -268,18 +307,6 @@ async fn settle(receivers: &[Receiver], messages: u64) -> Result<(), DemoError> 
         });
     }
     Ok(())
-}
-
-fn progress(options: Options) -> ProgressBar {
-    let target = if options.progress {
-        ProgressDrawTarget::stderr()
-    } else {
-        ProgressDrawTarget::hidden()
-    };
-    let bar = ProgressBar::with_draw_target(Some(u64::from(options.messages)), target);
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar
 }
 
 fn text(answer: &Value, pointer: &str) -> String {

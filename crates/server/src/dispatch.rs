@@ -155,6 +155,24 @@ impl Dispatch {
         })
     }
 
+    /// Tells the one shard of `inboxes` what is due, and returns the shard: a future for the caller's
+    /// own thread, runtime and clock, to be polled within a `LocalSet`. It ends only after a drain, and
+    /// dropping it does to the deliveries under way what a crash does.
+    ///
+    /// This is how a simulation runs dispatch, where nothing may depend on threads.
+    pub async fn start_here(
+        parts: Parts,
+        inboxes: Inboxes,
+    ) -> Result<impl Future<Output = ()> + 'static, StoreError> {
+        for (workspace, endpoint, _) in parts.store.due_endpoints().await? {
+            inboxes
+                .of(endpoint)
+                .put(Note::Requeued(workspace, endpoint));
+        }
+        let inbox = Arc::clone(&inboxes.0[0]);
+        Ok(shard::run_here(Arc::new(parts), inbox))
+    }
+
     /// Starts nothing new, waits for the exchanges in flight and for their records. Every exchange
     /// has a deadline, so this ends by itself.
     pub async fn drain(&self) {

@@ -9,8 +9,8 @@
 //!   classified. No redirect is followed, no proxy is read from the environment, and metadata services
 //!   are refused whatever is configured.
 //! - **Time**: one deadline covers DNS, connect, TLS, headers and body.
-//! - **Bytes**: a head of at most 8 KiB and 64 headers; at most 16 KiB of body is kept and the rest is
-//!   not read; all bytes of an exchange together are counted below the parser, so that nothing endless
+//! - **Bytes**: of a head at most 4 KiB and 64 headers are kept and the rest is left out, up to 64 KiB
+//!   (12 KiB over HTTP/2); at most 16 KiB of body is kept and the rest is not read; all bytes of an exchange together are counted below the parser, so that nothing endless
 //!   is worked through. Nothing is decompressed.
 //! - **Connections**: those kept are bounded per host, in all and in time; those in use by the caller's
 //!   permits.
@@ -34,17 +34,21 @@ mod client;
 mod config;
 mod connect;
 mod connection;
+mod dial;
 mod exchange;
+mod head;
 pub mod headers;
 mod outcome;
 mod pool;
 pub mod resolver;
 mod stream;
 mod target;
+mod tls;
 
 pub use address::{AddressPolicy, Network, Refused, Rule};
 pub use client::{Client, Request};
 pub use config::{ClientConfig, ConfigError, RESPONSE_HEAD_BYTES};
+pub use dial::{Dial, Dialling, Wire};
 pub use headers::{HeaderRefused, check_custom_header, check_custom_headers};
 pub use outcome::{Exchange, Failure, FailureKind, Response, RetryAfter, Timings};
 pub use resolver::{Resolve, ResolveError, Resolving, SystemResolver};

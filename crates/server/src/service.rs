@@ -12,8 +12,8 @@
 //!   left, a bounded number of times; whoever named a version in `if_match` learns that it is gone.
 //! - The same idempotency key gets the same answer: a request that lost to its own twin ends in
 //!   [`ServiceError::IdempotencyKeyUsed`], never in a refusal that its twin caused.
-//! - A secret's value leaves in the answer that made it, or by an audited reveal; it is in no error
-//!   and reaches the store only sealed (G8).
+//! - A secret's value leaves in the answer that made it, or by an audited reveal or replay; it is in no
+//!   error and reaches the store only sealed (G8).
 //!
 //! Not promised here: that due work is sent (that is dispatch), and that a receiver holds a secret.
 
@@ -24,7 +24,9 @@ use hookturn_core::audit::{Actor, AuditEntry, Context};
 use hookturn_core::endpoint::TargetUrl;
 use hookturn_core::id::{Entropy, Sequence, WorkspaceId};
 use hookturn_core::limits;
-use hookturn_core::store::{Change, IdempotencyKey, IdempotencyRecord, Store, StoreError, Write};
+use hookturn_core::store::{
+    Change, IdempotencyKey, IdempotencyRecord, Shown, Shows, Store, StoreError, Write,
+};
 use hookturn_core::time::{Clock, Millis, Timestamp};
 use hookturn_core::workspace::{ApiKey, Scope};
 use zeroize::Zeroizing;
@@ -33,9 +35,11 @@ use crate::store::live::Live;
 use crate::store::seal::{Place, Sealer};
 
 pub mod access;
+mod agenda;
 pub mod api_keys;
 pub mod apps;
 pub mod audit;
+pub mod bulk;
 pub mod deliveries;
 pub mod denials;
 pub mod endpoints;
@@ -44,12 +48,17 @@ pub mod finishing;
 pub mod idempotency;
 pub mod inspecting;
 pub mod keyrings;
+pub mod leaks;
 pub mod master_key;
 pub mod messages;
+pub mod notices;
+pub mod operational;
 pub mod pace;
 pub mod page;
 pub mod proving;
+pub mod released;
 pub mod rotation;
+pub mod schedules;
 pub mod searching;
 pub mod sessions;
 pub mod test_events;
@@ -84,8 +93,13 @@ pub struct Service {
     turns: turns::Turns,
     /// Apart from those of apps: whoever has the turn of an app may wait for that of a keyring.
     keyring_turns: turns::Turns,
-    denials: denials::Denials,
-    probing: proving::Probing,
+    budgets: denials::Budgets,
+    politeness: proving::Politeness,
+    agenda: agenda::Agenda,
+    leak_pacer: pace::Pacer,
+    /// One step of one bulk rotation at a time: who pauses one waits for the step that is being taken.
+    bulk_turn: tokio::sync::Mutex<()>,
+    scheduling: schedules::Scheduling,
     signed_out: sessions::SignedOut,
     sign_in_pace: sessions::SignInPace,
     audit_proofs: audit::Proofs,
@@ -120,6 +134,8 @@ pub struct Settings {
     pub max_in_flight: u32,
     /// How often one API key may ask.
     pub pace: pace::Pace,
+    /// The app that gets the operational events of all workspaces, if any.
+    pub operational_events: Option<operational::OperationalApp>,
 }
 
 impl Default for Settings {
@@ -128,6 +144,7 @@ impl Default for Settings {
             idempotency_millis: limits::IDEMPOTENCY_MILLIS,
             max_in_flight: 32,
             pace: pace::Pace::default(),
+            operational_events: None,
         }
     }
 }
@@ -201,6 +218,8 @@ impl<T> Copy for Recording<'_, T> {}
 struct Decision<T> {
     writes: Vec<Write>,
     audit: Vec<AuditEntry>,
+    /// Whose value the answer shows: it is said where the value is made, so that no caller forgets.
+    shows: Option<Shown>,
     out: T,
 }
 
@@ -210,7 +229,16 @@ impl<T> Decision<T> {
         Self {
             writes: Vec::new(),
             audit: Vec::new(),
+            shows: None,
             out,
+        }
+    }
+
+    /// The same decision with an answer that shows no value.
+    fn hiding(self) -> Self {
+        Self {
+            shows: None,
+            ..self
         }
     }
 
@@ -219,6 +247,7 @@ impl<T> Decision<T> {
         Decision {
             writes: self.writes,
             audit: self.audit,
+            shows: self.shows,
             out: answer(self.out),
         }
     }
@@ -252,8 +281,12 @@ impl Service {
             settings,
             sequence: Sequence::default(),
             in_flight: idempotency::InFlight::default(),
-            denials: denials::Denials::default(),
-            probing: proving::Probing::default(),
+            budgets: denials::Budgets::default(),
+            politeness: proving::Politeness::default(),
+            agenda: agenda::Agenda::default(),
+            leak_pacer: pace::Pacer::new(leaks::PACE),
+            bulk_turn: tokio::sync::Mutex::default(),
+            scheduling: schedules::Scheduling::default(),
             signed_out: sessions::SignedOut::default(),
             sign_in_pace: sessions::SignInPace::default(),
             audit_proofs: audit::Proofs::default(),
@@ -293,7 +326,12 @@ impl Service {
     ) -> Result<T, ServiceError> {
         for _ in 0..TRIES {
             let at = self.clock.now();
-            let Decision { writes, audit, out } = match decide(at) {
+            let Decision {
+                writes,
+                audit,
+                shows,
+                out,
+            } = match decide(at) {
                 Ok(decision) => decision,
                 Err(refused) => {
                     self.unless_answered(recording, at).await?;
@@ -306,7 +344,10 @@ impl Service {
                 audit,
                 context: context.clone(),
                 at,
-                idempotency: recording.map(|recording| self.record(recording, &out, at)),
+                idempotency: recording.map(|recording| IdempotencyRecord {
+                    shows: shown_to(shows, context.actor),
+                    ..self.record(recording, &out, at)
+                }),
             };
             match self.store.change(change).await {
                 Ok(()) => return Ok(out),
@@ -323,10 +364,12 @@ impl Service {
         IdempotencyRecord {
             key: recording.key,
             fingerprint: recording.fingerprint,
-            sealed_response: self
-                .sealer
-                .seal(Place::Answer(recording.key), &answer)
-                .into(),
+            sealed_response: Some(
+                self.sealer
+                    .seal(Place::Answer(recording.key), &answer)
+                    .into(),
+            ),
+            shows: None,
             expires_at: now.after(self.settings.idempotency_millis),
         }
     }
@@ -363,6 +406,17 @@ impl fmt::Debug for Service {
     }
 }
 
+/// What an answer shows, to the key that asked for it. Nobody else has an idempotency key.
+const fn shown_to(what: Option<Shown>, actor: Actor) -> Option<Shows> {
+    match (what, actor) {
+        (Some(what), Actor::ApiKey(to)) => Some(Shows { what, to }),
+        (
+            Some(_) | None,
+            Actor::ApiKey(_) | Actor::Local | Actor::Bootstrap | Actor::System | Actor::Unknown,
+        ) => None,
+    }
+}
+
 /// Compares what the caller believes to be the version with what it is.
 fn check_version(if_match: Option<u64>, current: u64) -> Result<(), ServiceError> {
     match if_match {
@@ -373,8 +427,8 @@ fn check_version(if_match: Option<u64>, current: u64) -> Result<(), ServiceError
 
 /// Checks a text for people: its length, and no control characters.
 fn check_text(pointer: &str, text: &str) -> Result<(), ServiceError> {
-    if text.len() > limits::TEXT_BYTES {
-        let message = format!("longer than {} bytes", limits::TEXT_BYTES);
+    if text.chars().count() > limits::TEXT_CHARS {
+        let message = format!("longer than {} characters", limits::TEXT_CHARS);
         return Err(ServiceError::invalid(pointer, message));
     }
     if text.chars().any(char::is_control) {

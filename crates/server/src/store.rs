@@ -4,5 +4,7 @@
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod live;
+#[cfg(any(test, feature = "conformance"))]
+pub mod model;
 pub mod seal;
 pub mod sqlite;

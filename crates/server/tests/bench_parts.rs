@@ -319,7 +319,12 @@ fn targets_are_judged_by_the_rows_they_name() {
         sync_p99_micros: 400,
         load_average: "0 0 0".to_owned(),
     };
-    let report = report::Report::new(machine, Some(starts), vec![row, rotations]);
+    let dialect = Row {
+        rotations_per_second: Some(499.9),
+        rotation_p99_ms: Some(50.0),
+        ..Row::named(scenario::ROTATIONS_HOPAE)
+    };
+    let report = report::Report::new(machine, Some(starts), vec![row, rotations, dialect]);
     let passed: Vec<Option<bool>> = report.targets.iter().map(|target| target.passed).collect();
     assert_eq!(
         passed,
@@ -330,6 +335,8 @@ fn targets_are_judged_by_the_rows_they_name() {
             None,
             Some(true),
             Some(false),
+            Some(false),
+            Some(true),
             Some(true),
             Some(false),
             Some(true),

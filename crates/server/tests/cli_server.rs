@@ -3,6 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "cli_server/administration.rs"]
+mod administration;
+#[path = "cli_server/audited.rs"]
+mod audited;
+#[path = "cli_server/leaks.rs"]
+mod leaks;
+#[path = "cli_server/rotations.rs"]
+mod rotations;
 #[path = "cli/support.rs"]
 #[expect(
     dead_code,
@@ -394,7 +402,8 @@ fn a_refused_command_claims_no_effect() {
         (&["secret", "activate", &keyring, secret], 6),
     ] {
         let said = server.run(arguments).refused(code);
-        assert!(said.starts_with("error: "), "{arguments:?}: {said}");
+        assert!(said.contains("error: "), "{arguments:?}: {said}");
+        assert!(!said.contains("from now on"), "{arguments:?}: {said}");
     }
     let mut stranger = server.place.command();
     stranger

@@ -134,6 +134,10 @@ async fn in_a_server(animals: &[Animal]) {
                 let passes = rotation["promotion"]["proved"][0]["passes"].as_u64();
                 assert!(passes >= Some(8), "{name}: {rotation}");
                 assert!(beast.deployed_before_promotion(), "{name}");
+                // It was asked before the old secret was retired, and holds the new one alone.
+                let released = &endpoint["released"]["release"];
+                assert!(released.is_string(), "{name}: {rotation}");
+                assert_ne!(released, "still_accepts", "{name}: {rotation}");
             }
         }
         // Of a fleet that mixes old and new, some machine refuses whichever key signs, for as long as
@@ -250,5 +254,70 @@ async fn nothing_is_proved_about_an_endpoint_that_never_accepted_anything() {
         "{}",
         String::from_utf8_lossy(&body)
     );
+    server.stop().await;
+}
+
+/// A leaked secret is asked about while it is retiring, and signs nothing once it is retired.
+#[tokio::test]
+async fn g4_a_secret_signs_the_question_whether_it_is_released_until_it_is_retired() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path()).await;
+    let api = server.api();
+    let app = api.create_app("leaked").await;
+    let mut beast = Beast::start(Animal::new("late", "standard", Reads::Any)).await;
+    let endpoint = json!({ "url": beast.receiver.origin() });
+    let endpoint = api.create_endpoint(&app, &endpoint).await;
+    beast.hold_old(&endpoint.secret.value);
+    warm_up(&api, &app, &mut beast).await;
+    let staged = api
+        .rotate(&endpoint.keyring_id, &json!({ "mode": "staged" }))
+        .await;
+    let ask = |id: &str| format!("/v1/rotations/{id}/released");
+    let (status, body) = api
+        .send(Method::POST, &ask(&staged.id), "{}".to_owned())
+        .await;
+    let problem: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(
+        (status.as_u16(), &problem["code"]),
+        (409, &json!("nothing_released"))
+    );
+    let cancel = format!("/v1/rotations/{}/cancel", staged.id);
+    api.post(&cancel, &json!({})).await;
+    let leaked = json!({ "mode": "overlap", "overlapSeconds": 3_600 });
+    let leaked = api.rotate(&endpoint.keyring_id, &leaked).await;
+    let report = api
+        .post(&ask(&leaked.id), &json!({ "reason": "leaked" }))
+        .await;
+    assert_eq!(report["stillAccept"], 1, "{report}");
+    assert!(
+        report["words"].as_str().unwrap().contains("still accept"),
+        "{report}"
+    );
+    beast.hold_new(&leaked.secret.value);
+    beast.deploy_by(0);
+    let report = api.post(&ask(&leaked.id), &json!({})).await;
+    assert_eq!(
+        (&report["released"], &report["stillAccept"]),
+        (&json!(1), &json!(0))
+    );
+    let shown = api.get(&format!("/v1/rotations/{}", leaked.id)).await;
+    assert_eq!(
+        shown["endpoints"][0]["released"]["release"], "released",
+        "{shown}"
+    );
+    let finish = format!("/v1/rotations/{}/finish", leaked.id);
+    api.post(&finish, &json!({})).await;
+    let (status, body) = api
+        .send(Method::POST, &ask(&leaked.id), "{}".to_owned())
+        .await;
+    let problem: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(
+        (status.as_u16(), &problem["code"]),
+        (409, &json!("secret_retired"))
+    );
+    let log = api.get("/v1/audit?limit=200").await;
+    let asked = log["data"].as_array().unwrap().iter();
+    let asked = asked.filter(|entry| entry["action"] == "rotation.release_asked");
+    assert_eq!(asked.count(), 2);
     server.stop().await;
 }

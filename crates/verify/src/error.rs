@@ -12,11 +12,11 @@ pub enum SecretError {
     #[error("secret is empty; give the text the sender showed")]
     Empty,
     /// The text is longer than any scheme allows.
-    #[error("secret has {bytes} bytes, more than the limit of {limit}")]
+    #[error("secret has {characters} characters, more than the limit of {limit}")]
     TooLong {
-        /// Length of the text in bytes.
-        bytes: usize,
-        /// The longest text that is accepted, in bytes.
+        /// Length of the text in characters.
+        characters: usize,
+        /// The longest text that is accepted, in characters.
         limit: usize,
     },
     /// The text holds a control character, such as a line feed.

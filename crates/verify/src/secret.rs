@@ -20,8 +20,8 @@ const SYMMETRIC_PREFIX: &str = "whsec_";
 const SIGNING_PREFIX: &str = "whsk_";
 const PUBLIC_PREFIX: &str = "whpk_";
 
-/// The longest secret, in bytes of text. The longest real ones have 95.
-const MAX_TEXT_BYTES: usize = 512;
+/// The longest secret, in characters of its text. The longest real ones have 95.
+const MAX_TEXT_CHARS: usize = 512;
 /// What Standard Webhooks allows for the decoded key, in bytes.
 const STANDARD_KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
@@ -47,7 +47,7 @@ enum Key {
 }
 
 impl Secret {
-    /// Reads a secret: any text of 1 to 512 bytes without control characters.
+    /// Reads a secret: any text of 1 to 512 characters without control characters.
     ///
     /// A text that starts with `whsk_` must be an Ed25519 key pair (base64 of the 32 byte seed and
     /// the 32 byte public key), and `whpk_`, which is a public key, is refused. Everything else is
@@ -56,10 +56,10 @@ impl Secret {
         if text.is_empty() {
             return Err(SecretError::Empty);
         }
-        if text.len() > MAX_TEXT_BYTES {
+        if text.chars().count() > MAX_TEXT_CHARS {
             return Err(SecretError::TooLong {
-                bytes: text.len(),
-                limit: MAX_TEXT_BYTES,
+                characters: text.chars().count(),
+                limit: MAX_TEXT_CHARS,
             });
         }
         if text.chars().any(char::is_control) {
@@ -172,7 +172,7 @@ impl Secret {
 
 /// Decodes what follows `whsec_`; `None` when it is not padded standard base64.
 fn decode_key(encoded: &str) -> Option<Zeroizing<Vec<u8>>> {
-    let mut buffer = Zeroizing::new([0; MAX_TEXT_BYTES]);
+    let mut buffer = Zeroizing::new([0; MAX_TEXT_CHARS]);
     let length = decode_base64(encoded.as_bytes(), buffer.as_mut_slice())?;
     Some(Zeroizing::new(buffer[..length].to_vec()))
 }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::policy::{ProofPolicy, required_passes, ruled_out_percent};
-use super::rehearsal::ProbeAnswer;
+use super::rehearsal::{ASKED_AT_MOST, ProbeAnswer};
+use super::released::Released;
 use crate::id::{EndpointId, MessageId, RotationId};
 use crate::time::{HOUR, Timestamp};
 
@@ -34,6 +35,19 @@ pub struct Evidence {
     pub refusals: u32,
     /// When the latest of those was sent.
     pub refused_at: Option<Timestamp>,
+    /// Whether that one was refused with 500, which a broken receiver answers too.
+    #[serde(default)]
+    pub refused_by_500: bool,
+    /// When the latest request was sent that was accepted, whichever secret signed it.
+    pub accepted_at: Option<Timestamp>,
+    /// Real deliveries of the time before the promotion that were signed with the new secret first.
+    #[serde(default)]
+    pub canaries: u32,
+    /// Real deliveries that were refused and sent once more at once, signed with the other secret.
+    #[serde(default)]
+    pub fallbacks: u32,
+    /// When the latest of those was sent once more.
+    pub fallback_at: Option<Timestamp>,
     /// The latest control that was answered.
     pub control: Option<Control>,
     /// Whether the last delivery that was signed with the current secret alone, before the promotion,
@@ -45,12 +59,18 @@ pub struct Evidence {
     pub old_needed_at: Option<Timestamp>,
     /// Probes in a row that were refused or not answered: each doubles the time to the next.
     pub unanswered: u32,
+    /// Probes in a row whose answers said nothing.
+    #[serde(default)]
+    pub silent: u32,
     /// When the latest probe was sent.
     pub probed_at: Option<Timestamp>,
     /// Probes in the hour that began at `hour_since`.
     pub probes_in_hour: u32,
     /// Beginning of that hour.
     pub hour_since: Option<Timestamp>,
+    /// Answers to the old secret alone: whether the receiver has dropped it.
+    #[serde(default)]
+    pub released: Released,
 }
 
 /// The answer to a control: a probe signed with a random key alone.
@@ -89,6 +109,8 @@ pub enum Observed {
     Current,
     /// A real delivery signed with the old secret alone, in the overlap.
     Old,
+    /// A probe signed with the old secret alone, which asks whether it is refused.
+    Released,
 }
 
 /// What to ask the receiver next.
@@ -164,6 +186,18 @@ pub struct NotProven {
 }
 
 impl Standing {
+    /// Every word of [`Standing::as_str`], in the order of the way.
+    pub const WORDS: [&'static str; 8] = [
+        "not_asked",
+        "does_not_verify",
+        "unreachable",
+        "not_ready",
+        "collecting",
+        "awaiting_control",
+        "holding_down",
+        "proved",
+    ];
+
     /// The word that the API and pages use.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -226,14 +260,27 @@ impl Evidence {
             delivery_passes: 0,
             refusals: 0,
             refused_at: None,
+            refused_by_500: false,
+            accepted_at: None,
+            canaries: 0,
+            fallbacks: 0,
+            fallback_at: None,
             control: None,
             current_refused: false,
             old_needed: 0,
             old_needed_at: None,
             unanswered: 0,
+            silent: 0,
             probed_at: None,
             probes_in_hour: 0,
             hour_since: None,
+            released: Released {
+                refusals: 0,
+                refused_at: None,
+                accepted_at: None,
+                silent: 0,
+                asked_at: None,
+            },
         }
     }
 
@@ -243,7 +290,9 @@ impl Evidence {
     ///    policy's window begins a new run, for a proof is of one time.
     /// 2. The new secret refused: the run is over. It counts as broken when there was one, which makes
     ///    the next one more expensive ([`required_passes`]).
-    /// 3. A 500 to the new secret is a refusal where controls are answered 500, and silence elsewhere.
+    /// 3. A 500 to the new secret is a refusal where controls are answered 500 and something was
+    ///    accepted since, or a run is on; elsewhere it is silence, for a receiver that answers 500 to
+    ///    everything is broken and says nothing about secrets.
     /// 4. A control refused, with 500 too: the receiver verifies. A control accepted: it does not, and
     ///    what was collected before proves nothing.
     /// 5. A delivery of the overlap that the old secret alone got accepted: it is still needed.
@@ -251,6 +300,8 @@ impl Evidence {
     ///    have switched; one that it got accepted: it has not, or not everywhere.
     /// 7. Silence changes nothing but the time to the next probe.
     /// 8. Answers may arrive out of order; each time that is kept only grows.
+    /// 9. An answer to the old secret alone in a probe says whether it is dropped, and nothing about
+    ///    whether it is needed.
     #[must_use]
     pub fn after(
         mut self,
@@ -259,15 +310,23 @@ impl Evidence {
         answer: ProbeAnswer,
         sent_at: Timestamp,
     ) -> Self {
+        if answer == ProbeAnswer::Accepted && observed != Observed::Control {
+            self.accepted_at = self.accepted_at.max(Some(sent_at));
+        }
         match observed {
             Observed::Probe => {
-                self.note_probe(answer == ProbeAnswer::Accepted, sent_at);
+                self.unanswered = match answer {
+                    ProbeAnswer::Accepted => 0,
+                    ProbeAnswer::Refused | ProbeAnswer::Threw | ProbeAnswer::Silent => {
+                        self.unanswered.saturating_add(1)
+                    }
+                };
+                self.note_probe(sent_at);
                 self.note_new(policy, observed, answer, sent_at);
             }
             Observed::Delivery => self.note_new(policy, observed, answer, sent_at),
             Observed::Control => {
-                let told = matches!(answer, ProbeAnswer::Refused | ProbeAnswer::Threw);
-                self.note_probe(told, sent_at);
+                self.note_probe(sent_at);
                 self.note_control(answer, sent_at);
             }
             Observed::Current => match answer {
@@ -281,6 +340,9 @@ impl Evidence {
                     self.old_needed = self.old_needed.saturating_add(1);
                     self.old_needed_at = self.old_needed_at.max(Some(sent_at));
                 }
+            }
+            Observed::Released => {
+                self.released = self.released.after(answer, self.throws(), sent_at);
             }
         }
         self
@@ -296,8 +358,17 @@ impl Evidence {
         match answer {
             ProbeAnswer::Accepted => self.pass(policy, observed, sent_at),
             ProbeAnswer::Refused => self.refuse(sent_at),
-            ProbeAnswer::Threw if self.throws() => self.refuse(sent_at),
-            ProbeAnswer::Threw | ProbeAnswer::Silent => {}
+            // In a run it ends the run, which is the careful side: it costs time, and no proof.
+            ProbeAnswer::Threw if self.throws() && (self.run > 0 || self.answers_others()) => {
+                self.refuse(sent_at);
+                self.refused_by_500 = true;
+            }
+            ProbeAnswer::Threw | ProbeAnswer::Silent => {
+                // Silence of a delivery has its retries; it is the probes that are counted.
+                if observed == Observed::Probe {
+                    self.silent = self.silent.saturating_add(1);
+                }
+            }
         }
     }
 
@@ -308,6 +379,7 @@ impl Evidence {
         if stale {
             self.end_run();
         }
+        self.silent = 0;
         self.run = self.run.saturating_add(1);
         self.run_since = self.run_since.or(Some(sent_at));
         self.passed_at = self.passed_at.max(Some(sent_at));
@@ -323,6 +395,8 @@ impl Evidence {
     }
 
     fn refuse(&mut self, sent_at: Timestamp) {
+        self.silent = 0;
+        self.refused_by_500 = false;
         self.refusals = self.refusals.saturating_add(1);
         self.refused_at = self.refused_at.max(Some(sent_at));
         if self.run > 0 {
@@ -342,8 +416,17 @@ impl Evidence {
             ProbeAnswer::Accepted => Verdict::AcceptsAnything,
             ProbeAnswer::Refused => Verdict::Verifies,
             ProbeAnswer::Threw => Verdict::Throws,
-            ProbeAnswer::Silent => return,
+            ProbeAnswer::Silent => {
+                self.silent = self.silent.saturating_add(1);
+                self.unanswered = self.unanswered.saturating_add(1);
+                return;
+            }
         };
+        // A 500 may come from a broken receiver: it does not end a silence.
+        if verdict != Verdict::Throws && self.silent > 0 {
+            self.silent = 0;
+            self.unanswered = 0;
+        }
         if self.control.is_some_and(|known| sent_at < known.at) {
             return;
         }
@@ -356,9 +439,17 @@ impl Evidence {
         }
     }
 
-    fn throws(&self) -> bool {
+    /// Whether it answers 500 to signatures that do not match.
+    pub fn throws(&self) -> bool {
         self.control
             .is_some_and(|control| control.verdict == Verdict::Throws)
+    }
+
+    /// Whether something was accepted since the latest control: then the receiver is not broken, and
+    /// its 500 is about the signature.
+    fn answers_others(&self) -> bool {
+        self.control
+            .is_some_and(|control| self.accepted_at >= Some(control.at))
     }
 
     /// When the latest control was sent, if it was refused.
@@ -369,12 +460,7 @@ impl Evidence {
         })
     }
 
-    fn note_probe(&mut self, told: bool, sent_at: Timestamp) {
-        self.unanswered = if told {
-            0
-        } else {
-            self.unanswered.saturating_add(1)
-        };
+    fn note_probe(&mut self, sent_at: Timestamp) {
         self.probed_at = self.probed_at.max(Some(sent_at));
         let within = |since: &Timestamp| sent_at < since.after(HOUR);
         if self.hour_since.as_ref().is_some_and(within) {
@@ -388,7 +474,8 @@ impl Evidence {
     /// Where the endpoint stands at `now`. The first line that holds:
     ///
     /// 1. The latest control was accepted: it does not verify.
-    /// 2. Never asked, or asked and never answered: `not_asked`, `unreachable`.
+    /// 2. Never asked: `not_asked`. The last probe said nothing and there is no run, or the last
+    ///    [`ASKED_AT_MOST`] said nothing: `unreachable`, whatever it answered before.
     /// 3. No run: it refused the new secret last.
     /// 4. Too few passes, or the last one is older than the window: collecting.
     /// 5. No control was refused since the pass that was enough, or not within the policy's time of the
@@ -401,11 +488,19 @@ impl Evidence {
             return Standing::DoesNotVerify;
         }
         let needed = required_passes(policy, self.broken);
+        if self.silent
+            >= if self.run == 0 {
+                1
+            } else {
+                u32::from(ASKED_AT_MOST)
+            }
+        {
+            return Standing::Unreachable;
+        }
         let passed_at = self.passed_at.filter(|_| self.run > 0);
         let Some(passed_at) = passed_at else {
             return match (self.refused_at, self.probed_at) {
                 (Some(refused_at), _) => Standing::NotReady { refused_at },
-                (None, Some(_)) if self.unanswered > 0 => Standing::Unreachable,
                 (None, Some(_)) => Standing::Collecting { passes: 0, needed },
                 (None, None) => Standing::NotAsked,
             };
@@ -435,8 +530,9 @@ impl Evidence {
     /// What to ask next and when, at the earliest.
     ///
     /// 1. Nothing, when it does not verify: probes cannot prove anything.
-    /// 2. A control first, again when there were enough passes, and whenever the last refused one is as
-    ///    old as the policy allows.
+    /// 2. A control first, again when there were enough passes, whenever the last refused one is as
+    ///    old as the policy allows, and after a refusal with 500: what answers 500 to both, and accepts
+    ///    nothing in between, is broken.
     /// 3. Otherwise the new secret, every `probeEveryMillis`; each probe in a row that was refused or
     ///    not answered doubles that, up to the longest time.
     /// 4. Never more than `probesPerHour` in the hour that began with the first of them.
@@ -463,7 +559,9 @@ impl Evidence {
         };
         let at = due.max(now);
         let control_is_fresh = self.verified_at().is_some_and(|refused| {
-            at < refused.after(policy.control_every_millis) && Some(refused) >= self.enough_at
+            at < refused.after(policy.control_every_millis)
+                && Some(refused) >= self.enough_at
+                && !(self.refused_by_500 && Some(refused) < self.refused_at)
         });
         let question = if control_is_fresh {
             Question::NewSecret
@@ -497,8 +595,13 @@ impl Evidence {
     /// Whether the old secret has not been needed for the policy's quiet time, counted from `since`
     /// (the promotion) at the earliest.
     pub fn is_quiet(&self, policy: &ProofPolicy, since: Timestamp, now: Timestamp) -> bool {
+        now >= self.quiet_at(policy, since)
+    }
+
+    /// From when on the old secret is quiet, unless it is needed once more.
+    pub fn quiet_at(&self, policy: &ProofPolicy, since: Timestamp) -> Timestamp {
         let last = self.old_needed_at.map_or(since, |at| at.max(since));
-        now >= last.after(policy.quiet_millis)
+        last.after(policy.quiet_millis)
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Findings {
     pub rehearsed: Option<Rehearsed>,
     /// Evidence about the latest rotation that had any.
     pub evidence: Option<Evidence>,
+    /// When a test event was last accepted: an endpoint that never got a delivery may be probed then.
+    pub tested_at: Option<Timestamp>,
 }
 
 /// A rehearsal that is over.

@@ -15,6 +15,32 @@ pub fn policy_of(rotation: &Rotation) -> ProofPolicy {
     }
 }
 
+/// What is known after an attempt of a delivery: its exchanges that were signed with one key alone,
+/// in order, each as [`learn`] says.
+///
+/// 1. Before the promotion, a first exchange with the new secret was a canary.
+/// 2. A second exchange was a fallback.
+pub fn learn_attempt(
+    evidence: Option<Evidence>,
+    rotation: &Rotation,
+    exchanges: &[Exchange],
+) -> Option<Evidence> {
+    let mut known = evidence;
+    for (nth, exchange) in exchanges.iter().enumerate() {
+        let mut learned = learn(known, rotation, *exchange);
+        let stage = rotation.stage.at(exchange.sent_at);
+        let canary = stage == Stage::Staged && exchange.signed_with == rotation.to;
+        if nth == 0 && canary {
+            learned.canaries = learned.canaries.saturating_add(1);
+        } else if nth > 0 && stage.is_open() {
+            learned.fallbacks = learned.fallbacks.saturating_add(1);
+            learned.fallback_at = learned.fallback_at.max(Some(exchange.sent_at));
+        }
+        known = Some(learned);
+    }
+    known
+}
+
 /// What is known after an exchange of a delivery that was signed with one key alone.
 ///
 /// 1. Evidence of another rotation is forgotten; this rotation's begins empty.

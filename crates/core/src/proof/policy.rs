@@ -42,9 +42,15 @@ pub struct ProofPolicy {
     pub on_deadline: OnDeadline,
     /// By how much the deadline moves with [`OnDeadline::Extend`], in milliseconds.
     pub extend_millis: Millis,
-    /// For a shared keyring: an endpoint that nothing was delivered to for this long need not be
-    /// proved, in milliseconds.
+    /// For a shared keyring: an endpoint that nothing was delivered to for this long (and for up to a
+    /// day more, [`limits::ACCEPTED_STALE`]) need not be proved, in milliseconds.
     pub look_back_millis: Millis,
+    /// How long a rotation may make no progress towards its proof before its owner is told that it
+    /// stalled, in milliseconds. [`super::notice::stall`] says what progress is.
+    pub stalled_after_millis: Millis,
+    /// How long before its deadline the owner of a rotation is told that it is near, in milliseconds;
+    /// at most a quarter of the time from the opening to the deadline.
+    pub deadline_near_millis: Millis,
 }
 
 /// What happens when the deadline comes and the old secret is still needed.
@@ -56,6 +62,16 @@ pub enum OnDeadline {
     Extend,
     /// The owner is told, and the old secret is retired.
     Cut,
+}
+
+impl OnDeadline {
+    /// The word that the API uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Extend => "extend",
+            Self::Cut => "cut",
+        }
+    }
 }
 
 impl Default for ProofPolicy {
@@ -77,6 +93,8 @@ impl Default for ProofPolicy {
             on_deadline: OnDeadline::Extend,
             extend_millis: DAY,
             look_back_millis: 7 * DAY,
+            stalled_after_millis: DAY,
+            deadline_near_millis: DAY,
         }
     }
 }
@@ -144,7 +162,7 @@ impl ProofPolicy {
         Ok(())
     }
 
-    const fn times(&self) -> [(&'static str, Millis); 8] {
+    const fn times(&self) -> [(&'static str, Millis); 10] {
         [
             ("windowMillis", self.window_millis),
             ("probeEveryMillis", self.probe_every_millis),
@@ -154,6 +172,8 @@ impl ProofPolicy {
             ("deadlineMillis", self.deadline_millis),
             ("extendMillis", self.extend_millis),
             ("lookBackMillis", self.look_back_millis),
+            ("stalledAfterMillis", self.stalled_after_millis),
+            ("deadlineNearMillis", self.deadline_near_millis),
         ]
     }
 }

@@ -57,6 +57,8 @@ impl fmt::Display for ProbeKeys {
 pub enum ProbeKey {
     /// A secret of the endpoint's keyring; it must be live when the probe is signed.
     Secret(SecretId),
+    /// The old secret of a rotation, while it is retiring: it signs to ask whether the receiver refuses it.
+    Former(SecretId),
     /// A key that was just drawn and that nobody holds.
     Random,
 }

@@ -15,6 +15,9 @@ pub enum Step {
     Promote(Proof),
     /// Every endpoint that counts is proved, and the owner promotes.
     AskOwner(Proof),
+    /// The old secret is about to go: ask these endpoints, each at its time, whether they refuse it.
+    /// One that cannot be asked holds nothing up.
+    AskReleased(Vec<(EndpointId, Timestamp)>),
     /// The old secret was not needed for the quiet time: retire it.
     Finish,
     /// The old secret is still needed and its end is near: move it there.
@@ -33,9 +36,11 @@ const EXTEND_BEFORE: u64 = HOUR;
 ///
 /// 1. While staged: proof, or waiting for it. The deadline changes nothing here: without proof the old
 ///    secret stays active, and only the owner may cancel or force.
-/// 2. In overlap, when no endpoint needed the old secret for the quiet time: finish.
+/// 2. In overlap, when no endpoint needed the old secret for the quiet time: ask each whether it refuses
+///    it now ([`super::Released::ask_at`]), then finish, whatever they answered.
 /// 3. In overlap, within an hour of the old secret's end (or of a quarter of what is left to extend,
-///    if that is shorter), while it is not quiet and the policy extends: move the end.
+///    if that is shorter), while it is not quiet: move the end if the policy extends; ask as in 2 if it
+///    cuts.
 /// 4. Idempotent: the same rotation, evidence and time give the same step, and a step that was taken
 ///    is not given again.
 pub fn next_step(
@@ -57,32 +62,69 @@ pub fn next_step(
                 .promotion
                 .as_ref()
                 .map_or(rotation.opened_at, |made| made.at);
-            if is_quiet(&policy, rotation, endpoints, since, now) {
-                return Step::Finish;
+            let quiet_at = quiet_at(&policy, rotation, endpoints, since);
+            if now >= quiet_at {
+                let unasked = unasked(&policy, rotation, endpoints, quiet_at, now);
+                return if unasked.is_empty() {
+                    Step::Finish
+                } else {
+                    Step::AskReleased(unasked)
+                };
             }
-            let before = EXTEND_BEFORE.min(policy.extend_millis / 4);
+            let last_call = retire_at.before(EXTEND_BEFORE.min(policy.extend_millis / 4));
+            if now < last_call {
+                return Step::Watch;
+            }
             match policy.on_deadline {
-                OnDeadline::Extend if now >= retire_at.before(before) => {
-                    Step::Extend(retire_at.after(policy.extend_millis))
+                OnDeadline::Extend => Step::Extend(retire_at.after(policy.extend_millis)),
+                OnDeadline::Cut => {
+                    let unasked = unasked(&policy, rotation, endpoints, last_call, now);
+                    if unasked.is_empty() {
+                        Step::Watch
+                    } else {
+                        Step::AskReleased(unasked)
+                    }
                 }
-                OnDeadline::Extend | OnDeadline::Cut => Step::Watch,
             }
         }
         Stage::Completed { .. } | Stage::Cancelled { .. } | Stage::Undone { .. } => Step::Nothing,
     }
 }
 
-fn is_quiet(
+/// From when on no endpoint needs the old secret, as far as is known now.
+fn quiet_at(
+    policy: &ProofPolicy,
+    rotation: &Rotation,
+    endpoints: &[(EndpointId, Option<Evidence>)],
+    since: Timestamp,
+) -> Timestamp {
+    endpoints
+        .iter()
+        .map(|(_, evidence)| evidence_of(evidence.as_ref(), rotation).quiet_at(policy, since))
+        .max()
+        .unwrap_or(since)
+}
+
+/// The endpoints that were not asked enough since the old secret was about to go, and when to ask.
+fn unasked(
     policy: &ProofPolicy,
     rotation: &Rotation,
     endpoints: &[(EndpointId, Option<Evidence>)],
     since: Timestamp,
     now: Timestamp,
-) -> bool {
-    endpoints.iter().all(|(_, evidence)| {
-        evidence
-            .filter(|evidence| evidence.rotation == rotation.id)
-            .unwrap_or(Evidence::new(rotation.id))
-            .is_quiet(policy, since, now)
-    })
+) -> Vec<(EndpointId, Timestamp)> {
+    endpoints
+        .iter()
+        .filter_map(|(endpoint, evidence)| {
+            let released = evidence_of(evidence.as_ref(), rotation).released;
+            Some((*endpoint, released.ask_at(policy, since, now)?))
+        })
+        .collect()
+}
+
+fn evidence_of(evidence: Option<&Evidence>, rotation: &Rotation) -> Evidence {
+    evidence
+        .filter(|evidence| evidence.rotation == rotation.id)
+        .copied()
+        .unwrap_or(Evidence::new(rotation.id))
 }

@@ -21,6 +21,9 @@ pub struct Applied {
     pub rotations: Vec<Rotation>,
     /// The secrets whose sealed values are to be erased.
     pub destroyed: Vec<SecretId>,
+    /// Those among them that were retired and are destroyed by nobody's wish: the keyring forgets them to
+    /// make room.
+    pub forgotten: Vec<SecretId>,
     /// What was done, in order.
     pub audit: Vec<AuditEntry>,
 }
@@ -429,7 +432,9 @@ const fn check_overlap(overlap: Millis) -> Result<(), Rejected> {
 
 pub(super) fn check_text(field: &'static str, text: Option<&str>) -> Result<(), Rejected> {
     match text {
-        Some(text) if text.len() > limits::TEXT_BYTES => Err(Rejected::TextTooLong { field }),
+        Some(text) if text.chars().count() > limits::TEXT_CHARS => {
+            Err(Rejected::TextTooLong { field })
+        }
         Some(_) | None => Ok(()),
     }
 }

@@ -23,6 +23,7 @@ pub(super) struct Change {
     pub(super) keyring: Keyring,
     pub(super) rotations: Vec<Rotation>,
     pub(super) destroyed: Vec<SecretId>,
+    pub(super) forgotten: Vec<SecretId>,
     pub(super) audit: Vec<AuditEntry>,
 }
 
@@ -35,6 +36,7 @@ impl Change {
             keyring,
             rotations: Vec::new(),
             destroyed: Vec::new(),
+            forgotten: Vec::new(),
             audit: Vec::new(),
         }
     }
@@ -44,6 +46,7 @@ impl Change {
             keyring: self.keyring,
             rotations: self.rotations,
             destroyed: self.destroyed,
+            forgotten: self.forgotten,
             audit: self.audit,
         }
     }
@@ -217,6 +220,7 @@ impl Change {
         let forgotten = oldest(self, SecretStatus::Destroyed).or_else(|| {
             let retired = oldest(self, SecretStatus::Retired)?;
             self.erase(retired, "forgotten");
+            self.forgotten.push(retired);
             Some(retired)
         });
         self.keyring

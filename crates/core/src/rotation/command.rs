@@ -251,7 +251,7 @@ pub enum Rejected {
         secret: SecretId,
     },
     /// A name or reason is too long.
-    #[error("{field} is longer than {} bytes", limits::TEXT_BYTES)]
+    #[error("{field} is longer than {} characters", limits::TEXT_CHARS)]
     TextTooLong {
         /// `name` or `reason`.
         field: &'static str,

@@ -210,6 +210,9 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// Every word of [`Mode::as_str`].
+    pub const WORDS: [&'static str; 4] = ["immediate", "overlap", "staged", "proven"];
+
     /// The word that the API, the store and pages use.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -3,6 +3,7 @@
 use hookturn_verify::Scheme;
 
 use super::{Keyring, Mode, SecretVersion, Stage};
+use crate::delivery::ExchangeReason;
 use crate::id::{MessageId, SecretId};
 use crate::limits;
 use crate::proof::{Evidence, is_canary};
@@ -17,6 +18,36 @@ pub struct Plan {
     /// The secret that alone signs one more exchange at once, when the first one is refused for a
     /// reason that may be the signature ([`crate::receiver::may_be_about_signature`]).
     pub fallback: Option<SecretId>,
+}
+
+impl Plan {
+    /// Why it signs with what it does, for the record of the attempt. The first line that holds:
+    ///
+    /// 1. Several secrets: the receiver reads every signature.
+    /// 2. No fallback: one secret was live.
+    /// 3. The first is the pending one: a canary. The fallback is: the current one.
+    /// 4. The first is compromised: it may not be the fallback.
+    /// 5. The first is the one the receiver is believed to hold, or nothing is believed.
+    pub fn reason(&self, keyring: &Keyring, receiver: &ReceiverView) -> ExchangeReason {
+        let (first, fallback) = match (self.sign_with.as_slice(), self.fallback) {
+            (&[first], Some(fallback)) => (first, fallback),
+            (&[_], None) => return ExchangeReason::Steady,
+            _ => return ExchangeReason::CoSigned,
+        };
+        let pending = keyring.pending().map(|secret| secret.id);
+        let leaked = |secret: &SecretVersion| secret.compromised.is_some();
+        if pending == Some(first) {
+            ExchangeReason::Canary
+        } else if pending == Some(fallback) {
+            ExchangeReason::Current
+        } else if keyring.secret(first).is_some_and(leaked) {
+            ExchangeReason::Compromised
+        } else if receiver.belief.map(|belief| belief.secret) == Some(first) {
+            ExchangeReason::Belief
+        } else {
+            ExchangeReason::NoBelief
+        }
+    }
 }
 
 /// The keyring has no secret that may sign, so nothing is sent (G3: never unsigned).

@@ -399,3 +399,39 @@ fn canaries_are_signed_with_the_pending_secret_and_repaired_by_the_active() {
     bench.run(at(1), Command::Promote { rotation, grounds });
     assert!(!plans(&bench, Some(&evidence)).contains(&canary));
 }
+
+#[test]
+fn every_plan_says_why_it_signs_with_what_it_does() {
+    use hookturn_core::delivery::ExchangeReason;
+    let steady = Bench::new();
+    let mut leaked = overlapping();
+    let secret = secret_id(2);
+    leaked.run(at(1), Command::Compromise { secret });
+    let single = ReceiverClass::Single;
+    let cases = [
+        (&steady, unbelieving(single), ExchangeReason::Steady),
+        (&staged(), believing(single, 2), ExchangeReason::Current),
+        (&overlapping(), believing(single, 2), ExchangeReason::Belief),
+        (
+            &overlapping(),
+            unbelieving(single),
+            ExchangeReason::NoBelief,
+        ),
+        (&leaked, believing(single, 1), ExchangeReason::Compromised),
+        (
+            &overlapping(),
+            believing(ReceiverClass::ListAware, 1),
+            ExchangeReason::CoSigned,
+        ),
+    ];
+    for (bench, receiver, reason) in cases {
+        let plan = planned(bench, receiver, Scheme::Standard, at(2));
+        assert_eq!(plan.reason(&bench.keyring, &receiver), reason, "{plan:?}");
+    }
+    let canary = first_then(2, 1);
+    let receiver = believing(single, 1);
+    assert_eq!(
+        canary.reason(&staged().keyring, &receiver),
+        ExchangeReason::Canary
+    );
+}

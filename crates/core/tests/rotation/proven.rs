@@ -2,8 +2,8 @@
 
 use hookturn_core::id::EndpointId;
 use hookturn_core::proof::{
-    Evidence, Observed, OnDeadline, ProbeAnswer, ProofPolicy, Standing, Step, learn, next_step,
-    required_passes,
+    Evidence, Observed, OnDeadline, ProbeAnswer, ProofPolicy, RELEASED_ASKED, Release, Released,
+    Standing, Step, learn, learn_attempt, next_step, required_passes,
 };
 use hookturn_core::receiver::Exchange;
 use hookturn_core::rotation::{Command, Grounds, Mode, Rotation, Stage};
@@ -23,6 +23,10 @@ fn rotation(bench: &Bench) -> &Rotation {
     bench.keyring.rotation.as_ref().expect("a rotation is open")
 }
 
+#[expect(
+    clippy::large_types_passed_by_value,
+    reason = "cases read better with values"
+)]
 fn step(bench: &Bench, evidence: Evidence, now: Timestamp) -> Step {
     next_step(rotation(bench), &[(ENDPOINT, Some(evidence))], now)
 }
@@ -118,6 +122,18 @@ fn g7_step_1_needs_every_endpoint_of_a_shared_keyring() {
     ));
 }
 
+/// The receiver refused the old secret alone as often as it is asked, from `since` on.
+#[expect(
+    clippy::large_types_passed_by_value,
+    reason = "cases read better with values"
+)]
+fn released(policy: &ProofPolicy, evidence: Evidence, since: Timestamp) -> Evidence {
+    (0..u64::from(RELEASED_ASKED)).fold(evidence, |evidence, number| {
+        let sent_at = since.after(number);
+        evidence.after(policy, Observed::Released, ProbeAnswer::Refused, sent_at)
+    })
+}
+
 #[test]
 fn step_2_retires_the_old_secret_when_it_is_quiet() {
     let policy = ProofPolicy::default();
@@ -125,7 +141,8 @@ fn step_2_retires_the_old_secret_when_it_is_quiet() {
     let evidence = passed(&policy, 60, at(0));
     let quiet = at(HOUR + policy.quiet_millis);
     assert_eq!(step(&bench, evidence, quiet.before(1)), Step::Watch);
-    assert_eq!(step(&bench, evidence, quiet), Step::Finish);
+    let asked = released(&policy, evidence, quiet);
+    assert_eq!(step(&bench, asked, quiet), Step::Finish);
     // A delivery that only the old secret got accepted starts the quiet time again.
     let needed = learn(
         Some(evidence),
@@ -138,10 +155,63 @@ fn step_2_retires_the_old_secret_when_it_is_quiet() {
     );
     assert_eq!(needed.old_needed, 1);
     assert_eq!(step(&bench, needed, quiet), Step::Watch);
+    let quiet = at(2 * HOUR + policy.quiet_millis);
     assert_eq!(
-        step(&bench, needed, at(2 * HOUR + policy.quiet_millis)),
+        step(&bench, released(&policy, needed, quiet), quiet),
         Step::Finish
     );
+}
+
+#[test]
+fn step_2_asks_whether_the_old_secret_is_refused_before_it_goes() {
+    let policy = ProofPolicy::default();
+    let bench = promoted(policy);
+    let quiet = at(HOUR + policy.quiet_millis);
+    // What was asked before it was quiet is not asked of now.
+    let early = released(&policy, passed(&policy, 60, at(0)), quiet.before(HOUR));
+    let ask = |evidence, now| step(&bench, evidence, now);
+    assert_eq!(
+        ask(early, quiet),
+        Step::AskReleased(vec![(ENDPOINT, quiet)])
+    );
+    for (answer, times) in [
+        (ProbeAnswer::Accepted, 1),
+        (ProbeAnswer::Silent, RELEASED_ASKED),
+        (ProbeAnswer::Threw, RELEASED_ASKED),
+        (ProbeAnswer::Refused, RELEASED_ASKED),
+    ] {
+        let mut evidence = passed(&policy, 60, at(0));
+        let mut now = quiet;
+        for _ in 0..times {
+            assert_eq!(ask(evidence, now), Step::AskReleased(vec![(ENDPOINT, now)]));
+            evidence = evidence.after(&policy, Observed::Released, answer, now);
+            now = now.after(policy.probe_every_millis);
+        }
+        // Whatever it answered, it holds nothing up.
+        assert_eq!(ask(evidence, now), Step::Finish, "{answer:?}");
+        assert!(evidence.is_quiet(&policy, at(HOUR), quiet), "{answer:?}");
+    }
+}
+
+#[test]
+fn the_latest_answer_to_the_old_secret_says_whether_it_is_released() {
+    let none = Released::default();
+    assert_eq!(none.verdict(), Release::NotAsked);
+    let accepted = none.after(ProbeAnswer::Accepted, false, at(1));
+    assert_eq!(accepted.verdict(), Release::StillAccepts { at: at(1) });
+    let silent = accepted.after(ProbeAnswer::Silent, false, at(2));
+    assert_eq!(silent.verdict(), Release::StillAccepts { at: at(1) });
+    let dropped = silent.after(ProbeAnswer::Refused, false, at(3));
+    let dropped = dropped.after(ProbeAnswer::Refused, false, at(4));
+    let expected = Release::Released {
+        refusals: 2,
+        at: at(4),
+    };
+    assert_eq!(dropped.verdict(), expected);
+    // A 500 is a refusal where the receiver throws, and silence elsewhere.
+    let threw = |throws| none.after(ProbeAnswer::Threw, throws, at(5)).verdict();
+    assert_eq!(threw(false), Release::NoAnswer { at: at(5) });
+    assert!(matches!(threw(true), Release::Released { .. }));
 }
 
 #[test]
@@ -173,7 +243,10 @@ fn step_3_moves_the_end_while_the_old_secret_is_needed_and_the_policy_extends() 
                 );
                 assert_eq!(step(&bench, evidence, near), Step::Watch, "taken once");
             }
-            (OnDeadline::Cut, Step::Watch) => {
+            (OnDeadline::Cut, Step::AskReleased(asked)) => {
+                assert_eq!(asked, [(ENDPOINT, near)]);
+                let asked = released(&policy, evidence, near);
+                assert_eq!(step(&bench, asked, near), Step::Watch);
                 assert_eq!(step(&bench, evidence, end), Step::Nothing);
             }
             (_, other) => panic!("{other:?}"),
@@ -199,4 +272,62 @@ fn other_modes_learn_what_is_needed_and_have_no_steps() {
     let unchanged = learn(Some(evidence), rotation(&bench), exchange(7, 204));
     assert_eq!(unchanged, evidence, "another key says nothing");
     assert_eq!(step(&bench, evidence, at(6)), Step::Nothing);
+}
+
+#[test]
+fn attempts_are_counted_as_canaries_and_fallbacks() {
+    let bench = opened(ProofPolicy::default());
+    let exchange = |number, status, when| Exchange {
+        signed_with: secret_id(number),
+        sent_at: at(when),
+        status: Some(status),
+    };
+    // An ordinary delivery, a canary that is refused and repaired, one that is accepted, and an
+    // ordinary one that the new secret repairs.
+    let attempts = [
+        vec![exchange(1, 204, 1)],
+        vec![exchange(2, 401, 2), exchange(1, 204, 3)],
+        vec![exchange(2, 204, 4)],
+        vec![exchange(1, 401, 5), exchange(2, 204, 6)],
+    ];
+    let mut evidence = None;
+    for attempt in &attempts {
+        evidence = learn_attempt(evidence, rotation(&bench), attempt);
+    }
+    let evidence = evidence.expect("it learned");
+    assert_eq!((evidence.canaries, evidence.fallbacks), (2, 2));
+    assert_eq!(evidence.fallback_at, Some(at(6)));
+    assert_eq!((evidence.run, evidence.refusals), (2, 1));
+}
+
+#[test]
+fn every_command_says_what_happens_to_deliveries() {
+    let staged = Mode::Staged { overlap: DAY };
+    let rotation = rotation_id(2);
+    let said = |bench: &Bench, now| {
+        let rotation = bench
+            .keyring
+            .rotation
+            .as_ref()
+            .expect("there is a rotation");
+        rotation.deliveries(at(now))
+    };
+    let mut bench = Bench::new();
+    bench.run(at(0), rotate(2, staged));
+    assert!(said(&bench, 0).contains("go on with the old secret"));
+    let mut cancelled = Bench {
+        keyring: bench.keyring.clone(),
+    };
+    cancelled.run(at(1), Command::Cancel { rotation });
+    assert!(said(&cancelled, 1).contains("carries the old secret alone"));
+    let grounds = Grounds::Asked;
+    bench.run(at(1), Command::Promote { rotation, grounds });
+    let end = at(1 + DAY).to_string();
+    assert!(said(&bench, 1).contains(&format!("until {end} each delivery")));
+    // When its time is over it says so, whether or not anything noted it.
+    assert!(said(&bench, 2 * DAY).contains("carries the new secret alone"));
+    bench.run(at(2), Command::Undo { rotation });
+    assert!(said(&bench, 2).contains("the active one again"));
+    bench.run(at(3), Command::Finish { rotation });
+    assert!(said(&bench, 3).contains("carries the old secret alone"));
 }

@@ -286,7 +286,7 @@ fn rule_10_a_name_is_changed_and_noted() {
     );
     assert_eq!(bench.keyring.secret(secret_id(1)).unwrap().name, name);
     assert_eq!(applied.audit[0].action, AuditAction::SecretRenamed);
-    let name = Some("x".repeat(limits::TEXT_BYTES + 1));
+    let name = Some("x".repeat(limits::TEXT_CHARS + 1));
     let refused = bench.refuse(
         at(1),
         Command::Rename {

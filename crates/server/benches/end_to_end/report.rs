@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::machine::Machine;
 use crate::number::float;
-use crate::scenario::{BATCH, MIXED, ROTATIONS, SINGLE};
+use crate::scenario::{BATCH, MIXED, ROTATIONS, ROTATIONS_HOPAE, SINGLE};
 use crate::table::{Align, Table};
 
 /// One scenario's results; `None` where a number would say nothing.
@@ -177,6 +177,18 @@ fn targets(starts: Option<&Starts>, rows: &[Row]) -> Vec<Target> {
         at_most(
             "rotation p99, the same",
             of(ROTATIONS, |row| row.rotation_p99_ms),
+            50.0,
+            "ms",
+        ),
+        at_least(
+            "the same through the Hopae dialect",
+            of(ROTATIONS_HOPAE, |row| row.rotations_per_second),
+            500.0,
+            "a second",
+        ),
+        at_most(
+            "rotation p99, the same",
+            of(ROTATIONS_HOPAE, |row| row.rotation_p99_ms),
             50.0,
             "ms",
         ),

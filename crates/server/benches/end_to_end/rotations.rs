@@ -1,16 +1,17 @@
 //! Connections that rotate, each the keyrings that are its own, as fast as answers come.
 //!
-//! Every rotation is `immediate`, through the native API, under an Idempotency-Key of its own: what a
-//! careful caller sends, and the most that one costs. The keyring that signs the deliveries of the run is
-//! among those that are rotated.
+//! Every rotation is `immediate` and under an Idempotency-Key of its own: what a careful caller sends,
+//! and the most that one costs. Through the native API the keyring that signs the deliveries of the run
+//! is among those that are rotated; through the Hopae dialect it is the secrets of apps made there.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
+use serde_json::json;
 
-use crate::api::{Api, Endpoint};
+use crate::api::{Api, Endpoint, text};
 use crate::histogram::Histogram;
 use crate::http::Connection;
 use crate::number::{Epoch, Error, rate};
@@ -21,42 +22,69 @@ use crate::report::Row;
 const KEYRINGS_EACH: usize = 4;
 /// Endpoints of one app; more are not allowed than 50.
 const ENDPOINTS_EACH_APP: usize = 32;
-const BODY: &str = r#"{"mode":"immediate"}"#;
 /// Nothing is published for these endpoints; discard, and a port that nothing listens on.
 const NOWHERE: &str = "http://127.0.0.1:9/";
 
 /// Keyrings to rotate, and what became of it.
 pub(crate) struct Rotating {
-    keyrings: Vec<Vec<String>>,
+    /// For each connection the paths to which its rotations are posted, one for each keyring.
+    paths: Vec<Vec<String>>,
+    body: &'static str,
+    /// What is answered to a rotation that was made.
+    made: u16,
     latency: RefCell<Histogram>,
     done: Cell<u64>,
 }
 
 impl Rotating {
     /// Makes the keyrings; `delivering` are those in use by deliveries.
-    pub(crate) async fn prepare(
+    pub(crate) async fn native(
         api: &mut Api,
         delivering: &[Endpoint],
         connections: usize,
     ) -> Result<Self, Error> {
         let wanted = connections * KEYRINGS_EACH;
-        let mut all: Vec<String> = delivering.iter().map(|one| one.keyring.clone()).collect();
+        let path = |one: &Endpoint| format!("/v1/keyrings/{}/rotations", one.keyring);
+        let mut all: Vec<String> = delivering.iter().map(path).collect();
         while all.len() < wanted {
             let app = api.create_app().await?;
             for _ in 0..ENDPOINTS_EACH_APP.min(wanted - all.len()) {
-                all.push(api.create_endpoint(&app, NOWHERE, 1).await?.keyring);
+                all.push(path(&api.create_endpoint(&app, NOWHERE, 1).await?));
             }
         }
-        Ok(Self {
-            keyrings: all.chunks(KEYRINGS_EACH).map(<[String]>::to_vec).collect(),
+        Ok(Self::of(&all, r#"{"mode":"immediate"}"#, 201))
+    }
+
+    /// Makes apps through the Hopae dialect; each has a secret of its own.
+    pub(crate) async fn hopae(api: &mut Api, connections: usize) -> Result<Self, Error> {
+        let mut all = Vec::new();
+        for _ in 0..connections * KEYRINGS_EACH {
+            let name = json!({ "name": "bench" });
+            let made = api.call("POST", "/connect/v1/apps", &name).await?;
+            let app = text(&made, "clientId")?;
+            all.push(format!(
+                "/connect/v1/apps/{app}/webhook-config/rotate-secret"
+            ));
+        }
+        Ok(Self::of(&all, "", 200))
+    }
+
+    fn of(paths: &[String], body: &'static str, made: u16) -> Self {
+        Self {
+            paths: paths
+                .chunks(KEYRINGS_EACH)
+                .map(<[String]>::to_vec)
+                .collect(),
+            body,
+            made,
             latency: RefCell::new(Histogram::new()),
             done: Cell::new(0),
-        })
+        }
     }
 
     /// Rotates until it is dropped or a rotation fails.
     pub(crate) async fn run(&self, addr: SocketAddr, epoch: Epoch) -> Result<(), Error> {
-        let connections = self.keyrings.iter().enumerate();
+        let connections = self.paths.iter().enumerate();
         let workers = connections.map(|(number, own)| self.rotate(addr, epoch, number, own));
         try_join_all(workers).await.map(|_| ())
     }
@@ -66,14 +94,14 @@ impl Rotating {
         addr: SocketAddr,
         epoch: Epoch,
         number: usize,
-        keyrings: &[String],
+        paths: &[String],
     ) -> Result<(), Error> {
         let mut connection = Connection::open(addr).await?;
-        for (turn, keyring) in keyrings.iter().cycle().enumerate() {
-            let request = request(addr, keyring, &format!("bench-{number}-{turn}"));
+        for (turn, path) in paths.iter().cycle().enumerate() {
+            let request = self.request(addr, path, &format!("bench-{number}-{turn}"));
             let sent = epoch.now();
             let answer = connection.exchange(request.as_bytes()).await?;
-            if answer.status != 201 {
+            if answer.status != self.made {
                 let words = String::from_utf8_lossy(answer.body);
                 return Err(format!("a rotation was answered {}: {words}", answer.status).into());
             }
@@ -97,8 +125,8 @@ impl Rotating {
         let mut notes = row.notes.clone();
         notes.push(format!(
             "{per_second:.0} rotations/s over {} connections and {} keyrings, p50 {:.2} ms, p99 {:.2} ms",
-            self.keyrings.len(),
-            self.keyrings.iter().map(Vec::len).sum::<usize>(),
+            self.paths.len(),
+            self.paths.iter().map(Vec::len).sum::<usize>(),
             p50.unwrap_or_default(),
             p99.unwrap_or_default(),
         ));
@@ -110,13 +138,14 @@ impl Rotating {
             ..row
         }
     }
-}
 
-fn request(addr: SocketAddr, keyring: &str, key: &str) -> String {
-    format!(
-        "POST /v1/keyrings/{keyring}/rotations HTTP/1.1\r\nhost: {addr}\r\nauthorization: Bearer {}\r\n\
-         idempotency-key: {key}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{BODY}",
-        api_key(),
-        BODY.len()
-    )
+    fn request(&self, addr: SocketAddr, path: &str, key: &str) -> String {
+        let body = self.body;
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: {addr}\r\nauthorization: Bearer {}\r\n\
+             idempotency-key: {key}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            api_key(),
+            body.len()
+        )
+    }
 }

@@ -13,7 +13,7 @@ use crate::number::{Error, float, median};
 use crate::process::Server;
 use crate::report::{Row, Starts};
 use crate::rotations::Rotating;
-use crate::scenario::{Kind, Scenario};
+use crate::scenario::{Kind, Scenario, Through};
 
 /// One read of the API at this distance, beside a mixed load.
 const READ_EVERY: Duration = Duration::from_millis(50);
@@ -32,7 +32,9 @@ pub(crate) async fn run(bench: &Bench, scenario: &Scenario) -> Result<Row, Error
         Kind::Paced(per_second) => paced(bench, scenario, per_second).await,
         Kind::HalfOfMaximum => share_of_maximum(bench, scenario, 2).await,
         Kind::Mixed => share_of_maximum(bench, scenario, 4).await,
-        Kind::Rotations(per_second) => rotations(bench, scenario, per_second).await,
+        Kind::Rotations(through, per_second) => {
+            rotations(bench, scenario, through, per_second).await
+        }
         Kind::Start => Err("starts are not a load".into()),
     }
 }
@@ -113,10 +115,20 @@ async fn share_of_maximum(bench: &Bench, scenario: &Scenario, part: u32) -> Resu
 }
 
 /// Rotates over as many connections as the scenario has, while deliveries flow at a fixed rate.
-async fn rotations(bench: &Bench, scenario: &Scenario, per_second: u32) -> Result<Row, Error> {
+async fn rotations(
+    bench: &Bench,
+    scenario: &Scenario,
+    through: Through,
+    per_second: u32,
+) -> Result<Row, Error> {
     let mut fixture = Fixture::start(bench, scenario).await?;
     let endpoints = fixture.endpoints.clone();
-    let rotating = Rotating::prepare(&mut fixture.api, &endpoints, scenario.connections).await?;
+    let rotating = match through {
+        Through::Native => {
+            Rotating::native(&mut fixture.api, &endpoints, scenario.connections).await?
+        }
+        Through::Hopae => Rotating::hopae(&mut fixture.api, scenario.connections).await?,
+    };
     let warm_up = fixture.plan(Pace::Paced { per_second }, bench.effort.warm_up());
     fixture.measure(&warm_up).await?;
     let plan = fixture.plan(Pace::Paced { per_second }, bench.effort.time);

@@ -14,11 +14,19 @@ pub(crate) enum Kind {
     /// A quarter of that, with reads and rotations beside it.
     Mixed,
     /// Rotations as fast as they go, beside this many deliveries a second.
-    Rotations(u32),
+    Rotations(Through, u32),
     /// A backlog of paused endpoints, let go.
     Drain,
     /// Starting, idling and stopping.
     Start,
+}
+
+/// The API through which is rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Through {
+    Native,
+    /// The Hopae dialect's `rotate-secret`.
+    Hopae,
 }
 
 /// One row.
@@ -39,6 +47,8 @@ pub(crate) const BATCH: &str = "256c-256b-f1-m100";
 pub(crate) const START: &str = "start";
 pub(crate) const MIXED: &str = "mixed";
 pub(crate) const ROTATIONS: &str = "rotations";
+/// The same through the Hopae dialect.
+pub(crate) const ROTATIONS_HOPAE: &str = "rotations-hopae";
 pub(crate) const PACED: &str = "paced-100";
 pub(crate) const HALF: &str = "paced-half";
 pub(crate) const DRAIN: &str = "drain";
@@ -108,7 +118,9 @@ pub(crate) fn all() -> Vec<Scenario> {
     all.push(single(PACED, Kind::Paced(100), 64));
     all.push(single(HALF, Kind::HalfOfMaximum, 64));
     all.push(single(MIXED, Kind::Mixed, 64));
-    all.push(single(ROTATIONS, Kind::Rotations(1_000), 64));
+    let rotations = |through| Kind::Rotations(through, 1_000);
+    all.push(single(ROTATIONS, rotations(Through::Native), 64));
+    all.push(single(ROTATIONS_HOPAE, rotations(Through::Hopae), 64));
     all.push(Scenario {
         messages: 100,
         ..single(DRAIN, Kind::Drain, 256)

@@ -111,12 +111,7 @@ impl<N: Needs> FromRequestParts<ApiState> for Call<N> {
         if let Some(query) = parts.uri.query() {
             refuse_query(parts, query)?;
         }
-        let idempotency_key = match parts.method {
-            Method::POST => {
-                idempotency::read(&parts.headers, dialect::key_alphabet(parts.uri.path()))?
-            }
-            _ => None,
-        };
+        let idempotency_key = idempotency_key(parts)?;
         Ok(Self {
             caller,
             method: parts.method.clone(),
@@ -170,9 +165,9 @@ impl<N: Needs> Call<N> {
             // A weak tag never matches: RFC 9110, section 13.1.1.
             Some(_) if text.starts_with("W/") => Ok(Some(u64::MAX)),
             Some(tag) => Ok(Some(tag.parse().unwrap_or(u64::MAX))),
-            None => Err(Problem::new(
-                Code::InvalidHeader,
-                "nothing was changed: send If-Match with the one ETag of an earlier answer",
+            None => Err(Problem::header(
+                "If-Match",
+                "send it with the one ETag of an earlier answer",
             )),
         }
     }
@@ -199,6 +194,18 @@ fn refuse_query(parts: &Parts, query: &str) -> Result<(), Problem> {
     }
 }
 
+/// The key of a POST. In a dialect that says so, a key that cannot be one is refused on every call that
+/// changes something: a script that sends one counts on it.
+fn idempotency_key(parts: &Parts) -> Result<Option<String>, Problem> {
+    let path = parts.uri.path();
+    let is_post = parts.method == Method::POST;
+    if !is_post && (parts.method == Method::GET || !dialect::checks_every_key(path)) {
+        return Ok(None);
+    }
+    let key = idempotency::read(&parts.headers, dialect::key_alphabet(path))?;
+    Ok(key.filter(|_| is_post))
+}
+
 fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (first, second) = (values.next(), values.next());
@@ -223,9 +230,9 @@ fn workspace(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         .get(WORKSPACE)
         .map(|value| {
             value.to_str().map_err(|_| {
-                Problem::new(
-                    Code::InvalidHeader,
-                    "Hookturn-Workspace holds the id or the name of a workspace",
+                Problem::header(
+                    "Hookturn-Workspace",
+                    "holds the id or the name of a workspace",
                 )
             })
         })
@@ -239,16 +246,16 @@ fn reason(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         return Ok(None);
     };
     let text = value.to_str().unwrap_or_default();
-    let sound = (1..=limits::TEXT_BYTES).contains(&text.len()) && values.next().is_none();
+    let sound = (1..=limits::TEXT_CHARS).contains(&text.len()) && values.next().is_none();
     if sound && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return Ok(Some(text.to_owned()));
     }
-    Err(Problem::new(
-        Code::InvalidHeader,
+    Err(Problem::header(
+        "Hookturn-Reason",
         format!(
-            "send one Hookturn-Reason of 1 to {} printable ASCII characters; other text goes into \
-             the member `reason` of the body",
-            limits::TEXT_BYTES
+            "send it once, with 1 to {} printable ASCII characters; other text goes into the member \
+             `reason` of the body, where a call has one",
+            limits::TEXT_CHARS
         ),
     ))
 }

@@ -66,6 +66,16 @@ impl From<ServiceError> for Problem {
             )
             .retry_after(1),
             ServiceError::Unwritable => Self::store_unwritable("nothing was stored: "),
+            ServiceError::AuditUnreadable { seq, source } => Self::new(
+                Code::AuditUnreadable,
+                format!(
+                    "entry {seq} of the audit log cannot be read: it was damaged or changed after it \
+                     was written. The entries before it are listed; compare with a backup or an \
+                     earlier export"
+                ),
+            )
+            .with("entry", seq)
+            .caused_by(source),
             ServiceError::Internal(source) => Self::internal(source),
         }
     }

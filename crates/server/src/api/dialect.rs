@@ -67,6 +67,14 @@ pub(super) fn key_alphabet(path: &str) -> Alphabet {
     }
 }
 
+/// Whether a key that cannot be one is refused on calls that keep no answer, too.
+pub(super) fn checks_every_key(path: &str) -> bool {
+    match of(path) {
+        Some(Dialect::Hopae) => true,
+        Some(Dialect::Kore) | None => false,
+    }
+}
+
 /// The routes of all dialects.
 pub(super) fn router() -> Router<ApiState> {
     hopae::router().merge(kore::router())

@@ -11,9 +11,14 @@
 //! 5. `test` changes nothing here, but a receiver sees it: its answer is stored after the exchange, so
 //!    that a repeated call does not send again. (A crash between the two sends again, as for deliveries.)
 //!    A client that leaves meanwhile changes nothing: see [`super::finishing`].
-//! 6. The answer of `reveal` is not stored: every showing of a value is asked of the workspace's policy
+//! 6. An answer that shows a secret's value or an API key's text is replayed to the API key that asked
+//!    first; to another one as a reveal would be; to nobody once the secret is destroyed, for its
+//!    answer is erased with it (409, and the key stays used). Every such replay is in the audit log:
+//!    `service::idempotency`.
+//! 7. The answer of `reveal` is not stored: every showing of a value is asked of the workspace's policy
 //!    and written to the audit log, and a value that is erased is nowhere any more. The key keeps two
 //!    from running at once, and a repeated call answers the same as long as the secret may be shown.
+//!    Neither is that of a leak search, which is asked anew and written to the audit log each time.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -186,6 +191,7 @@ pub(super) struct Once {
 
 #[derive(Debug)]
 struct Keyed {
+    caller: Caller,
     key: IdempotencyKey,
     fingerprint: [u8; 32],
     _running: InFlightGuard,
@@ -213,7 +219,9 @@ impl Once {
         match (result, &self.keyed) {
             (Ok(out), _) => Ok(out),
             (Err(ServiceError::IdempotencyKeyUsed), Some(keyed)) => {
-                let found = service.replay(keyed.key, keyed.fingerprint).await;
+                let found = service
+                    .replay(&keyed.caller, keyed.key, keyed.fingerprint)
+                    .await;
                 Err(match found.map_err(Problem::from)? {
                     Some(known) => stop(known),
                     // It expired within this very request.
@@ -245,12 +253,13 @@ pub(super) async fn begin(
     let key = keys::key(caller.workspace, method, &bound, given);
     let fingerprint: [u8; 32] = Sha256::digest(body).into();
     match service
-        .lookup(key, fingerprint)
+        .lookup(caller, key, fingerprint)
         .await
         .map_err(Problem::from)?
     {
         Lookup::Fresh(guard) => Ok(Once {
             keyed: Some(Keyed {
+                caller: caller.clone(),
                 key,
                 fingerprint,
                 _running: guard,

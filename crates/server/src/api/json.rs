@@ -11,11 +11,12 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
+use hookturn_core::limits;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::de::{IgnoredAny, MapAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_path_to_error::Segment;
 use utoipa::ToSchema;
 
@@ -68,10 +69,42 @@ impl<const MAX: usize> JsonBody<MAX> {
     }
 }
 
+/// A request body that is read as JSON whatever it is declared as, for dialects: a script that sends
+/// JSON with `curl -d` declares a form. It may hold secrets, so it has no `Debug`.
+pub(super) struct AnyBody {
+    /// The bytes as they came.
+    pub(super) bytes: Bytes,
+}
+
+impl<S: Send + Sync> FromRequest<S> for AnyBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let bytes = collect(request, limits::BODY_BYTES).await?;
+        Ok(Self { bytes })
+    }
+}
+
+impl AnyBody {
+    /// The body as a `T`.
+    pub(super) fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Problem> {
+        parse(&self.bytes)
+    }
+}
+
 /// The body of a request of at most `max` bytes.
 pub(super) async fn collect(request: Request, max: usize) -> Result<Bytes, Problem> {
     let length = content_length(request.headers());
+    let encoded = is_encoded(request.headers());
     let mut body = request.into_body();
+    if encoded {
+        drop_rest(&mut body).await;
+        return Err(Problem::new(
+            Code::UnsupportedEncoding,
+            "nothing was stored: bodies that are compressed or otherwise encoded are not taken; send \
+             the JSON text itself, without `Content-Encoding`",
+        ));
+    }
     if length.is_some_and(|length| length > max as u64) {
         drop_rest(&mut body).await;
         return Err(too_large(max));
@@ -86,6 +119,16 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
         .ok()?
         .parse()
         .ok()
+}
+
+/// Whether the body is something else than its text: `identity` is what RFC 9110 calls the text.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -190,6 +233,71 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
         deserializer.deserialize_map(Members(PhantomData))
     }
 }
+
+/// A whole number that is not negative, however JSON writes it: `5`, `5.0` and `5e0` are one number to
+/// JSON and to JSON Schema's `integer`, and serde takes the first only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(super) struct Whole<T>(pub(super) T);
+
+impl<T> Whole<T> {
+    /// The number.
+    pub(super) fn get(self) -> T {
+        self.0
+    }
+}
+
+/// What every `f64` up to it that has no fraction stands for exactly.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+
+impl<'de, T: TryFrom<u64>> Deserialize<'de> for Whole<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number<T>(PhantomData<T>);
+
+        impl<T: TryFrom<u64>> Visitor<'_> for Number<T> {
+            type Value = Whole<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(WHOLE)
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Self::Value, E> {
+                let refused = || E::invalid_value(Unexpected::Unsigned(number), &self);
+                T::try_from(number).map(Whole).map_err(|_| refused())
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Self::Value, E> {
+                if number.fract() != 0.0 || !(0.0..=EXACT_MAX).contains(&number) {
+                    return Err(E::invalid_type(Unexpected::Float(number), &self));
+                }
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "no fraction, not negative and exact: the lines above"
+                )]
+                self.visit_u64(number as u64)
+            }
+        }
+
+        deserializer.deserialize_u64(Number(PhantomData))
+    }
+}
+
+/// Reads a plain number as a [`Whole`] one.
+pub(super) fn whole<'de, T: TryFrom<u64>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Whole::deserialize(deserializer).map(Whole::get)
+}
+
+/// The same for three of them.
+pub(super) fn wholes<'de, T: TryFrom<u64>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<[T; 3], D::Error> {
+    <[Whole<T>; 3]>::deserialize(deserializer).map(|all| all.map(Whole::get))
+}
+
+const WHOLE: &str = "a whole number, not negative and not too large";
 
 const REQUIRED: &str = "is required";
 const OUT_OF_RANGE: &str = "number out of range";
@@ -318,7 +426,7 @@ pub(super) fn looks_secret(name: &str) -> bool {
 /// What a Rust type is called outside.
 fn plain(expected: &str) -> &str {
     match expected {
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, not negative and not too large",
+        "u8" | "u16" | "u32" | "u64" | "usize" => WHOLE,
         "i64" => "a whole number",
         "a sequence" => "an array",
         "a map" => "an object",
@@ -429,10 +537,66 @@ mod tests {
         }
     }
 
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Numbers {
+        one: Option<Whole<u8>>,
+        #[serde(default)]
+        more: Vec<Whole<u64>>,
+    }
+
+    #[test]
+    fn a_whole_number_is_one_however_it_is_written() {
+        for (text, wanted) in [
+            ("5", Some(5)),
+            ("5.0", Some(5)),
+            ("5e0", Some(5)),
+            ("50e-1", Some(5)),
+            ("0.0", Some(0)),
+            ("-0.0", Some(0)),
+            ("255.0", Some(255)),
+            ("null", None),
+        ] {
+            let body = format!(r#"{{"one":{text},"more":[{}]}}"#, text.replace("null", "1"));
+            let read = parse::<Numbers>(body.as_bytes()).unwrap();
+            assert_eq!(read.one.map(|one| one.0), wanted, "{text}");
+            assert_eq!(read.more, [Whole(u64::from(wanted.unwrap_or(1)))], "{text}");
+        }
+        for text in [
+            "5.5", "-1", "-1.0", "256", "256.0", "1e300", "1e999", "true", "\"5\"", "[5]",
+        ] {
+            let body = format!(r#"{{"one":{text}}}"#);
+            let problem = parse::<Numbers>(body.as_bytes()).unwrap_err();
+            assert_eq!(problem.code(), Code::InvalidField, "{text}");
+            let pointer = problem.errors()[0].pointer.as_deref();
+            assert_eq!(pointer, Some("/one"), "{text}");
+        }
+    }
+
     #[test]
     fn other_bytes_than_utf8_are_refused() {
         let problem = parse::<Sample>(b"{\"name\":\"\xff\"}").unwrap_err();
         assert_eq!(problem.code(), Code::InvalidUtf8);
+    }
+
+    #[test]
+    fn codings_are_recognised_in_lists_and_in_any_case() {
+        for (values, wanted) in [
+            (&["gzip"][..], true),
+            (&["GZIP"], true),
+            (&["identity, br"], true),
+            (&["identity", "zstd"], true),
+            (&["Identity"], false),
+            (&[" , identity,"], false),
+            (&[""], false),
+            (&[], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::CONTENT_ENCODING, value.parse().unwrap());
+            }
+            assert_eq!(is_encoded(&headers), wanted, "{values:?}");
+        }
     }
 
     #[test]

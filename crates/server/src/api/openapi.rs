@@ -13,7 +13,7 @@ use utoipa::OpenApi;
 
 use super::problem::ProblemDocument;
 use super::router::{Kind, ROUTES, Route, routes};
-use super::schema;
+use super::{schema, webhooks};
 
 /// What does not come from a handler.
 #[derive(OpenApi)]
@@ -29,6 +29,8 @@ use super::schema;
         (name = "Deliveries", description = "One message for one endpoint, with its attempts."),
         (name = "Secrets", description = "Keyrings and the secrets in them."),
         (name = "Rotations", description = "Moves of a keyring from one active secret to the next."),
+        (name = "Bulk rotations", description = "Many rotations at once, in waves."),
+        (name = "Schedules", description = "Rules by which rotations are opened."),
         (name = "Access", description = "Workspaces and API keys."),
         (name = "Audit", description = "What was done, by whom."),
         (name = "Health", description = "For load balancers and metric collectors."),
@@ -42,6 +44,8 @@ use super::schema;
         schema::KeyringIdText,
         schema::SecretIdText,
         schema::RotationIdText,
+        schema::BulkIdText,
+        schema::ScheduleIdText,
         schema::MessageIdText,
         schema::DeliveryIdText,
         schema::AnyJson,
@@ -95,8 +99,12 @@ fn complete() -> Value {
     });
     document["components"]["responses"] = problems();
     document["components"]["parameters"] = parameters();
+    for (name, header) in webhooks::headers() {
+        document["components"]["parameters"][name] = header;
+    }
     document["components"]["headers"] = headers();
-    document["webhooks"] = webhooks();
+    document["components"]["schemas"]["OperationalEvent"] = webhooks::operational_event();
+    document["webhooks"] = webhooks::webhooks();
     document
 }
 
@@ -187,12 +195,21 @@ fn path_parameters(path: &str) -> Vec<Value> {
             let mut letters = name.chars();
             let first = letters.next().map(|c| c.to_ascii_uppercase());
             let kind: String = first.into_iter().chain(letters).collect();
-            json!({
+            let mut parameter = json!({
                 "name": name,
                 "in": "path",
                 "required": true,
                 "schema": { "$ref": format!("#/components/schemas/{kind}") }
-            })
+            });
+            if kind == "WorkspaceId" {
+                parameter["description"] = "Its id or its name.".into();
+                parameter["schema"] = json!({
+                    "type": "string",
+                    "maxLength": 256,
+                    "pattern": "^[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
+                });
+            }
+            parameter
         })
         .collect()
 }
@@ -201,7 +218,7 @@ fn path_parameters(path: &str) -> Vec<Value> {
 const PROBLEMS: &[(&str, &str)] = &[
     (
         "400",
-        "The body is not JSON or not UTF-8, or a parameter or header is not valid.",
+        "The body is not JSON or not UTF-8, a parameter or header is not valid, or the request is not valid HTTP.",
     ),
     (
         "401",
@@ -221,7 +238,10 @@ const PROBLEMS: &[(&str, &str)] = &[
         "If-Match names another version than the current one.",
     ),
     ("413", "The body or the payload is too large."),
-    ("415", "The body is not declared as application/json."),
+    (
+        "415",
+        "The body is not declared as application/json, or has a Content-Encoding.",
+    ),
     (
         "422",
         "A field is unknown, missing, of another type or out of bounds, or the Idempotency-Key was used with another body.",
@@ -341,35 +361,6 @@ fn headers() -> Value {
             "description": "Where the new resource is.",
             "schema": { "type": "string", "format": "uri-reference" }
         }
-    })
-}
-
-/// What endpoints of the preset `standard` receive.
-fn webhooks() -> Value {
-    let header = |name: &str, description: &str, pattern: &str| {
-        json!({ "name": name, "in": "header", "required": true, "description": description,
-            "schema": { "type": "string", "pattern": pattern } })
-    };
-    json!({
-        "delivery": { "post": {
-            "summary": "A message for an endpoint",
-            "description": "Sent to the endpoint's URL with the payload exactly as it was published, signed as Standard Webhooks says: over `webhook-id`, `webhook-timestamp` and the body, joined by dots. Verify before parsing, and refuse timestamps older or newer than five minutes. During a rotation the header may list two signatures; one that matches is enough. The same `webhook-id` may come more than once.",
-            "operationId": "delivery",
-            "parameters": [
-                header("webhook-id", "The id of the message: the same on every attempt.", "^msg_[0-9a-z]{26}$"),
-                header("webhook-timestamp", "Unix seconds at which this attempt was signed.", "^[1-9][0-9]*$"),
-                header("webhook-signature", "`v1,` and base64 of HMAC-SHA256, or `v1a,` and base64 of Ed25519; several are separated by one space.", "^v1a?,[A-Za-z0-9+/=]+( v1a?,[A-Za-z0-9+/=]+)*$")
-            ],
-            "requestBody": { "required": true, "content": { "application/json": {
-                "schema": { "$ref": "#/components/schemas/AnyJson" } } } },
-            "responses": {
-                "2XX": { "description": "Accepted. Anything else is tried again by the endpoint's retry policy." },
-                "410": { "description": "Gone: the endpoint is disabled and nothing is sent to it again." },
-                "429": { "description": "Later, please: `Retry-After` is obeyed, up to a day." },
-                "503": { "description": "Later, please: `Retry-After` is obeyed, up to a day." }
-            },
-            "security": []
-        } }
     })
 }
 

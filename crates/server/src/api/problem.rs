@@ -69,6 +69,8 @@ macro_rules! codes {
 }
 
 codes! {
+    /// The request is not one that HTTP allows.
+    MalformedRequest = "malformed_request", BAD_REQUEST, false, "The request is not valid HTTP";
     /// The body is not JSON.
     MalformedJson = "malformed_json", BAD_REQUEST, false, "The body is not valid JSON";
     /// The body is not UTF-8.
@@ -99,12 +101,20 @@ codes! {
     TooLarge = "too_large", PAYLOAD_TOO_LARGE, false, "The body or the payload is too large";
     /// The body is not declared as JSON.
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, false, "The body must be application/json";
+    /// The body is compressed.
+    UnsupportedEncoding = "unsupported_encoding", UNSUPPORTED_MEDIA_TYPE, false, "The body must not be encoded";
+    /// The path and query are too long.
+    UriTooLong = "uri_too_long", URI_TOO_LONG, false, "The path is too long";
+    /// The request line and headers together are too large, or too many.
+    HeadTooLarge = "head_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, false, "The headers are too large or too many";
     /// A field of the body is unknown, missing, of another type or out of bounds.
     InvalidField = "invalid_field", UNPROCESSABLE_ENTITY, false, "A field of the body is not valid";
     /// The same idempotency key came with another body.
     IdempotencyMismatch = "idempotency_mismatch", UNPROCESSABLE_ENTITY, false, "The Idempotency-Key was used with another body";
     /// The key asks more often than it may.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, true, "Too many requests with this API key";
+    /// An entry of the audit log was damaged.
+    AuditUnreadable = "audit_unreadable", INTERNAL_SERVER_ERROR, false, "An entry of the audit log cannot be read";
     /// Our fault.
     Internal = "internal", INTERNAL_SERVER_ERROR, true, "Internal error";
     /// The disk of the store is full, read-only or failing.
@@ -116,7 +126,7 @@ codes! {
 /// When to ask again while the store cannot write: a disk is not cleaned up within a second.
 const UNWRITABLE_SECONDS: u32 = 10;
 
-/// What is wrong with one field of the body or one query parameter.
+/// What is wrong with one field of the body, one query parameter or one header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FieldError {
@@ -128,6 +138,10 @@ pub struct FieldError {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "limit")]
     pub parameter: Option<String>,
+    /// Which request header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "Hookturn-Reason")]
+    pub header: Option<String>,
     /// What is expected there.
     #[schema(example = "the scheme must be https")]
     pub detail: String,
@@ -181,6 +195,23 @@ impl Problem {
         problem.0.errors.push(FieldError {
             pointer: None,
             parameter: Some(name.into()),
+            header: None,
+            detail: detail.into(),
+            missing: false,
+        });
+        problem
+    }
+
+    /// A request header that is not valid.
+    pub fn header(name: &str, detail: impl Into<String>) -> Self {
+        let mut problem = Self::new(
+            Code::InvalidHeader,
+            "nothing was changed: correct the headers listed in `errors`",
+        );
+        problem.0.errors.push(FieldError {
+            pointer: None,
+            parameter: None,
+            header: Some(name.to_owned()),
             detail: detail.into(),
             missing: false,
         });
@@ -197,12 +228,17 @@ impl Problem {
 
     /// An error of ours; `source` is logged, never shown.
     pub fn internal(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        let mut problem = Self::new(
+        Self::new(
             Code::Internal,
             "the request failed on our side; the log has the cause under this request id",
-        );
-        problem.0.source = Some(Arc::from(source.into()));
-        problem
+        )
+        .caused_by(source)
+    }
+
+    /// The same with what caused it: logged, never shown.
+    pub(super) fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.0.source = Some(Arc::from(source.into()));
+        self
     }
 
     /// The store cannot write; `kept` says what that means for the request.
@@ -222,6 +258,7 @@ impl Problem {
         self.0.errors.push(FieldError {
             pointer: Some(pointer.into()),
             parameter: None,
+            header: None,
             detail: detail.into(),
             missing: false,
         });
@@ -259,7 +296,7 @@ impl Problem {
         &self.0.detail
     }
 
-    /// Fields or parameters that are not valid.
+    /// Fields, parameters or headers that are not valid.
     pub fn errors(&self) -> &[FieldError] {
         &self.0.errors
     }
@@ -330,6 +367,12 @@ impl Problem {
                 HeaderValue::from_static("Bearer realm=\"hookturn\""),
             );
         }
+        if self.0.code == Code::UnsupportedEncoding {
+            headers.insert(
+                header::ACCEPT_ENCODING,
+                HeaderValue::from_static("identity"),
+            );
+        }
         if let Some(seconds) = self.0.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -368,7 +411,7 @@ pub(super) struct ProblemDocument {
     request_id: String,
     /// Whether the same request can succeed later without a change.
     retryable: bool,
-    /// Fields or parameters that are not valid.
+    /// Fields, parameters or headers that are not valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<FieldError>>,
     /// The rotation that is open, when that is in the way.
@@ -380,6 +423,9 @@ pub(super) struct ProblemDocument {
     /// The scope that the key lacks.
     #[serde(skip_serializing_if = "Option::is_none")]
     needs_scope: Option<String>,
+    /// The number of the audit entry that cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entry: Option<u64>,
 }
 
 #[cfg(test)]

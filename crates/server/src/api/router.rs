@@ -66,6 +66,7 @@ const APP: &str = "/v1/apps/{clientId}";
 const ENDPOINTS: &str = "/v1/apps/{clientId}/endpoints";
 const ENDPOINT: &str = "/v1/apps/{clientId}/endpoints/{endpointId}";
 const SECRET_LIST: &str = "/v1/keyrings/{keyringId}/secrets";
+const SCHEDULE: &str = "/v1/schedules/{scheduleId}";
 
 const MESSAGES: &str = "/v1/apps/{clientId}/messages";
 const BATCH: &str = "/v1/apps/{clientId}/messages/batch";
@@ -114,6 +115,21 @@ pub(super) const ROUTES: &[Route] = &[
     route("post", "/v1/rotations/{rotationId}/finish", SECRETS, Kind::Versioned),
     route("post", "/v1/rotations/{rotationId}/cancel", SECRETS, Kind::Versioned),
     route("post", "/v1/endpoints/{endpointId}/rehearse", SECRETS, Kind::Plain),
+    route("get", "/v1/endpoints/{endpointId}/probes", READ, Kind::Plain),
+    route("post", "/v1/rotations/{rotationId}/released", SECRETS, Kind::Plain),
+    route("post", "/v1/bulk-rotations", SECRETS, Kind::Plain),
+    route("get", "/v1/bulk-rotations", READ, Kind::List),
+    route("get", "/v1/bulk-rotations/{bulkId}", READ, Kind::Plain),
+    route("get", "/v1/bulk-rotations/{bulkId}/items", READ, Kind::List),
+    route("post", "/v1/bulk-rotations/{bulkId}/pause", SECRETS, Kind::Versioned),
+    route("post", "/v1/bulk-rotations/{bulkId}/resume", SECRETS, Kind::Versioned),
+    route("post", "/v1/bulk-rotations/{bulkId}/cancel", SECRETS, Kind::Versioned),
+    route("post", "/v1/leaks/search", SECRETS, Kind::Plain),
+    route("post", "/v1/schedules", SECRETS, Kind::Plain),
+    route("get", "/v1/schedules", READ, Kind::List),
+    route("get", SCHEDULE, READ, Kind::Plain),
+    route("patch", SCHEDULE, SECRETS, Kind::Versioned),
+    route("delete", SCHEDULE, SECRETS, Kind::Versioned),
     route("get", "/v1/audit", READ, Kind::List),
     route("get", "/v1/event-types", READ, Kind::List),
     route("post", "/v1/workspaces", MANAGE, Kind::Plain),

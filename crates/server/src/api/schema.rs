@@ -5,7 +5,9 @@
 
 use std::borrow::Cow;
 
-use hookturn_core::limits::{CUSTOM_HEADERS, LABELS, RETRY_DELAY_MAX};
+use hookturn_core::limits::{
+    CUSTOM_HEADER_BYTES, CUSTOM_HEADERS, LABELS, RETRY_DELAY_MAX, TEXT_CHARS,
+};
 use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
@@ -87,6 +89,16 @@ texts! {
     SecretIdText: "^whs_[0-7][0-9a-hjkmnp-tv-z]{25}$", "whs_01k9x6z8e5f3v9m2c7q4t1h0ab", "The id of a secret, never its value.";
     /// Schema of a rotation id.
     RotationIdText: "^rot_[0-7][0-9a-hjkmnp-tv-z]{25}$", "rot_01k9x6z8e5f3v9m2c7q4t1h0ab", "The id of a rotation.";
+    /// Schema of a bulk rotation id.
+    BulkIdText: "^blk_[0-7][0-9a-hjkmnp-tv-z]{25}$", "blk_01k9x6z8e5f3v9m2c7q4t1h0ab", "The id of a bulk rotation.";
+    /// Schema of the hash of a string that may be a secret.
+    LeakHashText: "^[0-9a-f]{64}$", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "SHA-256 of a string, as lowercase hex digits.";
+    /// Schema of a schedule id.
+    ScheduleIdText: "^sch_[0-7][0-9a-hjkmnp-tv-z]{25}$", "sch_01k9x6z8e5f3v9m2c7q4t1h0ab", "The id of a schedule.";
+    /// Schema of a time of the day.
+    TimeOfDayText: "^([01][0-9]|2[0-3]):[0-5][0-9]$", "03:30", "Hours and minutes.";
+    /// Schema of a time zone.
+    TimeZoneText: "^[A-Za-z][A-Za-z0-9_+/-]{0,63}$", "Europe/Berlin", "A time zone of the IANA database.";
     /// Schema of a message id.
     MessageIdText: "^msg_[0-7][0-9a-hjkmnp-tv-z]{25}$", "msg_01k9x6z8e5f3v9m2c7q4t1h0ab", "The id of a message; receivers see it as webhook-id.";
     /// Schema of a delivery id.
@@ -124,8 +136,18 @@ words! {
     ProbeKeyText: ["current", "random"], "`current`: the active secret; `random`: a key nobody holds.";
     /// Schema of a rotation's stage.
     StageText: ["staged", "overlap", "completed", "cancelled", "undone"], "Where a rotation is.";
+    /// Schema of the state of a bulk rotation.
+    BulkStateText: ["running", "paused", "stopped", "completed", "cancelled"], "Where a bulk rotation is.";
+    /// Schema of the state of an item of a bulk rotation.
+    BulkItemStateText: ["waiting", "running", "stalled", "done", "failed"], "What became of a keyring of a bulk rotation.";
+    /// Schema of whether a receiver dropped a secret.
+    ReleaseText: ["not_asked", "released", "still_accepts", "no_answer"], "Whether a receiver still accepts the old secret, as it answered last.";
     /// Schema of a secret's status.
     SecretStatusText: ["pending", "active", "retiring", "retired", "destroyed"], "Where a secret is in its life.";
+    /// Schema of a day of the week.
+    WeekdayText: ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"], "A day of the week.";
+    /// Schema of why a scheduled rotation is not opened.
+    BlockedText: ["rotation_open", "endpoint_not_enabled", "never_contacted", "nothing_to_prove", "not_provable", "reveal_disabled"], "Why a rotation that is due cannot be opened yet.";
     /// Schema of the kind of a key.
     KeyKindText: ["symmetric", "ed25519"], "`symmetric`: `whsec_…`; `ed25519`: `whsk_…`, for the preset `standard`.";
     /// Schema of a key's environment.
@@ -147,20 +169,27 @@ words! {
     /// Schema of why a delivery is not attempted again.
     ExhaustedReasonText: ["attemptsUsed", "notRetried", "gone", "endpointDisabled", "endpointDeleted", "urlTooLong"], "Why it is not attempted again.";
     /// Schema of why an exchange was signed the way it was.
-    ExchangeReasonText: ["plan", "fallback"], "`fallback`: the first exchange was refused in a way that can be about the signature.";
+    ExchangeReasonText: ["plan", "fallback", "steady", "coSigned", "belief", "noBelief", "current", "canary", "compromised"], "Which rule of the signing plan chose the secrets; `plan` where nothing was signed.";
+    /// Schema of what a probe was for.
+    ProbePurposeText: ["rehearsal", "rotation"], "What a probe was for.";
+    /// Schema of what an answer to a probe says.
+    ProbeAnswerText: ["accepted", "refused", "threw", "silent"], "What the answer to a probe says about its signature.";
+    /// Schema of whether an endpoint is probed.
+    ProbeModeText: ["on", "off"], "`off`: never probed, so nothing is proved about its receiver.";
     /// Schema of the deliveries that can be recovered.
     SettledText: ["exhausted", "delivered"], "Which settled deliveries.";
 }
 
 /// A map from texts of one pattern to texts of another.
-fn map(names: &str, values: &str, most: usize, about: &str) -> RefOr<Schema> {
-    let names = text().pattern(Some(names)).build();
-    let values = text().pattern(Some(values)).build();
+/// An object of texts: the patterns of names and values, the longest of either, how many of them.
+fn map(names: &str, values: &str, longest: usize, most: usize, about: &str) -> RefOr<Schema> {
+    let names = text().pattern(Some(names)).max_length(Some(longest));
+    let values = text().pattern(Some(values)).max_length(Some(longest));
     wrap(
         ObjectBuilder::new()
             .schema_type(SchemaType::Type(Type::Object))
-            .property_names(Some(Schema::Object(names)))
-            .additional_properties(Some(Schema::Object(values)))
+            .property_names(Some(Schema::Object(names.build())))
+            .additional_properties(Some(Schema::Object(values.build())))
             .max_properties(Some(most))
             .description(Some(about))
             .build(),
@@ -175,8 +204,9 @@ impl PartialSchema for Labels {
         map(
             "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$",
             "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
+            TEXT_CHARS,
             LABELS,
-            "Free text pairs; names and values have at most 256 bytes each.",
+            "Free text pairs.",
         )
     }
 }
@@ -191,8 +221,9 @@ impl PartialSchema for CustomHeaders {
         map(
             "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$",
             "^[\\t -~]*$",
+            CUSTOM_HEADER_BYTES,
             CUSTOM_HEADERS,
-            "Names and values, 8 KiB together. Headers of the connection and of Hookturn are refused.",
+            "Names and values, 4 KiB for one of each, 8 KiB together. Headers of the connection and of Hookturn are refused.",
         )
     }
 }
@@ -217,6 +248,45 @@ impl PartialSchema for RetryDelay {
 }
 
 impl ToSchema for RetryDelay {}
+
+/// Schema of a day of the calendar.
+pub(super) struct DayText;
+
+impl PartialSchema for DayText {
+    fn schema() -> RefOr<Schema> {
+        wrap(
+            text()
+                .format(Some(SchemaFormat::KnownFormat(KnownFormat::Date)))
+                .examples(["2026-12-24"])
+                .pattern(Some("^(19[7-9]|[2-8][0-9]{2})[0-9]-"))
+                .description(Some("A day of the calendar."))
+                .build(),
+        )
+    }
+}
+
+impl ToSchema for DayText {
+    fn name() -> Cow<'static, str> {
+        "Day".into()
+    }
+}
+
+/// Schema of a number of months that divides the year.
+pub(super) struct EveryMonths;
+
+impl PartialSchema for EveryMonths {
+    fn schema() -> RefOr<Schema> {
+        wrap(
+            ObjectBuilder::new()
+                .schema_type(SchemaType::Type(Type::Integer))
+                .enum_values(Some([1, 2, 3, 4, 6, 12]))
+                .description(Some("In every so many months, from January on."))
+                .build(),
+        )
+    }
+}
+
+impl ToSchema for EveryMonths {}
 
 /// Schema of a point in time.
 pub(super) struct TimeText;

@@ -14,14 +14,19 @@ use crate::service::page::Listed;
 mod api_keys;
 mod apps;
 mod audit;
+mod bulk;
 mod deliveries;
 mod endpoints;
 mod event_types;
 mod keyrings;
+mod leaks;
 mod master_key;
 mod messages;
+mod probe;
 mod proving;
+mod released;
 mod rotations;
+mod schedules;
 mod workspaces;
 
 /// The routes.
@@ -53,6 +58,17 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(rotations::finish))
         .routes(routes!(rotations::cancel))
         .routes(routes!(proving::rehearse))
+        .routes(routes!(proving::probes))
+        .routes(routes!(released::ask))
+        .routes(routes!(bulk::start, bulk::list))
+        .routes(routes!(bulk::get))
+        .routes(routes!(bulk::items))
+        .routes(routes!(bulk::pause))
+        .routes(routes!(bulk::resume))
+        .routes(routes!(bulk::cancel))
+        .routes(routes!(leaks::search))
+        .routes(routes!(schedules::create, schedules::list))
+        .routes(routes!(schedules::get, schedules::patch, schedules::delete))
         .routes(routes!(audit::list))
         .routes(routes!(event_types::list))
         .routes(routes!(workspaces::create, workspaces::list))

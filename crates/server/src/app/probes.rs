@@ -1,15 +1,15 @@
 //! Probes: inert requests that ask a receiver a yes-or-no question about keys.
 
+use std::fmt;
 use std::sync::Arc;
 
-use hookturn_core::endpoint::Endpoint;
+use hookturn_core::endpoint::{Endpoint, ProbeSettings};
 use hookturn_core::id::{Entropy, MessageId, draw};
 use hookturn_core::message::{EventType, Message};
 use hookturn_core::proof::ProbeKey;
 use hookturn_core::rotation::KeyKind;
 use hookturn_core::time::Clock;
 use hookturn_verify::Secret;
-use serde_json::json;
 
 use crate::courier::request::Prepared;
 use crate::courier::{Courier, Probed};
@@ -18,28 +18,28 @@ use crate::outbound::Client;
 use crate::service::ServiceError;
 use crate::service::proving::{ProbeFuture, Prober};
 use crate::store::live::Live;
-
-/// The event type of probes.
-const EVENT_TYPE: &str = "hookturn.probe";
+use crate::telemetry::metrics::Metrics;
 
 /// Sends probes over connections of its own, so that they never wait behind deliveries.
-pub(super) struct Probes {
+pub struct Probes {
     courier: Arc<Courier>,
     client: Client,
     live: Arc<Live>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    metrics: Arc<Metrics>,
 }
 
 impl Probes {
     /// Probes signed by `courier`, sent as `parts` of the delivery shards say.
-    pub(super) fn new(courier: &Arc<Courier>, parts: &dispatch::Parts) -> Self {
+    pub fn new(courier: &Arc<Courier>, parts: &dispatch::Parts) -> Self {
         Self {
             courier: Arc::clone(courier),
             client: Client::new(Arc::clone(&parts.client)),
             live: Arc::clone(&parts.live),
             clock: Arc::clone(&parts.clock),
             entropy: Arc::clone(&parts.entropy),
+            metrics: Arc::clone(&parts.metrics),
         }
     }
 
@@ -54,24 +54,39 @@ impl Probes {
             .ok_or(ServiceError::not_found("endpoint"))?;
         let prepared = Prepared::new(Arc::clone(&view.endpoint), Arc::clone(&view.workspace))
             .map_err(|error| unusable(&error))?;
+        let chosen = &view.endpoint.probe;
         let now = self.clock.now();
         let message = Message {
             id: MessageId::new(now, self.entropy.as_ref()),
             workspace: endpoint.workspace,
             app: endpoint.app,
-            event_type: EventType::new(EVENT_TYPE).map_err(|error| unusable(&error))?,
+            event_type: match &chosen.event_type {
+                Some(chosen) => chosen.clone(),
+                None => {
+                    EventType::new(ProbeSettings::EVENT_TYPE).map_err(|error| unusable(&error))?
+                }
+            },
             event_id: None,
-            payload: json!({ "probe": true }).to_string().into(),
+            payload: chosen.body().to_owned().into(),
             accepted_at: now,
         };
         let random = match view.keyring.kind {
             KeyKind::Symmetric => Secret::generate(draw(self.entropy.as_ref())),
             KeyKind::Ed25519 => Secret::generate_ed25519(draw(self.entropy.as_ref())),
         };
-        self.courier
+        let probed = self
+            .courier
             .probe(&self.client, &prepared, &message, keys, &random)
             .await
-            .map_err(|error| unusable(&error))
+            .map_err(|error| unusable(&error))?;
+        self.metrics.probed(keys, probed.status);
+        Ok(probed)
+    }
+}
+
+impl fmt::Debug for Probes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Probes").finish_non_exhaustive()
     }
 }
 

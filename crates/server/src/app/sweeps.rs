@@ -22,6 +22,14 @@ const WATCH: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_secs(1);
 /// How often proven rotations are looked at: what is due is asked, what is proved moves on.
 const PROVE: Duration = Duration::from_millis(250);
+/// How often bulk rotations take a step.
+const BULK: Duration = Duration::from_millis(250);
+/// How often it is looked whether the audit logs have news for operational endpoints.
+const REPORT: Duration = Duration::from_millis(250);
+/// How often it is looked whether there is something to say about open rotations.
+const NOTE: Duration = Duration::from_secs(1);
+/// How often schedules are looked at. They speak of minutes.
+const OPEN: Duration = Duration::from_secs(1);
 /// How often what is past its retention is removed.
 const PRUNE: Duration = Duration::from_mins(10);
 /// How often the store counts itself for the metrics.
@@ -46,7 +54,37 @@ pub(super) struct Parts {
 
 pub(super) async fn run(parts: Parts) {
     // Apart, because removing what is old can take minutes.
-    tokio::join!(keep_house(&parts), watch_disk(&parts), prove(&parts));
+    tokio::join!(
+        keep_house(&parts),
+        watch_disk(&parts),
+        prove(&parts),
+        rotate_in_bulk(&parts),
+        report(&parts),
+    );
+}
+
+/// Takes steps of bulk rotations for as long as the server runs, once everything is marked that was made
+/// before there were marks.
+async fn rotate_in_bulk(parts: &Parts) {
+    match parts.service.mark_secrets().await {
+        Ok(0) => {}
+        Ok(marked) => tracing::info!(marked, "secrets can be found by their hash now"),
+        Err(error) => {
+            tracing::error!(%error, "secrets could not be marked; the next leak search tries again");
+        }
+    }
+    let mut step = period(BULK);
+    let mut stopping = parts.stopping.clone();
+    loop {
+        tokio::select! {
+            _ = stopping.changed() => return,
+            _ = step.tick() => {
+                if let Err(error) = parts.service.advance_bulks().await {
+                    tracing::error!(%error, "bulk rotations could not go on; it is tried again");
+                }
+            }
+        }
+    }
 }
 
 async fn keep_house(parts: &Parts) {
@@ -79,6 +117,25 @@ async fn prove(parts: &Parts) {
                 }
                 keep_findings(parts).await;
             }
+        }
+    }
+}
+
+/// Opens what schedules ask for, notes what time did to rotations, and reports it all. What is written
+/// when the server stops is reported after the next start.
+async fn report(parts: &Parts) {
+    let (mut report, mut note, mut open) = (period(REPORT), period(NOTE), period(OPEN));
+    let mut stopping = parts.stopping.clone();
+    let service = &parts.service;
+    loop {
+        let (what, done) = tokio::select! {
+            _ = stopping.changed() => return,
+            _ = open.tick() => ("open what schedules ask for", service.open_scheduled().await.map(drop)),
+            _ = note.tick() => ("note what time did to rotations", service.note_rotations().await),
+            _ = report.tick() => ("report operational events", service.report_events().await.map(drop)),
+        };
+        if let Err(error) = done {
+            tracing::error!(what, error = %super::explain(&error), "a background step failed; it is tried again");
         }
     }
 }
@@ -158,4 +215,6 @@ async fn count_store(parts: &Parts) {
         Ok(stats) => parts.metrics.store(stats.due, stats.bytes),
         Err(error) => log_step("count the store", Err(error)),
     }
+    let figures = parts.service.rotation_figures();
+    parts.metrics.rotations(&figures.open, &figures.standing);
 }

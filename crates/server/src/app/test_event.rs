@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{Entropy, MessageId};
 use hookturn_core::message::{EventType, Message};
+use hookturn_core::proof::Findings;
 use hookturn_core::time::Clock;
 use serde_json::json;
 
@@ -69,6 +70,13 @@ impl Tester {
             .attempt(&client, &prepared, &[&message], 1, known)
             .await
             .map_err(|error| unusable(&error))?;
+        if made.attempt.accepted() {
+            // From now on it may be probed, and counts for a rotation that proves itself.
+            self.live.find(endpoint.id, |known| Findings {
+                tested_at: known.tested_at.max(Some(made.attempt.started_at)),
+                ..known
+            });
+        }
         let verdict = verdict::verdict(&made.attempt, tls);
         Ok(TestReport {
             message: message.id,

@@ -32,6 +32,8 @@ pub(super) enum ApiKey {
         #[arg(long, value_name = "TIME")]
         expires: Option<When>,
         #[command(flatten)]
+        why: Why,
+        #[command(flatten)]
         out: ValueOut,
     },
     /// List keys, newest first, never their texts.
@@ -80,10 +82,12 @@ impl Planned for ApiKey {
                 reach,
                 environment,
                 expires,
+                why,
                 out,
             } => {
                 let scopes: Vec<_> = scopes.into_iter().map(Scope::as_str).collect();
-                let mut body = json!({"name": name, "scopes": scopes, "reach": reach});
+                let body = json!({"name": name, "scopes": scopes, "reach": reach});
+                let mut body = why.into(body);
                 if reach == "workspace" {
                     body["environment"] = environment.into();
                 }
@@ -98,7 +102,7 @@ impl Planned for ApiKey {
                 Plan::object(Request::patch(format!("/v1/api-keys/{key}"), &body))
             }
             Self::Revoke { key, why } => Plan::sentence(
-                Request::delete(format!("/v1/api-keys/{key}")).because(why.reason),
+                Request::delete(format!("/v1/api-keys/{key}")).because(why.for_header()?),
                 format!("revoked {key}; it is refused from now on"),
             ),
         })

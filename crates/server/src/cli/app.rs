@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use hookturn_core::time::Clock;
 use serde_json::{Map, Value};
 
-use super::args::{Id, IfVersion, Paging, Span, pair};
+use super::args::{Clearable, Id, IfVersion, Paging, Span, Why, pair};
 use super::client::Request;
 use super::exit::Failure;
 use super::output::Column;
@@ -18,6 +18,8 @@ pub(super) enum App {
         name: String,
         #[command(flatten)]
         fields: Fields,
+        #[command(flatten)]
+        why: Why,
     },
     /// List apps, newest first.
     List(Paging),
@@ -36,12 +38,16 @@ pub(super) enum App {
         #[command(flatten)]
         fields: Fields,
         #[command(flatten)]
+        why: Why,
+        #[command(flatten)]
         version: IfVersion,
     },
     /// Delete an app, its endpoints and their secrets. Deliveries that wait are exhausted.
     Delete {
         /// Its id.
         app: Id,
+        #[command(flatten)]
+        why: Why,
         #[command(flatten)]
         version: IfVersion,
     },
@@ -53,9 +59,9 @@ pub(super) struct Fields {
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     label: Vec<(String, String)>,
 
-    /// Overlap of a dialect's rotate call, such as 24h; the workspace's without.
-    #[arg(long, value_name = "SPAN")]
-    rotation_overlap: Option<Span>,
+    /// Overlap of a dialect's rotate call, such as 24h; the workspace's without, or with `none`.
+    #[arg(long, value_name = "SPAN|none")]
+    rotation_overlap: Option<Clearable<Span>>,
 }
 
 impl Fields {
@@ -69,7 +75,8 @@ impl Fields {
             body.insert("labels".into(), labels.into());
         }
         if let Some(overlap) = self.rotation_overlap {
-            body.insert("rotationOverlapSeconds".into(), overlap.seconds().into());
+            let seconds = overlap.json(|overlap| overlap.seconds().into());
+            body.insert("rotationOverlapSeconds".into(), seconds);
         }
     }
 }
@@ -84,10 +91,10 @@ const COLUMNS: &[Column] = &[
 impl Planned for App {
     fn plan(self, _clock: &dyn Clock) -> Result<Plan, Failure> {
         Ok(match self {
-            Self::Create { name, fields } => {
+            Self::Create { name, fields, why } => {
                 let mut body = Map::from_iter([("name".to_owned(), name.into())]);
                 fields.put_into(&mut body);
-                Plan::object(Request::post("/v1/apps", &body.into()))
+                Plan::object(Request::post("/v1/apps", &why.into(body.into())))
             }
             Self::List(paging) => Plan::list(Request::get("/v1/apps"), paging, COLUMNS),
             Self::Show { app } => Plan::object(Request::get(format!("/v1/apps/{app}"))),
@@ -95,16 +102,18 @@ impl Planned for App {
                 app,
                 name,
                 fields,
+                why,
                 version,
             } => {
                 let mut body = Map::new();
                 body.extend(name.map(|name| ("name".to_owned(), name.into())));
                 fields.put_into(&mut body);
-                let request = Request::patch(format!("/v1/apps/{app}"), &body.into());
+                let request = Request::patch(format!("/v1/apps/{app}"), &why.into(body.into()));
                 Plan::object(request.if_match(version.if_version))
             }
-            Self::Delete { app, version } => {
+            Self::Delete { app, why, version } => {
                 let request = Request::delete(format!("/v1/apps/{app}"));
+                let request = request.because(why.for_header()?);
                 Plan::sentence(
                     request.if_match(version.if_version),
                     format!("deleted {app}, its endpoints and their secrets"),

@@ -39,7 +39,7 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Run the server.
     Serve(super::serve::Serve),
-    /// Show a rotation under traffic: a server, six receivers, and what each of them saw.
+    /// Show rotations that prove themselves under traffic: a server, eight receivers, and a table.
     Demo(super::demo::Demo),
     /// Look whether a server can start here and will do well.
     Doctor(super::doctor::Doctor),
@@ -67,6 +67,12 @@ pub(super) enum Command {
     Secret(Remote<super::secret::Secret>),
     /// Rotations: moves of a keyring from one secret to the next.
     Rotation(Remote<super::rotation::Rotation>),
+    /// Bulk rotations: many keyrings at once, in waves.
+    Bulk(Remote<super::bulk::Bulk>),
+    /// Find out which secret a leaked string is.
+    Leak(super::leak::Leak),
+    /// Schedules: rules by which rotations are opened.
+    Schedule(Remote<super::schedule::Schedule>),
     /// API keys.
     ApiKey(Remote<super::api_key::ApiKey>),
     /// Workspaces: the customer accounts of the operator.
@@ -176,7 +182,7 @@ fn named<'e>(env: &'e BTreeMap<String, String>, name: &str) -> Option<&'e str> {
 }
 
 /// Which page of a list.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct Paging {
     /// Items on a page.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=200))]
@@ -216,6 +222,19 @@ pub(super) struct Why {
 }
 
 impl Why {
+    /// The reason for a header, which is where it stands when a request has no body. A header carries
+    /// ASCII only.
+    pub(super) fn for_header(self) -> Result<Option<String>, Failure> {
+        let printable = |byte: u8| (b' '..=b'~').contains(&byte);
+        match self.reason {
+            Some(reason) if !reason.bytes().all(printable) => Err(Failure::usage(
+                "the reason of this command travels in a header, which takes ASCII only; nothing was sent",
+            )
+            .next("write it without accents and other scripts")),
+            reason => Ok(reason),
+        }
+    }
+
     /// A body with the reason in it, if there is one.
     pub(super) fn into(self, mut body: serde_json::Value) -> serde_json::Value {
         if let Some(reason) = self.reason {
@@ -245,6 +264,58 @@ impl FromStr for Id {
 impl std::fmt::Display for Id {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// The id or the name of a workspace, in a path: nothing that could lead elsewhere.
+#[derive(Debug, Clone)]
+pub(super) struct Name(String);
+
+impl FromStr for Name {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+        let is_dots = text.bytes().all(|byte| byte == b'.');
+        if (1..=256).contains(&text.len()) && text.bytes().all(fine) && !is_dots {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("the id or the name of a workspace has letters, digits, `.`, `_` and `-` only")
+        }
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A setting that can be taken away: a value, or `none`.
+#[derive(Debug, Clone)]
+pub(super) enum Clearable<T> {
+    None,
+    Some(T),
+}
+
+impl<T> Clearable<T> {
+    /// The member of a body: `null` takes the setting away.
+    pub(super) fn json(self, value: impl FnOnce(T) -> serde_json::Value) -> serde_json::Value {
+        match self {
+            Self::None => serde_json::Value::Null,
+            Self::Some(given) => value(given),
+        }
+    }
+}
+
+impl<T: FromStr> FromStr for Clearable<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "none" => Ok(Self::None),
+            text => text.parse().map(Self::Some),
+        }
     }
 }
 
@@ -350,6 +421,16 @@ mod tests {
             Ok(When::At(Timestamp::from_millis(1_000)))
         );
         assert!("yesterday".parse::<When>().is_err());
+    }
+
+    #[test]
+    fn names_of_workspaces_lead_nowhere_else() {
+        for good in ["acme", "acme.eu-1_x", ".a", "ws_01k9"] {
+            assert_eq!(good.parse::<Name>().unwrap().to_string(), good);
+        }
+        for bad in ["", ".", "..", "...", "a/b", "a?b", "a b", "ä", "%2e"] {
+            assert!(bad.parse::<Name>().is_err(), "{bad}");
+        }
     }
 
     #[test]

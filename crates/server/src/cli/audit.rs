@@ -1,7 +1,8 @@
 //! `hookturn audit`: the audit log, and the proof that nobody changed it.
 //!
 //! The proof is made here and not by the server: every entry's hash is computed again from what the
-//! API (or an export) shows. That nothing was cut off at the end only shows against a head that was
+//! API (or an export) shows, and nothing else may be shown: an entry is written out again from what was
+//! hashed, and must be the same, in an export byte for byte ([`form`]). That nothing was cut off at the end only shows against a head that was
 //! kept elsewhere (`--head`).
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use super::exit::{Exit, Failure, Outcome};
 use super::output::{Column, Format, Output, check_free, write_private};
 use super::plan::{self, Plan};
 use super::{Edge, input};
+
+mod form;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Audit {
@@ -132,13 +135,9 @@ fn read_export(path: &Path, proof: &mut Proof) -> Result<(), Failure> {
         if line.trim().is_empty() {
             continue;
         }
-        let entry: Value = serde_json::from_str(line).map_err(|error| {
-            Failure::usage(format!(
-                "line {number} of {} is not JSON: {error}",
-                path.display()
-            ))
-        })?;
-        proof.page(std::slice::from_ref(&entry))?;
+        proof
+            .line(line)
+            .map_err(|failure| failure.fact("line", format!("{number} of {}", path.display())))?;
     }
     Ok(())
 }
@@ -159,17 +158,50 @@ impl Proof {
         }
     }
 
+    /// Entries as the API shows them.
     fn page(&mut self, entries: &[Value]) -> Result<(), Failure> {
-        for entry in entries {
-            let recorded = recorded(entry)?;
-            self.at = verify_chain(self.at, [&recorded]).map_err(|broken| {
-                Failure::new(Exit::NotVerified, format!("the audit log does not verify: {broken}"))
-                    .fact("entry", broken.seq.to_string())
-                    .next("compare with a backup or an earlier export: what follows this entry proves nothing")
-            })?;
-            self.passed_known |= self.known == Some(self.at);
+        for shown in entries {
+            let recorded = form::read(shown).ok_or_else(|| self.not_an_entry())?;
+            if form::shown(&recorded) != *shown {
+                return Err(self.not_as_written());
+            }
+            self.entry(&recorded)?;
         }
         Ok(())
+    }
+
+    /// A line of an export. Nothing may stand in it that the hash does not cover.
+    fn line(&mut self, line: &str) -> Result<(), Failure> {
+        let shown: Value = serde_json::from_str(line).map_err(|_| self.not_an_entry())?;
+        let recorded = form::read(&shown).ok_or_else(|| self.not_an_entry())?;
+        let written = form::shown(&recorded).to_string();
+        if written != line {
+            return Err(self.not_as_written());
+        }
+        self.entry(&recorded)
+    }
+
+    fn entry(&mut self, recorded: &Recorded) -> Result<(), Failure> {
+        self.at = verify_chain(self.at, [recorded])
+            .map_err(|broken| not_verified(broken.seq, &broken.to_string()))?;
+        self.passed_known |= self.known == Some(self.at);
+        Ok(())
+    }
+
+    fn not_an_entry(&self) -> Failure {
+        let seq = self.at.seq + 1;
+        let what =
+            format!("audit entry {seq}: what stands in its place has not the form of an entry");
+        not_verified(seq, &what)
+    }
+
+    fn not_as_written(&self) -> Failure {
+        let seq = self.at.seq + 1;
+        let what = format!(
+            "audit entry {seq}: it is not as hookturn writes it: a member was added, repeated or \
+             rewritten, or is of a version that this one does not know"
+        );
+        not_verified(seq, &what)
     }
 
     fn conclude(self, output: &mut Output) -> Outcome {
@@ -200,24 +232,13 @@ impl Proof {
     }
 }
 
-/// An entry in the form whose hash is computed: the API shows the subject apart.
-fn recorded(entry: &Value) -> Result<Recorded, Failure> {
-    let foreign = || {
-        Failure::new(
-            Exit::NotVerified,
-            "an entry does not have the form of an audit entry",
-        )
-        .fact("entry", entry["seq"].to_string())
-    };
-    let mut document = entry.clone();
-    let members = document.as_object_mut().ok_or_else(foreign)?;
-    if let Some(workspace) = members.remove("workspaceId") {
-        members.insert("workspace".into(), workspace);
-    }
-    if let Some(Value::Object(subject)) = members.remove("subject") {
-        members.extend(subject);
-    }
-    serde_json::from_value(document).map_err(|_| foreign())
+fn not_verified(seq: u64, what: &str) -> Failure {
+    Failure::new(
+        Exit::NotVerified,
+        format!("the audit log does not verify: {what}"),
+    )
+    .fact("entry", seq.to_string())
+    .next("compare with a backup or an earlier export: what follows this entry proves nothing")
 }
 
 #[cfg(test)]
@@ -254,13 +275,7 @@ mod tests {
                 };
                 let recorded = chain(head, Timestamp::from_millis(5), workspace, context, entry);
                 head = recorded.head();
-                let mut value = serde_json::to_value(&recorded).unwrap();
-                let members = value.as_object_mut().unwrap();
-                let workspace = members.remove("workspace").unwrap();
-                members.insert("workspaceId".into(), workspace);
-                let app = members.remove("clientId").unwrap();
-                members.insert("subject".into(), json!({"clientId": app}));
-                value
+                form::shown(&recorded)
             })
             .collect()
     }
@@ -277,6 +292,110 @@ mod tests {
         assert_eq!(failure.exit(), Exit::NotVerified);
         assert!(failure.to_string().contains("entry: 2"), "{failure}");
         assert!(Proof::new(None).page(&entries[1..]).is_err(), "a gap");
+    }
+
+    /// Every way to make a line show something that nobody wrote, with its hash untouched.
+    #[test]
+    fn g9_an_export_is_verified_byte_by_byte() {
+        let line = shown(1)[0].to_string();
+        let prove = |line: &str| Proof::new(None).line(line);
+        prove(&line).unwrap();
+        let cases = [
+            ("a member more", line.replacen('{', r#"{"by":"nobody","#, 1)),
+            (
+                "a subject more",
+                line.replacen(r#""subject":{"#, r#""subject":{"x":"1","#, 1),
+            ),
+            (
+                "a member twice",
+                line.replacen('{', r#"{"actor":"local","#, 1),
+            ),
+            (
+                "a member twice, the same",
+                line.replacen('{', r#"{"actor":"system","#, 1),
+            ),
+            (
+                "a detail twice",
+                line.replacen(r#""detail":{"#, r#""detail":{"n":"1","#, 1),
+            ),
+            ("a subject twice", {
+                let app = r#""clientId":"AAAAAAAA","#;
+                line.replacen(r#""subject":{"#, &format!(r#""subject":{{{app}"#), 1)
+            }),
+            (
+                "a flat subject",
+                line.replacen('{', r#"{"keyringId":null,"#, 1),
+            ),
+            (
+                "a date with a zero less",
+                line.replacen(".005Z", ".0050Z", 1),
+            ),
+            (
+                "another time zone",
+                line.replacen(
+                    "1970-01-01T00:00:00.005Z",
+                    "1970-01-01T01:00:00.005+01:00",
+                    1,
+                ),
+            ),
+            (
+                "more than a millisecond",
+                line.replacen(".005Z", ".005999Z", 1),
+            ),
+            (
+                "an empty member",
+                line.replacen('{', r#"{"reason":null,"#, 1),
+            ),
+            (
+                "a number as it is not written",
+                line.replacen(r#""seq":1"#, r#""seq":1.0"#, 1),
+            ),
+            ("a hash in capitals", {
+                let (head, hash) = line.split_once(r#""hash":""#).unwrap();
+                format!(
+                    r#"{head}"hash":"{}{}"#,
+                    hash[..64].to_uppercase(),
+                    &hash[64..]
+                )
+            }),
+            (
+                "a letter in another way",
+                line.replacen(r#""system""#, r#""syste\u006d""#, 1),
+            ),
+            ("a space", line.replacen(':', ": ", 1)),
+            ("a line that is none", "audit".to_owned()),
+            ("another order", {
+                let actor = r#""actor":"system","#;
+                let rest = line.replacen(actor, "", 1);
+                rest.replacen(r#""seq""#, &format!(r#"{actor}"seq""#), 1)
+            }),
+        ];
+        for (what, changed) in cases {
+            assert_ne!(changed, line, "{what}: the case changes nothing");
+            let failure = prove(&changed).expect_err(what);
+            assert_eq!(failure.exit(), Exit::NotVerified, "{what}");
+            assert!(
+                failure.to_string().contains("entry: 1"),
+                "{what}: {failure}"
+            );
+        }
+    }
+
+    /// A line as an export of the first version wrote it, its hash computed apart from this program:
+    /// what was exported once verifies forever.
+    #[test]
+    fn g9_an_entry_of_the_first_version_verifies() {
+        let line = concat!(
+            r#"{"action":"secret.activated","actor":"local","at":"2026-07-20T00:00:00.000Z","de"#,
+            r#"tail":{"was":"pending"},"fingerprint":"abababab","hash":"14e358eb99b8e8957754f47"#,
+            r#"350eb50b6288a1f85772be0dbb34bc47d1b70e0d5","previousHash":"000000000000000000000"#,
+            r#"0000000000000000000000000000000000000000000","reason":"yearly","requestId":"req_"#,
+            r#"1","seq":1,"subject":{"clientId":"HqTRDIY8","secretId":"whs_030c1g60r30c1g60r30c"#,
+            r#"1g60r3"},"workspaceId":"ws_09144gj289144gj289144gj289"}"#,
+        );
+        let mut proof = Proof::new(None);
+        proof.line(line).unwrap();
+        assert_eq!(proof.at.seq, 1);
     }
 
     #[test]

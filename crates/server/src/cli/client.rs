@@ -49,6 +49,8 @@ pub(super) struct Request {
     pub(super) if_match: Option<u64>,
     /// Why, for the audit log, where the body has no place for it.
     pub(super) reason: Option<String>,
+    /// Whether it changes nothing: then it carries no key, for nothing can be done twice.
+    harmless: bool,
 }
 
 impl Request {
@@ -60,6 +62,7 @@ impl Request {
             body: None,
             if_match: None,
             reason: None,
+            harmless: false,
         }
     }
 
@@ -79,7 +82,15 @@ impl Request {
         Self::new(Method::DELETE, path)
     }
 
-    pub(super) fn json(self, body: &Value) -> Self {
+    /// With a body. Its reason goes into the header too, as far as one can carry it: whoever may not do
+    /// this is refused before the body is read, and that is in the audit log with the reason.
+    pub(super) fn json(mut self, body: &Value) -> Self {
+        let reason = body["reason"].as_str();
+        let fits = |text: &&str| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        let reason = reason.filter(|text| !text.is_empty()).filter(fits);
+        if let Some(reason) = reason {
+            self.reason = Some(reason.to_owned());
+        }
         self.bytes(body.to_string().into_bytes())
     }
 
@@ -102,6 +113,12 @@ impl Request {
 
     pub(super) fn because(mut self, reason: Option<String>) -> Self {
         self.reason = reason;
+        self
+    }
+
+    /// A POST that only asks, such as a search or a dry run.
+    pub(super) fn harmless(mut self) -> Self {
+        self.harmless = true;
         self
     }
 
@@ -219,12 +236,26 @@ impl Client {
 
     /// Sends a request and returns the answer, if it is a success.
     pub(super) fn call(&self, request: &Request) -> Result<Answer, Failure> {
-        let idempotency_key = (request.method == Method::POST).then(|| {
+        let keyed = request.method == Method::POST && !request.harmless;
+        let idempotency_key = keyed.then(|| {
             let drawn = || hex::encode(draw::<16>(self.entropy.as_ref()));
             self.idempotency_key.clone().unwrap_or_else(drawn)
         });
         self.runtime
             .block_on(self.exchange(request, idempotency_key.as_deref()))
+    }
+
+    /// The same for a step before the one that was asked for: a key that was named belongs to that.
+    pub(super) fn call_apart(&self, request: &Request) -> Result<Answer, Failure> {
+        let key = hex::encode(draw::<16>(self.entropy.as_ref()));
+        self.runtime.block_on(self.exchange(request, Some(&key)))
+    }
+
+    /// Waits.
+    pub(super) fn wait(&self, span: Duration) {
+        // Made inside, where there is a clock.
+        self.runtime
+            .block_on(async { tokio::time::sleep(span).await });
     }
 
     async fn exchange(&self, request: &Request, key: Option<&str>) -> Result<Answer, Failure> {
@@ -464,6 +495,10 @@ fn refusal(exit: Exit, status: u16, document: Value) -> Failure {
     };
     let text = |name: &str| document[name].as_str().map(super::output::printable);
     let what = text("detail").or(text("title"));
+    let exit = match &*code {
+        "audit_unreadable" => Exit::NotVerified,
+        _ => exit,
+    };
     let mut failure =
         Failure::new(exit, what.unwrap_or_else(|| format!("status {status}"))).fact("code", &code);
     for error in document["errors"].as_array().into_iter().flatten() {
@@ -471,6 +506,9 @@ fn refusal(exit: Exit, status: u16, document: Value) -> Failure {
         let detail = error["detail"].as_str().unwrap_or_default();
         let line = format!("{}: {detail}", place.unwrap_or("/"));
         failure = failure.fact("field", super::output::printable(&line));
+    }
+    if let Some(entry) = document["entry"].as_u64() {
+        failure = failure.fact("entry", entry.to_string());
     }
     if let Some(id) = text("requestId") {
         failure = failure.fact("requestId", id);

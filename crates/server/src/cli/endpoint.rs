@@ -7,7 +7,7 @@ use hookturn_core::endpoint::Preset;
 use hookturn_core::time::Clock;
 use serde_json::{Map, Value, json};
 
-use super::args::{Id, IfVersion, Paging, Span, ValueOut, pair};
+use super::args::{Id, IfVersion, Paging, Span, ValueOut, Why, pair};
 use super::client::Request;
 use super::exit::Failure;
 use super::input;
@@ -60,6 +60,8 @@ pub(super) struct Switched {
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
+    why: Why,
+    #[command(flatten)]
     version: IfVersion,
 }
 
@@ -90,6 +92,8 @@ pub(super) struct Create {
     #[arg(long)]
     disabled: bool,
     #[command(flatten)]
+    why: Why,
+    #[command(flatten)]
     out: ValueOut,
 }
 
@@ -102,6 +106,8 @@ pub(super) struct Update {
     url: Option<String>,
     #[command(flatten)]
     fields: Fields,
+    #[command(flatten)]
+    why: Why,
     #[command(flatten)]
     version: IfVersion,
 }
@@ -150,6 +156,16 @@ pub(super) struct Fields {
     /// Keep the order of acceptance: one delivery at a time, a failure holds the rest.
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true")]
     ordered: Option<bool>,
+    /// Whether it is probed: on, or off, and then nothing is proved about its receiver. The three
+    /// options about probes are set together; what is left out is as the default says.
+    #[arg(long, value_name = "MODE", value_parser = ["on", "off"])]
+    probes: Option<String>,
+    /// Event type of its probes; hookturn.probe without.
+    #[arg(long, value_name = "TYPE")]
+    probe_type: Option<String>,
+    /// File with the body of its probes (JSON, at most 4 KiB), `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    probe_body_file: Option<PathBuf>,
 }
 
 impl Fields {
@@ -186,6 +202,16 @@ impl Fields {
         put("maxInFlight", self.max_in_flight.map(Value::from));
         put("rateLimitPerSecond", self.rate_limit.map(Value::from));
         put("ordered", self.ordered.map(Value::from));
+        let mut probe = Map::new();
+        probe.extend(self.probes.map(|mode| ("mode".to_owned(), mode.into())));
+        probe.extend(
+            self.probe_type
+                .map(|chosen| ("eventType".to_owned(), chosen.into())),
+        );
+        if let Some(path) = &self.probe_body_file {
+            probe.insert("body".to_owned(), input::json(path)?);
+        }
+        put("probe", (!probe.is_empty()).then(|| probe.into()));
         Ok(())
     }
 }
@@ -227,14 +253,20 @@ impl Planned for Endpoint {
                 let mut body = Map::new();
                 body.extend(update.url.map(|url| ("url".to_owned(), url.into())));
                 update.fields.put_into(&mut body)?;
-                let request = Request::patch(update.place.path(), &body.into());
+                let body = update.why.into(body.into());
+                let request = Request::patch(update.place.path(), &body);
                 Plan::object(request.if_match(update.version.if_version))
             }
             Self::Pause(switched) => switched.to("paused"),
             Self::Enable(switched) => switched.to("enabled"),
             Self::Disable(switched) => switched.to("disabled"),
-            Self::Delete(Switched { place, version }) => {
-                let request = Request::delete(place.path()).if_match(version.if_version);
+            Self::Delete(Switched {
+                place,
+                why,
+                version,
+            }) => {
+                let request = Request::delete(place.path()).because(why.for_header()?);
+                let request = request.if_match(version.if_version);
                 let sentence = format!("deleted {} and its secrets", place.endpoint);
                 Plan::sentence(request, sentence)
             }
@@ -248,7 +280,8 @@ impl Planned for Endpoint {
 
 impl Switched {
     fn to(self, state: &str) -> Plan {
-        let request = Request::patch(self.place.path(), &json!({"state": state}));
+        let body = self.why.into(json!({"state": state}));
+        let request = Request::patch(self.place.path(), &body);
         Plan::object(request.if_match(self.version.if_version))
     }
 }
@@ -274,7 +307,10 @@ impl Create {
         if self.disabled {
             body.insert("state".into(), "disabled".into());
         }
-        let request = Request::post(format!("/v1/apps/{}/endpoints", self.app), &body.into());
+        let request = Request::post(
+            format!("/v1/apps/{}/endpoints", self.app),
+            &self.why.into(body.into()),
+        );
         Ok(Plan::object(request).value_out(self.out.value_out))
     }
 }

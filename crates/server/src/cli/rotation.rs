@@ -1,17 +1,21 @@
 //! `hookturn rotation`: moves of a keyring from one active secret to the next.
 
+mod rehearse;
+mod watch;
+
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use hookturn_core::time::Clock;
 use serde_json::json;
 
-use super::args::{Id, IfVersion, Paging, Span, ValueOut, When, Why};
+use super::args::{Id, IfVersion, Paging, Remote, Span, ValueOut, When, Why};
 use super::client::Request;
-use super::exit::Failure;
-use super::input;
-use super::output::Column;
-use super::plan::{Plan, Planned};
+use super::exit::{Failure, Outcome};
+use super::output::{Column, Output};
+use super::plan::{Plan, Planned, carry_out};
+use super::{Edge, input, plan};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Rotation {
@@ -31,10 +35,21 @@ pub(super) enum Rotation {
         #[command(flatten)]
         paging: Paging,
     },
-    /// Show a rotation.
+    /// Show a rotation: where it is, and what is known of each endpoint.
     Show {
         /// Its id.
         rotation: Id,
+        /// Follow it until it is over.
+        #[arg(long)]
+        watch: bool,
+        /// How often to look while following.
+        #[arg(long, value_name = "SPAN", default_value = "2s", requires = "watch")]
+        every: Span,
+    },
+    /// List the last probes of an endpoint: the inert requests that asked its receiver about secrets.
+    Probes {
+        /// The endpoint's id.
+        endpoint: Id,
     },
     /// Find out how an endpoint's receiver verifies, with a few inert requests.
     ///
@@ -42,6 +57,15 @@ pub(super) enum Rotation {
     Rehearse {
         /// The endpoint's id.
         endpoint: Id,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Ask the receivers whether they still accept the old secret, with one inert request each.
+    ///
+    /// Also when the old secret is retired. It is the only way to see from outside that it is dropped.
+    Released {
+        /// The rotation's id.
+        rotation: Id,
         #[command(flatten)]
         why: Why,
     },
@@ -105,6 +129,10 @@ pub(super) struct Open {
     /// for what it leaves out.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Find out first how the receivers verify, with a few inert requests each. A proven rotation of
+    /// a receiver about which nothing can be proved is not opened then.
+    #[arg(long)]
+    rehearse: bool,
     #[command(flatten)]
     why: Why,
     /// What the new secret is called.
@@ -128,6 +156,48 @@ const COLUMNS: &[Column] = &[
     ("OPENED", "openedAt"),
     ("REASON", "reason"),
 ];
+
+const PROBE_COLUMNS: &[Column] = &[
+    ("SENT", "sentAt"),
+    ("PURPOSE", "purpose"),
+    ("SIGNED WITH", "signedWith"),
+    ("STATUS", "status"),
+    ("ANSWER", "answer"),
+    ("FAILURE", "failure"),
+    ("ROTATION", "rotationId"),
+];
+
+/// Runs a rotation command. Opening one says first what is known of the receivers; following one asks
+/// until it is over.
+pub(super) fn run(remote: Remote<Rotation>, edge: &Edge, output: &mut Output) -> Outcome {
+    match remote.command {
+        Rotation::Open(open) => {
+            let (keyring, mode, rehearse) = (open.keyring.to_string(), open.mode, open.rehearse);
+            let plan = open.plan()?;
+            let client = remote.connection.client(edge)?;
+            rehearse::before_opening(&client, &keyring, mode, rehearse, output)?;
+            carry_out(plan, &client, output)
+        }
+        Rotation::Show {
+            rotation,
+            watch: true,
+            every,
+        } => {
+            let client = remote.connection.client(edge)?;
+            let every = Duration::from_millis(every.0.max(1_000));
+            let clock = edge.clock.as_ref();
+            watch::run(&client, &rotation.to_string(), every, clock, output)
+        }
+        command => {
+            let connection = remote.connection;
+            let remote = Remote {
+                connection,
+                command,
+            };
+            plan::run(remote, edge, output)
+        }
+    }
+}
 
 impl Mode {
     const fn word(self) -> &'static str {
@@ -172,11 +242,19 @@ impl Planned for Rotation {
                     .with("keyringId", keyring);
                 Plan::list(request, paging, COLUMNS)
             }
-            Self::Show { rotation } => {
+            Self::Show { rotation, .. } => {
                 Plan::object(Request::get(format!("/v1/rotations/{rotation}")))
+            }
+            Self::Probes { endpoint } => {
+                let request = Request::get(format!("/v1/endpoints/{endpoint}/probes"));
+                Plan::list(request, Paging::default(), PROBE_COLUMNS)
             }
             Self::Rehearse { endpoint, why } => {
                 let path = format!("/v1/endpoints/{endpoint}/rehearse");
+                Plan::object(Request::post(path, &why.into(json!({}))))
+            }
+            Self::Released { rotation, why } => {
+                let path = format!("/v1/rotations/{rotation}/released");
                 Plan::object(Request::post(path, &why.into(json!({}))))
             }
             Self::Promote { changed, force } => {

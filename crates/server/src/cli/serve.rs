@@ -114,6 +114,7 @@ pub(super) fn of_open(error: &OpenError) -> Exit {
         OpenError::Damaged { .. }
         | OpenError::Incomplete { .. }
         | OpenError::Emptied { .. }
+        | OpenError::Gone { .. }
         | OpenError::NotAFile { .. }
         | OpenError::Contents(_) => Exit::DatabaseDamaged,
         OpenError::Newer { .. } => Exit::DatabaseNewer,

@@ -57,7 +57,7 @@ fn accepted(attempt: &Attempt, last: &Exchange, answer: &Answer) -> String {
             signers(first),
             first.status().unwrap_or_default()
         ),
-        (ExchangeReason::Fallback | ExchangeReason::Plan, _) => {
+        _ => {
             format!("connected and accepted: the receiver answered {status}")
         }
     }
@@ -120,12 +120,7 @@ fn stood(exchange: &Exchange, failure: &ExchangeFailure, tls: bool) -> bool {
             | FailureKind::Tls,
         )
         | None => false,
-        Some(
-            FailureKind::Reset
-            | FailureKind::BadResponse
-            | FailureKind::TooManyHeaders
-            | FailureKind::HeadTooLarge,
-        ) => true,
+        Some(FailureKind::Reset | FailureKind::BadResponse | FailureKind::HeadTooLarge) => true,
         // The deadline covers the way to a connection too: it stood if its last step took time.
         Some(FailureKind::Timeout) => {
             let last_step = if tls {
@@ -271,10 +266,7 @@ mod tests {
             let told = verdict(&plan(failure(kind)), true);
             let connected = matches!(
                 kind,
-                FailureKind::Reset
-                    | FailureKind::BadResponse
-                    | FailureKind::TooManyHeaders
-                    | FailureKind::HeadTooLarge
+                FailureKind::Reset | FailureKind::BadResponse | FailureKind::HeadTooLarge
             );
             assert_eq!(told.connected, connected, "{told:?}");
             let start = if connected {

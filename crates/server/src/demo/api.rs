@@ -57,10 +57,22 @@ impl Api {
 
     pub(super) async fn post(&mut self, path: &str, body: &Value) -> Result<Value, ApiError> {
         let request = Request::post(path)
+            .header(header::CONTENT_TYPE, "application/json")
             .header(header::HOST, &self.host)
             .header(header::AUTHORIZATION, self.authorization.as_str())
-            .header(header::CONTENT_TYPE, "application/json")
             .body(Full::from(body.to_string()))?;
+        self.send(request).await
+    }
+
+    pub(super) async fn get(&mut self, path: &str) -> Result<Value, ApiError> {
+        let request = Request::get(path)
+            .header(header::HOST, &self.host)
+            .header(header::AUTHORIZATION, self.authorization.as_str())
+            .body(Full::default())?;
+        self.send(request).await
+    }
+
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Value, ApiError> {
         self.connection.ready().await?;
         let answer = self.connection.send_request(request).await?;
         let status = answer.status();

@@ -1,20 +1,22 @@
 //! The demo's receivers: small servers that verify as real ones do, each in its own way.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::routing::post;
+use hookturn_core::proof::{ProofPolicy, ruled_out_percent};
 use hookturn_core::time::Clock;
-use hookturn_verify::{Fingerprint, HeaderNames, Received, Scheme, Secret, Verifier, from_fn};
+use hookturn_verify::{HeaderNames, Received, Scheme, Secret, Verifier, from_fn};
 use http::{HeaderMap, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::report::Row;
+use super::report::{Proved, Row};
 
 /// How a receiver verifies, and when it deploys the new secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,67 +29,111 @@ pub(super) enum Verifying {
     LastOnly,
     /// Hopae's scheme: one signature.
     Hopae,
-    /// GitHub's scheme: one signature. It also has trouble: every twentieth request gets a 503.
-    FlakyGithub,
-    /// With a library, but its owner deploys at the last moment.
+    /// GitHub's scheme: one signature. It answers 500 when that does not match.
+    Throwing,
+    /// Four machines behind one address, which get the new secret one after the other.
+    Fleet,
+    /// With a library, but its owner deploys long after the others.
     Late,
+    /// Not at all: it accepts everything.
+    Nothing,
 }
 
+/// Machines of [`Verifying::Fleet`].
+const MACHINES: usize = 4;
+
 impl Verifying {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Library,
         Self::FirstOnly,
         Self::LastOnly,
         Self::Hopae,
-        Self::FlakyGithub,
+        Self::Throwing,
+        Self::Fleet,
         Self::Late,
+        Self::Nothing,
     ];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Library => "library",
-            Self::FirstOnly => "first signature only",
-            Self::LastOnly => "last signature only",
-            Self::Hopae => "hopae, one signature",
-            Self::FlakyGithub => "github, flaky",
+            Self::FirstOnly => "reads the first",
+            Self::LastOnly => "reads the last",
+            Self::Hopae => "hopae",
+            Self::Throwing => "500 when wrong",
+            Self::Fleet => "rolling fleet",
             Self::Late => "late deploy",
+            Self::Nothing => "careless",
         }
     }
 
     pub(super) const fn preset(self) -> &'static str {
         match self {
-            Self::Library | Self::FirstOnly | Self::LastOnly | Self::Late => "standard",
-            Self::Hopae => "hopae",
-            Self::FlakyGithub => "github",
+            Self::Library | Self::FirstOnly | Self::LastOnly | Self::Late | Self::Nothing => {
+                "standard"
+            }
+            Self::Hopae | Self::Fleet => "hopae",
+            Self::Throwing => "github",
         }
     }
 
     const fn scheme(self) -> Scheme {
         match self {
-            Self::Library | Self::FirstOnly | Self::LastOnly | Self::Late => Scheme::Standard,
-            Self::Hopae => Scheme::Hopae,
-            Self::FlakyGithub => Scheme::Github,
+            Self::Library | Self::FirstOnly | Self::LastOnly | Self::Late | Self::Nothing => {
+                Scheme::Standard
+            }
+            Self::Hopae | Self::Fleet => Scheme::Hopae,
+            Self::Throwing => Scheme::Github,
         }
     }
 
-    /// How much of the messages is published when it deploys its new secret, in percent.
-    const fn deploys_at(self) -> u32 {
+    /// What it answers to a signature that does not match.
+    const fn refusal(self) -> StatusCode {
         match self {
-            Self::Library => 30,
-            Self::FirstOnly => 40,
-            Self::LastOnly => 50,
-            Self::Hopae => 60,
-            Self::FlakyGithub => 70,
-            Self::Late => 98,
+            Self::Throwing => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Library
+            | Self::FirstOnly
+            | Self::LastOnly
+            | Self::Hopae
+            | Self::Fleet
+            | Self::Late
+            | Self::Nothing => StatusCode::UNAUTHORIZED,
+        }
+    }
+
+    /// After how many steps it deploys its new secret, a fleet its first machine.
+    const fn deploys_after(self) -> u32 {
+        match self {
+            Self::Library | Self::Nothing => 1,
+            Self::FirstOnly | Self::Fleet => 2,
+            Self::LastOnly => 3,
+            Self::Hopae => 4,
+            Self::Throwing => 5,
+            Self::Late => 9,
+        }
+    }
+
+    const fn machines(self) -> usize {
+        match self {
+            Self::Fleet => MACHINES,
+            Self::Library
+            | Self::FirstOnly
+            | Self::LastOnly
+            | Self::Hopae
+            | Self::Throwing
+            | Self::Late
+            | Self::Nothing => 1,
         }
     }
 
     /// The message id's header.
     const fn id_header(self) -> &'static str {
         match self {
-            Self::Library | Self::FirstOnly | Self::LastOnly | Self::Late => "webhook-id",
-            Self::Hopae => "x-hopae-signature",
-            Self::FlakyGithub => "x-github-delivery",
+            Self::Library | Self::FirstOnly | Self::LastOnly | Self::Late | Self::Nothing => {
+                "webhook-id"
+            }
+            Self::Hopae | Self::Fleet => "x-hopae-signature",
+            Self::Throwing => "x-github-delivery",
         }
     }
 }
@@ -95,7 +141,9 @@ impl Verifying {
 pub(super) struct Receiver {
     verifying: Verifying,
     port: u16,
+    endpoint: String,
     keyring: String,
+    class: String,
     rotation: OnceLock<String>,
     shared: Arc<Shared>,
     task: tokio::task::JoinHandle<()>,
@@ -105,21 +153,25 @@ struct Shared {
     verifying: Verifying,
     clock: Arc<dyn Clock>,
     state: Mutex<Held>,
-    requests: AtomicU32,
+    requests: AtomicUsize,
     accepted: watch::Sender<u64>,
 }
 
 /// What a receiver holds and has seen.
 #[derive(Default)]
 struct Held {
-    holds: Option<Secret>,
+    old: Option<Secret>,
     new: Option<Secret>,
-    old: Option<Fingerprint>,
-    deployed: bool,
+    /// Machines that hold the new secret.
+    deployed: usize,
+    deployed_seconds: Option<f64>,
+    proved: Option<Proved>,
+    words: String,
     old_is_retired: bool,
+    over: bool,
     seen: HashMap<String, u32>,
     refused: u64,
-    unavailable: u64,
+    probes: u64,
     by_old_after_retirement: u64,
 }
 
@@ -134,7 +186,7 @@ impl Receiver {
             verifying,
             clock,
             state: Mutex::default(),
-            requests: AtomicU32::new(0),
+            requests: AtomicUsize::new(0),
             accepted: watch::Sender::new(0),
         });
         let router = Router::new()
@@ -144,12 +196,13 @@ impl Receiver {
             // Ends with the task, which ends with the receiver.
             let _ = axum::serve(listener, router).await;
         });
-        let rotation = OnceLock::new();
         Ok(Self {
             verifying,
             port,
+            endpoint: String::new(),
             keyring: String::new(),
-            rotation,
+            class: String::new(),
+            rotation: OnceLock::new(),
             shared,
             task,
         })
@@ -163,6 +216,10 @@ impl Receiver {
         format!("http://127.0.0.1:{}/hooks", self.port)
     }
 
+    pub(super) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     pub(super) fn keyring(&self) -> &str {
         &self.keyring
     }
@@ -172,36 +229,86 @@ impl Receiver {
     }
 
     /// Its owner copies the first secret into it.
-    pub(super) fn holds(&mut self, keyring: &str, secret: &str) {
+    pub(super) fn holds(&mut self, endpoint: &str, keyring: &str, secret: &str) {
+        endpoint.clone_into(&mut self.endpoint);
         keyring.clone_into(&mut self.keyring);
-        self.shared.state().holds = Secret::parse(secret).ok();
+        self.shared.state().old = Secret::parse(secret).ok();
+    }
+
+    /// A rehearsal found out its class.
+    pub(super) fn found(&mut self, class: String) {
+        self.class = class;
     }
 
     /// Its owner gets the new secret, to be deployed later.
     pub(super) fn rotated(&self, rotation: &str, secret: &str) {
         let _ = self.rotation.set(rotation.to_owned());
-        let mut state = self.shared.state();
-        state.old = state.holds.as_ref().map(Secret::fingerprint);
-        state.new = Secret::parse(secret).ok();
+        self.shared.state().new = Secret::parse(secret).ok();
     }
 
-    /// Deploys the new secret if its time has come. Returns whether it did.
-    pub(super) fn deploys_at(&self, percent: u32) -> bool {
+    /// Deploys the new secret on the machines whose time has come. Returns how many of them hold it, if
+    /// that changed, and how many there are.
+    pub(super) fn deploys_by(&self, elapsed: Duration, step: Duration) -> Option<(usize, usize)> {
+        let all = self.verifying.machines();
+        let first = step * self.verifying.deploys_after();
+        let due = (0_u32..)
+            .zip(0..all)
+            .filter(|(nth, _)| elapsed >= first + step * *nth)
+            .count();
         let mut state = self.shared.state();
-        if state.deployed || percent < self.verifying.deploys_at() {
-            return false;
+        if due <= state.deployed {
+            return None;
         }
-        let Some(new) = state.new.clone() else {
-            return false;
-        };
-        state.holds = Some(new);
-        state.deployed = true;
-        true
+        state.deployed = due;
+        Some((due, all))
     }
 
-    /// From now on a signature by the old secret is a broken promise (G4).
+    /// Every machine holds the new secret since then.
+    pub(super) fn has_deployed(&self, seconds: f64) {
+        self.shared.state().deployed_seconds = Some(seconds);
+    }
+
+    pub(super) fn deployed(&self) -> bool {
+        self.shared.state().deployed_seconds.is_some()
+    }
+
+    /// What the server says of it.
+    pub(super) fn is_said(&self, words: &str) {
+        words.clone_into(&mut self.shared.state().words);
+    }
+
+    pub(super) fn words(&self) -> String {
+        self.shared.state().words.clone()
+    }
+
+    /// The new secret was promoted on proof. Returns whether that is news.
+    pub(super) fn was_promoted(&self, passes: u64, promoted_seconds: f64) -> bool {
+        let counted = u32::try_from(passes).unwrap_or(u32::MAX);
+        let proved = Proved {
+            passes,
+            rules_out_percent: ruled_out_percent(&ProofPolicy::default(), counted),
+            promoted_seconds,
+        };
+        let mut state = self.shared.state();
+        let news = state.proved.is_none();
+        state.proved.get_or_insert(proved);
+        news
+    }
+
+    /// Nothing can be proved about it, so nothing more comes of its rotation.
+    pub(super) fn cannot_be_proved(&self) {
+        self.shared.state().over = true;
+    }
+
+    /// Its rotation is over: from now on a signature by the old secret is a broken promise (G4).
     pub(super) fn old_is_retired(&self) {
-        self.shared.state().old_is_retired = true;
+        let mut state = self.shared.state();
+        state.old_is_retired = true;
+        state.over = true;
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.shared.state().over
     }
 
     pub(super) fn accepted(&self) -> u64 {
@@ -220,11 +327,14 @@ impl Receiver {
         Row {
             receiver: self.name(),
             preset: self.verifying.preset(),
-            deployed_percent: state.deployed.then(|| self.verifying.deploys_at()),
+            class: self.class.clone(),
+            deployed_seconds: state.deployed_seconds,
+            proved: state.proved,
+            words: state.words.clone(),
             sent,
             delivered,
-            rejected: state.refused,
-            unavailable: state.unavailable,
+            refused: state.refused,
+            probes: state.probes,
             lost: sent - delivered.min(sent),
             duplicates: state.seen.values().map(|times| u64::from(times - 1)).sum(),
             old_key_after_retirement: state.by_old_after_retirement,
@@ -277,36 +387,54 @@ impl Shared {
         let seen = match self.verifying {
             Verifying::FirstOnly => signatures.next(),
             Verifying::LastOnly => signatures.next_back(),
-            Verifying::Library | Verifying::Hopae | Verifying::FlakyGithub | Verifying::Late => {
-                Some(list)
-            }
+            Verifying::Library
+            | Verifying::Hopae
+            | Verifying::Throwing
+            | Verifying::Fleet
+            | Verifying::Late
+            | Verifying::Nothing => Some(list),
         };
         seen.unwrap_or_default().to_vec()
     }
 }
 
 async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let request = shared.requests.fetch_add(1, Ordering::Relaxed);
+    let verifying = shared.verifying;
+    let machine = shared.requests.fetch_add(1, Ordering::Relaxed) % verifying.machines();
     let mut state = shared.state();
-    let Some(held) = state.holds.clone() else {
+    let held = if machine < state.deployed {
+        state.new.clone()
+    } else {
+        state.old.clone()
+    };
+    let Some(held) = held else {
         return StatusCode::SERVICE_UNAVAILABLE;
     };
-    if shared.verifying == Verifying::FlakyGithub && request % 20 == 19 {
-        state.unavailable += 1;
-        return StatusCode::SERVICE_UNAVAILABLE;
+    let is_probe = is_probe(&body);
+    if is_probe {
+        state.probes += 1;
     }
-    if !shared.verifies(&held, &headers, &body) {
-        state.refused += 1;
-        return StatusCode::UNAUTHORIZED;
-    }
-    if state.old_is_retired && state.old == Some(held.fingerprint()) {
+    let by_old = |state: &Held| {
+        let old = state.old.as_ref();
+        old.is_some_and(|old| shared.verifies(old, &headers, &body))
+    };
+    if state.old_is_retired && by_old(&state) {
         state.by_old_after_retirement += 1;
     }
-    let id = match shared.verifying {
+    if verifying != Verifying::Nothing && !shared.verifies(&held, &headers, &body) {
+        if !is_probe {
+            state.refused += 1;
+        }
+        return verifying.refusal();
+    }
+    if is_probe {
+        return StatusCode::NO_CONTENT;
+    }
+    let id = match verifying {
         // Hopae carries the id in its envelope.
-        Verifying::Hopae => event_id(&body),
+        Verifying::Hopae | Verifying::Fleet => event_id(&body),
         _ => headers
-            .get(shared.verifying.id_header())
+            .get(verifying.id_header())
             .and_then(|id| id.to_str().ok())
             .map(str::to_owned),
     };
@@ -318,6 +446,12 @@ async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: By
     drop(state);
     shared.accepted.send_replace(accepted);
     StatusCode::NO_CONTENT
+}
+
+/// A receiver of one's own may tell probes by their type; these tell them by their body.
+fn is_probe(body: &[u8]) -> bool {
+    let probe = br#""probe":true"#;
+    body.windows(probe.len()).any(|window| window == probe)
 }
 
 fn event_id(body: &[u8]) -> Option<String> {

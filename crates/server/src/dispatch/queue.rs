@@ -427,6 +427,18 @@ impl Queue {
         }
     }
 
+    /// The finish of a row could not be stored, as far as is known: the row is read again. A block that
+    /// is on its way may bring it and is not older than that finish, so it is not stale in there. What
+    /// stands behind it on an ordered endpoint must not be sent before it, so all of it is read again.
+    pub(super) fn unrecorded(&mut self, delivery: DeliveryId) {
+        self.forget(delivery);
+        self.perhaps_moved.remove(&delivery);
+        if self.ordered() {
+            self.back_to_disk();
+        }
+        self.on_disk(Timestamp::EPOCH);
+    }
+
     /// A row of an ordered endpoint keeps its place and waits there. Its finish is queued, and reads
     /// come after it, so the row may come again at once, and nothing after it may be sent before.
     pub(super) fn held_in_place(&mut self, row: &Due) {

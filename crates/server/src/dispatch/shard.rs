@@ -80,6 +80,11 @@ struct Shard {
 }
 
 pub(super) fn run(runtime: &tokio::runtime::Runtime, parts: Arc<Parts>, inbox: Arc<Inbox>) {
+    LocalSet::new().block_on(runtime, run_here(parts, inbox));
+}
+
+/// The same on the caller's own `LocalSet`.
+pub(super) async fn run_here(parts: Arc<Parts>, inbox: Arc<Inbox>) {
     let client = Rc::new(Client::new(Arc::clone(&parts.client)));
     let shard = Shard {
         parts,
@@ -97,7 +102,7 @@ pub(super) fn run(runtime: &tokio::runtime::Runtime, parts: Arc<Parts>, inbox: A
         disables_open: 0,
         draining: false,
     };
-    LocalSet::new().block_on(runtime, shard.run());
+    shard.run().await;
 }
 
 impl Shard {
@@ -119,7 +124,10 @@ impl Shard {
                 tokio::task::yield_now().await;
                 continue;
             }
+            // In a fixed order: each only says that there is something to look at, and the same run
+            // must do the same thing twice.
             tokio::select! {
+                biased;
                 () = self.inbox.arrived() => {}
                 () = events.waiting.notified() => {}
                 () = tokio::time::sleep(self.sleep(now)) => {}

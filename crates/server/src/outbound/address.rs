@@ -237,16 +237,30 @@ impl AddressPolicy {
                 });
             }
             // A network that is open has names; whether this one is inside it shows at connect.
-            NameClass::Local if self.allow_nets.iter().any(covers_loopback) => return Ok(()),
+            NameClass::Local => return self.check_local_name(name),
             NameClass::Internal if !self.allow_nets.is_empty() => return Ok(()),
-            NameClass::Local => "127.0.0.0/8,::1/128",
             NameClass::Internal => "10.0.0.0/8",
+        };
+        Err(internal_name(name, example))
+    }
+
+    /// `localhost` and below are both loopback addresses to every resolver (RFC 6761), so one that is
+    /// closed would refuse every delivery at connect: it is said where it can be mended.
+    fn check_local_name(&self, name: &str) -> Result<(), Refused> {
+        const BOTH: &str = "127.0.0.0/8,::1/128";
+        let v4 = self.allows(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let v6 = self.allows(IpAddr::V6(Ipv6Addr::LOCALHOST));
+        let (closed, open) = match (v4, v6) {
+            (true, true) => return Ok(()),
+            (false, false) => return Err(internal_name(name, BOTH)),
+            (true, false) => ("::1", "127.0.0.1"),
+            (false, true) => ("127.0.0.1", "[::1]"),
         };
         Err(Refused {
             rule: Rule::InternalName,
             detail: format!(
-                "{name} is a name for internal use; to allow it, add the network it lives in to \
-                 HOOKTURN_ALLOW_NETS, for example HOOKTURN_ALLOW_NETS={example}"
+                "{name} means 127.0.0.1 and ::1 alike, and {closed} is not allowed; allow both with \
+                 HOOKTURN_ALLOW_NETS={BOTH}, or write {open} instead of the name"
             ),
         })
     }
@@ -260,10 +274,14 @@ impl AddressPolicy {
     }
 }
 
-fn covers_loopback(net: &IpNet) -> bool {
-    net.addr().is_loopback()
-        || net.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST))
-        || net.contains(&IpAddr::V6(Ipv6Addr::LOCALHOST))
+fn internal_name(name: &str, example: &str) -> Refused {
+    Refused {
+        rule: Rule::InternalName,
+        detail: format!(
+            "{name} is a name for internal use; to allow it, add the network it lives in to \
+             HOOKTURN_ALLOW_NETS, for example HOOKTURN_ALLOW_NETS={example}"
+        ),
+    }
 }
 
 /// What a host name says about where it lives, before it is resolved.

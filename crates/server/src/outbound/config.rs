@@ -8,12 +8,19 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::address::AddressPolicy;
+use super::dial::Dial;
 use super::resolver::Resolve;
+use crate::config::Hosts;
 
-/// Largest head of a response, in bytes: what nginx takes from a server behind it by default. Twice as
-/// much would put the largest head with the largest body above
-/// [`ATTEMPT_BYTES`](hookturn_core::limits::ATTEMPT_BYTES).
-pub const RESPONSE_HEAD_BYTES: usize = 8 * 1024;
+/// Largest head of an HTTP/1.1 response, in bytes. What exceeds [`KEPT_HEAD_BYTES`] of it is left out.
+pub const RESPONSE_HEAD_BYTES: usize = 64 * 1024;
+/// What is kept of a head, in bytes. The parser has two buffers of this size; twice as much would put
+/// the largest head with the largest body above
+/// [`ATTEMPT_BYTES`](hookturn_core::limits::ATTEMPT_BYTES) over TLS.
+pub(super) const KEPT_HEAD_BYTES: usize = 4 * 1024;
+/// Largest head of an HTTP/2 response, in bytes as RFC 9113 counts them (section 6.5.2). Its parser
+/// leaves nothing out, and takes the same memory for this as for 8 KiB.
+pub(super) const RESPONSE_HEAD_H2_BYTES: u32 = 12 * 1024;
 
 /// Shared by the clients of all delivery shards.
 pub struct ClientConfig {
@@ -21,6 +28,8 @@ pub struct ClientConfig {
     pub policy: AddressPolicy,
     /// How names become addresses.
     pub resolver: Arc<dyn Resolve>,
+    /// Names that are not looked up.
+    pub hosts: Hosts,
     /// Sent as `user-agent` unless a request brings its own.
     pub user_agent: http::HeaderValue,
     /// Idle HTTP/1.1 connections kept per scheme, host and port.
@@ -31,6 +40,8 @@ pub struct ClientConfig {
     pub idle_for: Duration,
     /// Where TLS handshakes are computed; on the caller's own thread when there is none.
     pub handshakes: Option<tokio::runtime::Handle>,
+    /// What stands in for TCP and TLS, in simulations; none in a server.
+    pub dialer: Option<Arc<dyn Dial>>,
     pub(super) tls: Arc<rustls::ClientConfig>,
 }
 
@@ -56,6 +67,7 @@ impl ClientConfig {
         Ok(Self {
             policy,
             resolver,
+            hosts: Hosts::default(),
             user_agent: http::HeaderValue::from_static(concat!(
                 "Hookturn/",
                 env!("CARGO_PKG_VERSION")
@@ -64,6 +76,7 @@ impl ClientConfig {
             idle_total: 1_024,
             idle_for: Duration::from_secs(30),
             handshakes: None,
+            dialer: None,
             tls: Arc::new(tls_config(extra_roots)?),
         })
     }

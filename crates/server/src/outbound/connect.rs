@@ -12,17 +12,17 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::address::Refused;
-use super::config::{ClientConfig, RESPONSE_HEAD_BYTES};
+use super::config::{ClientConfig, KEPT_HEAD_BYTES, RESPONSE_HEAD_H2_BYTES};
 use super::connection::{Claimed, Connection, H1, H2};
+use super::dial::Dial;
 use super::exchange::{Phase, Trace};
 use super::outcome::{Failure, FailureKind};
 use super::stream::{Allowance, Stream, Transport};
 use super::target::Target;
+use super::tls::Tls;
 
 /// After this time without an answer the next address is tried beside the first (RFC 8305).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
@@ -43,7 +43,10 @@ pub(super) async fn connect(
     let addresses = addresses(config, target, trace).await?;
     trace.enter(Phase::Connect);
     let started = Instant::now();
-    let (tcp, remote) = dial(&addresses, target.port()).await?;
+    if let Some(dialer) = &config.dialer {
+        return over_injected(dialer.as_ref(), &addresses, target, trace).await;
+    }
+    let (tcp, remote) = dial(&addresses, port(config, target)).await?;
     trace.timings.connect = Some(micros(started));
     trace.remote = Some(remote);
     // Requests are written whole; waiting to fill a segment would only delay them.
@@ -63,13 +66,34 @@ pub(super) async fn connect(
         )
     })?;
     trace.timings.tls = Some(micros(started));
-    let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    let is_http2 = tls.alpn_protocol() == Some(b"h2");
     let stream = Stream::new(Transport::Tls(Box::new(tls)), Arc::clone(&allowance));
     if is_http2 {
         http2(stream, allowance, remote).await
     } else {
         http1(stream, allowance, remote).await
     }
+}
+
+/// A connection by whatever stands in for TCP, to the first of the addresses that were judged.
+async fn over_injected(
+    dialer: &dyn Dial,
+    addresses: &[IpAddr],
+    target: &Target,
+    trace: &mut Trace,
+) -> Result<Connection, Failure> {
+    let ip = addresses
+        .first()
+        .ok_or_else(|| Failure::new(FailureKind::Connect, "there was no address to connect to"))?;
+    let remote = SocketAddr::new(*ip, target.port());
+    let started = Instant::now();
+    let wire = dialer.dial(remote).await;
+    let wire = wire.map_err(|error| connect_failure(remote, &error))?;
+    trace.timings.connect = Some(micros(started));
+    trace.remote = Some(remote);
+    let allowance = Arc::new(Allowance::default());
+    let stream = Stream::new(Transport::Injected(wire), Arc::clone(&allowance));
+    http1(stream, allowance, remote).await
 }
 
 /// Shakes hands, beside the caller's thread where there is a runtime for it: the arithmetic of a
@@ -79,9 +103,8 @@ async fn shake_hands(
     config: &ClientConfig,
     target: &Target,
     tcp: TcpStream,
-) -> std::io::Result<TlsStream<TcpStream>> {
-    let connector = TlsConnector::from(Arc::clone(&config.tls));
-    let handshake = connector.connect(target.server_name().clone(), tcp);
+) -> std::io::Result<Tls> {
+    let handshake = Tls::connect(Arc::clone(&config.tls), target.server_name().clone(), tcp);
     match &config.handshakes {
         None => handshake.await,
         // Dropped with the exchange when its deadline passes, so that nothing shakes on unseen.
@@ -101,6 +124,14 @@ async fn addresses(
         config.policy.check_addr(ip).map_err(refused)?;
         return Ok(vec![ip]);
     }
+    if let Some(known) = config.hosts.get(target.host()) {
+        let answers = vec![known.ip];
+        config
+            .policy
+            .check_answers(target.host(), &answers)
+            .map_err(refused)?;
+        return Ok(answers);
+    }
     trace.enter(Phase::Dns);
     let started = Instant::now();
     let answers = config
@@ -114,6 +145,14 @@ async fn addresses(
         .check_answers(target.host(), &answers)
         .map_err(refused)?;
     Ok(in_turns(answers))
+}
+
+/// The port of the URL, unless the name's address is configured with another.
+fn port(config: &ClientConfig, target: &Target) -> u16 {
+    let known = config.hosts.get(target.host());
+    known
+        .and_then(|known| known.port)
+        .unwrap_or_else(|| target.port())
 }
 
 /// IPv4 and IPv6 in turns, so that a broken family delays and does not prevent. IPv4 first: where
@@ -165,7 +204,7 @@ async fn http1(
     remote: SocketAddr,
 ) -> Result<Connection, Failure> {
     let (sender, connection) = http1::Builder::new()
-        .max_buf_size(RESPONSE_HEAD_BYTES)
+        .read_buf_exact_size(Some(KEPT_HEAD_BYTES))
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| handshake_failure(&error))?;
@@ -180,12 +219,11 @@ async fn http2(
     remote: SocketAddr,
 ) -> Result<Connection, Failure> {
     allowance.grant(H2::OPENING_BYTES, H2::OPENING_BYTES);
-    let head_bytes = u32::try_from(RESPONSE_HEAD_BYTES).unwrap_or(u32::MAX);
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(head_bytes)
+        .max_header_list_size(RESPONSE_HEAD_H2_BYTES)
         .max_send_buf_size(STREAM_WINDOW_BYTES as usize)
         .handshake(TokioIo::new(stream))
         .await

@@ -29,9 +29,9 @@ use hookturn_core::limits::ATTEMPT_BYTES;
 use super::config::RESPONSE_HEAD_BYTES;
 use super::stream::{Allowance, Stream};
 
-/// Bytes of an HTTP/1.1 answer up to the end of its head: the largest head, and as much again in
+/// Bytes of an HTTP/1.1 answer up to the end of its head: the largest head, and a quarter of it in
 /// informational responses.
-const BEFORE_BODY_BYTES: u64 = 2 * RESPONSE_HEAD_BYTES as u64;
+const BEFORE_BODY_BYTES: u64 = (RESPONSE_HEAD_BYTES + RESPONSE_HEAD_BYTES / 4) as u64;
 
 /// A request as hyper takes it.
 pub(super) type Message = http::Request<Full<Bytes>>;
@@ -82,7 +82,7 @@ impl H1 {
         &mut self,
         message: Message,
     ) -> Result<http::Response<Incoming>, Unanswered> {
-        self.allowance.set(BEFORE_BODY_BYTES);
+        self.allowance.begin_answer(BEFORE_BODY_BYTES);
         let mut answer = pin!(unconstrained(self.sender.try_send_request(message)));
         // Written in this turn of the task, whatever is left of its budget.
         unconstrained(drive_once(&mut self.driver, &self.allowance)).await;
@@ -97,6 +97,11 @@ impl H1 {
         .await;
         self.allowance.set(ATTEMPT_BYTES as u64);
         answer
+    }
+
+    /// Whether headers of the answer were left out.
+    pub(super) fn head_was_cut(&self) -> bool {
+        self.allowance.head_was_cut()
     }
 
     /// The next frame of the body.

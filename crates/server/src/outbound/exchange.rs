@@ -5,8 +5,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 use http::header::{CONNECTION, HOST, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -15,14 +15,24 @@ use tokio::time::Instant;
 
 use hookturn_core::limits::{RESPONSE_BODY_BYTES, RESPONSE_HEADERS};
 
+use super::config::RESPONSE_HEAD_H2_BYTES;
 use super::connect::micros;
 use super::connection::{Claimed, H1, Message, Unanswered};
+use super::head::TooLarge;
 use super::outcome::{Failure, FailureKind, Response, RetryAfter, Timings};
 use super::stream::Exceeded;
 use super::target::Target;
 
 /// Body bytes beyond what is kept that are thrown away to save the connection; more closes it.
 const DISCARDED_BYTES: usize = 8 * 1024;
+
+/// What a header takes beside its name and value: its place in the list, and the allocation of a name
+/// that is not a usual one.
+const FIELD_BYTES: usize = size_of::<(HeaderName, HeaderValue)>() + 64;
+
+/// Memory that a head may take without taking from what is kept of the body: three or four headers. Head and body together stay within
+/// [`ATTEMPT_BYTES`](hookturn_core::limits::ATTEMPT_BYTES), buffers included.
+const USUAL_HEAD_BYTES: usize = 512;
 
 /// Bodies of unknown length start in a buffer of this size.
 const SHORT_BODY_BYTES: usize = 2 * 1024;
@@ -137,8 +147,10 @@ pub(super) async fn over_h1<E>(
         .map_err(|unanswered| stopped(unanswered, trace))?;
     let (head, mut body) = answer.into_parts();
     trace.head_arrived(head.status.as_u16());
-    check_head(&head.headers)?;
-    let mut kept = Kept::for_body(&body);
+    let reusable = !closes(&head.headers);
+    let announced = announced_idle(&head.headers);
+    let head = KeptHead::new(head, connection.head_was_cut());
+    let mut kept = Kept::for_body(&body, &head);
     while !kept.full {
         // A body may come in thousands of pieces; others have their turn in between.
         consume_budget().await;
@@ -149,9 +161,9 @@ pub(super) async fn over_h1<E>(
         }
     }
     let ended = !kept.full || rest_is_here(connection, &mut body).await;
-    let reusable = ended && !closes(&head.headers) && connection.is_ready().await;
+    let reusable = reusable && ended && connection.is_ready().await;
     Ok(Finished {
-        announced: announced_idle(&head.headers),
+        announced,
         reusable,
         response: kept.into_response(head),
     })
@@ -177,8 +189,8 @@ pub(super) async fn over_h2<E>(
         .map_err(|unanswered| stopped(unanswered, trace))?;
     let (head, mut body) = answer.into_parts();
     trace.head_arrived(head.status.as_u16());
-    check_head(&head.headers)?;
-    let mut kept = Kept::for_body(&body);
+    let head = KeptHead::new(head, false);
+    let mut kept = Kept::for_body(&body, &head);
     while !kept.full {
         match body.frame().await {
             Some(Ok(frame)) => kept.add(&frame.into_data().unwrap_or_default()),
@@ -190,28 +202,69 @@ pub(super) async fn over_h2<E>(
     Ok(kept.into_response(head))
 }
 
+/// The part of a head that is kept, in less memory than a map takes: a body comes beside it.
+struct KeptHead {
+    status: u16,
+    fields: Vec<(HeaderName, HeaderValue)>,
+    truncated: bool,
+    retry_after: Option<RetryAfter>,
+}
+
+impl KeptHead {
+    /// `cut` says whether headers were left out before they were parsed.
+    fn new(head: http::response::Parts, cut: bool) -> Self {
+        let retry_after = head.headers.get(RETRY_AFTER).and_then(RetryAfter::parse);
+        let truncated = cut || head.headers.len() > RESPONSE_HEADERS;
+        let mut fields = Vec::with_capacity(head.headers.len().min(RESPONSE_HEADERS));
+        let mut last = None;
+        // Moved, because a copy of a name takes memory of its own. A name comes with the first of its
+        // values.
+        for (name, value) in head.headers.into_iter().take(RESPONSE_HEADERS) {
+            last = name.or(last);
+            fields.extend(last.clone().map(|name| (name, value)));
+        }
+        Self {
+            status: head.status.as_u16(),
+            fields,
+            truncated,
+            retry_after,
+        }
+    }
+
+    /// The memory it takes.
+    fn bytes(&self) -> usize {
+        let bytes = |(name, value): &(HeaderName, HeaderValue)| {
+            FIELD_BYTES + name.as_str().len() + value.len()
+        };
+        self.fields.iter().map(bytes).sum()
+    }
+}
+
 /// The part of a body that is kept.
 struct Kept {
     bytes: BytesMut,
+    /// How many bytes that may be.
+    most: usize,
     truncated: bool,
     /// Nothing more is read.
     full: bool,
 }
 
 impl Kept {
-    fn for_body(body: &Incoming) -> Self {
+    fn for_body(body: &Incoming, head: &KeptHead) -> Self {
+        let most = RESPONSE_BODY_BYTES - head.bytes().saturating_sub(USUAL_HEAD_BYTES);
         let announced = body.size_hint().exact().unwrap_or(0);
-        let room = usize::try_from(announced)
-            .map_or(RESPONSE_BODY_BYTES, |bytes| bytes.min(RESPONSE_BODY_BYTES));
+        let room = usize::try_from(announced).map_or(most, |bytes| bytes.min(most));
         Self {
             bytes: BytesMut::with_capacity(room),
+            most,
             truncated: false,
             full: body.is_end_stream(),
         }
     }
 
     fn add(&mut self, data: &Bytes) {
-        let room = RESPONSE_BODY_BYTES - self.bytes.len();
+        let room = self.most - self.bytes.len();
         let wanted = self.bytes.len() + room.min(data.len());
         if wanted > self.bytes.capacity() && wanted > SHORT_BODY_BYTES {
             // Growing step by step would hold two large buffers at each step.
@@ -224,11 +277,12 @@ impl Kept {
         }
     }
 
-    fn into_response(self, head: http::response::Parts) -> Response {
+    fn into_response(self, head: KeptHead) -> Response {
         Response {
-            status: head.status.as_u16(),
-            retry_after: head.headers.get(RETRY_AFTER).and_then(RetryAfter::parse),
-            headers: head.headers,
+            status: head.status,
+            retry_after: head.retry_after,
+            headers_truncated: head.truncated,
+            headers: head.fields.into_iter().collect(),
             body: self.bytes.freeze(),
             truncated: self.truncated,
         }
@@ -257,20 +311,6 @@ async fn rest_is_here(connection: &mut H1, body: &mut Incoming) -> bool {
         }
     })
     .await
-}
-
-fn check_head(headers: &HeaderMap) -> Result<(), Failure> {
-    if headers.len() > RESPONSE_HEADERS {
-        return Err(too_many_headers(&headers.len().to_string()));
-    }
-    Ok(())
-}
-
-fn too_many_headers(count: &str) -> Failure {
-    Failure::new(
-        FailureKind::TooManyHeaders,
-        format!("the response has {count} headers; at most {RESPONSE_HEADERS} are read"),
-    )
 }
 
 fn closes(headers: &HeaderMap) -> bool {
@@ -305,23 +345,49 @@ fn was_ignored(error: &hyper::Error) -> bool {
         .any(|h2| h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
-/// A failure after the request was handed to the connection.
-fn broken(error: &hyper::Error, trace: &Trace) -> Failure {
-    if causes(error).any(|cause| {
-        cause.is::<Exceeded>()
+/// Whether h2 refused a head for its size. It takes the stream back then, as nothing else does here, or
+/// where it is far beyond gives the connection up, as it does with a head it cannot unpack.
+fn was_too_large(error: &hyper::Error) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<h2::Error>())
+        .any(|h2| {
+            let reasons = [h2::Reason::REFUSED_STREAM, h2::Reason::COMPRESSION_ERROR];
+            h2.is_library() && h2.reason().is_some_and(|reason| reasons.contains(&reason))
+        })
+}
+
+/// Whether an error of ours, from below the parser, is the cause.
+fn is_due_to<E: std::error::Error + 'static>(error: &hyper::Error) -> bool {
+    causes(error).any(|cause| {
+        cause.is::<E>()
             || cause
                 .downcast_ref::<std::io::Error>()
                 .and_then(std::io::Error::get_ref)
-                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Exceeded>)
-    }) {
+                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<E>)
+    })
+}
+
+/// A failure after the request was handed to the connection.
+fn broken(error: &hyper::Error, trace: &Trace) -> Failure {
+    if is_due_to::<Exceeded>(error) {
         return Failure::new(FailureKind::BadResponse, Exceeded.to_string());
+    }
+    if is_due_to::<TooLarge>(error) {
+        return Failure::new(FailureKind::HeadTooLarge, TooLarge.to_string());
+    }
+    if was_too_large(error) {
+        return Failure::new(
+            FailureKind::HeadTooLarge,
+            format!(
+                "the headers of the response are larger than {} KiB, or packed in a way that HTTP/2 \
+                 does not allow",
+                RESPONSE_HEAD_H2_BYTES / 1024
+            ),
+        );
     }
     let innermost = causes(error).last().map(ToString::to_string);
     if error.is_parse_too_large() {
-        return Failure::new(
-            FailureKind::HeadTooLarge,
-            "the head of the response is larger than 8 KiB or has more than 100 headers",
-        );
+        return Failure::new(FailureKind::HeadTooLarge, TooLarge.to_string());
     }
     if error.is_parse() {
         return Failure::new(

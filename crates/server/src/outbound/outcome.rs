@@ -42,8 +42,10 @@ pub struct Response {
     pub status: u16,
     /// At most [`RESPONSE_HEADERS`](hookturn_core::limits::RESPONSE_HEADERS).
     pub headers: HeaderMap,
-    /// At most [`RESPONSE_BODY_BYTES`](hookturn_core::limits::RESPONSE_BODY_BYTES), as received:
-    /// nothing is decompressed.
+    /// Whether there were more headers than what was kept.
+    pub headers_truncated: bool,
+    /// At most [`RESPONSE_BODY_BYTES`](hookturn_core::limits::RESPONSE_BODY_BYTES), less by
+    /// what many or large headers take, as received: nothing is decompressed.
     pub body: Bytes,
     /// Whether the body was longer than what was kept.
     pub truncated: bool,
@@ -127,15 +129,13 @@ pub enum FailureKind {
     Reset,
     /// The answer is not HTTP.
     BadResponse,
-    /// The answer has more headers than are kept.
-    TooManyHeaders,
     /// The answer's head is larger than is read.
     HeadTooLarge,
 }
 
 impl FailureKind {
     /// Every kind, for tables and documentation.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::Refused,
         Self::Dns,
         Self::Connect,
@@ -144,7 +144,6 @@ impl FailureKind {
         Self::Timeout,
         Self::Reset,
         Self::BadResponse,
-        Self::TooManyHeaders,
         Self::HeadTooLarge,
     ];
 
@@ -159,7 +158,6 @@ impl FailureKind {
             Self::Timeout => "timeout",
             Self::Reset => "reset",
             Self::BadResponse => "bad_response",
-            Self::TooManyHeaders => "too_many_headers",
             Self::HeadTooLarge => "head_too_large",
         }
     }
@@ -196,9 +194,7 @@ impl FailureKind {
                  the connection before it had answered"
             }
             Self::BadResponse => "check that the port speaks HTTP, and https if the URL says so",
-            Self::TooManyHeaders | Self::HeadTooLarge => {
-                "answer with fewer and shorter headers; a webhook needs none"
-            }
+            Self::HeadTooLarge => "answer with fewer and shorter headers; a webhook needs none",
         }
     }
 }

@@ -77,7 +77,7 @@ impl Service {
     ) -> Result<Caller, ServiceError> {
         const MISSING: ServiceError = ServiceError::not_found("workspace");
         let named = match workspace {
-            Some(text) => Some(self.workspace_called(text).ok_or(MISSING)?),
+            Some(text) => Some(self.workspace_id(text).ok_or(MISSING)?),
             None => None,
         };
         if let Some(reason) = &reason {
@@ -104,7 +104,7 @@ impl Service {
         }
     }
 
-    fn workspace_called(&self, text: &str) -> Option<WorkspaceId> {
+    pub(super) fn workspace_id(&self, text: &str) -> Option<WorkspaceId> {
         let found = match text.parse::<WorkspaceId>() {
             Ok(id) => self.live.workspace(id),
             Err(_) => self.live.workspace_named(text),
@@ -113,7 +113,7 @@ impl Service {
     }
 
     pub(super) fn default_workspace(&self) -> Option<WorkspaceId> {
-        self.workspace_called(DEFAULT_WORKSPACE)
+        self.workspace_id(DEFAULT_WORKSPACE)
             .or_else(|| self.live.workspaces().first().map(|oldest| oldest.id))
     }
 

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hookturn_core::audit::{Actor, AuditAction, AuditEntry, Context, Subject};
+use hookturn_core::audit::{Actor, AuditAction, AuditEntry, Changes, Context, Subject};
 use hookturn_core::id::{ApiKeyId, KeyringId, WorkspaceId, draw};
 use hookturn_core::rotation::{KeyKind, Keyring, KeyringOwner};
-use hookturn_core::store::{Page, Write};
+use hookturn_core::store::{Page, Shown, Write};
 use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::{
     ApiKey, Environment, Reach, Scope, Scopes, Workspace, WorkspaceSettings, check_key_text,
@@ -105,6 +105,7 @@ impl Service {
                 ..self.new_key(&text, &input.name, reach, input.scopes, now)
             };
             Ok(Decision {
+                shows: Some(Shown::ApiKey(key.id)),
                 writes: vec![Write::ApiKey(key.clone())],
                 audit: vec![entry(AuditAction::ApiKeyCreated, &key)],
                 out: NewKey { key, text },
@@ -151,6 +152,7 @@ impl Service {
             let key = self.own_api_key(caller, id)?;
             if key.revoked_at.is_some() {
                 return Ok(Decision {
+                    shows: None,
                     writes: Vec::new(),
                     audit: Vec::new(),
                     out: ApiKey::clone(&key),
@@ -162,6 +164,7 @@ impl Service {
                 ..ApiKey::clone(&key)
             };
             Ok(Decision {
+                shows: None,
                 writes: vec![Write::ApiKey(revoked.clone())],
                 audit: vec![entry(AuditAction::ApiKeyRevoked, &revoked)],
                 out: revoked,
@@ -202,10 +205,17 @@ impl Service {
                 version: key.version + 1,
                 ..ApiKey::clone(&key)
             };
-            let audit = entry(AuditAction::ApiKeyExpiryChanged, &changed);
+            let audit = Changes::new()
+                .optional(
+                    "expiresAt",
+                    key.expires_at.as_ref(),
+                    changed.expires_at.as_ref(),
+                )
+                .write(entry(AuditAction::ApiKeyExpiryChanged, &changed));
             Ok(Decision {
+                shows: None,
                 writes: vec![Write::ApiKey(changed.clone())],
-                audit: vec![audit.with("expiresAt", expires_at)],
+                audit: vec![audit],
                 out: ListedKey {
                     key: Arc::new(changed),
                     last_used_at: self.live.api_key_used_at(id),
@@ -257,8 +267,10 @@ impl Service {
                 let (mut writes, mut audit, _) =
                     self.new_workspace(workspace, DEFAULT_WORKSPACE, now);
                 writes.push(Write::ApiKey(key.clone()));
+                writes.push(self.first_mark_key());
                 audit.push(entry(AuditAction::ApiKeyCreated, &key));
                 Ok(Decision {
+                    shows: None,
                     writes,
                     audit,
                     out: NewKey { key, text },
@@ -410,7 +422,21 @@ fn entry(action: AuditAction, key: &ApiKey) -> AuditEntry {
         ..Subject::default()
     };
     let scopes: Vec<_> = key.scopes.iter().map(Scope::as_str).collect();
-    AuditEntry::new(action, subject)
+    let entry = AuditEntry::new(action, subject)
         .with("name", &key.name)
-        .with("scopes", scopes.join(" "))
+        .with("scopes", scopes.join(" "));
+    let entry = match key.reach {
+        Reach::Operator => entry.with("reach", "operator"),
+        Reach::Workspace { environment, .. } => entry.with("reach", "workspace").with(
+            "environment",
+            match environment {
+                Environment::Test => "test",
+                Environment::Prod => "prod",
+            },
+        ),
+    };
+    match key.expires_at {
+        Some(expiry) => entry.with("expiresAt", expiry),
+        None => entry,
+    }
 }

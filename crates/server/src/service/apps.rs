@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
+use hookturn_core::audit::{AuditAction, AuditEntry, Changes, Subject};
 use hookturn_core::id::ClientId;
 use hookturn_core::limits::LABELS;
 use hookturn_core::store::{Page, Write};
@@ -86,6 +86,7 @@ impl Service {
                 updated_at: now,
             };
             Ok(Decision {
+                shows: None,
                 writes: vec![Write::App(app.clone())],
                 audit: vec![entry(AuditAction::AppCreated, &app)],
                 out: app,
@@ -112,9 +113,11 @@ impl Service {
     }
 
     pub(super) fn own_app(&self, caller: &Caller, id: ClientId) -> Result<Arc<App>, ServiceError> {
-        self.live
-            .app(caller.workspace, id)
-            .ok_or(ServiceError::not_found("app"))
+        let found = self.live.app(caller.workspace, id);
+        if found.is_none() {
+            self.note_foreign_app(caller, id);
+        }
+        found.ok_or(ServiceError::not_found("app"))
     }
 
     /// Changes an app. Needs `manage`.
@@ -149,8 +152,9 @@ impl Service {
                 ..App::clone(&old)
             };
             Ok(Decision {
+                shows: None,
                 writes: vec![Write::App(app.clone())],
-                audit: vec![entry(AuditAction::AppUpdated, &app)],
+                audit: vec![updated(&old, &app)],
                 out: app,
             })
         })
@@ -182,6 +186,7 @@ impl Service {
             });
             audit.push(entry(AuditAction::AppDeleted, &app));
             Ok(Decision {
+                shows: None,
                 writes,
                 audit,
                 out: (),
@@ -204,6 +209,27 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ServiceError> {
         check_text(&pointer, value)?;
     }
     Ok(())
+}
+
+/// What changed of an app.
+pub(super) fn updated(old: &App, new: &App) -> AuditEntry {
+    let labels = |labels: &BTreeMap<String, String>| {
+        let pairs: Vec<_> = labels
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        pairs.join(", ")
+    };
+    let overlap = |app: &App| app.rotation_overlap_seconds;
+    Changes::new()
+        .field("name", &old.name, &new.name, String::clone)
+        .field("labels", &old.labels, &new.labels, labels)
+        .optional(
+            "rotationOverlapSeconds",
+            overlap(old).as_ref(),
+            overlap(new).as_ref(),
+        )
+        .write(entry(AuditAction::AppUpdated, new))
 }
 
 pub(super) fn entry(action: AuditAction, app: &App) -> AuditEntry {

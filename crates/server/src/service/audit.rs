@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use hookturn_core::audit::{Actor, Broken, Head, Recorded, verify_chain};
+use hookturn_core::audit::{Actor, Broken, Damage, Head, Recorded, verify_chain};
 use hookturn_core::id::WorkspaceId;
 use hookturn_core::limits;
 use hookturn_core::time::Timestamp;
@@ -155,7 +155,8 @@ impl Service {
     }
 
     /// A page of the workspace's audit log, oldest first, after entry number `after` (0 for the
-    /// beginning). Needs `read`.
+    /// beginning). It ends before an entry that cannot be read; the next page is that error. Needs
+    /// `read`.
     pub async fn audit_log(
         &self,
         caller: &Caller,
@@ -168,7 +169,15 @@ impl Service {
             .store
             .audit_log(caller.workspace, after, limit + 1)
             .await?;
-        Ok(Listed::cut(entries, limit))
+        let short = entries.len() <= limit;
+        let last = entries.last().map(|last| last.seq);
+        let mut listed = Listed::cut(entries, limit);
+        if let (true, Some(last)) = (short, last) {
+            // Whoever reads on learns what ended the page: nothing more, or an entry that cannot be read.
+            let next = self.store.audit_log(caller.workspace, last, 1).await;
+            listed.has_more = next.is_err();
+        }
+        Ok(listed)
     }
 
     /// Proves the workspace's audit log from its first entry. Needs `read`.
@@ -176,10 +185,18 @@ impl Service {
         self.require(caller, Scope::Read).await?;
         let mut head = Head::START;
         loop {
-            let entries = self
+            let page = self
                 .store
                 .audit_log(caller.workspace, head.seq, limits::RECOVER_BLOCK)
-                .await?;
+                .await;
+            let entries = match page.map_err(ServiceError::from) {
+                Ok(entries) => entries,
+                Err(ServiceError::AuditUnreadable { seq, .. }) => {
+                    let why = Damage::Unreadable;
+                    return Ok(AuditProof::Broken(Broken { seq, why }));
+                }
+                Err(error) => return Err(error),
+            };
             if entries.is_empty() {
                 let proof = (head, self.clock.now());
                 self.audit_proofs

@@ -1,11 +1,14 @@
 //! Deliveries: what became of each message at each endpoint, and sending again by hand.
 
+use std::collections::HashMap;
+
 use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
 use hookturn_core::delivery::{Attempt, Delivery, DeliveryState, DeliveryStatus};
 use hookturn_core::endpoint::EndpointState;
-use hookturn_core::id::{ClientId, DeliveryId, EndpointId, MessageId};
+use hookturn_core::id::{ClientId, DeliveryId, EndpointId, MessageId, SecretId};
 use hookturn_core::limits;
 use hookturn_core::message::EventType;
+use hookturn_core::rotation::SecretVersion;
 use hookturn_core::store::{
     BLOCK_PAUSE, Change, DeliveryQuery, Page, RecoverQuery, StoreError, StoreStats, Write,
 };
@@ -100,6 +103,18 @@ impl Service {
     ) -> Result<(Delivery, Vec<Attempt>), ServiceError> {
         self.require(caller, Scope::Read).await?;
         self.own_delivery(caller, id).await
+    }
+
+    /// What the secrets that sign for an endpoint are called, those that have a name. Nothing for an
+    /// endpoint that is gone.
+    pub fn secret_names(&self, endpoint: EndpointId) -> HashMap<SecretId, String> {
+        let endpoint = self.live.endpoint(endpoint);
+        let keyring = endpoint.and_then(|endpoint| self.live.keyring(endpoint.keyring));
+        let secrets = keyring
+            .as_deref()
+            .map_or(&[][..], |keyring| &keyring.secrets);
+        let named = |secret: &SecretVersion| Some((secret.id, secret.name.clone()?));
+        secrets.iter().filter_map(named).collect()
     }
 
     async fn own_delivery(

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
-use hookturn_core::endpoint::{BodyForm, DisabledReason, Endpoint, EndpointState, Method, Preset};
+use hookturn_core::endpoint::{
+    BodyForm, DisabledReason, Endpoint, EndpointState, Method, Preset, ProbeSettings,
+};
 use hookturn_core::id::{ClientId, EndpointId, KeyringId, RotationId};
 use hookturn_core::limits;
 use hookturn_core::message::EventFilter;
@@ -63,6 +65,8 @@ pub struct NewEndpoint {
     pub rate_limit_per_second: Option<u32>,
     /// Whether deliveries keep the order of acceptance.
     pub ordered: bool,
+    /// Whether and with what it is probed.
+    pub probe: ProbeSettings,
 }
 
 /// Which keyring signs for a new endpoint.
@@ -184,6 +188,7 @@ impl Service {
             max_in_flight: input.max_in_flight.unwrap_or(self.settings.max_in_flight),
             rate_limit_per_second: input.rate_limit_per_second,
             ordered: input.ordered,
+            probe: input.probe.clone(),
             version: 1,
             created_at: now,
             updated_at: now,
@@ -268,6 +273,7 @@ impl Service {
             ..endpoint
         };
         Ok(Decision {
+            shows: None,
             writes: vec![Write::Endpoint(endpoint.clone())],
             audit: vec![entry(AuditAction::EndpointCreated, &endpoint)],
             out: CreatedEndpoint {
@@ -357,6 +363,7 @@ impl Service {
                 }));
             }
             Ok(Decision {
+                shows: None,
                 writes,
                 audit,
                 out: (),

@@ -92,6 +92,15 @@ pub enum ServiceError {
         /// When the next request will be taken, from now.
         wait_millis: Millis,
     },
+    /// An entry of the audit log is there and cannot be read.
+    #[error("audit entry {seq} cannot be read: it was damaged or changed after it was written")]
+    AuditUnreadable {
+        /// Its number.
+        seq: u64,
+        /// What is wrong with its row.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// Something failed that no request can cause.
     #[error("internal failure")]
     Internal(#[source] Box<dyn Error + Send + Sync>),
@@ -157,6 +166,7 @@ impl ServiceError {
             Self::TooLarge { .. } => "too_large",
             Self::Unavailable | Self::Busy => "unavailable",
             Self::Unwritable => "store_unwritable",
+            Self::AuditUnreadable { .. } => "audit_unreadable",
             Self::Internal(_) => "internal",
         }
     }
@@ -178,8 +188,26 @@ impl From<StoreError> for ServiceError {
             StoreError::Busy => Self::Busy,
             // The writer has logged the cause.
             StoreError::Unwritable { .. } => Self::Unwritable,
-            other => Self::Internal(Box::new(other)),
+            other => match unreadable_entry(&other) {
+                Some(seq) => Self::AuditUnreadable {
+                    seq,
+                    source: Box::new(other),
+                },
+                None => Self::Internal(Box::new(other)),
+            },
         }
+    }
+}
+
+/// The number of the audit entry that an error is about.
+fn unreadable_entry(error: &StoreError) -> Option<u64> {
+    match error {
+        StoreError::ImpossibleRow {
+            table: "audit",
+            row,
+            ..
+        } => row.parse().ok(),
+        _ => None,
     }
 }
 

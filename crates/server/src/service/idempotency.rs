@@ -7,8 +7,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
 use hookturn_core::id::WorkspaceId;
-use hookturn_core::store::IdempotencyKey;
+use hookturn_core::store::{IdempotencyKey, Shown, Shows};
+use hookturn_core::workspace::{RevealPolicy, Scope};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -73,6 +75,7 @@ impl Service {
     /// What to do with a request that carries this key. Takes the key's place if it is free.
     pub async fn lookup(
         &self,
+        caller: &Caller,
         key: IdempotencyKey,
         fingerprint: [u8; 32],
     ) -> Result<Lookup, ServiceError> {
@@ -93,7 +96,7 @@ impl Service {
             in_flight: self.in_flight.clone(),
             key,
         };
-        match self.replay(key, fingerprint).await? {
+        match self.replay(caller, key, fingerprint).await? {
             Some(found) => Ok(found),
             None => Ok(Lookup::Fresh(guard)),
         }
@@ -111,6 +114,7 @@ impl Service {
         }
         self.change(caller, recording, |_| {
             Ok(Decision {
+                shows: None,
                 writes: Vec::new(),
                 audit: Vec::new(),
                 out: out.clone(),
@@ -121,8 +125,18 @@ impl Service {
 
     /// The answer that is stored for a key, without taking its place: what a request asks after
     /// [`ServiceError::IdempotencyKeyUsed`]. `None` if there is none.
+    ///
+    /// 1. Another request than the first is a mismatch.
+    /// 2. An answer that was erased with the secret it shows is refused, and nothing is done anew. Only
+    ///    a secret that its keyring forgot to make room keeps its answer until that expires.
+    /// 3. An answer that shows a value is given to the API key that asked first, whatever the
+    ///    workspace's policy says: it repeats a call whose answer was its own.
+    /// 4. Another key gets it as it would get a reveal: with the scope `secrets`, and where the policy
+    ///    lets values be seen again. Otherwise it is refused, and that is in the audit log.
+    /// 5. Every showing is in the audit log before the value leaves.
     pub async fn replay(
         &self,
+        caller: &Caller,
         key: IdempotencyKey,
         fingerprint: [u8; 32],
     ) -> Result<Option<Lookup>, ServiceError> {
@@ -132,9 +146,73 @@ impl Service {
         if record.fingerprint != fingerprint {
             return Ok(Some(Lookup::Mismatch));
         }
-        let answer = self
-            .sealer
-            .open(Place::Answer(key), &record.sealed_response)?;
+        let Some(sealed) = record.sealed_response else {
+            return Err(destroyed(record.shows));
+        };
+        if let Some(shows) = record.shows {
+            self.show_again(caller, shows).await?;
+        }
+        let answer = self.sealer.open(Place::Answer(key), &sealed)?;
         Ok(Some(Lookup::Replay(answer)))
     }
+
+    async fn show_again(&self, caller: &Caller, shows: Shows) -> Result<(), ServiceError> {
+        if let Shown::Secret { id, .. } = shows.what
+            && shows.to != caller.key.id
+        {
+            self.require(caller, Scope::Secrets).await?;
+            if self.own_workspace(caller)?.settings.reveal_secrets == RevealPolicy::Never {
+                self.note_unshown(caller, Some(id)).await;
+                return Err(ServiceError::conflict(
+                    "reveal_disabled",
+                    "another API key made this request, and this workspace never shows a secret \
+                     again: nothing was done. Repeat it with the key that made it, or make \
+                     another secret",
+                ));
+            }
+        }
+        let entry = self.shown_again(shows.what);
+        self.note_shown(caller, shows.what, entry).await
+    }
+
+    /// What is recorded when a replay shows a value.
+    pub(super) fn shown_again(&self, what: Shown) -> AuditEntry {
+        let entry = match what {
+            Shown::Secret { id, fingerprint } => {
+                let sealed = self.live.sealed_secret(id);
+                let subject = Subject {
+                    keyring: sealed.map(|sealed| sealed.keyring),
+                    secret: Some(id),
+                    ..Subject::default()
+                };
+                AuditEntry {
+                    fingerprint: Some(fingerprint),
+                    ..AuditEntry::new(AuditAction::SecretRevealed, subject)
+                }
+            }
+            Shown::ApiKey(key) => {
+                let subject = Subject {
+                    api_key: Some(key),
+                    ..Subject::default()
+                };
+                AuditEntry::new(AuditAction::ApiKeyRevealed, subject)
+            }
+        };
+        entry.with("by", "replay")
+    }
+}
+
+fn destroyed(shows: Option<Shows>) -> ServiceError {
+    let what = match shows.map(|shows| shows.what) {
+        Some(Shown::Secret { id, .. }) => format!(" {id}"),
+        Some(Shown::ApiKey(_)) | None => String::new(),
+    };
+    ServiceError::conflict(
+        "secret_destroyed",
+        format!(
+            "this request was answered before, with the value of secret{what}, which is destroyed: \
+             the value is nowhere any more, and nothing was done. Use a new Idempotency-Key to make \
+             another secret"
+        ),
+    )
 }

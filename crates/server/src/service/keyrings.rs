@@ -12,10 +12,11 @@ use hookturn_core::rotation::{
     Applied, Command, KeyKind, Keyring, KeyringOwner, Rejected, Rotation, SecretVersion, apply,
     default_overlap,
 };
-use hookturn_core::store::Write;
+use hookturn_core::store::{Shown, Write};
 use hookturn_core::time::{Millis, Timestamp};
 use hookturn_core::workspace::{RevealPolicy, Scope};
 use hookturn_verify::{PublicKey, Secret};
+use tokio::sync::MutexGuard;
 use zeroize::Zeroizing;
 
 use super::{Caller, Decision, Recording, Service, ServiceError, check_text, check_version};
@@ -94,7 +95,7 @@ impl Service {
     }
 
     /// Whether a keyring's endpoint is there; a shared one always serves.
-    fn serves(&self, keyring: &Keyring) -> bool {
+    pub(super) fn serves(&self, keyring: &Keyring) -> bool {
         match keyring.owner {
             KeyringOwner::Shared => true,
             KeyringOwner::Endpoint { endpoint } => self
@@ -121,6 +122,33 @@ impl Service {
             .ok_or(ServiceError::not_found("keyring"))
     }
 
+    /// The secret of that id in a keyring of the caller's.
+    fn own_secret(
+        &self,
+        caller: &Caller,
+        keyring: &Keyring,
+        id: SecretId,
+    ) -> Result<SecretVersion, ServiceError> {
+        let found = known_secret(keyring, id);
+        if found.is_err() {
+            self.note_foreign_secret(caller, id);
+        }
+        found
+    }
+
+    /// The turn of a keyring, whose past is written down first: what time did to its secrets is in the
+    /// audit log as done by nobody, not as done by whoever comes next.
+    pub(super) async fn keyring_turn(
+        &self,
+        id: KeyringId,
+    ) -> Result<MutexGuard<'_, ()>, ServiceError> {
+        let turn = self.keyring_turns.of(&id).await;
+        if let Some(keyring) = self.live.keyring(id) {
+            self.settle_keyring(&keyring).await?;
+        }
+        Ok(turn)
+    }
+
     /// Makes or imports a secret: the first one is active at once, a later one pending in a staged
     /// rotation. Needs `secrets`.
     pub async fn create_secret(
@@ -133,7 +161,7 @@ impl Service {
     ) -> Result<CreatedSecret, ServiceError> {
         self.require(caller, Scope::Secrets).await?;
         let caller = &check_words(caller, input.name.as_deref(), input.reason.as_deref())?;
-        let _turn = self.keyring_turns.of(&keyring).await;
+        let _turn = self.keyring_turn(keyring).await?;
         self.change(caller, recording, |now| {
             let keyring = self.own_keyring(caller, keyring)?;
             check_version(if_match, keyring.version)?;
@@ -231,16 +259,17 @@ impl Service {
         recording: Option<Recording<'_, ChangedSecret>>,
     ) -> Result<ChangedSecret, ServiceError> {
         self.require(caller, Scope::Secrets).await?;
-        let _turn = self.keyring_turns.of(&keyring).await;
+        let _turn = self.keyring_turn(keyring).await?;
         self.change(caller, recording, |now| {
             let keyring = self.own_keyring(caller, keyring)?;
             check_version(if_match, keyring.version)?;
-            known_secret(&keyring, secret)?;
+            self.own_secret(caller, &keyring, secret)?;
             let applied = apply(&keyring, command.clone(), now)?;
             let writes = writes_of(&applied);
             // A command never forgets the secret it names.
             let secret = known_secret(&applied.keyring, secret)?;
             Ok(Decision {
+                shows: None,
                 writes,
                 audit: applied.audit,
                 out: ChangedSecret {
@@ -262,10 +291,11 @@ impl Service {
     ) -> Result<SecretOnce, ServiceError> {
         self.require(caller, Scope::Secrets).await?;
         let keyring = self.own_keyring(caller, keyring)?;
-        let secret = known_secret(&keyring, secret)?;
+        let secret = self.own_secret(caller, &keyring, secret)?;
         match self.own_workspace(caller)?.settings.reveal_secrets {
             RevealPolicy::Allowed => {}
             RevealPolicy::Never => {
+                self.note_unshown(caller, Some(secret.id)).await;
                 return Err(ServiceError::conflict(
                     "reveal_disabled",
                     "this workspace never shows a secret again: a lost one is replaced by a rotation",
@@ -298,7 +328,7 @@ impl Service {
         secret: SecretId,
     ) -> Result<Option<PublicKey>, ServiceError> {
         let keyring = self.keyring(caller, keyring).await?;
-        let secret = known_secret(&keyring, secret)?;
+        let secret = self.own_secret(caller, &keyring, secret)?;
         match keyring.kind {
             KeyKind::Symmetric => Ok(None),
             KeyKind::Ed25519 => Ok(self.unseal(secret.id)?.and_then(|value| value.public_key())),
@@ -309,42 +339,46 @@ impl Service {
     /// denied attempts were left out of the audit log. Returns how many keyrings changed. Signing
     /// never waits for it.
     pub async fn settle(&self) -> Result<usize, ServiceError> {
+        self.settle_denials().await;
+        let mut settled = 0;
+        for keyring in self.live.to_settle(self.clock.now()) {
+            settled += usize::from(self.settle_keyring(&keyring).await?);
+        }
+        Ok(settled)
+    }
+
+    /// The same for one keyring. Returns whether it changed.
+    async fn settle_keyring(&self, keyring: &Keyring) -> Result<bool, ServiceError> {
         let now = self.clock.now();
+        if keyring.settle_due_at().is_none_or(|due| due > now) {
+            return Ok(false);
+        }
         let context = Context {
             actor: Actor::System,
             request_id: None,
             reason: Some("its time has come".to_owned()),
         };
-        self.settle_denials().await;
-        let mut settled = 0;
-        for workspace in self.live.workspaces() {
-            for keyring in self.live.keyrings(workspace.id) {
-                if keyring.settle_due_at().is_none_or(|due| due > now) {
-                    continue;
-                }
-                let done = self
-                    .commit(workspace.id, &context, None, |now| {
-                        let keyring = self
-                            .live
-                            .keyring(keyring.id)
-                            .ok_or(ServiceError::not_found("keyring"))?;
-                        let applied = apply(&keyring, Command::Settle, now)?;
-                        Ok(Decision {
-                            writes: writes_of(&applied),
-                            audit: applied.audit,
-                            out: (),
-                        })
-                    })
-                    .await;
-                match done {
-                    Ok(()) => settled += 1,
-                    // Another command settled it on its way.
-                    Err(ServiceError::Rejected(Rejected::NothingToSettle)) => {}
-                    Err(error) => return Err(error),
-                }
-            }
+        let done = self
+            .commit(keyring.workspace, &context, None, |now| {
+                let keyring = self
+                    .live
+                    .keyring(keyring.id)
+                    .ok_or(ServiceError::not_found("keyring"))?;
+                let applied = apply(&keyring, Command::Settle, now)?;
+                Ok(Decision {
+                    shows: None,
+                    writes: writes_of(&applied),
+                    audit: applied.audit,
+                    out: (),
+                })
+            })
+            .await;
+        match done {
+            Ok(()) => Ok(true),
+            // Another command settled it on its way.
+            Err(ServiceError::Rejected(Rejected::NothingToSettle)) => Ok(false),
+            Err(error) => Err(error),
         }
-        Ok(settled)
     }
 
     /// The overlap of a rotation that names none: see `core::rotation::default_overlap`.
@@ -370,7 +404,8 @@ impl Service {
         Ok(self.new_value(given.as_ref(), keyring.kind))
     }
 
-    /// The decision of a command that brought a new secret: its writes and the sealed value.
+    /// The decision of a command that brought a new secret and answers with it: its writes and the
+    /// sealed value.
     pub(super) fn with_new_secret<T>(
         &self,
         applied: Applied,
@@ -381,7 +416,12 @@ impl Service {
         let secret = known_secret(&applied.keyring, id)?;
         let mut writes = writes_of(&applied);
         writes.push(Write::Secret(self.seal(&applied.keyring, &secret, &value)));
+        writes.extend(self.marking(&applied.keyring, id, &value)?);
         Ok(Decision {
+            shows: Some(Shown::Secret {
+                id,
+                fingerprint: secret.fingerprint,
+            }),
             writes,
             audit: applied.audit,
             out: out(SecretOnce { secret, value }, applied.keyring),

@@ -71,6 +71,7 @@ impl Service {
             }
             secrets += self.store.reseal(block).await?;
         }
+        self.reseal_mark_key(caller).await?;
         let check = self.sealer.seal(Place::Check, b"hookturn");
         self.master_keys.keep_check(check).await?;
         match self.master_keys.forget_oldest(&self.sealer.master_keys()) {

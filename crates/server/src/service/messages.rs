@@ -130,9 +130,11 @@ impl Service {
         app: ClientId,
         event_type: &EventType,
     ) -> Result<Vec<EndpointId>, ServiceError> {
-        self.live
-            .fan_out(caller.workspace, app, event_type)
-            .ok_or(ServiceError::not_found("app"))
+        let found = self.live.fan_out(caller.workspace, app, event_type);
+        if found.is_none() {
+            self.note_foreign_app(caller, app);
+        }
+        found.ok_or(ServiceError::not_found("app"))
     }
 
     fn new_message(
@@ -224,11 +226,11 @@ fn check_message(pointer: &str, input: &NewMessageInput) -> Result<(), ServiceEr
     let Some(event_id) = &input.event_id else {
         return Ok(());
     };
-    let fits = (1..=limits::EVENT_ID_BYTES).contains(&event_id.len());
+    let fits = (1..=limits::EVENT_ID_CHARS).contains(&event_id.chars().count());
     if !fits || event_id.chars().any(char::is_control) {
         let message = format!(
-            "1 to {} bytes without control characters",
-            limits::EVENT_ID_BYTES
+            "1 to {} characters, without control characters",
+            limits::EVENT_ID_CHARS
         );
         return Err(ServiceError::invalid(format!("{pointer}/eventId"), message));
     }

@@ -63,7 +63,7 @@ impl Pacer {
     }
 
     /// Takes a request of `key` at `now`, or says how long to wait.
-    fn take(&self, key: ApiKeyId, now: Timestamp) -> Result<(), Millis> {
+    pub(super) fn take(&self, key: ApiKeyId, now: Timestamp) -> Result<(), Millis> {
         if self.interval == 0 {
             return Ok(());
         }

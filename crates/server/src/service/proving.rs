@@ -5,44 +5,53 @@
 //! again, here or after a restart. Every step is decided again inside the change that stores it, on
 //! the evidence of that moment, so that a refusal that arrived meanwhile is not overlooked (G7).
 //!
-//! Probes are polite: only to endpoints that accepted a delivery or a test event before, never
-//! retried, never counted as a delivery, within the budget of the policy, and one at a time for each
-//! endpoint and host.
+//! Probes are polite: only to endpoints that accepted a delivery or a test event before and whose
+//! owner has not turned them off, never retried, never counted as a delivery or toward disabling,
+//! within the budget of the policy and of the host ([`politeness`]), and to be looked at.
 
-use std::collections::HashSet;
+mod politeness;
+
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use hookturn_core::audit::{Actor, AuditAction, AuditEntry, Context, Subject};
-use hookturn_core::endpoint::{Endpoint, EndpointState};
+use hookturn_core::endpoint::{Endpoint, EndpointState, ProbeMode};
 use hookturn_core::id::{EndpointId, KeyringId, RotationId};
+use hookturn_core::limits;
 use hookturn_core::proof::{
-    Ask, Evidence, Findings, Observed, ProbeAnswer, ProbeKey, ProbeKeys, Question, Rehearsal,
-    Rehearsed, Standing, Step, next_step, policy_of,
+    Ask, Evidence, Findings, Observed, ProbeAnswer, ProbeKey, ProbeKeys, Question, RELEASED_ASKED,
+    Rehearsal, Rehearsed, Released, Standing, Step, next_step, policy_of,
 };
+use hookturn_core::receiver::ReceiverClass;
 use hookturn_core::rotation::{
-    Command, Grounds, Keyring, KeyringOwner, Mode, Rejected, Rotation, apply,
+    Command, Grounds, Keyring, KeyringOwner, Mode, Rejected, Rotation, Stage, apply,
 };
 use hookturn_core::store::{Change, Write};
-use hookturn_core::time::Timestamp;
+use hookturn_core::time::{Millis, SECOND, Timestamp};
 use hookturn_core::workspace::Scope;
 use tokio::task::JoinSet;
 
 use super::keyrings::writes_of;
 use super::{Caller, Decision, Recording, Service, ServiceError};
 use crate::courier::Probed;
+pub(super) use politeness::Politeness;
+pub use politeness::{ProbePurpose, SeenProbe};
 
 /// Probes that may be under way at once, over all endpoints.
 const PROBES_AT_ONCE: usize = 64;
+/// When to try again where another probe to the same host is under way.
+const BUSY_HOST: Millis = SECOND;
 
 /// A future that [`Prober`] returns.
 pub type ProbeFuture<'a> = Pin<Box<dyn Future<Output = Result<Probed, ServiceError>> + Send + 'a>>;
 
 /// Sends probes.
 pub trait Prober: Send + Sync {
-    /// Sends one inert request of type `hookturn.probe`, signed with these keys in this order. What
-    /// comes back teaches whoever asked; nothing is stored. An error means that nothing was sent.
+    /// Sends one inert request with the event type and body that the endpoint's owner chose, signed
+    /// with these keys in this order. What comes back teaches whoever asked; nothing is stored. An
+    /// error means that nothing was sent.
     fn probe<'a>(&'a self, endpoint: &'a Endpoint, keys: &'a [ProbeKey]) -> ProbeFuture<'a>;
 }
 
@@ -53,6 +62,15 @@ pub struct RehearsalReport {
     pub rehearsed: Rehearsed,
     /// What was asked and answered, in order.
     pub asked: Vec<(ProbeKeys, Probed)>,
+}
+
+/// Open rotations in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RotationFigures {
+    /// Open rotations by mode.
+    pub open: HashMap<&'static str, i64>,
+    /// Endpoints of open rotations of mode `proven`, by where they stand.
+    pub standing: HashMap<&'static str, i64>,
 }
 
 /// Where one endpoint of a rotation stands.
@@ -68,39 +86,6 @@ pub struct EndpointStanding {
     pub rehearsed: Option<Rehearsed>,
 }
 
-/// Endpoints and hosts that a probe is under way to.
-#[derive(Debug, Default)]
-pub(super) struct Probing(Mutex<HashSet<String>>);
-
-/// Holds an endpoint and its host while a probe is under way.
-struct Turn<'a> {
-    probing: &'a Probing,
-    host: String,
-}
-
-impl Probing {
-    fn take(&self, endpoint: &Endpoint) -> Option<Turn<'_>> {
-        let host = endpoint.url.as_ref()?.url().authority().to_owned();
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Made only when it is taken: dropping one takes this lock, and gives the turn back.
-        taken.insert(host.clone()).then(|| Turn {
-            probing: self,
-            host,
-        })
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut taken = self
-            .probing
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        taken.remove(&self.host);
-    }
-}
-
 impl Service {
     /// Rehearses an endpoint: finds out how its receiver verifies, with the current secret and a
     /// random key. Needs `secrets`. Takes as long as the receiver takes to answer a few requests.
@@ -112,16 +97,11 @@ impl Service {
         recording: Option<Recording<'_, RehearsalReport>>,
     ) -> Result<RehearsalReport, ServiceError> {
         self.require(caller, Scope::Secrets).await?;
-        let endpoint = self
-            .live
-            .endpoint(id)
-            .filter(|endpoint| endpoint.workspace == caller.workspace)
-            .filter(|endpoint| !matches!(endpoint.state, EndpointState::Deleted { .. }))
-            .ok_or(ServiceError::not_found("endpoint"))?;
+        let endpoint = self.own_endpoint_of_any_app(caller, id)?;
         self.check_can_be_probed(&endpoint)?;
         let _turn = self
-            .probing
-            .take(&endpoint)
+            .politeness
+            .take(&endpoint, self.clock.now())
             .ok_or_else(|| ServiceError::Conflict {
                 code: "probe_under_way",
                 message: "a probe to this receiver is under way; try again in a moment".to_owned(),
@@ -135,6 +115,9 @@ impl Service {
             };
             let signing = self.rehearsal_keys(&endpoint, keys)?;
             let report = prober.probe(&endpoint, &signing).await?;
+            let purpose = ProbePurpose::Rehearsal;
+            self.politeness
+                .remember(id, purpose, &signing, report.clone());
             rehearsal = rehearsal.after(keys, ProbeAnswer::of(report.status));
             asked.push((keys, report));
         };
@@ -152,12 +135,19 @@ impl Service {
                 keyring: Some(endpoint.keyring),
                 ..Subject::default()
             };
+            let class = rehearsed.finding.class;
             let entry = AuditEntry::new(AuditAction::EndpointRehearsed, subject)
-                .with("class", rehearsed.finding.class.as_str())
+                .with("class", class.as_str())
                 .with("probes", report.asked.len());
+            let mut audit = vec![entry];
+            if class == ReceiverClass::DoesNotVerify {
+                let action = AuditAction::EndpointDoesNotVerify;
+                audit.push(AuditEntry::new(action, subject));
+            }
             Ok(Decision {
+                shows: None,
                 writes: Vec::new(),
-                audit: vec![entry],
+                audit,
                 out: report.clone(),
             })
         })
@@ -183,8 +173,30 @@ impl Service {
         })
     }
 
-    /// Whether probes may go to an endpoint: it is enabled and accepted something before.
-    fn check_can_be_probed(&self, endpoint: &Endpoint) -> Result<(), ServiceError> {
+    fn own_endpoint_of_any_app(
+        &self,
+        caller: &Caller,
+        id: EndpointId,
+    ) -> Result<Arc<Endpoint>, ServiceError> {
+        let found = self.live.endpoint(id);
+        let app = found.map(|endpoint| endpoint.app);
+        self.own_endpoint(caller, app.ok_or(ServiceError::not_found("endpoint"))?, id)
+    }
+
+    /// The last probes of an endpoint since the server started, newest first. Needs `read`.
+    pub async fn probes(
+        &self,
+        caller: &Caller,
+        id: EndpointId,
+    ) -> Result<Vec<SeenProbe>, ServiceError> {
+        self.require(caller, Scope::Read).await?;
+        let endpoint = self.own_endpoint_of_any_app(caller, id)?;
+        Ok(self.politeness.seen(endpoint.id))
+    }
+
+    /// Whether probes may go to an endpoint: it is enabled, its owner allows them, and it accepted
+    /// something before.
+    pub(super) fn check_can_be_probed(&self, endpoint: &Endpoint) -> Result<(), ServiceError> {
         let refused = |code, message: &str| {
             Err(ServiceError::Conflict {
                 code,
@@ -197,13 +209,25 @@ impl Service {
                 "the endpoint is not enabled, so nothing can be proved about its receiver: enable it, or rotate with mode overlap",
             );
         }
-        if self.live.receiver(endpoint.id).accepted_at.is_none() {
+        if endpoint.probe.mode == ProbeMode::Off {
+            return refused(
+                "probes_off",
+                "probes are turned off for the endpoint, so nothing can be proved about its receiver: turn them on, or rotate with mode overlap",
+            );
+        }
+        if self.accepted_at(endpoint).is_none() {
             return refused(
                 "never_contacted",
                 "the endpoint never accepted anything, so it gets no probes and nothing can be proved: send a test event, or rotate with mode overlap",
             );
         }
         Ok(())
+    }
+
+    /// When an endpoint last accepted a delivery or a test event.
+    fn accepted_at(&self, endpoint: &Endpoint) -> Option<Timestamp> {
+        let tested_at = self.live.findings(endpoint.id).tested_at;
+        self.live.receiver(endpoint.id).accepted_at.max(tested_at)
     }
 
     /// Refuses to open a proven rotation of a keyring about which nothing can be proved.
@@ -234,8 +258,9 @@ impl Service {
     }
 
     /// The endpoints that must be proved: the one that owns the keyring, or of a shared keyring's
-    /// those that take messages and accepted one within the policy's look-back.
-    fn endpoints_that_count(
+    /// those that take messages and accepted one within the policy's look-back. The time of the last
+    /// acceptance may be old while there are newer ones, so one that is older by that much counts too.
+    pub(super) fn endpoints_that_count(
         &self,
         keyring: &Keyring,
         mode: Mode,
@@ -243,13 +268,66 @@ impl Service {
     ) -> Vec<Arc<Endpoint>> {
         let mut users = self.live.keyring_users(keyring);
         if let (KeyringOwner::Shared, Mode::Proven { policy }) = (keyring.owner, mode) {
+            let look_back = policy
+                .look_back_millis
+                .saturating_add(limits::ACCEPTED_STALE);
             users.retain(|endpoint| {
-                let accepted = self.live.receiver(endpoint.id).accepted_at;
+                let accepted = self.accepted_at(endpoint);
                 endpoint.state.takes_messages()
-                    && accepted.is_some_and(|at| now < at.after(policy.look_back_millis))
+                    && accepted.is_some_and(|at| now < at.after(look_back))
             });
         }
         users
+    }
+
+    /// How a keyring's receivers verify, as far as rehearsals found out: at most as many as a page
+    /// holds. Needs `read`.
+    pub async fn receivers(
+        &self,
+        caller: &Caller,
+        keyring: &Keyring,
+    ) -> Result<Vec<(EndpointId, Option<Rehearsed>)>, ServiceError> {
+        self.require(caller, Scope::Read).await?;
+        let users = self.live.keyring_users(keyring);
+        let found = users.iter().take(limits::PAGE_MAX);
+        Ok(found
+            .map(|endpoint| (endpoint.id, self.live.findings(endpoint.id).rehearsed))
+            .collect())
+    }
+
+    /// What an endpoint's findings are. Needs `read`.
+    pub async fn findings(
+        &self,
+        caller: &Caller,
+        id: EndpointId,
+    ) -> Result<Findings, ServiceError> {
+        self.require(caller, Scope::Read).await?;
+        let endpoint = self.own_endpoint_of_any_app(caller, id)?;
+        Ok(self.live.findings(endpoint.id))
+    }
+
+    /// How many rotations are open by mode, and how many of their endpoints stand where: for metrics.
+    pub fn rotation_figures(&self) -> RotationFigures {
+        let now = self.clock.now();
+        let mut figures = RotationFigures::default();
+        for workspace in self.live.workspaces() {
+            for keyring in self.live.keyrings(workspace.id) {
+                let Some(rotation) = keyring.open_rotation(now) else {
+                    continue;
+                };
+                *figures.open.entry(rotation.mode.as_str()).or_default() += 1;
+                if !matches!(rotation.mode, Mode::Proven { .. }) {
+                    continue;
+                }
+                let policy = policy_of(rotation);
+                for endpoint in self.endpoints_that_count(&keyring, rotation.mode, now) {
+                    let evidence = evidence_of(&self.live.findings(endpoint.id), rotation.id);
+                    let standing = evidence.standing(&policy, now).as_str();
+                    *figures.standing.entry(standing).or_default() += 1;
+                }
+            }
+        }
+        figures
     }
 
     /// Where each endpoint of a rotation stands. Needs `read`.
@@ -267,7 +345,7 @@ impl Service {
             .into_iter()
             .map(|endpoint| {
                 let findings = self.live.findings(endpoint.id);
-                let evidence = evidence_of(findings, rotation.id);
+                let evidence = evidence_of(&findings, rotation.id);
                 EndpointStanding {
                     standing: evidence.standing(&policy, now),
                     evidence,
@@ -305,78 +383,135 @@ impl Service {
         failed
     }
 
-    /// Moves every open rotation of mode `proven` as far as its evidence goes, and starts the probes
-    /// that are due in `probes`, at most [`PROBES_AT_ONCE`]. It does not wait for their answers: a
-    /// slow receiver holds up nobody's rotation but its own.
+    /// Moves open rotations of mode `proven` as far as their evidence goes, and starts the probes that
+    /// are due in `probes`, at most [`PROBES_AT_ONCE`]. It does not wait for their answers: a slow
+    /// receiver holds up nobody's rotation but its own. Only keyrings on the agenda are looked at.
     pub async fn prove_rotations(
         self: &Arc<Self>,
         prober: &Arc<dyn Prober>,
         probes: &mut JoinSet<()>,
     ) -> Result<(), ServiceError> {
         let now = self.clock.now();
-        for workspace in self.live.workspaces() {
-            for keyring in self.live.keyrings(workspace.id) {
-                let Some(rotation) = keyring.open_rotation(now).cloned() else {
+        for id in self.agenda.take(self.live.take_stirred(), now) {
+            let keyring = self.live.keyring(id);
+            let open = keyring
+                .as_deref()
+                .and_then(|keyring| Some((keyring, keyring.open_rotation(now)?)));
+            let Some((keyring, rotation)) = open else {
+                self.agenda.forget(id);
+                continue;
+            };
+            let asked = match self.step(keyring, rotation, now) {
+                Step::Promote(_) => {
+                    // That it is proved stands in the log before it is promoted.
+                    self.note_rotation(keyring, rotation, now).await?;
+                    self.take_step(id, rotation.id).await?;
                     continue;
-                };
-                let step = self.step(&keyring, &rotation, now);
-                match step {
-                    Step::Promote(_) | Step::Finish | Step::Extend(_) => {
-                        self.take_step(keyring.id, rotation.id).await?;
-                    }
-                    Step::Wait(_) | Step::AskOwner(_) | Step::Watch => {
-                        self.start_probes(&keyring, &rotation, prober, probes);
-                    }
-                    Step::Nothing => {}
                 }
+                Step::Finish | Step::Extend(_) => {
+                    self.take_step(id, rotation.id).await?;
+                    continue;
+                }
+                Step::Wait(_) | Step::AskOwner(_) | Step::Watch => {
+                    self.questions(keyring, rotation, now)
+                }
+                Step::AskReleased(asked) => self.release_questions(asked, rotation),
+                Step::Nothing => {
+                    self.agenda.forget(id);
+                    continue;
+                }
+            };
+            for due in asked {
+                let next = self.start_probe(due, rotation, prober, probes, now);
+                self.agenda.look_at(id, next);
             }
         }
         Ok(())
     }
 
-    fn start_probes(
+    /// Starts a probe if it is due and there is room for it. Returns when to look again.
+    fn start_probe(
         self: &Arc<Self>,
-        keyring: &Keyring,
+        due: DueProbe,
         rotation: &Rotation,
         prober: &Arc<dyn Prober>,
         probes: &mut JoinSet<()>,
-    ) {
-        let now = self.clock.now();
-        for endpoint in self.endpoints_that_count(keyring, rotation.mode, now) {
-            if probes.len() >= PROBES_AT_ONCE {
-                return;
-            }
-            let Some(question) = self.question_due(&endpoint, rotation, now) else {
-                continue;
-            };
-            let (service, prober) = (Arc::clone(self), Arc::clone(prober));
-            let rotation = rotation.clone();
-            probes.spawn(async move {
-                service
-                    .probe(&endpoint, &rotation, question, prober.as_ref())
-                    .await;
-            });
+        now: Timestamp,
+    ) -> Timestamp {
+        if due.at > now {
+            return due.at;
         }
+        if probes.len() >= PROBES_AT_ONCE {
+            return now;
+        }
+        if self.politeness.is_busy(&due.endpoint, now) {
+            return now.after(BUSY_HOST);
+        }
+        let (service, prober) = (Arc::clone(self), Arc::clone(prober));
+        let rotation = rotation.clone();
+        probes.spawn(async move { service.probe(&due, &rotation, prober.as_ref()).await });
+        // Its answer is news, which is looked at as soon as it is there.
+        now.after(BUSY_HOST)
     }
 
-    /// What to ask an endpoint now, if anything is due.
-    fn question_due(
+    /// What to ask the endpoints of a rotation next, and when.
+    fn questions(&self, keyring: &Keyring, rotation: &Rotation, now: Timestamp) -> Vec<DueProbe> {
+        let policy = policy_of(rotation);
+        let counted = self.endpoints_that_count(keyring, rotation.mode, now);
+        let due = counted.into_iter().filter_map(|endpoint| {
+            self.check_can_be_probed(&endpoint).ok()?;
+            let evidence = evidence_of(&self.live.findings(endpoint.id), rotation.id);
+            let (at, question) = evidence.next_probe(&policy, now)?;
+            let (observed, key) = match question {
+                Question::NewSecret => (Observed::Probe, ProbeKey::Secret(rotation.to)),
+                Question::Control => (Observed::Control, ProbeKey::Random),
+            };
+            Some(DueProbe {
+                endpoint,
+                observed,
+                key,
+                at,
+            })
+        });
+        due.collect()
+    }
+
+    /// The same for the question whether the old secret is refused. It signs only while it is live.
+    fn release_questions(
         &self,
-        endpoint: &Endpoint,
+        asked: Vec<(EndpointId, Timestamp)>,
         rotation: &Rotation,
-        now: Timestamp,
-    ) -> Option<Question> {
-        self.check_can_be_probed(endpoint).ok()?;
-        let evidence = evidence_of(self.live.findings(endpoint.id), rotation.id);
-        let (at, question) = evidence.next_probe(&policy_of(rotation), now)?;
-        (at <= now).then_some(question)
+    ) -> Vec<DueProbe> {
+        let due = asked.into_iter().filter_map(|(endpoint, at)| {
+            Some(DueProbe {
+                endpoint: self.live.endpoint(endpoint)?,
+                observed: Observed::Released,
+                key: ProbeKey::Secret(rotation.from),
+                at,
+            })
+        });
+        due.collect()
     }
 
     fn step(&self, keyring: &Keyring, rotation: &Rotation, now: Timestamp) -> Step {
+        if !matches!(rotation.mode, Mode::Proven { .. }) {
+            return Step::Nothing;
+        }
         let counted = self.endpoints_that_count(keyring, rotation.mode, now);
+        let promoted = matches!(rotation.stage, Stage::Overlap { .. });
         let evidence: Vec<(EndpointId, Option<Evidence>)> = counted
             .iter()
-            .map(|endpoint| (endpoint.id, self.live.findings(endpoint.id).evidence))
+            .map(|endpoint| {
+                let known = self.live.findings(endpoint.id).evidence;
+                if promoted && self.check_can_be_probed(endpoint).is_err() {
+                    (
+                        endpoint.id,
+                        Some(unaskable(known.as_ref(), rotation.id, now)),
+                    )
+                } else {
+                    (endpoint.id, known)
+                }
+            })
             .collect();
         next_step(rotation, &evidence, now)
     }
@@ -386,7 +521,14 @@ impl Service {
         let open = keyring.open_rotation(now);
         match open.map(|rotation| self.step(keyring, rotation, now)) {
             Some(Step::Promote(proof) | Step::AskOwner(proof)) => Grounds::Proof(proof),
-            Some(Step::Wait(_) | Step::Finish | Step::Extend(_) | Step::Watch | Step::Nothing)
+            Some(
+                Step::Wait(_)
+                | Step::AskReleased(_)
+                | Step::Finish
+                | Step::Extend(_)
+                | Step::Watch
+                | Step::Nothing,
+            )
             | None => Grounds::Asked,
         }
     }
@@ -422,12 +564,17 @@ impl Service {
                         rotation,
                         retire_at,
                     },
-                    Step::Wait(_) | Step::AskOwner(_) | Step::Watch | Step::Nothing => {
+                    Step::Wait(_)
+                    | Step::AskOwner(_)
+                    | Step::AskReleased(_)
+                    | Step::Watch
+                    | Step::Nothing => {
                         return Err(Rejected::NothingToSettle.into());
                     }
                 };
                 let applied = apply(&keyring, command, now)?;
                 Ok(Decision {
+                    shows: None,
                     writes: writes_of(&applied),
                     audit: applied.audit,
                     out: (),
@@ -442,34 +589,19 @@ impl Service {
     }
 
     /// Sends a probe, unless one is under way there, and takes its answer in.
-    async fn probe(
-        &self,
-        endpoint: &Endpoint,
-        rotation: &Rotation,
-        question: Question,
-        prober: &dyn Prober,
-    ) {
-        let policy = policy_of(rotation);
-        let Some(_turn) = self.probing.take(endpoint) else {
+    async fn probe(&self, due: &DueProbe, rotation: &Rotation, prober: &dyn Prober) {
+        let (endpoint, observed) = (&due.endpoint, due.observed);
+        let Some(_turn) = self.politeness.take(endpoint, self.clock.now()) else {
             return;
         };
-        let (observed, key) = match question {
-            Question::NewSecret => (Observed::Probe, ProbeKey::Secret(rotation.to)),
-            Question::Control => (Observed::Control, ProbeKey::Random),
-        };
-        match prober.probe(endpoint, &[key]).await {
+        match prober.probe(endpoint, &[due.key]).await {
             Ok(report) => {
+                let purpose = ProbePurpose::Rotation(rotation.id);
+                self.politeness
+                    .remember(endpoint.id, purpose, &[due.key], report.clone());
                 let answer = ProbeAnswer::of(report.status);
-                tracing::info!(endpoint = %endpoint.id, rotation = %rotation.id, ?question, ?answer, status = report.status, "probed");
-                self.live.find(endpoint.id, |known| Findings {
-                    evidence: Some(evidence_of(known, rotation.id).after(
-                        &policy,
-                        observed,
-                        answer,
-                        report.sent_at,
-                    )),
-                    ..known
-                });
+                tracing::info!(endpoint = %endpoint.id, rotation = %rotation.id, ?observed, ?answer, status = report.status, "probed");
+                self.take_in(endpoint.id, rotation, observed, answer, report.sent_at);
             }
             Err(error) => {
                 tracing::warn!(endpoint = %endpoint.id, rotation = %rotation.id, %error, "the probe was not sent");
@@ -478,15 +610,38 @@ impl Service {
     }
 }
 
+/// A probe that is to be sent at a time.
+struct DueProbe {
+    endpoint: Arc<Endpoint>,
+    observed: Observed,
+    key: ProbeKey,
+    at: Timestamp,
+}
+
+/// The evidence of an endpoint that gets no probes, as if it had been asked and not answered: what cannot
+/// be asked holds nothing up.
+fn unaskable(known: Option<&Evidence>, rotation: RotationId, now: Timestamp) -> Evidence {
+    let known = known
+        .filter(|evidence| evidence.rotation == rotation)
+        .copied()
+        .unwrap_or(Evidence::new(rotation));
+    let released = Released {
+        silent: RELEASED_ASKED,
+        asked_at: Some(now),
+        ..known.released
+    };
+    Evidence { released, ..known }
+}
+
 /// What is known about a rotation; nothing of another one.
-fn evidence_of(findings: Findings, rotation: RotationId) -> Evidence {
+pub(super) fn evidence_of(findings: &Findings, rotation: RotationId) -> Evidence {
     findings
         .evidence
         .filter(|evidence| evidence.rotation == rotation)
         .unwrap_or(Evidence::new(rotation))
 }
 
-const fn system() -> Context {
+pub(super) const fn system() -> Context {
     Context {
         actor: Actor::System,
         request_id: None,

@@ -4,7 +4,7 @@
 
 use hookturn_core::id::{KeyringId, RotationId};
 use hookturn_core::proof::ProofPolicy;
-use hookturn_core::rotation::{Command, Grounds, Keyring, Mode, Rotation, apply};
+use hookturn_core::rotation::{Command, Grounds, Keyring, Mode, Rejected, Rotation, apply};
 use hookturn_core::store::Page;
 use hookturn_core::time::{Millis, Timestamp};
 use hookturn_core::workspace::Scope;
@@ -84,12 +84,9 @@ impl Service {
         recording: Option<Recording<'_, OpenedRotation>>,
     ) -> Result<OpenedRotation, ServiceError> {
         self.require(caller, Scope::Secrets).await?;
-        if input.mode == ModeName::Immediate && input.overlap.is_some_and(|overlap| overlap > 0) {
-            let message = "an immediate rotation has no overlap: use mode overlap";
-            return Err(ServiceError::invalid("/overlapSeconds", message));
-        }
+        check_numbers(&input)?;
         let caller = &check_words(caller, input.name.as_deref(), input.reason.as_deref())?;
-        let _turn = self.keyring_turns.of(&keyring).await;
+        let _turn = self.keyring_turn(keyring).await?;
         self.change(caller, recording, |now| {
             let keyring = self.own_keyring(caller, keyring)?;
             check_version(if_match, keyring.version)?;
@@ -144,7 +141,7 @@ impl Service {
         Ok(as_of(self.stored_rotation(caller, id).await?, now))
     }
 
-    async fn stored_rotation(
+    pub(super) async fn stored_rotation(
         &self,
         caller: &Caller,
         id: RotationId,
@@ -288,13 +285,14 @@ impl Service {
         self.require(caller, Scope::Secrets).await?;
         // A rotation never changes its keyring; everything else is read again on every try.
         let keyring = self.stored_rotation(caller, id).await?.keyring;
-        let _turn = self.keyring_turns.of(&keyring).await;
+        let _turn = self.keyring_turn(keyring).await?;
         self.change(caller, recording, |now| {
             let keyring = self.own_keyring(caller, keyring)?;
             check_version(if_match, keyring.version)?;
             let applied = apply(&keyring, command(&keyring, now), now)?;
             let rotation = opened(&applied.rotations, id, now)?;
             Ok(Decision {
+                shows: None,
                 writes: writes_of(&applied),
                 audit: applied.audit,
                 out: ChangedRotation {
@@ -304,6 +302,28 @@ impl Service {
             })
         })
         .await
+    }
+}
+
+/// Checks the numbers of a new rotation before anything is looked at: what cannot work is refused
+/// with its field, whatever the keyring is like.
+fn check_numbers(input: &NewRotation) -> Result<(), ServiceError> {
+    let overlap = |message| Err(ServiceError::invalid("/overlapSeconds", message));
+    match input.mode {
+        ModeName::Immediate if input.overlap.is_some_and(|overlap| overlap > 0) => {
+            overlap("an immediate rotation has no overlap: use mode overlap")
+        }
+        ModeName::Proven if input.overlap.is_some() => {
+            overlap("mode proven takes its times from its policy: quietMillis and deadlineMillis")
+        }
+        ModeName::Immediate | ModeName::Overlap | ModeName::Staged if input.policy.is_some() => {
+            let message = "belongs to mode proven: leave it out with another mode";
+            Err(ServiceError::invalid("/policy", message))
+        }
+        ModeName::Immediate | ModeName::Overlap | ModeName::Staged | ModeName::Proven => {
+            let checked = input.policy.map_or(Ok(()), |policy| policy.check());
+            checked.map_err(|invalid| Rejected::InvalidPolicy(invalid).into())
+        }
     }
 }
 

@@ -91,6 +91,15 @@ impl Bench {
         }
     }
 
+    /// Changes the database as someone would who goes round the server.
+    pub(super) fn damage(&self, statements: &[&str]) {
+        let path = self.directory.path().join("hookturn.db");
+        let connection = rusqlite::Connection::open(path).unwrap();
+        for sql in statements {
+            connection.execute_batch(sql).unwrap();
+        }
+    }
+
     /// A caller in the owner's workspace with these scopes only.
     pub(super) async fn limited(&self, scopes: &[Scope]) -> Caller {
         let scopes = scopes.iter().copied().collect();

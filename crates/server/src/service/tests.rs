@@ -3,7 +3,14 @@
 mod access;
 mod audit;
 mod audit_search;
+mod bulk;
+mod changes;
 mod configuration;
+mod denials;
+mod leaks;
+mod replays;
 mod rotation;
+mod schedules;
 mod searching;
+mod sweeping;
 mod traffic;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
+use hookturn_core::audit::{AuditAction, AuditEntry, Changes, Subject};
 use hookturn_core::endpoint::{HeaderRenames, Preset};
 use hookturn_core::id::{ClientId, WorkspaceId};
 use hookturn_core::limits;
@@ -62,7 +62,12 @@ impl Service {
         let id = WorkspaceId::new(self.clock.now(), self.entropy.as_ref());
         self.commit(id, &caller.context(), recording, |now| {
             let (writes, audit, out) = self.new_workspace(id, &name, now);
-            Ok(Decision { writes, audit, out })
+            Ok(Decision {
+                shows: None,
+                writes,
+                audit,
+                out,
+            })
         })
         .await
     }
@@ -87,6 +92,12 @@ impl Service {
     ) -> Result<Arc<Workspace>, ServiceError> {
         self.require(caller, Scope::Read).await?;
         self.reached_workspace(caller, id)
+    }
+
+    /// The id of the workspace that has this id or name.
+    pub fn workspace_called(&self, called: &str) -> Result<WorkspaceId, ServiceError> {
+        self.workspace_id(called)
+            .ok_or(ServiceError::not_found("workspace"))
     }
 
     fn reached_workspace(
@@ -148,13 +159,10 @@ impl Service {
                 updated_at: now,
                 ..Workspace::clone(&old)
             };
-            let mut entry = AuditEntry::new(AuditAction::WorkspaceUpdated, Subject::default());
-            if let Some(policy) = patch.reveal_secrets {
-                entry = entry.with("revealSecrets", reveal_word(policy));
-            }
             Ok(Decision {
+                shows: None,
                 writes: vec![Write::Workspace(out.clone())],
-                audit: vec![entry],
+                audit: vec![updated(&old, &out)],
                 out,
             })
         })
@@ -206,6 +214,61 @@ fn reaches(caller: &Caller, id: WorkspaceId) -> bool {
     }
 }
 
+/// What changed of a workspace.
+fn updated(old: &Workspace, new: &Workspace) -> AuditEntry {
+    let Workspace {
+        name,
+        settings:
+            WorkspaceSettings {
+                reveal_secrets,
+                header_names,
+                rotation_overlap_seconds,
+                operational_app,
+            },
+        ..
+    } = new;
+    let was = &old.settings;
+    Changes::new()
+        .field("name", &old.name, name, String::clone)
+        .field(
+            "revealSecrets",
+            &was.reveal_secrets,
+            reveal_secrets,
+            |policy| reveal_word(*policy).to_owned(),
+        )
+        .field("headerNames", &was.header_names, header_names, renames)
+        .optional(
+            "rotationOverlapSeconds",
+            was.rotation_overlap_seconds.as_ref(),
+            rotation_overlap_seconds.as_ref(),
+        )
+        .optional(
+            "operationalApp",
+            was.operational_app.as_ref(),
+            operational_app.as_ref(),
+        )
+        .write(AuditEntry::new(
+            AuditAction::WorkspaceUpdated,
+            Subject::default(),
+        ))
+}
+
+/// `hopae.signature=X-Acme-Signature, …`
+fn renames(all: &BTreeMap<Preset, HeaderRenames>) -> String {
+    let named = all.iter().flat_map(|(preset, renames)| {
+        let fields = [
+            ("id", &renames.id),
+            ("timestamp", &renames.timestamp),
+            ("signature", &renames.signature),
+        ];
+        fields.into_iter().filter_map(move |(field, name)| {
+            let name = name.as_ref()?;
+            Some(format!("{preset}.{field}={name}"))
+        })
+    });
+    named.collect::<Vec<_>>().join(", ")
+}
+
 const fn reveal_word(policy: RevealPolicy) -> &'static str {
     match policy {
         RevealPolicy::Allowed => "allowed",
@@ -213,14 +276,16 @@ const fn reveal_word(policy: RevealPolicy) -> &'static str {
     }
 }
 
-/// A workspace is named in a header and on command lines, and must not look like an id.
+/// A workspace is named in a header, in paths and on command lines: it must neither look like an id nor
+/// lead to another path, as dots alone would.
 fn check_workspace_name(name: &str) -> Result<(), ServiceError> {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let fits = (1..=limits::TEXT_BYTES).contains(&name.len()) && name.bytes().all(word);
-    if !fits || name.parse::<WorkspaceId>().is_ok() {
+    let fits = (1..=limits::TEXT_CHARS).contains(&name.len()) && name.bytes().all(word);
+    let is_dots = name.bytes().all(|byte| byte == b'.');
+    if !fits || is_dots || name.parse::<WorkspaceId>().is_ok() {
         let message = format!(
-            "a workspace's name is 1 to {} letters, digits, `-`, `_` and `.`, and no id",
-            limits::TEXT_BYTES
+            "a workspace's name is 1 to {} letters, digits, `-`, `_` and `.`, not dots alone, and no id",
+            limits::TEXT_CHARS
         );
         return Err(ServiceError::invalid("/name", message));
     }

@@ -15,10 +15,13 @@
     reason = "a case is a test: it fails by panicking"
 )]
 
+pub mod bulks;
 pub mod configuration;
 pub mod finishing;
 pub mod ledger;
 pub mod listing;
+pub mod marks;
+pub mod planned;
 pub mod queue;
 pub mod traffic;
 pub mod upkeep;
@@ -100,12 +103,27 @@ macro_rules! store_conformance {
                 findings_are_kept_until_their_endpoint_is_forgotten,
                 the_last_use_of_a_key_only_moves_forward,
                 rotations_are_paged_newest_first;
+            marks:
+                a_secret_is_found_by_its_mark_also_when_its_value_is_erased,
+                secrets_without_a_mark_are_listed_until_they_have_one,
+                the_key_of_the_marks_is_replaced_only_by_who_knows_it;
+            bulks:
+                a_bulk_rotation_and_its_items_survive_a_restart,
+                g5_an_item_of_a_bulk_rotation_is_moved_once,
+                items_are_read_and_counted_by_place_and_kind,
+                bulk_rotations_are_paged_newest_first;
             ledger:
                 g9_the_audit_chain_continues_over_a_restart_and_a_crash,
                 g9_a_stored_audit_entry_cannot_be_rewritten,
                 g9_each_workspace_has_a_chain_of_its_own,
                 g5_an_idempotency_key_is_used_once_until_it_expires,
+                g4_an_erased_secret_takes_the_answers_that_show_it_with_it,
                 an_accept_with_a_used_key_accepts_nothing;
+            planned:
+                g1_a_report_is_accepted_with_its_place_or_not_at_all,
+                a_log_that_grew_is_unreported_until_it_is_reported,
+                what_an_owner_was_told_survives_a_restart,
+                g5_a_schedule_has_one_winner_and_takes_its_notes_with_it;
             traffic:
                 g1_an_accepted_message_survives_a_crash,
                 an_accept_is_all_or_nothing,

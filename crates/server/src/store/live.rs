@@ -8,15 +8,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use hookturn_core::bulk::Bulk;
 use hookturn_core::endpoint::{Endpoint, EndpointState};
-use hookturn_core::id::{ApiKeyId, ClientId, EndpointId, KeyringId, SecretId, WorkspaceId};
+use hookturn_core::id::{ApiKeyId, BulkId, ClientId, EndpointId, KeyringId, SecretId, WorkspaceId};
 use hookturn_core::message::EventType;
-use hookturn_core::proof::{Findings, learn};
+use hookturn_core::proof::{Findings, learn_attempt};
 use hookturn_core::receiver::Exchange;
 use hookturn_core::rotation::{Keyring, KeyringOwner};
 use hookturn_core::store::{Configuration, ReceiverState, SealedSecret, Write};
 use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::{ApiKey, App, Workspace};
+
+mod planned;
 
 /// Everything configured. Cheap to read from any thread.
 #[derive(Debug, Default)]
@@ -40,6 +43,17 @@ struct View {
     breakers: HashMap<EndpointId, Timestamp>,
     /// Endpoints whose findings changed since they were last stored.
     unsaved: BTreeSet<EndpointId>,
+    /// Keyrings whose latest rotation is open, as last written down.
+    open: BTreeSet<KeyringId>,
+    /// When time will have done something to a keyring that is to be written down.
+    settle_due: BTreeSet<(Timestamp, KeyringId)>,
+    /// Keyrings with an open rotation about which something is new since it was last asked.
+    stirred: BTreeSet<KeyringId>,
+    /// Bulk rotations that are not over.
+    bulks: BTreeMap<BulkId, Arc<Bulk>>,
+    /// The sealed key of the marks.
+    mark_key: Option<Arc<[u8]>>,
+    planned: planned::Planned,
     /// Endpoints that sign with a keyring that is not theirs alone.
     shared_users: HashMap<KeyringId, BTreeSet<EndpointId>>,
 }
@@ -101,7 +115,17 @@ impl Live {
             view.receivers.insert(endpoint, Arc::new(receiver));
         }
         view.findings = loaded.findings.into_iter().collect();
+        view.planned = planned::Planned::of(
+            loaded.noted,
+            loaded.reported,
+            loaded.schedules,
+            loaded.schedule_notes,
+        );
         view.api_key_uses = loaded.api_key_uses.into_iter().collect();
+        for bulk in loaded.bulks {
+            view.apply(Write::Bulk(bulk));
+        }
+        view.mark_key = loaded.mark_key;
         self.write(|current| *current = view);
     }
 
@@ -279,12 +303,19 @@ impl Live {
             if found != known {
                 view.findings.insert(endpoint, found);
                 view.unsaved.insert(endpoint);
+                let keyring = view.endpoints.get(&endpoint).map(|known| known.keyring);
+                view.stirred
+                    .extend(keyring.filter(|keyring| view.open.contains(keyring)));
             }
         });
     }
 
-    /// Takes what a delivery shows about the secrets of an open rotation into the findings.
-    pub fn learn(&self, endpoint: EndpointId, exchange: Exchange) {
+    /// Takes what an attempt of a delivery shows about the secrets of an open rotation into the
+    /// findings: its exchanges that were signed with one key alone, in order.
+    pub fn learn(&self, endpoint: EndpointId, exchanges: &[Exchange]) {
+        let Some(first) = exchanges.first() else {
+            return;
+        };
         let rotation = {
             let view = self.read();
             let keyring = view
@@ -292,11 +323,11 @@ impl Live {
                 .get(&endpoint)
                 .and_then(|endpoint| view.keyrings.get(&endpoint.keyring));
             // Steady is the rule, and costs no more than this look.
-            keyring.and_then(|keyring| keyring.open_rotation(exchange.sent_at).cloned())
+            keyring.and_then(|keyring| keyring.open_rotation(first.sent_at).cloned())
         };
         if let Some(rotation) = rotation {
             self.find(endpoint, |known| Findings {
-                evidence: Some(learn(known.evidence, &rotation, exchange)),
+                evidence: learn_attempt(known.evidence, &rotation, exchanges),
                 ..known
             });
         }
@@ -356,6 +387,41 @@ impl Live {
             .collect();
         keyrings.sort_by_key(|keyring| keyring.id);
         keyrings
+    }
+
+    /// The keyrings with an open rotation about which something is new since the last call: they were
+    /// written, or a receiver answered.
+    pub fn take_stirred(&self) -> BTreeSet<KeyringId> {
+        // Nothing is new almost always, and a look is cheaper than a lock for writing.
+        if self.read().stirred.is_empty() {
+            return BTreeSet::new();
+        }
+        self.write(|view| std::mem::take(&mut view.stirred))
+    }
+
+    /// The keyrings to which time has done something by `now` that is not written down.
+    pub fn to_settle(&self, now: Timestamp) -> Vec<Arc<Keyring>> {
+        let view = self.read();
+        view.settle_due
+            .iter()
+            .take_while(|(due, _)| *due <= now)
+            .filter_map(|(_, keyring)| view.keyrings.get(keyring).cloned())
+            .collect()
+    }
+
+    /// The bulk rotations that are not over, oldest first.
+    pub fn open_bulks(&self) -> Vec<Arc<Bulk>> {
+        self.read().bulks.values().cloned().collect()
+    }
+
+    /// One bulk rotation that is not over.
+    pub fn open_bulk(&self, id: BulkId) -> Option<Arc<Bulk>> {
+        self.read().bulks.get(&id).cloned()
+    }
+
+    /// The sealed key of the marks, once there is one.
+    pub fn mark_key(&self) -> Option<Arc<[u8]>> {
+        self.read().mark_key.clone()
     }
 
     /// The endpoints that sign with a keyring and are not deleted.
@@ -418,10 +484,16 @@ impl View {
                 self.apps.remove(&(workspace, app));
             }
             Write::Endpoint(endpoint) => self.put_endpoint(endpoint),
-            Write::Keyring(keyring) => {
-                self.keyrings.insert(keyring.id, Arc::new(keyring));
+            Write::Keyring(keyring) => self.put_keyring(keyring),
+            Write::Rotation(_) | Write::Requeue { .. } | Write::Mark(_) | Write::BulkItem(_) => {}
+            Write::MarkKey { sealed, .. } => self.mark_key = Some(sealed),
+            Write::Bulk(bulk) => {
+                if bulk.state.is_open() {
+                    self.bulks.insert(bulk.id, Arc::new(bulk));
+                } else {
+                    self.bulks.remove(&bulk.id);
+                }
             }
-            Write::Rotation(_) | Write::Requeue { .. } => {}
             Write::Secret(secret) => {
                 self.secrets.insert(secret.secret, Arc::new(secret));
             }
@@ -434,7 +506,34 @@ impl View {
             Write::EraseSecret { secret, .. } => {
                 self.secrets.remove(&secret);
             }
+            planned @ (Write::Noted { .. }
+            | Write::Reported { .. }
+            | Write::Schedule(_)
+            | Write::RemoveSchedule { .. }
+            | Write::ScheduleNote { .. }) => self.planned.apply(planned),
         }
+    }
+
+    fn put_keyring(&mut self, keyring: Keyring) {
+        let id = keyring.id;
+        if let Some(due) = self.keyrings.get(&id).and_then(|old| old.settle_due_at()) {
+            self.settle_due.remove(&(due, id));
+        }
+        if let Some(due) = keyring.settle_due_at() {
+            self.settle_due.insert((due, id));
+        }
+        if keyring
+            .rotation
+            .as_ref()
+            .is_some_and(|rotation| rotation.stage.is_open())
+        {
+            self.open.insert(id);
+            self.stirred.insert(id);
+        } else {
+            self.open.remove(&id);
+            self.stirred.remove(&id);
+        }
+        self.keyrings.insert(id, Arc::new(keyring));
     }
 
     fn put_endpoint(&mut self, endpoint: Endpoint) {

@@ -106,6 +106,8 @@ pub enum Place<'a> {
     Check,
     /// A session of the dashboard, which its browser keeps.
     Session,
+    /// The key of the marks by which secrets are found.
+    MarkKey,
 }
 
 impl Place<'_> {
@@ -122,6 +124,7 @@ impl Place<'_> {
             Self::Answer(key) => [b"hookturn answer 1\0".as_slice(), &key.0].concat(),
             Self::Check => b"hookturn check 1\0".to_vec(),
             Self::Session => b"hookturn session 1\0".to_vec(),
+            Self::MarkKey => b"hookturn mark key 1\0".to_vec(),
         }
     }
 }

@@ -11,12 +11,15 @@
 //! After a commit and before the answers, the writer applies the change to the [`Live`] view and
 //! hands accepted rows to the [`HintSink`] in one batch.
 
+mod bulks;
 mod checkpoint;
 mod configuration;
 mod ledger;
 mod listing;
 mod loading;
+mod marks;
 mod open;
+mod planned;
 mod reader;
 mod requeue;
 mod rows;
@@ -33,16 +36,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hookturn_core::audit::{AuditEntry, Context, Recorded};
+use hookturn_core::bulk::{Bulk, BulkItem, ItemCounts};
 use hookturn_core::delivery::{Attempt, Delivery};
 use hookturn_core::id::{
-    ApiKeyId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, WorkspaceId,
+    ApiKeyId, BulkId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
+    WorkspaceId,
 };
 use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
-    Accept, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch, DueBlock,
-    DueQuery, Finish, HintSink, IdempotencyKey, IdempotencyRecord, Page, Progress, ReceiverState,
-    RecoverQuery, SealedSecret, Store, StoreError, StoreFuture, StoreStats,
+    Accept, BulkItemQuery, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch,
+    DueBlock, DueQuery, Finish, HintSink, IdempotencyKey, IdempotencyRecord, MarkedSecret, Page,
+    Progress, ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store, StoreError,
+    StoreFuture, StoreStats,
 };
 use hookturn_core::time::Timestamp;
 use rusqlite::ErrorCode;
@@ -264,6 +270,38 @@ impl Store for SqliteStore {
     ) -> StoreFuture<'_, Vec<Rotation>> {
         self.readers
             .read(move |at| configuration::rotations(at, workspace, keyring, page))
+    }
+
+    fn marked(&self, marks: Vec<SecretMark>) -> StoreFuture<'_, Vec<MarkedSecret>> {
+        self.readers.read(move |at| marks::marked(at, &marks))
+    }
+
+    fn unmarked(&self, limit: usize) -> StoreFuture<'_, Vec<SecretId>> {
+        self.readers.read(move |at| marks::unmarked(at, limit))
+    }
+
+    fn bulk(&self, workspace: WorkspaceId, id: BulkId) -> StoreFuture<'_, Option<Bulk>> {
+        self.readers.read(move |at| bulks::bulk(at, workspace, id))
+    }
+
+    fn bulks(&self, workspace: WorkspaceId, page: Page<BulkId>) -> StoreFuture<'_, Vec<Bulk>> {
+        self.readers
+            .read(move |at| bulks::bulks(at, workspace, page))
+    }
+
+    fn bulk_items(&self, query: BulkItemQuery) -> StoreFuture<'_, Vec<BulkItem>> {
+        self.readers.read(move |at| bulks::items(at, query))
+    }
+
+    fn bulk_counts(
+        &self,
+        workspace: WorkspaceId,
+        bulk: BulkId,
+        from: u32,
+        until: u32,
+    ) -> StoreFuture<'_, ItemCounts> {
+        self.readers
+            .read(move |at| bulks::counts(at, workspace, bulk, from, until))
     }
 
     fn reseal(&self, swaps: Vec<(SealedSecret, Arc<[u8]>)>) -> StoreFuture<'_, usize> {

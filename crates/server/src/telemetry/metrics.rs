@@ -3,11 +3,14 @@
 //! Names follow its rules: a unit in base form as suffix, `_total` for counters. No label ever holds a
 //! secret, a URL or an id of a customer: their number must stay bounded.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use hookturn_core::delivery::{Attempt, ExchangeResult, Next};
+use hookturn_core::delivery::{Attempt, ExchangeReason, ExchangeResult, Next};
+use hookturn_core::proof::{ProbeAnswer, ProbeKey, Standing};
+use hookturn_core::rotation::Mode;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -26,6 +29,27 @@ struct Outcome {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProbeLabels {
+    signed_with: &'static str,
+    answer: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModeLabel {
+    mode: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StandingLabel {
+    standing: &'static str,
+}
+
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Metrics {
@@ -42,6 +66,11 @@ pub struct Metrics {
     in_flight: Gauge,
     due: Gauge,
     store_bytes: Gauge,
+    /// By position in [`ExchangeReason::ALL`].
+    exchanges: [Counter; ExchangeReason::ALL.len()],
+    probes: Family<ProbeLabels, Counter>,
+    rotations: Family<ModeLabel, Gauge>,
+    proving: Family<StandingLabel, Gauge>,
 }
 
 impl Default for Metrics {
@@ -102,8 +131,36 @@ impl Default for Metrics {
             Unit::Bytes,
             store_bytes.clone(),
         );
+        let by_reason = Family::<Reason, Counter>::default();
+        let exchanges = ExchangeReason::ALL.map(|reason| {
+            let reason = reason.as_str();
+            by_reason.get_or_create(&Reason { reason }).clone()
+        });
+        registry.register(
+            "exchanges",
+            "Requests of attempts, by why these secrets signed them",
+            by_reason,
+        );
+        let probes = Family::<ProbeLabels, Counter>::default();
+        registry.register(
+            "probes",
+            "Probes by what signed them and what the answer said",
+            probes.clone(),
+        );
+        let rotations = Family::<ModeLabel, Gauge>::default();
+        registry.register("rotations_open", "Open rotations", rotations.clone());
+        let proving = Family::<StandingLabel, Gauge>::default();
+        registry.register(
+            "proving_endpoints",
+            "Endpoints of open proven rotations, by where they stand",
+            proving.clone(),
+        );
         Self {
             registry: Mutex::new(registry),
+            exchanges,
+            probes,
+            rotations,
+            proving,
             messages,
             accepted,
             refused,
@@ -146,6 +203,9 @@ impl Metrics {
             Some(ExchangeResult::Failed(_)) | None => &self.failed,
         };
         outcome.inc();
+        for exchange in &attempt.exchanges {
+            self.exchanges[exchange.reason as usize].inc();
+        }
         if attempt.exchanges.len() > 1 {
             self.fallbacks.inc();
         }
@@ -155,6 +215,44 @@ impl Metrics {
             Next::Exhausted(_) => &self.exhausted,
         };
         decision.inc_by(deliveries as u64);
+    }
+
+    /// A probe was answered, or not.
+    pub fn probed(&self, keys: &[ProbeKey], status: Option<u16>) {
+        let signed_with = match keys {
+            [ProbeKey::Random] => "random",
+            [ProbeKey::Secret(_)] => "secret",
+            _ => "both",
+        };
+        let answer = match ProbeAnswer::of(status) {
+            ProbeAnswer::Accepted => "accepted",
+            ProbeAnswer::Refused => "refused",
+            ProbeAnswer::Threw => "threw",
+            ProbeAnswer::Silent => "silent",
+        };
+        let labels = ProbeLabels {
+            signed_with,
+            answer,
+        };
+        self.probes.get_or_create(&labels).inc();
+    }
+
+    /// Open rotations by mode, and endpoints of the proven ones by standing. No endpoint is a label:
+    /// one rotation is looked at through the API.
+    pub fn rotations(
+        &self,
+        open: &HashMap<&'static str, i64>,
+        proving: &HashMap<&'static str, i64>,
+    ) {
+        let count = |counts: &HashMap<_, _>, word| counts.get(word).copied().unwrap_or(0);
+        for mode in Mode::WORDS {
+            let gauge = self.rotations.get_or_create(&ModeLabel { mode });
+            gauge.set(count(open, mode));
+        }
+        for standing in Standing::WORDS {
+            let gauge = self.proving.get_or_create(&StandingLabel { standing });
+            gauge.set(count(proving, standing));
+        }
     }
 
     /// What the store counted.
@@ -180,6 +278,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn rotations_are_counted_by_what_is_bounded() {
+        let metrics = Metrics::default();
+        let open = HashMap::from([("proven", 2), ("overlap", 1)]);
+        let standing = HashMap::from([("collecting", 3)]);
+        metrics.rotations(&open, &standing);
+        metrics.rotations(&HashMap::from([("proven", 1)]), &standing);
+        metrics.probed(&[ProbeKey::Random], Some(401));
+        let text = metrics.render();
+        for line in [
+            "hookturn_rotations_open{mode=\"proven\"} 1",
+            // What was there before and is gone is zero, and does not stay as it was.
+            "hookturn_rotations_open{mode=\"overlap\"} 0",
+            "hookturn_proving_endpoints{standing=\"collecting\"} 3",
+            "hookturn_proving_endpoints{standing=\"proved\"} 0",
+            "hookturn_probes_total{signed_with=\"random\",answer=\"refused\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+    }
+
+    #[test]
     fn names_follow_the_rules_of_prometheus() {
         let metrics = Metrics::default();
         metrics.messages_accepted(3);
@@ -194,6 +313,10 @@ mod tests {
         );
         assert!(
             text.contains("hookturn_attempts_total{outcome=\"accepted\"} 0"),
+            "{text}"
+        );
+        assert!(
+            text.contains("hookturn_exchanges_total{reason=\"canary\"} 0"),
             "{text}"
         );
         assert!(text.ends_with("# EOF\n"));

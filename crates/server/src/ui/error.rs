@@ -110,7 +110,9 @@ pub(super) fn status_of(error: &ServiceError) -> StatusCode {
         ServiceError::Unavailable | ServiceError::Busy | ServiceError::Unwritable => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        ServiceError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        ServiceError::AuditUnreadable { .. } | ServiceError::Internal(_) => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
     }
 }
 

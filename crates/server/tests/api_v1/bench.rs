@@ -114,6 +114,20 @@ impl Ask<'_> {
         ask
     }
 
+    /// The same, declared as something else.
+    pub(crate) fn declared(self, content_type: &str) -> Self {
+        let ask = self.undeclared();
+        ask.header("content-type", content_type)
+    }
+
+    /// The same, without a word about what the body is.
+    pub(crate) fn undeclared(mut self) -> Self {
+        if let Some(headers) = self.request.headers_mut() {
+            headers.remove("content-type");
+        }
+        self
+    }
+
     pub(crate) async fn send(self) -> Reply {
         let request = self.request.body(Body::from(self.body)).unwrap();
         let response = self.bench.router.clone().oneshot(request).await.unwrap();

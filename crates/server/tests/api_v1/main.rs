@@ -6,5 +6,6 @@ mod bad_input;
 mod bench;
 mod idempotency;
 mod lists;
+mod measures;
 mod secrets;
 mod traffic;

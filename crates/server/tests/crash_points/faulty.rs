@@ -8,16 +8,19 @@ use std::task::Poll;
 
 use hookturn::store::sqlite::SqliteStore;
 use hookturn_core::audit::{AuditEntry, Context, Recorded};
+use hookturn_core::bulk::{Bulk, BulkItem, ItemCounts};
 use hookturn_core::delivery::{Attempt, Delivery};
 use hookturn_core::id::{
-    ApiKeyId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, WorkspaceId,
+    ApiKeyId, BulkId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
+    WorkspaceId,
 };
 use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
-    Accept, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch, DueBlock,
-    DueQuery, Finish, IdempotencyKey, IdempotencyRecord, Page, Progress, ReceiverState,
-    RecoverQuery, SealedSecret, Store, StoreError, StoreFuture, StoreStats,
+    Accept, BulkItemQuery, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch,
+    DueBlock, DueQuery, Finish, IdempotencyKey, IdempotencyRecord, MarkedSecret, Page, Progress,
+    ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store, StoreError, StoreFuture,
+    StoreStats,
 };
 use hookturn_core::time::Timestamp;
 use tokio::sync::Notify;
@@ -210,6 +213,30 @@ impl Store for FaultyStore {
         self.inner.audit_head(workspace)
     }
 
+    fn marked(&self, marks: Vec<SecretMark>) -> StoreFuture<'_, Vec<MarkedSecret>> {
+        self.step(move |store| store.marked(marks))
+    }
+    fn unmarked(&self, limit: usize) -> StoreFuture<'_, Vec<SecretId>> {
+        self.step(move |store| store.unmarked(limit))
+    }
+    fn bulk(&self, workspace: WorkspaceId, id: BulkId) -> StoreFuture<'_, Option<Bulk>> {
+        self.step(move |store| store.bulk(workspace, id))
+    }
+    fn bulks(&self, workspace: WorkspaceId, page: Page<BulkId>) -> StoreFuture<'_, Vec<Bulk>> {
+        self.step(move |store| store.bulks(workspace, page))
+    }
+    fn bulk_items(&self, query: BulkItemQuery) -> StoreFuture<'_, Vec<BulkItem>> {
+        self.step(move |store| store.bulk_items(query))
+    }
+    fn bulk_counts(
+        &self,
+        workspace: WorkspaceId,
+        bulk: BulkId,
+        from: u32,
+        until: u32,
+    ) -> StoreFuture<'_, ItemCounts> {
+        self.step(move |store| store.bulk_counts(workspace, bulk, from, until))
+    }
     fn reseal(&self, swaps: Vec<(SealedSecret, Arc<[u8]>)>) -> StoreFuture<'_, usize> {
         self.inner.reseal(swaps)
     }

@@ -16,7 +16,7 @@ use hookturn::store::live::Live;
 use hookturn::store::seal::{MasterKey, Sealer};
 use hookturn::store::sqlite::{SqliteOptions, SqliteStore};
 use hookturn::telemetry::SystemEntropy;
-use hookturn_core::audit::{Head, Recorded, verify_chain};
+use hookturn_core::audit::{AuditAction, Head, Recorded, verify_chain};
 use hookturn_core::endpoint::Endpoint;
 use hookturn_core::proof::ProbeKey;
 use hookturn_core::store::{Configuration, Hint, HintSink, Page, Store as _, StoreFuture};
@@ -257,7 +257,13 @@ impl World {
             rotations: in_order(rotations),
             sealed_values: stored.secrets.len(),
             endpoints: stored.endpoints.len(),
-            audit: audit.iter().map(|one| json!(one.entry.action)).collect(),
+            // A replay that shows a value is written down, and changes nothing.
+            audit: audit
+                .iter()
+                .map(|one| &one.entry.action)
+                .filter(|action| **action != AuditAction::SecretRevealed)
+                .map(|action| json!(action))
+                .collect(),
         }
     }
 }

@@ -12,7 +12,10 @@ const INVALID: &str = "VALIDATION_INVALID_PARAMETER";
 
 /// Method, path (`APP` is an app), body, code, parameter, value. All are 400.
 const INPUT: &[(&str, &str, &str, &str, &str, &str)] = &[
-    ("POST", "", "", INVALID, "body", "null"),
+    ("POST", "", "", MISSING, "body", "null"),
+    ("POST", "", " \n", MISSING, "body", "null"),
+    ("PATCH", "/APP", "", MISSING, "body", "null"),
+    ("PATCH", "/APP/webhook-config", "", MISSING, "body", "null"),
     ("POST", "", "{", INVALID, "body", "null"),
     ("POST", "", "[]", INVALID, "body", "null"),
     ("POST", "", "{}", MISSING, "name", "null"),
@@ -273,6 +276,80 @@ async fn input_that_cannot_be_is_named_and_changes_nothing() {
     }
     assert_eq!(desk.get(&desk.config_path()).await.ok(), before);
     assert_eq!(desk.get(APPS).await.ok()["total"], 1);
+}
+
+/// Header, value, and on which calls it is refused: on all, or on those that change something.
+const HEADERS: &[(&str, &[u8], &[&str])] = &[
+    ("Hookturn-Reason", b"", &["GET", "POST", "PATCH", "DELETE"]),
+    (
+        "Hookturn-Reason",
+        b"caf\xe9",
+        &["GET", "POST", "PATCH", "DELETE"],
+    ),
+    (
+        "Hookturn-Reason",
+        &[b'x'; 257],
+        &["GET", "POST", "PATCH", "DELETE"],
+    ),
+    (
+        "Hookturn-Workspace",
+        b"\xe9",
+        &["GET", "POST", "PATCH", "DELETE"],
+    ),
+    ("Idempotency-Key", b"", &["POST", "PATCH", "DELETE"]),
+    (
+        "Idempotency-Key",
+        &[b'x'; 256],
+        &["POST", "PATCH", "DELETE"],
+    ),
+];
+
+#[tokio::test]
+async fn a_header_that_cannot_be_is_named_and_nothing_is_changed() {
+    let desk = Desk::new().await;
+    let calls = [
+        ("GET", "/webhook-config", ""),
+        ("POST", "/webhook-config/rotate-secret", ""),
+        ("PATCH", "/webhook-config", r#"{"retryAttempts":1}"#),
+        ("PATCH", "", r#"{"name":"x"}"#),
+        ("DELETE", "", ""),
+    ];
+    let before = desk.get(&desk.config_path()).await.ok();
+    for (header, value, methods) in HEADERS {
+        for (method, below, body) in calls {
+            if !methods.contains(&method) {
+                continue;
+            }
+            let path = format!("{}{below}", desk.app_path());
+            let ask = desk.bench.ask(method, &path).header(header, value);
+            let reply = ask.raw("application/json", body).send().await;
+            let reply = checked(method, &path, reply);
+            refused(&reply, 400, INVALID, Some(header));
+            let message = reply.json()["error"]["message"].to_string();
+            assert!(message.contains(header), "{message}");
+        }
+    }
+    assert_eq!(desk.get(&desk.config_path()).await.ok(), before);
+    // One that can be is no hindrance where nothing is kept under it.
+    let ask = desk.bench.ask("PATCH", &desk.config_path());
+    let ask = ask.header("idempotency-key", "k".repeat(255));
+    let patched = ask.json(&json!({ "retryAttempts": 1 })).send().await.ok();
+    assert_eq!(patched["retryAttempts"], 1);
+}
+
+/// JSON has one kind of number: `5.0` is the whole number five.
+#[tokio::test]
+async fn a_whole_number_is_one_however_it_is_written() {
+    let desk = Desk::new().await;
+    for (body, attempts, seconds) in [
+        (r#"{"retryAttempts":5.0,"timeoutSeconds":7e0}"#, 5, 7),
+        (r#"{"retryAttempts":0.0,"timeoutSeconds":60.0}"#, 0, 60),
+    ] {
+        let ask = desk.bench.ask("PATCH", &desk.config_path());
+        let config = ask.raw("application/json", body).send().await.ok();
+        assert_eq!(config["retryAttempts"], attempts, "{body}");
+        assert_eq!(config["timeoutSeconds"], seconds, "{body}");
+    }
 }
 
 #[tokio::test]

@@ -15,4 +15,5 @@ mod support;
 mod calls;
 mod errors;
 mod life;
+mod published;
 mod running;

@@ -107,3 +107,29 @@ async fn the_published_secrets_and_json_bodies_are_signed_on_the_wire() {
     assert_eq!(json_bodies, 2);
     server.stop().await;
 }
+
+/// The token names the event, as KORE documents: at whichever endpoint, however often it is sent.
+#[tokio::test]
+async fn an_event_has_one_token_at_two_endpoints_and_another_event_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path()).await;
+    let api = server.api();
+    let mut receiver = Receiver::start().await;
+    let app = api.create_app("shop").await;
+    for _ in 0..2 {
+        let endpoint = json!({ "url": receiver.origin(), "preset": "kore" });
+        api.create_endpoint(&app, &endpoint).await;
+    }
+    let mut tokens = Vec::new();
+    for payload in ["1", "2"] {
+        let message = api.publish(&app, "order.paid", payload).await;
+        for _ in 0..2 {
+            let seen = receiver.next().await;
+            assert_eq!(seen.text(), payload);
+            assert_eq!(seen.header("kore-idempotency-token"), message);
+        }
+        tokens.push(message);
+    }
+    assert_ne!(tokens[0], tokens[1]);
+    server.stop().await;
+}

@@ -142,7 +142,7 @@ async fn g2_records_agree_with_what_the_receiver_saw() {
         let [exchange] = &attempt.exchanges[..] else {
             panic!("one exchange: {attempt:?}");
         };
-        assert_eq!(exchange.reason, ExchangeReason::Plan);
+        assert_eq!(exchange.reason, ExchangeReason::Steady);
         assert_eq!(exchange.signed_with.len(), 1);
         assert_eq!(exchange.signed_with[0].secret, secret.secret.id);
         assert_eq!(

@@ -52,12 +52,19 @@ async fn an_endpoint_that_fails_too_long_is_disabled_and_its_owner_is_told() {
     let third = rig.publish("3").await;
     let (delivery, _) = rig.until_settled(third).await;
     assert_eq!(delivery.state.status(), DeliveryStatus::Exhausted);
+    rig.until("it is disabled", async || {
+        let endpoint = rig.live().endpoint(made.endpoint.id).unwrap();
+        matches!(endpoint.state, EndpointState::Disabled { .. }).then_some(())
+    })
+    .await;
+    assert_eq!(rig.service().report_events().await.unwrap(), 1);
     let event = told.next().await;
     let key = verifier(Preset::Standard, &[("only", &listener.once.unwrap().value)]);
     assert_eq!(event.signer(&key), "only");
     let body: serde_json::Value = serde_json::from_slice(&event.body).unwrap();
     assert_eq!(body["endpointId"], made.endpoint.id.to_string());
-    assert_eq!(body["reason"], "failing");
+    assert_eq!(body["type"], "hookturn.endpoint.disabled");
+    assert_eq!(body["detail"]["why"], "failing");
     let since = rig.now();
     let state = rig.live().endpoint(made.endpoint.id).unwrap().state.clone();
     assert_eq!(

@@ -174,7 +174,7 @@ async fn g4_a_fallback_is_signed_when_its_connection_is_ready() {
     let second = at.receiver.next().await;
     assert_eq!(second.signer(&at.keys), "old");
     let reasons: Vec<_> = attempts[0].exchanges.iter().map(|e| e.reason).collect();
-    assert_eq!(reasons, [ExchangeReason::Plan, ExchangeReason::Fallback]);
+    assert_eq!(reasons, [ExchangeReason::Belief, ExchangeReason::Fallback]);
     assert_eq!(attempts[0].exchanges[1].timestamp, rig.now().as_seconds());
     recorded(&attempts, &[at.first, second], &at.keys);
     rig.stop().await;

@@ -128,7 +128,7 @@ async fn g4_a_pending_key_signs_as_fallback_only() {
         let (delivery, attempts) = rig.until_settled(message).await;
         assert_eq!(delivery.state.status(), DeliveryStatus::Delivered);
         let reasons: Vec<_> = attempts[0].exchanges.iter().map(|e| e.reason).collect();
-        assert_eq!(reasons, [ExchangeReason::Plan, ExchangeReason::Fallback]);
+        assert_eq!(reasons, [ExchangeReason::Current, ExchangeReason::Fallback]);
         let signers: Vec<_> = receiver
             .rest()
             .iter()

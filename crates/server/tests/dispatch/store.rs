@@ -6,16 +6,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hookturn::store::sqlite::SqliteStore;
 use hookturn_core::audit::{AuditEntry, Context, Recorded};
+use hookturn_core::bulk::{Bulk, BulkItem, ItemCounts};
 use hookturn_core::delivery::{Attempt, Delivery};
 use hookturn_core::id::{
-    ApiKeyId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, WorkspaceId,
+    ApiKeyId, BulkId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
+    WorkspaceId,
 };
 use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
-    Accept, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch, DueBlock,
-    DueQuery, Finish, IdempotencyKey, IdempotencyRecord, Page, Progress, ReceiverState,
-    RecoverQuery, SealedSecret, Store, StoreError, StoreFuture, StoreStats,
+    Accept, BulkItemQuery, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch,
+    DueBlock, DueQuery, Finish, IdempotencyKey, IdempotencyRecord, MarkedSecret, Page, Progress,
+    ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store, StoreError, StoreFuture,
+    StoreStats,
 };
 use hookturn_core::time::Timestamp;
 use tokio::sync::watch;
@@ -122,6 +125,30 @@ impl Store for Watched {
         page: Page<RotationId>,
     ) -> StoreFuture<'_, Vec<Rotation>> {
         self.inner.rotations(workspace, keyring, page)
+    }
+    fn marked(&self, marks: Vec<SecretMark>) -> StoreFuture<'_, Vec<MarkedSecret>> {
+        self.inner.marked(marks)
+    }
+    fn unmarked(&self, limit: usize) -> StoreFuture<'_, Vec<SecretId>> {
+        self.inner.unmarked(limit)
+    }
+    fn bulk(&self, workspace: WorkspaceId, id: BulkId) -> StoreFuture<'_, Option<Bulk>> {
+        self.inner.bulk(workspace, id)
+    }
+    fn bulks(&self, workspace: WorkspaceId, page: Page<BulkId>) -> StoreFuture<'_, Vec<Bulk>> {
+        self.inner.bulks(workspace, page)
+    }
+    fn bulk_items(&self, query: BulkItemQuery) -> StoreFuture<'_, Vec<BulkItem>> {
+        self.inner.bulk_items(query)
+    }
+    fn bulk_counts(
+        &self,
+        workspace: WorkspaceId,
+        bulk: BulkId,
+        from: u32,
+        until: u32,
+    ) -> StoreFuture<'_, ItemCounts> {
+        self.inner.bulk_counts(workspace, bulk, from, until)
     }
     fn reseal(&self, swaps: Vec<(SealedSecret, Arc<[u8]>)>) -> StoreFuture<'_, usize> {
         self.inner.reseal(swaps)

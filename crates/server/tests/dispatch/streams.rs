@@ -225,7 +225,10 @@ async fn g6_a_batch_that_is_refused_in_an_overlap_is_sent_whole_with_the_other_k
         let (delivery, attempts) = rig.delivery_of(message).await;
         assert_eq!(delivery.state.status(), DeliveryStatus::Delivered);
         let reasons: Vec<_> = attempts[0].exchanges.iter().map(|e| e.reason).collect();
-        assert_eq!(reasons, [ExchangeReason::Plan, ExchangeReason::Fallback]);
+        assert_eq!(
+            reasons,
+            [ExchangeReason::NoBelief, ExchangeReason::Fallback]
+        );
     }
     rig.stop().await;
 }

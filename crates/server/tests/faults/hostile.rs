@@ -1,6 +1,7 @@
 //! Hostile receivers through the whole server (G10): every attempt ends in time with a reason, memory
 //! stays bounded, and a healthy endpoint beside them hardly notices.
 
+mod memory;
 mod receivers;
 
 use std::collections::HashMap;

@@ -1,10 +1,13 @@
 //! Bad input over raw HTTP: the right status, a problem that says where, and nothing stored.
 
+mod heads;
 mod payloads;
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::support::http::{Api, Connection, Reply, Request};
@@ -595,45 +598,6 @@ async fn strange_paths_methods_and_parameters_are_refused() {
 }
 
 #[tokio::test]
-async fn requests_that_are_not_http_are_refused_and_huge_heads_too() {
-    let stand = Stand::new().await;
-    let long = format!(
-        "GET /livez HTTP/1.1\r\nhost: x\r\nx-long: {}\r\n\r\n",
-        "z".repeat(200_000)
-    );
-    let many = format!(
-        "GET /livez HTTP/1.1\r\nhost: x\r\n{}\r\n",
-        "x-many: z\r\n".repeat(500)
-    );
-    let path = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "p".repeat(100_000));
-    let both =
-        "POST /v1/apps HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello";
-    for bytes in [
-        long.as_str(),
-        &many,
-        &path,
-        both,
-        "GET /livez HTTP/9.9\r\n\r\n",
-        "GET /li vez HTTP/1.1\r\nhost: x\r\n\r\n",
-        "GET /livez HTTP/1.1\r\nbad header: x\r\n\r\n",
-        "POST /v1/apps HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
-        "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\u{0}\u{1}",
-    ] {
-        let mut connection = Connection::open(stand.server.address).await.unwrap();
-        let _cut = connection.write(bytes.as_bytes()).await;
-        let said = within(SOON, "the end of a connection", connection.rest()).await;
-        let said = String::from_utf8_lossy(&said);
-        let status: u16 = said
-            .get(9..12)
-            .and_then(|word| word.parse().ok())
-            .unwrap_or(400);
-        let start = &bytes[..bytes.len().min(40)];
-        assert!((400..500).contains(&status), "{start:?}: {said}");
-    }
-    stand.nothing_stored().await;
-}
-
-#[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
     let stand = Stand::new().await;
     let mut bytes = Vec::new();
@@ -648,6 +612,21 @@ async fn pipelined_requests_are_answered_in_order() {
         assert_eq!(reply.status, if n % 2 == 0 { 200 } else { 404 }, "{n}");
     }
     stand.nothing_stored().await;
+}
+
+/// As `nc -N` does: everything is said, and the answers are waited for.
+#[tokio::test]
+async fn who_closes_its_side_after_its_requests_gets_every_answer() {
+    let stand = Stand::new().await;
+    let one = stand.api.request("GET", "/livez").bytes();
+    let mut stream = TcpStream::connect(stand.server.address).await.unwrap();
+    stream.write_all(&one.repeat(10)).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answers = Vec::new();
+    let all = stream.read_to_end(&mut answers);
+    within(SOON, "the end of the answers", all).await.unwrap();
+    let answers = String::from_utf8(answers).unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 10, "{answers}");
 }
 
 /// What a slow client sends before it falls silent.

@@ -71,6 +71,19 @@ async fn a_truncated_database_is_refused_and_kept() {
     }
 }
 
+/// The database is gone and its log is not: it holds what was acknowledged last, and belongs to no other.
+#[tokio::test]
+async fn a_database_that_is_gone_beside_its_log_is_refused_and_the_log_kept() {
+    let dir = used().await;
+    std::fs::remove_file(dir.path().join(DATABASE)).unwrap();
+    let log = dir.path().join(format!("{DATABASE}-wal"));
+    std::fs::write(&log, b"what was acknowledged last").unwrap();
+    let words = [DATABASE, "is gone", "nothing was changed", "backup"];
+    let refusal = Setup::new(dir.path()).refused().await;
+    refused(&refusal, Exit::DatabaseDamaged, &words);
+    assert_eq!(std::fs::read(&log).unwrap(), b"what was acknowledged last");
+}
+
 /// A full disk, a copy that was broken off, a `> hookturn.db`: what was there is lost, and a server that
 /// starts empty beside the key of the lost one would hide it.
 #[tokio::test]

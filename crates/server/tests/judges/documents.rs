@@ -178,6 +178,7 @@ impl World {
             let key = api.post("/v1/api-keys", &key).await;
             world.add_all("spareApiKeyIds", &json!([key]), "id");
         }
+        world.rotate_in_bulk(api).await;
         for name in ["first", "second"] {
             let secret = api.post("/kore/v1/secrets", &json!({ "Name": name })).await;
             world.add_all("sharedSecretIds", &json!([secret]), "id");
@@ -192,6 +193,14 @@ impl World {
         let workspaces = api.get("/v1/workspaces").await;
         world.add_all("workspaceIds", &workspaces["data"], "id");
         world.add("workspaces", "default");
+        for number in 0..16 {
+            let schedule = json!({ "name": format!("schedule {number}"), "everyDays": 90 });
+            let schedule = api.post("/v1/schedules", &schedule).await;
+            world.add_all("scheduleIds", &json!([schedule]), "id");
+        }
+        for zone in ["UTC", "Europe/Berlin", "America/New_York"] {
+            world.add("timeZones", zone);
+        }
         for digit in ["1", "2", "3", "4"] {
             world.add("secrets", &format!("whsec_{}", digit.repeat(64)));
         }
@@ -217,6 +226,23 @@ impl World {
             self.add("secretKeyringIds", keyring);
             let secrets = api.get(&format!("/v1/keyrings/{keyring}/secrets")).await;
             self.add_all("secretIds", &secrets["data"], "id");
+        }
+    }
+
+    /// Bulk rotations that wait for a day between their two waves, so that they stay as they are put.
+    async fn rotate_in_bulk(&mut self, api: &Api) {
+        let keyrings = self.lists["keyringIds"].clone();
+        let pairs = keyrings.chunks(2).take(6);
+        for (list, pair) in ["bulkIds", "spareBulkIds"].repeat(3).into_iter().zip(pairs) {
+            let bulk = json!({
+                "selector": { "keyrings": pair },
+                "mode": "overlap",
+                "waves": [50, 100],
+                "pauseSeconds": 86_400,
+                "stopAtFailedPercent": 100,
+            });
+            let started = api.post("/v1/bulk-rotations", &bulk).await;
+            self.add_all(list, &json!([started]), "id");
         }
     }
 

@@ -150,3 +150,72 @@ async fn g6_stripes_libraries_accept_through_an_overlap_whenever_the_receiver_sw
     server.stop().await;
     hearing.close().await;
 }
+
+/// Rotates from outside 64 times at once, each on a connection of its own and under the key that `key`
+/// gives it, and answers the secrets of those that were answered with one.
+async fn storm(customer: &Customer, key: impl Fn(usize) -> String) -> Vec<String> {
+    let path = format!("{APPS}/{}/webhook-config/rotate-secret", customer.app);
+    let calls = (0..64).map(|number| {
+        let (key, path) = (key(number), &path);
+        async move {
+            let headers = [("idempotency-key", key.as_str())];
+            let api = &customer.api;
+            let answer = api
+                .exchange(Method::POST, path, &headers, String::new())
+                .await;
+            let body: Value = serde_json::from_slice(answer.body()).unwrap();
+            if answer.status() == StatusCode::OK {
+                return Some(body["secret"].as_str().unwrap().to_owned());
+            }
+            assert_eq!(answer.status(), StatusCode::CONFLICT, "{body}");
+            assert_eq!(body["error"]["code"], "IDEMPOTENCY_REQUEST_IN_PROGRESS");
+            None
+        }
+    });
+    let answers = futures_util::future::join_all(calls).await;
+    answers.into_iter().flatten().collect()
+}
+
+fn held(value: &str) -> SecretValue {
+    SecretValue {
+        value: value.to_owned(),
+        public_key: None,
+    }
+}
+
+#[tokio::test]
+async fn g5_64_calls_from_outside_rotate_once_under_one_key_and_each_once_under_their_own() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path()).await;
+    let mut hearing = Hearing::open();
+    let mut customer = Customer::new(server.api(), Receiver::start().await).await;
+    let first = customer.secret().await;
+    let mut once = storm(&customer, |_| "one key".to_owned()).await;
+    once.sort();
+    once.dedup();
+    let [rotated] = &once[..] else {
+        panic!("one rotation has one secret, not {}", once.len());
+    };
+    assert_eq!(customer.secret().await.value, *rotated);
+    let seen = customer.deliver().await;
+    customer.hear(&mut hearing, "one key", &seen, &held(rotated), &first);
+
+    let all = storm(&customer, |number| format!("key {number}")).await;
+    let distinct: std::collections::BTreeSet<_> = all.iter().collect();
+    assert_eq!(distinct.len(), 64, "none is lost and none is twice");
+    let current = customer.secret().await;
+    assert!(distinct.contains(&current.value));
+    let seen = customer.deliver().await;
+    let name = "dialect, 64 keys";
+    hearing.accepts(name, &customer.receiving, &current, &seen);
+    for lost in all.iter().filter(|secret| **secret != current.value) {
+        hearing.rejects(name, &customer.receiving, &held(lost), &seen);
+    }
+    // Every call finds its own secret again under its own key.
+    let again = storm(&customer, |number| format!("key {number}")).await;
+    assert_eq!(again, all);
+    let rotations = customer.api.get("/v1/rotations?limit=200").await;
+    assert_eq!(rotations["data"].as_array().unwrap().len(), 65);
+    server.stop().await;
+    hearing.close().await;
+}

@@ -6,8 +6,12 @@ use std::sync::Arc;
 use hookturn::app::DATABASE;
 use hookturn::store::live::Live;
 use hookturn::store::sqlite::{SqliteOptions, SqliteStore};
-use hookturn_core::receiver::{ReceiverClass, ReceiverView};
-use hookturn_core::store::{Hint, HintSink, ReceiverState, Store as _};
+use hookturn::telemetry::SystemClock;
+use hookturn_core::audit::{Actor, Context};
+use hookturn_core::proof::{Finding, Findings, Rehearsed};
+use hookturn_core::receiver::ReceiverClass;
+use hookturn_core::store::{Change, Hint, HintSink, Store as _, Write};
+use hookturn_core::time::Clock as _;
 
 struct NobodyDelivers;
 
@@ -24,15 +28,31 @@ pub(crate) async fn all_read_lists(data_dir: &Path) {
     })
     .unwrap();
     let configured = store.load().await.unwrap();
-    let receivers = configured.endpoints.iter().map(|endpoint| {
-        let state = ReceiverState {
-            view: ReceiverView {
-                class: ReceiverClass::ListAware,
-                belief: None,
-            },
-            ..ReceiverState::default()
+    let at = SystemClock.now();
+    let finding = Finding {
+        class: ReceiverClass::ListAware,
+        throws: false,
+        refused_current: false,
+    };
+    let findings = Findings::default().after_rehearsal(Rehearsed { finding, at });
+    for endpoint in &configured.endpoints {
+        let write = Write::Findings {
+            workspace: endpoint.workspace,
+            endpoint: endpoint.id,
+            findings,
         };
-        (endpoint.workspace, endpoint.id, state)
-    });
-    store.finish(Vec::new(), receivers.collect()).await.unwrap();
+        let change = Change {
+            workspace: endpoint.workspace,
+            writes: vec![write],
+            audit: Vec::new(),
+            context: Context {
+                actor: Actor::System,
+                request_id: None,
+                reason: None,
+            },
+            at,
+            idempotency: None,
+        };
+        store.change(change).await.unwrap();
+    }
 }

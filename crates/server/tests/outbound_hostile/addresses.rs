@@ -108,7 +108,7 @@ fn g10_urls_and_names_that_lead_inside_are_refused_at_configuration() {
         assert_eq!(refusal(&policy, url), Some(rule), "{url}");
     }
     let open = AddressPolicy {
-        allow_nets: vec!["127.0.0.0/8".parse().unwrap()],
+        allow_nets: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
         allow_http: true,
     };
     assert_eq!(refusal(&open, "http://localhost:3000/"), None);
@@ -169,6 +169,43 @@ fn a_refusal_says_how_to_allow_it() {
     assert!(says("http://example.com/").contains("HOOKTURN_ALLOW_HTTP=true"));
     assert!(says("https://localhost/").contains("HOOKTURN_ALLOW_NETS=127.0.0.0/8,::1/128"));
     assert!(says("https://169.254.169.254/").contains("always refused"));
+}
+
+/// Every resolver has both addresses for it, and one that is closed would refuse each delivery.
+#[test]
+fn g10_localhost_needs_both_of_its_addresses() {
+    for (nets, wanted) in [
+        (
+            &["127.0.0.0/8"][..],
+            Some(["::1 is not allowed", "write 127.0.0.1"]),
+        ),
+        (
+            &["::1/128"],
+            Some(["127.0.0.1 is not allowed", "write [::1]"]),
+        ),
+        (&["127.0.0.1/32", "::1/128"], None),
+        (&["0.0.0.0/0", "::/0"], None),
+    ] {
+        let policy = AddressPolicy {
+            allow_nets: nets.iter().map(|net| net.parse().unwrap()).collect(),
+            allow_http: true,
+        };
+        for url in ["http://localhost:3000/", "http://a.localhost/"] {
+            let said = policy.check_url(&url.parse().unwrap()).err();
+            match (said, wanted) {
+                (None, None) => {}
+                (Some(refused), Some(parts)) => {
+                    let said = refused.to_string();
+                    assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+                    assert!(
+                        said.contains("HOOKTURN_ALLOW_NETS=127.0.0.0/8,::1/128"),
+                        "{said}"
+                    );
+                }
+                (said, _) => panic!("{nets:?}: {url}: {said:?}"),
+            }
+        }
+    }
 }
 
 /// A receiver that answers 204, and reports each connection when it ends.

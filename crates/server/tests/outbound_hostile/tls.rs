@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use hookturn::outbound::{Client, FailureKind, Request};
-use hookturn_core::limits::RESPONSE_BODY_BYTES;
+use hookturn::outbound::{Client, Exchange, FailureKind, Request};
+use hookturn_core::limits::{RESPONSE_BODY_BYTES, RESPONSE_HEADERS};
 use http_body_util::StreamBody;
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
@@ -121,6 +121,33 @@ async fn http1_is_used_where_the_receiver_has_nothing_else() {
         drop(client);
         assert_eq!(event(&mut receiver.finished).await, 3);
     }
+}
+
+/// Python's `http.server` over TLS answers like this: the end of the connection is the end of the body, and
+/// TLS does not say good-bye.
+#[tokio::test]
+async fn a_receiver_that_leaves_without_the_farewell_of_tls_is_judged_by_its_status() {
+    let (root, acceptor) = identity("receiver.example", &[]);
+    let server = receiver(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let mut tls = acceptor.accept(stream).await.unwrap();
+            let mut head = [0; 4096];
+            let _read = tls.read(&mut head).await.unwrap();
+            tls.write_all(b"HTTP/1.0 200 OK\r\n\r\nok").await.unwrap();
+            tls.flush().await.unwrap();
+            let (mut tcp, _session) = tls.into_inner();
+            tcp.shutdown().await.unwrap();
+        }
+    })
+    .await;
+    let exchange = send(
+        &client(Some(&root)),
+        patient(&url("receiver.example", &server)),
+    )
+    .await;
+    let answered = answer(exchange);
+    assert_eq!((answered.status, answered.body.as_ref()), (200, &b"ok"[..]));
 }
 
 #[tokio::test]
@@ -240,6 +267,45 @@ async fn g10_plain_http_behind_https_and_floods_instead_of_a_handshake_are_refus
         failure(send(&client(None), request(&url)).await, FailureKind::Tls);
         assert!(event(&mut receiver.finished).await < 64 * 1024 * 1024);
     }
+}
+
+/// Answers over HTTP/2 with these headers.
+async fn with_headers(count: usize, bytes: usize) -> Exchange {
+    let (root, acceptor) = identity("receiver.example", &["h2"]);
+    let receiver = receiver(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let tls = acceptor.accept(stream).await.unwrap();
+            let service = service_fn(move |_: http::Request<Incoming>| {
+                let mut response = http::Response::new("fine".to_owned());
+                for n in 0..count {
+                    let name = http::HeaderName::try_from(format!("x-{n}")).unwrap();
+                    let value = http::HeaderValue::try_from("v".repeat(bytes)).unwrap();
+                    response.headers_mut().insert(name, value);
+                }
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            let _ = server.serve_connection(TokioIo::new(tls), service).await;
+        }
+    })
+    .await;
+    let url = url("receiver.example", &receiver);
+    send(&client(Some(&root)), patient(&url)).await
+}
+
+#[tokio::test]
+async fn g10_of_many_headers_over_http2_the_first_are_kept() {
+    let few = answer(with_headers(60, 1).await);
+    assert!(!few.headers_truncated);
+    for (count, bytes) in [(100, 1), (90, 80)] {
+        let response = answer(with_headers(count, bytes).await);
+        assert_eq!((response.status, &response.body[..]), (200, &b"fine"[..]));
+        assert!(response.headers_truncated);
+        assert_eq!(response.headers.len(), RESPONSE_HEADERS);
+    }
+    let failure = failure(with_headers(1_000, 100).await, FailureKind::HeadTooLarge);
+    assert!(failure.detail.contains("12 KiB"), "{failure}");
 }
 
 #[tokio::test]

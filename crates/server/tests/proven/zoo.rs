@@ -92,6 +92,10 @@ impl Animal {
         }
     }
 
+    pub(crate) const fn throws(&self) -> bool {
+        self.refusal == 500
+    }
+
     pub(crate) const fn flaps(&self) -> bool {
         self.flaps
     }

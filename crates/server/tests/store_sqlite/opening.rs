@@ -4,7 +4,7 @@ use std::io::{Seek, SeekFrom, Write as _};
 
 use hookturn::store::conformance::world::{START, World};
 use hookturn::store::sqlite::OpenError;
-use hookturn_core::store::Store;
+use hookturn_core::store::{Store, Write};
 use rusqlite::Connection;
 
 use super::engine::{Sqlite, check, database, open};
@@ -86,6 +86,33 @@ async fn a_newer_schema_is_refused() {
         OpenError::Newer { found, known, .. } => assert!(found == 1_000 && known < found),
         error => panic!("{error:?}"),
     }
+}
+
+/// What an upgrade finds: secrets from before there were marks. They wait to be marked.
+#[tokio::test]
+async fn a_database_without_marks_lists_its_secrets_as_unmarked() {
+    let place = tempfile::tempdir().unwrap();
+    let world = World::new(&Sqlite).await;
+    let tenant = world.tenant("acme").await;
+    let keyring = world.keyring(&tenant.endpoints[0]);
+    let secret = world.secret(&keyring, b"sealed");
+    let writes = vec![Write::Secret(secret.clone())];
+    world.write(keyring.workspace, writes).await;
+    let backup = world.backup_path();
+    world.store().backup(backup.clone()).await.unwrap();
+    std::fs::copy(backup, database(&place)).unwrap();
+    let older = Connection::open(database(&place)).unwrap();
+    older
+        .execute_batch(
+            "DROP TABLE secret_mark; DROP TABLE bulk; DROP TABLE bulk_item; DROP TABLE reported;
+             DROP TABLE noted; DROP TABLE schedule; DROP TABLE schedule_note; PRAGMA user_version = 3;",
+        )
+        .unwrap();
+    drop(older);
+    let store = open(&database(&place)).unwrap();
+    assert_eq!(store.unmarked(10).await.unwrap(), [secret.secret]);
+    let loaded = store.load().await.unwrap();
+    assert_eq!(loaded.secrets, [secret]);
 }
 
 #[tokio::test]

@@ -58,9 +58,8 @@ async fn g8_a_planted_secret_is_in_no_file_and_an_erased_box_neither() {
         in_box(values.secret(&keyring, b"")),
     );
     let mut answer = values.answer(b"");
-    answer.sealed_response = sealer
-        .seal(Place::Answer(answer.key), PLANTED.as_bytes())
-        .into();
+    let boxed = sealer.seal(Place::Answer(answer.key), PLANTED.as_bytes());
+    answer.sealed_response = Some(boxed.into());
     let mut change = values.changing(
         tenant.workspace.id,
         vec![
@@ -107,6 +106,7 @@ async fn g8_a_planted_secret_is_in_no_file_and_an_erased_box_neither() {
         workspace: erased.workspace,
         keyring: erased.keyring,
         secret: erased.secret,
+        answers: true,
     };
     let change = values.changing(tenant.workspace.id, vec![erase]);
     store.change(change).await.unwrap();

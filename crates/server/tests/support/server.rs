@@ -32,6 +32,15 @@ impl Server {
 
     /// The same, with another first key than that of workspace `default`.
     pub(crate) async fn start_with_key(data_dir: &Path, key: &'static str) -> Self {
+        Self::start_with(data_dir, key, &[]).await
+    }
+
+    /// The same, with more of the environment.
+    pub(crate) async fn start_with(
+        data_dir: &Path,
+        key: &'static str,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hookturn"))
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
@@ -40,6 +49,7 @@ impl Server {
             .env("HOOKTURN_BOOTSTRAP_API_KEY", key)
             .env("HOOKTURN_ALLOW_NETS", "127.0.0.0/8,::1/128")
             .env("HOOKTURN_ALLOW_HTTP", "true")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -18,12 +18,15 @@ fn secrets_are_any_text_within_bounds() {
     ] {
         assert_eq!(Secret::parse(text).unwrap().expose(), text);
     }
-    assert_eq!(Secret::parse(&"a".repeat(512)).unwrap().expose().len(), 512);
-    let too_long = SecretError::TooLong {
-        bytes: 513,
-        limit: 512,
-    };
-    assert_eq!(Secret::parse(&"a".repeat(513)).unwrap_err(), too_long);
+    for letter in ["a", "é", "🦘"] {
+        let longest = letter.repeat(512);
+        assert_eq!(Secret::parse(&longest).unwrap().expose(), longest);
+        let too_long = SecretError::TooLong {
+            characters: 513,
+            limit: 512,
+        };
+        assert_eq!(Secret::parse(&letter.repeat(513)).unwrap_err(), too_long);
+    }
     assert_eq!(Secret::parse("").unwrap_err(), SecretError::Empty);
     for text in ["a\n", "\ta", "a\0b", "a\u{7f}", "a\u{85}"] {
         assert_eq!(

@@ -44,6 +44,9 @@ pub(in crate::api) struct CreateApiKey {
     /// From when on it is refused.
     #[schema(value_type = Option<schema::TimeText>)]
     expires_at: Option<Timestamp>,
+    /// Why; kept in the audit log.
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+    reason: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize, Serialize)]
@@ -156,6 +159,7 @@ pub(in crate::api) async fn create(
 ) -> Outcome {
     let once = call.once(&api, &body.bytes).await?;
     let asked: CreateApiKey = body.parse()?;
+    let caller = call.because(asked.reason.as_deref())?;
     let input = NewApiKey {
         name: asked.name,
         reach: match asked.reach {
@@ -175,7 +179,7 @@ pub(in crate::api) async fn create(
     let record = |made: &NewKey| render(made).to_bytes();
     let made = api
         .service
-        .create_api_key(&call.caller, input, once.record(&record))
+        .create_api_key(&caller, input, once.record(&record))
         .await;
     Ok(render(&once.settle(&api.service, made).await?))
 }

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Manage, Read};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, nullable};
+use super::super::json::{JsonBody, Whole, nullable};
 use super::super::page::{PageView, Query};
 use super::super::schema;
 use super::page_answer;
@@ -36,8 +36,11 @@ pub(in crate::api) struct CreateApp {
     #[schema(value_type = schema::Labels)]
     labels: BTreeMap<String, String>,
     /// Overlap of a dialect's rotate call, in seconds; the workspace's without it.
-    #[schema(maximum = 2_592_000)]
-    rotation_overlap_seconds: Option<u32>,
+    #[schema(value_type = Option<u32>, maximum = 2_592_000)]
+    rotation_overlap_seconds: Option<Whole<u32>>,
+    /// Why; kept in the audit log.
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+    reason: Option<String>,
 }
 
 /// What to change of an app. What is absent stays.
@@ -61,7 +64,10 @@ pub(in crate::api) struct PatchApp {
     )]
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, maximum = 2_592_000)]
-    rotation_overlap_seconds: Option<Option<u32>>,
+    rotation_overlap_seconds: Option<Option<Whole<u32>>>,
+    /// Why; kept in the audit log.
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+    reason: Option<String>,
 }
 
 /// A consumer of webhooks.
@@ -119,10 +125,11 @@ pub(in crate::api) async fn create(
 ) -> Outcome {
     let once = call.once(&api, &body.bytes).await?;
     let asked: CreateApp = body.parse()?;
+    let caller = call.because(asked.reason.as_deref())?;
     let input = NewApp {
         name: asked.name,
         labels: asked.labels,
-        rotation_overlap_seconds: asked.rotation_overlap_seconds,
+        rotation_overlap_seconds: asked.rotation_overlap_seconds.map(Whole::get),
     };
     let render = |app: &App| {
         Answer::created(format!("/v1/apps/{}", app.id), &AppView::new(app)).version(app.version)
@@ -130,7 +137,7 @@ pub(in crate::api) async fn create(
     let record = |app: &App| render(app).to_bytes();
     let made = api
         .service
-        .create_app(&call.caller, input, once.record(&record))
+        .create_app(&caller, input, once.record(&record))
         .await;
     Ok(render(&once.settle(&api.service, made).await?))
 }
@@ -203,14 +210,17 @@ pub(in crate::api) async fn patch(
     body: JsonBody<{ limits::BODY_BYTES }>,
 ) -> Outcome {
     let asked: PatchApp = body.parse()?;
+    let caller = call.because(asked.reason.as_deref())?;
     let patch = AppPatch {
         name: asked.name,
         labels: asked.labels,
-        rotation_overlap_seconds: asked.rotation_overlap_seconds,
+        rotation_overlap_seconds: asked
+            .rotation_overlap_seconds
+            .map(|seconds| seconds.map(Whole::get)),
     };
     let app = api
         .service
-        .patch_app(&call.caller, id, patch, call.if_match()?, None)
+        .patch_app(&caller, id, patch, call.if_match()?, None)
         .await?;
     Ok(Answer::ok(&AppView::new(&app)).version(app.version))
 }

@@ -1,5 +1,7 @@
 //! Deliveries: what became of each message at each endpoint, and sending again by hand.
 
+use std::collections::HashMap;
+
 use axum::extract::State;
 use hookturn_core::delivery::{
     Attempt, Delivery, DeliveryState, DeliveryStatus, Exchange, ExchangeResult, ExhaustedReason,
@@ -116,13 +118,17 @@ pub(in crate::api) struct AttemptView {
 }
 
 impl AttemptView {
-    pub(super) fn new(attempt: &Attempt) -> Self {
+    pub(super) fn new(attempt: &Attempt, names: &Names) -> Self {
         Self {
             number: attempt.number,
             accepted: attempt.accepted(),
             started_at: attempt.started_at,
             duration_millis: attempt.duration_millis,
-            exchanges: attempt.exchanges.iter().map(ExchangeView::new).collect(),
+            exchanges: attempt
+                .exchanges
+                .iter()
+                .map(|exchange| ExchangeView::new(exchange, names))
+                .collect(),
         }
     }
 }
@@ -132,9 +138,11 @@ impl AttemptView {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Exchange)]
 pub(in crate::api) struct ExchangeView {
-    /// `plan`, or `fallback` after a refusal that can be about the signature.
+    /// Which rule chose the secrets that signed.
     #[schema(value_type = schema::ExchangeReasonText)]
     reason: hookturn_core::delivery::ExchangeReason,
+    /// The same in a sentence.
+    because: &'static str,
     /// The secrets that signed, in the order of their signatures. Empty when there was no connection
     /// that could take the request: nothing is signed before that.
     signed_with: Vec<SignedWithView>,
@@ -160,10 +168,16 @@ pub(in crate::api) struct SignedWithView {
     /// Which one.
     #[schema(value_type = schema::SecretIdText)]
     secret_id: SecretId,
+    /// What its owner calls it now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     /// Its fingerprint.
     #[schema(value_type = schema::FingerprintText)]
     fingerprint: String,
 }
+
+/// What secrets are called.
+pub(super) type Names = HashMap<SecretId, String>;
 
 /// What is kept of a receiver's answer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -173,11 +187,11 @@ pub(in crate::api) struct ResponseView {
     /// The HTTP status.
     #[schema(minimum = 100, maximum = 999)]
     status: u16,
-    /// Its headers.
+    /// Its headers, at most 64 and, over HTTP/1.1, 4 KiB of them.
     headers: Vec<HeaderView>,
-    /// At most 16 KiB of the body, bytes that are not UTF-8 replaced.
+    /// At most 16 KiB of the body, less by what many or large headers take; bytes that are not UTF-8 replaced.
     body: String,
-    /// Whether the body was longer.
+    /// Whether the body was longer, or there were more or larger headers.
     truncated: bool,
 }
 
@@ -219,7 +233,7 @@ pub(in crate::api) struct TimingsView {
 }
 
 impl ExchangeView {
-    fn new(exchange: &Exchange) -> Self {
+    fn new(exchange: &Exchange, names: &Names) -> Self {
         let (response, failure) = match &exchange.result {
             ExchangeResult::Answered(answer) => (
                 Some(ResponseView {
@@ -246,11 +260,13 @@ impl ExchangeView {
         let timings = exchange.timings;
         Self {
             reason: exchange.reason,
+            because: exchange.reason.words(),
             signed_with: exchange
                 .signed_with
                 .iter()
                 .map(|signer| SignedWithView {
                     secret_id: signer.secret,
+                    name: names.get(&signer.secret).cloned(),
                     fingerprint: signer.fingerprint.to_string(),
                 })
                 .collect(),
@@ -352,9 +368,13 @@ pub(in crate::api) async fn get(
     Ids(id): Ids<DeliveryId>,
 ) -> Outcome {
     let (delivery, attempts) = api.service.delivery(&call.caller, id).await?;
+    let names = api.service.secret_names(delivery.endpoint);
     Ok(Answer::ok(&DeliveryDetail {
         delivery: DeliveryView::new(&delivery),
-        attempts: attempts.iter().map(AttemptView::new).collect(),
+        attempts: attempts
+            .iter()
+            .map(|attempt| AttemptView::new(attempt, &names))
+            .collect(),
     }))
 }
 

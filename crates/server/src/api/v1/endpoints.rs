@@ -6,6 +6,7 @@ use axum::extract::State;
 use hookturn_core::endpoint::{BodyForm, DisabledReason, Endpoint, EndpointState, Method, Preset};
 use hookturn_core::id::{ClientId, EndpointId, KeyringId, MessageId, SecretId};
 use hookturn_core::limits;
+use hookturn_core::proof::Findings;
 use hookturn_core::retry::{RetryOn, RetryPolicy};
 use hookturn_core::rotation::KeyKind;
 use hookturn_core::store::{Page, ReceiverState};
@@ -15,7 +16,7 @@ use utoipa::ToSchema;
 
 use super::super::auth::{Call, Ids, Manage, Read};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Nothing, nullable, or_default};
+use super::super::json::{JsonBody, Nothing, Whole, nullable, or_default};
 use super::super::page::{PageView, Query};
 use super::super::problem::Problem;
 use super::super::schema;
@@ -23,6 +24,8 @@ use super::super::{ApiState, TestReport};
 use super::deliveries::AttemptView;
 use super::keyrings::{GivenSecret, SecretWithValue};
 use super::page_answer;
+use super::probe::ProbeSettingsView;
+use super::proving::FindingView;
 use crate::service::endpoints::{
     CreatedEndpoint, EndpointPatch, KeyringChoice, NewEndpoint, Switch,
 };
@@ -80,19 +83,26 @@ pub(in crate::api) struct CreateEndpoint {
     retry: Option<RetryView>,
     /// Longest time of one exchange, in milliseconds.
     #[schema(value_type = Option<u64>, minimum = 1000, maximum = 60_000)]
-    timeout_millis: Option<Millis>,
+    timeout_millis: Option<Whole<Millis>>,
     /// Longest time to connect, in milliseconds, within the timeout.
     #[schema(value_type = Option<u64>, minimum = 1000, maximum = 60_000)]
-    connect_timeout_millis: Option<Millis>,
+    connect_timeout_millis: Option<Whole<Millis>>,
     /// Exchanges that may be open to it at once.
-    #[schema(minimum = 1, maximum = 1000)]
-    max_in_flight: Option<u32>,
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000)]
+    max_in_flight: Option<Whole<u32>>,
     /// Attempts per second; not limited without it.
-    #[schema(minimum = 1)]
-    rate_limit_per_second: Option<u32>,
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
+    rate_limit_per_second: Option<Whole<u32>>,
     /// Whether deliveries keep the order of acceptance: one at a time, a failure holds the rest.
     #[serde(default)]
     ordered: bool,
+    /// Whether and with what it is probed.
+    #[serde(default, deserialize_with = "or_default")]
+    #[schema(value_type = Option<ProbeSettingsView>)]
+    probe: ProbeSettingsView,
+    /// Why; kept in the audit log.
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+    reason: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -175,23 +185,28 @@ pub(in crate::api) struct PatchEndpoint {
     retry: Option<RetryView>,
     /// Longest time of one exchange, in milliseconds.
     #[schema(value_type = Option<u64>, minimum = 1000, maximum = 60_000)]
-    timeout_millis: Option<Millis>,
+    timeout_millis: Option<Whole<Millis>>,
     /// Longest time to connect, in milliseconds.
     #[schema(value_type = Option<u64>, minimum = 1000, maximum = 60_000)]
-    connect_timeout_millis: Option<Millis>,
+    connect_timeout_millis: Option<Whole<Millis>>,
     /// Exchanges that may be open to it at once.
-    #[schema(minimum = 1, maximum = 1000)]
-    max_in_flight: Option<u32>,
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000)]
+    max_in_flight: Option<Whole<u32>>,
     /// Attempts per second; `null` for no limit.
     #[expect(
         clippy::option_option,
         reason = "absent, null and a value are three things"
     )]
     #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<u32>, minimum = 1)]
-    rate_limit_per_second: Option<Option<u32>>,
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
+    rate_limit_per_second: Option<Option<Whole<u32>>>,
     /// Whether deliveries keep the order of acceptance.
     ordered: Option<bool>,
+    /// Whether and with what it is probed, as a whole.
+    probe: Option<ProbeSettingsView>,
+    /// Why; kept in the audit log.
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+    reason: Option<String>,
 }
 
 /// When a failed delivery is tried again.
@@ -201,11 +216,11 @@ pub(in crate::api) struct PatchEndpoint {
 pub(in crate::api) struct RetryView {
     /// Delay before each retry, in milliseconds; as many retries as entries, each at most 3 days.
     #[schema(value_type = Vec<schema::RetryDelay>, max_items = 30)]
-    delays_millis: Vec<Millis>,
+    delays_millis: Vec<Whole<Millis>>,
     /// Each delay is stretched by a random share of up to this many percent.
     #[serde(default)]
-    #[schema(maximum = 100)]
-    jitter_percent: u8,
+    #[schema(value_type = u8, maximum = 100)]
+    jitter_percent: Whole<u8>,
     /// Which failures are worth a retry.
     #[serde(default, deserialize_with = "or_default")]
     #[schema(value_type = Option<schema::RetryOnText>)]
@@ -215,8 +230,8 @@ pub(in crate::api) struct RetryView {
 impl From<RetryView> for RetryPolicy {
     fn from(view: RetryView) -> Self {
         Self {
-            delays_millis: view.delays_millis,
-            jitter_percent: view.jitter_percent,
+            delays_millis: view.delays_millis.into_iter().map(Whole::get).collect(),
+            jitter_percent: view.jitter_percent.get(),
             retry_on: view.retry_on,
         }
     }
@@ -225,8 +240,8 @@ impl From<RetryView> for RetryPolicy {
 impl From<&RetryPolicy> for RetryView {
     fn from(policy: &RetryPolicy) -> Self {
         Self {
-            delays_millis: policy.delays_millis.clone(),
-            jitter_percent: policy.jitter_percent,
+            delays_millis: policy.delays_millis.iter().copied().map(Whole).collect(),
+            jitter_percent: Whole(policy.jitter_percent),
             retry_on: policy.retry_on,
         }
     }
@@ -291,6 +306,8 @@ pub(in crate::api) struct EndpointView {
     rate_limit_per_second: Option<u32>,
     /// Whether deliveries keep the order of acceptance.
     ordered: bool,
+    /// Whether and with what it is probed.
+    probe: ProbeSettingsView,
     /// What is known of the receiver. Absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     receiver: Option<ReceiverView>,
@@ -324,15 +341,19 @@ pub(in crate::api) struct ReceiverView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::TimeText>)]
     failing_since: Option<Timestamp>,
+    /// What the last rehearsal found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rehearsed: Option<FindingView>,
 }
 
 impl ReceiverView {
-    fn new(receiver: &ReceiverState) -> Self {
+    fn new(receiver: &ReceiverState, findings: &Findings) -> Self {
         Self {
-            class: receiver.view.class.as_str(),
+            class: findings.class().as_str(),
             holds_secret_id: receiver.view.belief.map(|belief| belief.secret),
-            accepted_at: receiver.accepted_at,
+            accepted_at: receiver.accepted_at.max(findings.tested_at),
             failing_since: receiver.failing_since,
+            rehearsed: findings.rehearsed.as_ref().map(FindingView::new),
         }
     }
 }
@@ -366,6 +387,7 @@ impl EndpointView {
             max_in_flight: endpoint.max_in_flight,
             rate_limit_per_second: endpoint.rate_limit_per_second,
             ordered: endpoint.ordered,
+            probe: (&endpoint.probe).into(),
             receiver: None,
             version: endpoint.version,
             created_at: endpoint.created_at,
@@ -399,6 +421,7 @@ pub(in crate::api) async fn create(
 ) -> Outcome {
     let once = call.once(&api, &body.bytes).await?;
     let mut asked: CreateEndpoint = body.parse()?;
+    let caller = call.because(asked.reason.as_deref())?;
     let input = NewEndpoint {
         keyring: asked.keyring_choice()?,
         url: asked.url,
@@ -410,11 +433,12 @@ pub(in crate::api) async fn create(
         headers: asked.headers,
         state: asked.state.into(),
         retry: asked.retry.map(Into::into),
-        timeout_millis: asked.timeout_millis,
-        connect_timeout_millis: asked.connect_timeout_millis,
-        max_in_flight: asked.max_in_flight,
-        rate_limit_per_second: asked.rate_limit_per_second,
+        timeout_millis: asked.timeout_millis.map(Whole::get),
+        connect_timeout_millis: asked.connect_timeout_millis.map(Whole::get),
+        max_in_flight: asked.max_in_flight.map(Whole::get),
+        rate_limit_per_second: asked.rate_limit_per_second.map(Whole::get),
         ordered: asked.ordered,
+        probe: asked.probe.try_into()?,
     };
     let now = api.service.now();
     let render = |made: &CreatedEndpoint| {
@@ -431,7 +455,7 @@ pub(in crate::api) async fn create(
     let record = |made: &CreatedEndpoint| render(made).to_bytes();
     let made = api
         .service
-        .create_endpoint(&call.caller, app, input, once.record(&record))
+        .create_endpoint(&caller, app, input, once.record(&record))
         .await;
     Ok(render(&once.settle(&api.service, made).await?))
 }
@@ -473,8 +497,9 @@ pub(in crate::api) async fn get(
 ) -> Outcome {
     let endpoint = api.service.endpoint(&call.caller, app, id).await?;
     let receiver = api.service.receiver(&call.caller, app, id).await?;
+    let findings = api.service.findings(&call.caller, id).await?;
     let view = EndpointView {
-        receiver: Some(ReceiverView::new(&receiver)),
+        receiver: Some(ReceiverView::new(&receiver, &findings)),
         ..EndpointView::new(&endpoint)
     };
     Ok(Answer::ok(&view).version(endpoint.version))
@@ -492,6 +517,7 @@ pub(in crate::api) async fn patch(
     body: JsonBody<{ limits::BODY_BYTES }>,
 ) -> Outcome {
     let asked: PatchEndpoint = body.parse()?;
+    let caller = call.because(asked.reason.as_deref())?;
     let patch = EndpointPatch {
         url: asked.url,
         description: asked.description,
@@ -501,15 +527,18 @@ pub(in crate::api) async fn patch(
         headers: asked.headers,
         state: asked.state.map(Into::into),
         retry: asked.retry.map(Into::into),
-        timeout_millis: asked.timeout_millis,
-        connect_timeout_millis: asked.connect_timeout_millis,
-        max_in_flight: asked.max_in_flight,
-        rate_limit_per_second: asked.rate_limit_per_second,
+        timeout_millis: asked.timeout_millis.map(Whole::get),
+        connect_timeout_millis: asked.connect_timeout_millis.map(Whole::get),
+        max_in_flight: asked.max_in_flight.map(Whole::get),
+        rate_limit_per_second: asked
+            .rate_limit_per_second
+            .map(|limit| limit.map(Whole::get)),
         ordered: asked.ordered,
+        probe: asked.probe.map(TryInto::try_into).transpose()?,
     };
     let endpoint = api
         .service
-        .patch_endpoint(&call.caller, app, id, patch, call.if_match()?, None)
+        .patch_endpoint(&caller, app, id, patch, call.if_match()?, None)
         .await?;
     Ok(shown(&endpoint))
 }
@@ -558,6 +587,7 @@ pub(in crate::api) async fn test(
     let once = call.once(&api, &body.bytes).await?;
     let _: Nothing = body.parse_or_default()?;
     let endpoint = api.service.endpoint(&call.caller, app, id).await?;
+    let names = api.service.secret_names(id);
     let report = api.tests.send_test(&call.caller, endpoint).await?;
     let render = |report: &TestReport| {
         Answer::ok(&TestResult {
@@ -565,7 +595,7 @@ pub(in crate::api) async fn test(
             connected: report.connected,
             summary: report.summary.clone(),
             message_id: report.message,
-            attempt: AttemptView::new(&report.attempt),
+            attempt: AttemptView::new(&report.attempt, &names),
         })
     };
     let record = |report: &TestReport| render(report).to_bytes();

@@ -6,6 +6,7 @@ use std::fmt;
 use axum::extract::State;
 use hookturn_core::id::{EndpointId, KeyringId, SecretId};
 use hookturn_core::limits;
+use hookturn_core::proof::Rehearsed;
 use hookturn_core::rotation::{KeyKind, Keyring, KeyringOwner, SecretState, SecretVersion};
 use hookturn_core::time::{Millis, SECOND, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -15,10 +16,11 @@ use zeroize::Zeroizing;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Read, Secrets};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Why};
+use super::super::json::{JsonBody, Whole, Why};
 use super::super::page::{PageView, Query};
 use super::super::schema;
 use super::page_answer;
+use super::proving::FindingView;
 use super::rotations::RotationView;
 use crate::service::keyrings::{ChangedSecret, CreatedSecret, NewSecretInput, SecretOnce};
 use crate::service::page::Listed;
@@ -48,8 +50,8 @@ impl fmt::Debug for GivenSecret {
 }
 
 /// Seconds of the API in milliseconds.
-pub(super) fn millis(seconds: Option<u32>) -> Option<Millis> {
-    seconds.map(|seconds| Millis::from(seconds) * SECOND)
+pub(super) fn millis(seconds: Option<Whole<u32>>) -> Option<Millis> {
+    seconds.map(|Whole(seconds)| Millis::from(seconds) * SECOND)
 }
 
 /// A secret to make or import.
@@ -64,8 +66,8 @@ pub(in crate::api) struct CreateSecret {
         pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     secret: Option<GivenSecret>,
     /// How long the old secret stays once this one is activated, in seconds.
-    #[schema(maximum = 2_592_000)]
-    overlap_seconds: Option<u32>,
+    #[schema(value_type = Option<u32>, maximum = 2_592_000)]
+    overlap_seconds: Option<Whole<u32>>,
     /// Whether a pending secret may be destroyed to make room.
     #[serde(default)]
     replace_pending: bool,
@@ -79,8 +81,8 @@ pub(in crate::api) struct CreateSecret {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct ActivateSecret {
     /// How long the old secret stays, in seconds; as its rotation says without it.
-    #[schema(maximum = 2_592_000)]
-    overlap_seconds: Option<u32>,
+    #[schema(value_type = Option<u32>, maximum = 2_592_000)]
+    overlap_seconds: Option<Whole<u32>>,
     /// Why.
     #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     reason: Option<String>,
@@ -208,6 +210,8 @@ pub(in crate::api) struct KeyringView {
     /// The rotation that is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     open_rotation: Option<RotationView>,
+    /// How the receivers it signs for verify, as rehearsals found out: 200 at most.
+    receivers: Vec<RehearsedReceiver>,
     /// Grows with every command; the ETag.
     version: u64,
     /// When it was made.
@@ -215,8 +219,24 @@ pub(in crate::api) struct KeyringView {
     created_at: Timestamp,
 }
 
+/// What rehearsals found out about a receiver.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct RehearsedReceiver {
+    /// The endpoint in front of it.
+    #[schema(value_type = schema::EndpointIdText)]
+    endpoint_id: EndpointId,
+    /// What the last rehearsal found; absent while there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rehearsed: Option<FindingView>,
+}
+
 impl KeyringView {
-    fn new(keyring: &Keyring, now: Timestamp) -> Self {
+    fn new(
+        keyring: &Keyring,
+        receivers: Vec<(EndpointId, Option<Rehearsed>)>,
+        now: Timestamp,
+    ) -> Self {
         Self {
             id: keyring.id,
             secret_type: keyring.kind,
@@ -233,6 +253,13 @@ impl KeyringView {
             open_rotation: keyring
                 .open_rotation(now)
                 .map(|rotation| RotationView::new(rotation, now)),
+            receivers: receivers
+                .into_iter()
+                .map(|(endpoint_id, rehearsed)| RehearsedReceiver {
+                    endpoint_id,
+                    rehearsed: rehearsed.as_ref().map(FindingView::new),
+                })
+                .collect(),
             version: keyring.version,
             created_at: keyring.id.created_at(),
         }
@@ -249,7 +276,8 @@ pub(in crate::api) async fn get(
     Ids(id): Ids<KeyringId>,
 ) -> Outcome {
     let keyring = api.service.keyring(&call.caller, id).await?;
-    let view = KeyringView::new(&keyring, api.service.now());
+    let receivers = api.service.receivers(&call.caller, &keyring).await?;
+    let view = KeyringView::new(&keyring, receivers, api.service.now());
     Ok(Answer::ok(&view).version(keyring.version))
 }
 
@@ -387,10 +415,55 @@ pub(in crate::api) async fn reveal(
     Ok(Answer::ok(&SecretWithValue::new(&once, api.service.now())))
 }
 
+/// A secret that was marked as leaked.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::api) struct CompromisedSecret {
+    /// It, as it is now.
+    #[serde(flatten)]
+    secret: SecretView,
+    /// What happens to deliveries, those under way included, in a sentence.
+    effect: &'static str,
+    /// What to do next, in a sentence.
+    next: &'static str,
+}
+
+impl CompromisedSecret {
+    fn new(secret: &SecretVersion, now: Timestamp) -> Self {
+        let marked_now = |at: Timestamp| secret.compromised == Some(at);
+        let (effect, next) = match secret.state {
+            SecretState::Active { .. } => (
+                "it goes on signing, because receivers verify with it and silence would lose messages; it is no fallback and no canary falls back to it",
+                "rotate away from it with mode immediate, and hand the new secret over at once",
+            ),
+            SecretState::Retired { at } if marked_now(at) => (
+                "it was retired at once and its rotation is completed: what is not signed yet is signed with the active secret alone, retries included; requests on the wire arrive as they were signed",
+                "ask whether receivers still accept it: POST /v1/rotations/{rotationId}/released",
+            ),
+            SecretState::Destroyed { at } if marked_now(at) => (
+                "it was waiting to be activated: it is destroyed and its rotation cancelled; deliveries go on with the active secret alone",
+                "open a new rotation, and hand its secret over another way",
+            ),
+            SecretState::Pending
+            | SecretState::Retiring { .. }
+            | SecretState::Retired { .. }
+            | SecretState::Destroyed { .. } => (
+                "it signed nothing any more: nothing changes for deliveries, and no undo brings it back",
+                "ask whether receivers still accept it: POST /v1/rotations/{rotationId}/released",
+            ),
+        };
+        Self {
+            secret: SecretView::new(secret, now),
+            effect,
+            next,
+        }
+    }
+}
+
 /// Mark a secret as leaked: it never co-signs, is never a fallback, and no undo brings it back.
 #[utoipa::path(post, path = "/v1/keyrings/{keyringId}/secrets/{secretId}/compromise", tag = "Secrets", operation_id = "compromiseSecret",
     request_body = Option<Why>,
-    responses((status = 200, description = "Marked.", body = SecretView,
+    responses((status = 200, description = "Marked.", body = CompromisedSecret,
         headers(("ETag" = String, description = "The keyring's version.")))))]
 pub(in crate::api) async fn compromise(
     State(api): State<ApiState>,
@@ -401,7 +474,11 @@ pub(in crate::api) async fn compromise(
     let once = call.once(&api, &body.bytes).await?;
     let why: Why = body.parse_or_default()?;
     let caller = call.because(why.reason.as_deref())?;
-    let record = |out: &ChangedSecret| changed(out, api.service.now()).to_bytes();
+    let answer = |out: &ChangedSecret| {
+        Answer::ok(&CompromisedSecret::new(&out.secret, api.service.now()))
+            .version(out.keyring.version)
+    };
+    let record = |out: &ChangedSecret| answer(out).to_bytes();
     let out = api
         .service
         .compromise_secret(
@@ -412,8 +489,5 @@ pub(in crate::api) async fn compromise(
             once.record(&record),
         )
         .await;
-    Ok(changed(
-        &once.settle(&api.service, out).await?,
-        api.service.now(),
-    ))
+    Ok(answer(&once.settle(&api.service, out).await?))
 }

@@ -1,10 +1,11 @@
 //! `/v1/endpoints/{endpointId}/rehearse`, and what a rotation shows of its proof.
 
 use axum::extract::State;
-use hookturn_core::id::EndpointId;
+use hookturn_core::id::{EndpointId, RotationId, SecretId};
 use hookturn_core::limits;
 use hookturn_core::proof::{
-    OnDeadline, ProbeKeys, ProofPolicy, Rehearsed, required_passes, ruled_out_percent,
+    OnDeadline, ProbeAnswer, ProbeKeys, ProofPolicy, Rehearsed, Release, required_passes,
+    ruled_out_percent,
 };
 use hookturn_core::rotation::{Mode, Promotion, PromotionGrounds, Rotation};
 use hookturn_core::time::Timestamp;
@@ -12,12 +13,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::ApiState;
-use super::super::auth::{Call, Ids, Secrets};
+use super::super::auth::{Call, Ids, Read, Secrets};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Why};
+use super::super::json::{JsonBody, Why, whole, wholes};
 use super::super::schema;
+use super::released::ReleaseView;
 use super::rotations::RotationView;
-use crate::service::proving::{EndpointStanding, RehearsalReport};
+use crate::service::proving::{EndpointStanding, ProbePurpose, RehearsalReport, SeenProbe};
 
 /// How much proof is enough, and when the old secret goes. Times are in milliseconds, at most 30 days.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -26,50 +28,73 @@ use crate::service::proving::{EndpointStanding, RehearsalReport};
 pub(in crate::api) struct ProofPolicyView {
     /// How sure to be, in percent. With `stalePercent` it decides how many passes are needed: 59 by default.
     #[schema(minimum = 50, maximum = 99)]
+    #[serde(deserialize_with = "whole")]
     confidence_percent: u8,
     /// The share of a fleet that may not go unnoticed without the new secret, in percent.
     #[schema(minimum = 1, maximum = 50)]
+    #[serde(deserialize_with = "whole")]
     stale_percent: u8,
     /// Passes further apart than this are not of one run, and a run whose last pass is older proves nothing.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     window_millis: u64,
     /// How long nothing may be refused after the last pass that was needed.
     #[schema(minimum = 0, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     hold_down_millis: u64,
     /// Time between two probes of one endpoint while they are answered.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     probe_every_millis: u64,
     /// The longest time between two probes; each one that is refused or not answered doubles it.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     probe_back_off_max_millis: u64,
     /// Probes of one endpoint in any hour.
-    #[schema(minimum = 1)]
+    #[schema(value_type = u64, minimum = 1, maximum = 4_294_967_295_u64)]
+    #[serde(deserialize_with = "whole")]
     probes_per_hour: u32,
     /// How near in time a refused request with a random key must be to the passes.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     control_every_millis: u64,
     /// Three shares of real deliveries that are signed with the new secret first, in percent, smallest first.
     #[schema(value_type = Vec<u8>, min_items = 3, max_items = 3)]
+    #[serde(deserialize_with = "wholes")]
     canary_percent: [u8; 3],
     /// Passes after which the next share is taken.
+    #[schema(value_type = u64, maximum = 4_294_967_295_u64)]
+    #[serde(deserialize_with = "whole")]
     canary_passes: u32,
     /// Whether the rotation promotes itself when it is proved.
     promote_by_itself: bool,
     /// How long the old secret must not have been needed before it is retired early.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     quiet_millis: u64,
     /// When the old secret retires at the latest, counted from the opening.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     deadline_millis: u64,
     /// What happens at the deadline while the old secret is still needed: the deadline moves, or not.
     #[schema(value_type = schema::OnDeadlineText)]
     on_deadline: OnDeadline,
     /// By how much the deadline moves.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     extend_millis: u64,
     /// For a shared keyring: endpoints that accepted nothing for this long need not be proved.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
     look_back_millis: u64,
+    /// How long a rotation may make no progress towards its proof before an operational event says that it stalled.
+    #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
+    stalled_after_millis: u64,
+    /// How long before the deadline an operational event says that it is near; at most a quarter of the time to it.
+    #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    #[serde(deserialize_with = "whole")]
+    deadline_near_millis: u64,
 }
 
 /// The same fields on both sides: one list, so that neither forgets one.
@@ -106,6 +131,8 @@ same_fields!(
     on_deadline,
     extend_millis,
     look_back_millis,
+    stalled_after_millis,
+    deadline_near_millis,
 );
 
 impl Default for ProofPolicyView {
@@ -194,10 +221,20 @@ struct EvidenceView {
     needed: u32,
     /// The smallest stale share of a fleet, in percent, that the passes rule out with the policy's confidence.
     rules_out_percent: u8,
+    /// The last three in words: `59 of 59, rules out 5 % stale at 95 %`.
+    coverage: String,
     /// Passes of probes in all.
     probe_passes: u32,
     /// Passes of real deliveries in all: canaries, and fallbacks to the new secret.
     delivery_passes: u32,
+    /// Deliveries of the time before the promotion that were signed with the new secret first.
+    canaries: u32,
+    /// Deliveries that were refused and sent once more at once, signed with the other secret.
+    fallbacks: u32,
+    /// When the latest of those was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::TimeText>)]
+    last_fallback_at: Option<Timestamp>,
     /// Requests signed with the new secret alone that were refused.
     refusals: u32,
     /// When the run of passes began.
@@ -220,6 +257,9 @@ struct EvidenceView {
     old_needed_at: Option<Timestamp>,
     /// The share of deliveries that is signed with the new secret first, in percent.
     canary_percent: u8,
+    /// Whether it still accepts the old secret, once it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    released: Option<ReleaseView>,
     /// What the last rehearsal found.
     #[serde(skip_serializing_if = "Option::is_none")]
     rehearsed: Option<FindingView>,
@@ -257,8 +297,12 @@ impl EvidenceView {
             passes: evidence.run,
             needed: required_passes(policy, evidence.broken),
             rules_out_percent: ruled_out_percent(policy, evidence.run),
+            coverage: coverage(evidence.run, evidence.broken, policy),
             probe_passes: evidence.probe_passes,
             delivery_passes: evidence.delivery_passes,
+            canaries: evidence.canaries,
+            fallbacks: evidence.fallbacks,
+            last_fallback_at: evidence.fallback_at,
             refusals: evidence.refusals,
             first_pass_at: evidence.run_since,
             last_pass_at: evidence.passed_at,
@@ -266,8 +310,24 @@ impl EvidenceView {
             old_needed: evidence.old_needed,
             old_needed_at: evidence.old_needed_at,
             canary_percent: evidence.canary_percent(policy),
+            released: match evidence.released.verdict() {
+                Release::NotAsked => None,
+                told => Some(ReleaseView::known(known.endpoint.id, told)),
+            },
             rehearsed: known.rehearsed.as_ref().map(FindingView::new),
         }
+    }
+}
+
+/// What passes in a row say of a fleet, in words.
+fn coverage(passes: u32, broken: u32, policy: &ProofPolicy) -> String {
+    let needed = required_passes(policy, broken);
+    match ruled_out_percent(policy, passes) {
+        100 => format!("{passes} of {needed}, rules out nothing yet"),
+        share => format!(
+            "{passes} of {needed}, rules out {share} % stale at {} %",
+            policy.confidence_percent
+        ),
     }
 }
 
@@ -275,7 +335,7 @@ impl EvidenceView {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Finding)]
-struct FindingView {
+pub(super) struct FindingView {
     /// How the receiver treats several signatures.
     #[schema(value_type = schema::ReceiverClassText)]
     class: &'static str,
@@ -289,7 +349,7 @@ struct FindingView {
 }
 
 impl FindingView {
-    fn new(rehearsed: &Rehearsed) -> Self {
+    pub(super) fn new(rehearsed: &Rehearsed) -> Self {
         Self {
             class: rehearsed.finding.class.as_str(),
             words: rehearsed.finding.words(),
@@ -339,6 +399,76 @@ const fn keys_of(keys: ProbeKeys) -> &'static [&'static str] {
     }
 }
 
+/// A probe that was sent to an endpoint.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = SentProbe)]
+struct SentProbeView {
+    /// What it was for: `rehearsal` or `rotation`.
+    #[schema(value_type = schema::ProbePurposeText)]
+    purpose: &'static str,
+    /// The rotation it was for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::RotationIdText>)]
+    rotation_id: Option<RotationId>,
+    /// The secrets that signed it, in order; `random` stands for a key nobody holds.
+    signed_with: Vec<String>,
+    /// When it was sent.
+    #[schema(value_type = schema::TimeText)]
+    sent_at: Timestamp,
+    /// The status of the answer, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 100, maximum = 999)]
+    status: Option<u16>,
+    /// Why there was no answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+    /// What the answer says about the signature; `threw` is a 500, which repetition explains.
+    #[schema(value_type = schema::ProbeAnswerText)]
+    answer: ProbeAnswer,
+}
+
+/// The last probes of an endpoint.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::api) struct SentProbes {
+    /// Newest first, at most 32, since the server started.
+    data: Vec<SentProbeView>,
+}
+
+impl SentProbeView {
+    fn new(seen: SeenProbe) -> Self {
+        let (purpose, rotation_id) = match seen.purpose {
+            ProbePurpose::Rehearsal => ("rehearsal", None),
+            ProbePurpose::Rotation(rotation) => ("rotation", Some(rotation)),
+        };
+        let name = |key: Option<SecretId>| key.map_or("random".to_owned(), |id| id.to_string());
+        Self {
+            purpose,
+            rotation_id,
+            signed_with: seen.signed_with.into_iter().map(name).collect(),
+            sent_at: seen.probed.sent_at,
+            status: seen.probed.status,
+            failure: seen.probed.failure,
+            answer: seen.answer,
+        }
+    }
+}
+
+/// List the last probes of an endpoint: the inert requests that asked its receiver about secrets.
+#[utoipa::path(get, path = "/v1/endpoints/{endpointId}/probes", tag = "Rotations", operation_id = "listProbes",
+    responses((status = 200, description = "The probes, newest first.", body = SentProbes)))]
+pub(in crate::api) async fn probes(
+    State(api): State<ApiState>,
+    call: Call<Read>,
+    Ids(id): Ids<EndpointId>,
+) -> Outcome {
+    let seen = api.service.probes(&call.caller, id).await?;
+    Ok(Answer::ok(&SentProbes {
+        data: seen.into_iter().map(SentProbeView::new).collect(),
+    }))
+}
+
 impl Rehearsal {
     fn new(report: &RehearsalReport) -> Self {
         let probes = report.asked.iter().map(|(keys, probed)| ProbeView {
@@ -377,4 +507,58 @@ pub(in crate::api) async fn rehearse(
         .rehearse(&caller, id, api.prober.as_ref(), once.record(&record))
         .await;
     Ok(render(&once.settle(&api.service, report).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The table of docs/rotation.md names every field once, with its default.
+    #[test]
+    fn the_page_has_every_field_of_the_policy_with_its_default() {
+        let page = include_str!("../../../../../docs/rotation.md");
+        let rows = |field: &str| {
+            let start = format!("| `{field}` | ");
+            let rest = |line: &'static str| line.strip_prefix(&start);
+            page.lines().filter_map(rest).collect::<Vec<&str>>()
+        };
+        let defaults = serde_json::to_value(ProofPolicyView::default()).unwrap();
+        for (field, default) in defaults.as_object().unwrap() {
+            let default = match default {
+                Value::String(word) => word.clone(),
+                Value::Array(items) => {
+                    let items: Vec<_> = items.iter().map(Value::to_string).collect();
+                    items.join(", ")
+                }
+                other => other.to_string(),
+            };
+            let found = rows(field);
+            assert_eq!(found.len(), 1, "{field} has not one row");
+            assert!(
+                found[0].starts_with(&format!("{default} |")),
+                "{field} is {default} and not {}",
+                found[0]
+            );
+            let unit = found[0].split('|').nth(1).unwrap().trim();
+            assert_eq!(
+                unit.starts_with("ms"),
+                field.ends_with("Millis"),
+                "{field}: {unit}"
+            );
+        }
+    }
+
+    #[test]
+    fn coverage_is_said_in_words() {
+        let policy = ProofPolicy::default();
+        for (passes, broken, words) in [
+            (0, 0, "0 of 59, rules out nothing yet"),
+            (59, 0, "59 of 59, rules out 5 % stale at 95 %"),
+            (59, 1, "59 of 137, rules out 5 % stale at 95 %"),
+        ] {
+            assert_eq!(coverage(passes, broken, &policy), words);
+        }
+    }
 }

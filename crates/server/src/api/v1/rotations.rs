@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Read, Secrets};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Object, Why};
+use super::super::json::{JsonBody, Object, Whole, Why};
 use super::super::page::{PageView, Query};
 use super::super::schema;
 use super::keyrings::{GivenSecret, SecretWithValue, millis};
@@ -30,8 +30,8 @@ pub(in crate::api) struct OpenRotation {
     #[schema(value_type = schema::ModeText)]
     mode: ModeWord,
     /// How long the old secret stays, in seconds; longer than the retries of a delivery without it.
-    #[schema(maximum = 2_592_000)]
-    overlap_seconds: Option<u32>,
+    #[schema(value_type = Option<u32>, maximum = 2_592_000)]
+    overlap_seconds: Option<Whole<u32>>,
     /// For mode `proven`: how much proof is enough, and when the old secret goes. What is left out is
     /// as the default says.
     #[schema(value_type = Option<ProofPolicyView>)]
@@ -50,7 +50,7 @@ pub(in crate::api) struct OpenRotation {
 
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase")]
-enum ModeWord {
+pub(super) enum ModeWord {
     Immediate,
     Overlap,
     Staged,
@@ -125,11 +125,22 @@ pub(in crate::api) struct RotationView {
     /// When its new secret became active, and on what grounds; for modes that wait for that.
     #[serde(skip_serializing_if = "Option::is_none")]
     promotion: Option<PromotionView>,
+    /// What happens to deliveries, those under way and those to come, in a sentence. Absent in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliveries: Option<String>,
     /// Grows with every command that changed it.
     version: u64,
 }
 
 impl RotationView {
+    /// As it is in a list.
+    fn listed(rotation: &Rotation, now: Timestamp) -> Self {
+        Self {
+            deliveries: None,
+            ..Self::new(rotation, now)
+        }
+    }
+
     pub(super) fn new(rotation: &Rotation, now: Timestamp) -> Self {
         let stage = rotation.stage.at(now);
         let (retire_at, ended_at) = match stage {
@@ -152,6 +163,7 @@ impl RotationView {
             ended_at,
             reason: rotation.reason.clone(),
             promotion: rotation.promotion.as_ref().map(PromotionView::new),
+            deliveries: Some(rotation.deliveries(now)),
             version: rotation.version,
         }
     }
@@ -238,7 +250,7 @@ pub(in crate::api) async fn list(
     let listed = api.service.rotations(&call.caller, filter, page).await?;
     let now = api.service.now();
     Ok(page_answer(listed, LIST, &uri, |rotation| {
-        (rotation.id, RotationView::new(&rotation, now))
+        (rotation.id, RotationView::listed(&rotation, now))
     }))
 }
 

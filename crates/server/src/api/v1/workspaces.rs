@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Manage, Read};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, nullable};
+use super::super::json::{JsonBody, Whole, nullable};
 use super::super::page::{PageView, Query};
 use super::super::schema;
 use super::page_answer;
@@ -26,8 +26,14 @@ use crate::service::workspaces::WorkspacePatch;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct CreateWorkspace {
     /// Unique; used in `Hookturn-Workspace`.
-    #[schema(pattern = "^[A-Za-z0-9._-]{1,256}$")]
+    #[schema(
+        max_length = 256,
+        pattern = "^[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
+    )]
     name: String,
+    /// Why; kept in the audit log.
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+    reason: Option<String>,
 }
 
 /// What to change of a workspace. What is absent stays.
@@ -35,7 +41,10 @@ pub(in crate::api) struct CreateWorkspace {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct PatchWorkspace {
     /// Unique; used in `Hookturn-Workspace`.
-    #[schema(pattern = "^[A-Za-z0-9._-]{1,256}$")]
+    #[schema(
+        max_length = 256,
+        pattern = "^[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
+    )]
     name: Option<String>,
     /// Whether secrets can be revealed; changing it needs the scope `secrets` too.
     #[schema(value_type = Option<schema::RevealPolicyText>)]
@@ -50,7 +59,7 @@ pub(in crate::api) struct PatchWorkspace {
     )]
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, maximum = 2_592_000)]
-    rotation_overlap_seconds: Option<Option<u32>>,
+    rotation_overlap_seconds: Option<Option<Whole<u32>>>,
     /// The app that receives Hookturn's own events; `null` for none.
     #[expect(
         clippy::option_option,
@@ -59,6 +68,9 @@ pub(in crate::api) struct PatchWorkspace {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<schema::ClientIdText>)]
     operational_app: Option<Option<ClientId>>,
+    /// Why; kept in the audit log.
+    #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+    reason: Option<String>,
 }
 
 /// Header names that replace those of a preset. What is absent stays as it is.
@@ -67,15 +79,15 @@ pub(in crate::api) struct PatchWorkspace {
 pub(in crate::api) struct HeaderNames {
     /// Instead of `webhook-id`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(pattern = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
+    #[schema(max_length = 256, pattern = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
     id: Option<String>,
     /// Instead of `webhook-timestamp`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(pattern = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
+    #[schema(max_length = 256, pattern = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
     timestamp: Option<String>,
     /// Instead of the scheme's signature header.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(pattern = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
+    #[schema(max_length = 256, pattern = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
     signature: Option<String>,
 }
 
@@ -152,6 +164,7 @@ pub(in crate::api) async fn create(
 ) -> Outcome {
     let once = call.once(&api, &body.bytes).await?;
     let asked: CreateWorkspace = body.parse()?;
+    let caller = call.because(asked.reason.as_deref())?;
     let render = |made: &Workspace| {
         let place = format!("/v1/workspaces/{}", made.id);
         Answer::created(place, &WorkspaceView::new(made)).version(made.version)
@@ -159,7 +172,7 @@ pub(in crate::api) async fn create(
     let record = |made: &Workspace| render(made).to_bytes();
     let made = api
         .service
-        .create_workspace(&call.caller, asked.name, once.record(&record))
+        .create_workspace(&caller, asked.name, once.record(&record))
         .await;
     Ok(render(&once.settle(&api.service, made).await?))
 }
@@ -185,20 +198,21 @@ pub(in crate::api) async fn list(
     }))
 }
 
-/// Get a workspace.
+/// Get a workspace, by its id or its name.
 #[utoipa::path(get, path = "/v1/workspaces/{workspaceId}", tag = "Access", operation_id = "getWorkspace",
     responses((status = 200, description = "The workspace.", body = WorkspaceView,
         headers(("ETag" = String, description = "Its version.")))))]
 pub(in crate::api) async fn get(
     State(api): State<ApiState>,
     call: Call<Read>,
-    Ids(id): Ids<WorkspaceId>,
+    Ids(called): Ids<String>,
 ) -> Outcome {
+    let id = api.service.workspace_called(&called)?;
     let workspace = api.service.workspace(&call.caller, id).await?;
     Ok(Answer::ok(&WorkspaceView::new(&workspace)).version(workspace.version))
 }
 
-/// Change a workspace.
+/// Change a workspace, by its id or its name.
 #[utoipa::path(patch, path = "/v1/workspaces/{workspaceId}", tag = "Access", operation_id = "patchWorkspace",
     request_body = PatchWorkspace,
     responses((status = 200, description = "As it is now.", body = WorkspaceView,
@@ -206,20 +220,24 @@ pub(in crate::api) async fn get(
 pub(in crate::api) async fn patch(
     State(api): State<ApiState>,
     call: Call<Manage>,
-    Ids(id): Ids<WorkspaceId>,
+    Ids(called): Ids<String>,
     body: JsonBody<{ limits::BODY_BYTES }>,
 ) -> Outcome {
     let asked: PatchWorkspace = body.parse()?;
+    let caller = call.because(asked.reason.as_deref())?;
+    let id = api.service.workspace_called(&called)?;
     let patch = WorkspacePatch {
         name: asked.name,
         reveal_secrets: asked.reveal_secrets,
         header_names: asked.header_names,
-        rotation_overlap_seconds: asked.rotation_overlap_seconds,
+        rotation_overlap_seconds: asked
+            .rotation_overlap_seconds
+            .map(|seconds| seconds.map(Whole::get)),
         operational_app: asked.operational_app,
     };
     let workspace = api
         .service
-        .patch_workspace(&call.caller, id, patch, call.if_match()?, None)
+        .patch_workspace(&caller, id, patch, call.if_match()?, None)
         .await?;
     Ok(Answer::ok(&WorkspaceView::new(&workspace)).version(workspace.version))
 }

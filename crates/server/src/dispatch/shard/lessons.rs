@@ -2,16 +2,13 @@
 
 use hookturn_core::delivery::{Attempt, ExchangeResult, ExhaustedReason, Next};
 use hookturn_core::endpoint::DisabledReason;
-use hookturn_core::limits::RETRY_AFTER_MAX;
+use hookturn_core::limits::{ACCEPTED_STALE, RETRY_AFTER_MAX};
 use hookturn_core::receiver::{ReceiverView, belief_after};
 use hookturn_core::store::ReceiverState;
-use hookturn_core::time::{DAY, Millis, Timestamp};
+use hookturn_core::time::{Millis, Timestamp};
 
 use super::super::limits::Sign;
 use crate::courier::Attempted;
-
-/// How often a receiver's last acceptance is written down when nothing else changed.
-const ACCEPTED_STALE: Millis = DAY;
 
 /// What an attempt says about the endpoint's health: an answer about the message is an answer.
 pub(super) fn sign(attempt: &Attempt) -> Sign {

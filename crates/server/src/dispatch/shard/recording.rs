@@ -63,13 +63,15 @@ impl Shard {
             let Some(queue) = self.queues.get_mut(&id) else {
                 continue;
             };
-            let again_at = match finished.afterwards {
+            if !happened {
                 // The row is as it was: it is read and sent again (G2), after a rest.
-                _ if !happened => {
-                    queue.receiver_unstored = true;
-                    queue.rest_until = now.after(REST);
-                    Some(Timestamp::EPOCH)
-                }
+                queue.receiver_unstored = true;
+                queue.rest_until = now.after(REST);
+                queue.unrecorded(finished.delivery);
+                self.call_up(id);
+                continue;
+            }
+            let again_at = match finished.afterwards {
                 Afterwards::InPlace => continue,
                 Afterwards::Gone => None,
                 Afterwards::DueAgain(at) => Some(at),
@@ -188,9 +190,7 @@ impl Shard {
         if open_until != std::mem::replace(&mut queue.breaker_told, open_until) {
             self.parts.live.note_breaker(id, open_until);
         }
-        for exchange in &made.evidence {
-            self.parts.live.learn(id, *exchange);
-        }
+        self.parts.live.learn(id, &made.evidence);
         let changed = remember(&mut queue.receiver, made, now);
         if changed || std::mem::take(&mut queue.receiver_unstored) {
             self.receivers

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use hookturn_core::endpoint::{BodyForm, Endpoint, EndpointState, HeaderRenames, Method, Preset};
 use hookturn_core::limits;
 use hookturn_core::message::{EventFilter, InvalidEventFilter};
+use hookturn_core::payload;
 use hookturn_core::retry::InvalidRetryPolicy;
 use hookturn_core::time::{Millis, SECOND};
 use hookturn_core::workspace::WorkspaceSettings;
@@ -83,7 +84,19 @@ pub(super) fn check(
         let message = "at least 1; pause the endpoint to send nothing";
         return Err(ServiceError::invalid("/rateLimitPerSecond", message));
     }
-    Ok(())
+    match &endpoint.probe.body {
+        Some(body) => check_probe_body(body),
+        None => Ok(()),
+    }
+}
+
+/// Checks that receivers can read the body of a probe, and that it is small: it is sent often.
+fn check_probe_body(body: &str) -> Result<(), ServiceError> {
+    if body.len() > limits::PROBE_BODY_BYTES {
+        let message = format!("at most {} bytes", limits::PROBE_BODY_BYTES);
+        return Err(ServiceError::invalid("/probe/body", message));
+    }
+    payload::check(body.as_bytes()).map_err(|error| ServiceError::invalid("/probe/body", error))
 }
 
 fn check_span(
@@ -140,7 +153,7 @@ fn check_headers(
 /// Checks that a white label may give a header this name.
 pub(in crate::service) fn check_header_name(name: &str) -> Result<(), String> {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if name.is_empty() || name.len() > limits::TEXT_BYTES || !name.bytes().all(token) {
+    if name.is_empty() || name.len() > limits::TEXT_CHARS || !name.bytes().all(token) {
         return Err("not the name of a header".to_owned());
     }
     let lower = name.to_ascii_lowercase();

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use hookturn_core::audit::AuditAction;
-use hookturn_core::endpoint::{BodyForm, Endpoint, EndpointState, Method, TargetUrl};
+use hookturn_core::audit::{AuditAction, AuditEntry, Changes};
+use hookturn_core::endpoint::{
+    BodyForm, Endpoint, EndpointState, Method, ProbeSettings, TargetUrl,
+};
 use hookturn_core::id::{ClientId, EndpointId};
 use hookturn_core::message::EventFilter;
-use hookturn_core::retry::RetryPolicy;
+use hookturn_core::retry::{RetryOn, RetryPolicy};
 use hookturn_core::store::Write;
 use hookturn_core::time::{Millis, Timestamp};
 use hookturn_core::workspace::Scope;
@@ -74,6 +76,8 @@ pub struct EndpointPatch {
     pub rate_limit_per_second: Option<Option<u32>>,
     /// Whether deliveries keep the order of acceptance.
     pub ordered: Option<bool>,
+    /// Whether and with what it is probed, as a whole.
+    pub probe: Option<ProbeSettings>,
 }
 
 impl Service {
@@ -99,11 +103,9 @@ impl Service {
             check_version(if_match, old.version)?;
             let endpoint = patched(&old, patch.clone(), url.clone(), events.clone(), now);
             checks::check(&endpoint, &self.own_workspace(caller)?.settings)?;
-            let audit = vec![
-                entry(action(&old.state, &endpoint.state), &endpoint)
-                    .with("state", endpoint.state.as_str()),
-            ];
+            let audit = vec![updated(&old, &endpoint)];
             Ok(Decision {
+                shows: None,
                 writes: vec![Write::Endpoint(endpoint.clone())],
                 audit,
                 out: endpoint,
@@ -163,13 +165,85 @@ pub(super) fn patched(
             .rate_limit_per_second
             .unwrap_or(old.rate_limit_per_second),
         ordered: patch.ordered.unwrap_or(old.ordered),
+        probe: patch.probe.unwrap_or(old.probe),
         version: old.version + 1,
         updated_at: now,
         ..old
     }
 }
 
-pub(super) fn action(old: &EndpointState, new: &EndpointState) -> AuditAction {
+/// What changed of an endpoint. The state is told in any case.
+pub(super) fn updated(old: &Endpoint, new: &Endpoint) -> AuditEntry {
+    let entry = entry(action(&old.state, &new.state), new).with("state", new.state.as_str());
+    let number = |value: &u64| value.to_string();
+    let events = |filter: &EventFilter| match filter.entries() {
+        [] => "all".to_owned(),
+        entries => entries.join(", "),
+    };
+    Changes::new()
+        .url("url", old.url.as_ref(), new.url.as_ref())
+        .field(
+            "description",
+            &old.description,
+            &new.description,
+            String::clone,
+        )
+        .field("method", &old.method, &new.method, |method| {
+            method.as_str().to_owned()
+        })
+        .field("bodyForm", &old.body_form, &new.body_form, |form| {
+            form.as_str().to_owned()
+        })
+        .field("events", &old.events, &new.events, events)
+        .headers("headers", &old.headers, &new.headers)
+        .field("state", &old.state, &new.state, state_words)
+        .field("retry", &old.retry, &new.retry, retry_words)
+        .field(
+            "timeoutMillis",
+            &old.timeout_millis,
+            &new.timeout_millis,
+            number,
+        )
+        .field(
+            "connectTimeoutMillis",
+            &old.connect_timeout_millis,
+            &new.connect_timeout_millis,
+            number,
+        )
+        .field(
+            "maxInFlight",
+            &old.max_in_flight,
+            &new.max_in_flight,
+            u32::to_string,
+        )
+        .optional(
+            "rateLimitPerSecond",
+            old.rate_limit_per_second.as_ref(),
+            new.rate_limit_per_second.as_ref(),
+        )
+        .field("ordered", &old.ordered, &new.ordered, bool::to_string)
+        .write(entry)
+}
+
+fn state_words(state: &EndpointState) -> String {
+    state.as_str().to_owned()
+}
+
+/// `1000, 5000 ms, jitter 20 %, on any failure`
+fn retry_words(retry: &RetryPolicy) -> String {
+    let delays: Vec<_> = retry.delays_millis.iter().map(Millis::to_string).collect();
+    let on = match retry.retry_on {
+        RetryOn::AnyFailure => "any failure",
+        RetryOn::TransientOnly => "transient failures",
+    };
+    let delays = match &*delays {
+        [] => "none".to_owned(),
+        delays => format!("{} ms", delays.join(", ")),
+    };
+    format!("{delays}, jitter {} %, on {on}", retry.jitter_percent)
+}
+
+fn action(old: &EndpointState, new: &EndpointState) -> AuditAction {
     let was_disabled = matches!(old, EndpointState::Disabled { .. });
     match new {
         EndpointState::Enabled if old != new => AuditAction::EndpointEnabled,

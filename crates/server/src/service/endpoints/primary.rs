@@ -28,11 +28,11 @@ use hookturn_core::time::{Millis, SECOND, Timestamp};
 use hookturn_core::workspace::{App, RevealPolicy, Scope};
 use hookturn_verify::Secret;
 
-use super::super::apps::entry as app_entry;
+use super::super::apps::{entry as app_entry, updated as app_updated};
 use super::super::keyrings::{SecretOnce, revealed};
 use super::super::{Caller, Decision, Recording, Service, ServiceError, check_name};
-use super::patch::{EndpointPatch, Switch, action, patched};
-use super::{NewEndpoint, checks, entry};
+use super::patch::{EndpointPatch, Switch, patched, updated};
+use super::{NewEndpoint, checks};
 
 /// Shortest secret whose last characters are shown in its redacted form.
 const HINTED_CHARS: usize = 32;
@@ -160,7 +160,7 @@ impl Service {
             let mut made = self.make_primary(caller, app, &Checked::default(), now)?;
             made.audit
                 .insert(0, app_entry(AuditAction::AppCreated, &made.out.app));
-            Ok(made.answering(Made::into_configured))
+            Ok(made.answering(Made::into_configured).hiding())
         })
         .await
     }
@@ -190,6 +190,7 @@ impl Service {
                 updated_at: now,
                 ..App::clone(&old)
             };
+            let renamed = app_updated(&old, &app);
             let (mut decision, app_is_written) = match &checked {
                 None => (Decision::nothing(self.configured(old)), false),
                 Some(checked) => self
@@ -197,9 +198,7 @@ impl Service {
                     .map_err(|error| error.below(AT))?,
             };
             if patch.name.is_some() {
-                decision
-                    .audit
-                    .insert(0, app_entry(AuditAction::AppUpdated, &app));
+                decision.audit.insert(0, renamed);
                 if !app_is_written {
                     decision.writes.insert(0, Write::App(app.clone()));
                     decision.out.app = Arc::new(app);
@@ -263,6 +262,7 @@ impl Service {
                 let mut audit = merged.audit;
                 let secret = self.show_active(caller, &merged.out, &mut audit)?;
                 return Ok(Decision {
+                    shows: None,
                     writes: merged.writes,
                     audit,
                     out: PrimaryConfig {
@@ -295,6 +295,11 @@ impl Service {
     ) -> Result<SecretOnce, ServiceError> {
         self.require(caller, Scope::Secrets).await?;
         let _turn = self.turns.of(&(caller.workspace, id)).await;
+        let app = self.live.app(caller.workspace, id);
+        let _keyring_turn = match app.and_then(|app| self.primary(&app)) {
+            Some(primary) => Some(self.keyring_turn(primary.keyring).await?),
+            None => None,
+        };
         self.change(caller, recording, |now| {
             let app = self.own_app(caller, id)?;
             match self.primary(&app) {
@@ -383,9 +388,9 @@ impl Service {
     ) -> Result<Decision<Endpoint>, ServiceError> {
         let endpoint = checked.merge(old, now)?;
         checks::check(&endpoint, &self.own_workspace(caller)?.settings)?;
-        let recorded = entry(action(&old.state, &endpoint.state), &endpoint)
-            .with("state", endpoint.state.as_str());
+        let recorded = updated(old, &endpoint);
         Ok(Decision {
+            shows: None,
             writes: vec![Write::Endpoint(endpoint.clone())],
             audit: vec![recorded],
             out: endpoint,

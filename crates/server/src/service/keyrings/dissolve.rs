@@ -27,6 +27,7 @@ pub(in crate::service) fn dissolve(
             workspace: keyring.workspace,
             keyring: keyring.id,
             secret: secret.id,
+            answers: true,
         });
         let subject = Subject {
             keyring: Some(keyring.id),

@@ -70,10 +70,10 @@ impl Service {
             check_name("/name", name)?;
         }
         let keyring = self.own_workspace(caller)?.shared_keyring;
-        let _turn = self.keyring_turns.of(&keyring).await;
+        let _turn = self.keyring_turn(keyring).await?;
         self.change(caller, None, |now| {
             let keyring = self.own_shared_keyring(caller)?;
-            let known = known_secret(&keyring, secret)?;
+            let known = self.own_secret(caller, &keyring, secret)?;
             let status = known.status(now);
             let mut commands = Vec::new();
             match status {
@@ -97,6 +97,7 @@ impl Service {
             }
             if commands.is_empty() {
                 return Ok(Decision {
+                shows: None,
                     writes: Vec::new(),
                     audit: Vec::new(),
                     out: ChangedSecret {
@@ -107,6 +108,7 @@ impl Service {
             }
             let applied = apply_all(&keyring, commands, now)?;
             Ok(Decision {
+                shows: None,
                 writes: writes_of(&applied),
                 out: ChangedSecret {
                     secret: known_secret(&applied.keyring, secret)?,

@@ -91,6 +91,9 @@ pub(in crate::service) fn writes_of(applied: &Applied) -> Vec<Write> {
         workspace: keyring.workspace,
         keyring: keyring.id,
         secret: *secret,
+        // One that is forgotten was pushed out by newer ones, and nobody wished its end: the promise to
+        // repeat an answer for a day holds for it.
+        answers: !applied.forgotten.contains(secret),
     }));
     writes
 }

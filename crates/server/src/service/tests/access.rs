@@ -278,7 +278,7 @@ async fn bootstrap_happens_once_and_takes_a_strong_text_only() {
 async fn a_reason_is_bounded() {
     let bench = Bench::new().await;
     let key = Arc::clone(&bench.owner.key);
-    let reason = "x".repeat(limits::TEXT_BYTES + 1);
+    let reason = "x".repeat(limits::TEXT_CHARS + 1);
     let made = bench.service.caller_for(key, None, "req", Some(reason));
     assert!(matches!(made, Err(ServiceError::Invalid { .. })));
 }

@@ -10,7 +10,7 @@ use hookturn_core::time::{DAY, HOUR, MINUTE};
 use hookturn_core::workspace::RevealPolicy;
 
 use super::super::idempotency::{self, Lookup};
-use super::super::keyrings::NewSecretInput;
+use super::super::keyrings::{NewSecretInput, SecretOnce, SharedPatch};
 use super::super::rotation::{ModeName, NewRotation, OpenedRotation, RotationFilter};
 use super::super::testing::{Bench, first_page, fresh_key};
 use super::super::workspaces::WorkspacePatch;
@@ -50,6 +50,67 @@ fn status(bench: &Bench, keyring: KeyringId, version: u32) -> SecretStatus {
     assert_eq!(keyring.check(), Ok(()));
     let secret = keyring.secrets.iter().find(|s| s.version == version);
     secret.unwrap().status(bench.service.now())
+}
+
+/// Rotates once through the native API (`native`), through the Hopae dialect's use case (`primary`), or by
+/// KORE's two steps (`shared`), each under an idempotency key of its own, and says how many transactions
+/// the store synced for it.
+async fn commits_of(bench: &Bench, way: &str) -> u64 {
+    let (service, owner) = (&bench.service, &bench.owner);
+    let shown = |once: &SecretOnce| once.value.expose().as_bytes().to_vec();
+    let name = || "autumn".to_owned();
+    match way {
+        "native" => {
+            let keyring = keyring(bench).await;
+            let before = bench.store.commits();
+            let asked = rotate(ModeName::Immediate);
+            let recording = Recording {
+                key: fresh_key(owner),
+                fingerprint: [0; 32],
+                render: &render,
+            };
+            let opened = service.open_rotation(owner, keyring, asked, None, Some(recording));
+            opened.await.unwrap();
+            bench.store.commits() - before
+        }
+        "primary" => {
+            let app = service.create_configured_app(owner, name(), None).await;
+            let app = app.unwrap().app.id;
+            let before = bench.store.commits();
+            let recording = Recording {
+                key: fresh_key(owner),
+                fingerprint: [0; 32],
+                render: &shown,
+            };
+            let rotated = service.rotate_primary(owner, app, Some(recording));
+            rotated.await.unwrap();
+            bench.store.commits() - before
+        }
+        _ => {
+            for _ in 0..2 {
+                let made = service.create_shared_secret(owner, name(), None).await;
+                made.unwrap();
+            }
+            let pending = service.shared_keyring(owner).await.unwrap();
+            let pending = pending.pending().unwrap().id;
+            let activate = SharedPatch {
+                name: None,
+                activate: true,
+            };
+            let before = bench.store.commits();
+            let changed = service.change_shared_secret(owner, pending, activate);
+            changed.await.unwrap();
+            bench.store.commits() - before
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_is_one_durable_commit_whichever_api_asks() {
+    let bench = Bench::new().await;
+    for way in ["native", "primary", "shared"] {
+        assert_eq!(commits_of(&bench, way).await, 1, "{way}");
+    }
 }
 
 #[tokio::test]
@@ -308,7 +369,11 @@ async fn g5_the_same_idempotency_key_64_times_is_one_rotation_and_one_answer() {
         match result {
             Ok(answer) => answers.push(answer),
             Err(ServiceError::IdempotencyKeyUsed) => {
-                let replayed = bench.service.replay(key, [7; 32]).await.unwrap();
+                let replayed = bench
+                    .service
+                    .replay(&bench.owner, key, [7; 32])
+                    .await
+                    .unwrap();
                 let Some(Lookup::Replay(answer)) = replayed else {
                     panic!("{replayed:?}")
                 };
@@ -347,7 +412,10 @@ async fn g5_a_replay_shows_the_same_secret_and_another_body_does_not() {
     let bench = Bench::new().await;
     let keyring = keyring(&bench).await;
     let key = fresh_key(&bench.owner);
-    let lookup = async |fingerprint| bench.service.lookup(key, fingerprint).await.unwrap();
+    let lookup = async |fingerprint| {
+        let found = bench.service.lookup(&bench.owner, key, fingerprint).await;
+        found.unwrap()
+    };
     let guard = lookup([1; 32]).await;
     assert!(matches!(guard, Lookup::Fresh(_)));
     assert!(matches!(lookup([1; 32]).await, Lookup::InProgress));

@@ -217,7 +217,9 @@ async fn a_recover_is_audited_with_its_blocks_and_answered_once() {
         matches!(again, ServiceError::IdempotencyKeyUsed),
         "{again:?}"
     );
-    let kept = service.replay(recording.key, recording.fingerprint).await;
+    let kept = service
+        .replay(owner, recording.key, recording.fingerprint)
+        .await;
     let Ok(Some(Lookup::Replay(answer))) = kept else {
         panic!("{kept:?}");
     };

@@ -244,6 +244,7 @@ pub async fn g4_an_erased_secret_is_gone_everywhere(engine: &impl Engine) {
         workspace: gone.workspace,
         keyring: gone.keyring,
         secret: gone.secret,
+        answers: true,
     };
     world.write(keyring.workspace, vec![erase]).await;
     assert!(world.live.sealed_secret(gone.secret).is_none());

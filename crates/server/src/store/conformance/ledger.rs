@@ -1,10 +1,15 @@
 //! The audit chain and idempotency keys.
 
 use hookturn_core::audit::{Head, verify_chain};
-use hookturn_core::store::{Accept, StoreError, Write};
+use hookturn_core::id::ApiKeyId;
+use hookturn_core::store::{
+    Accept, IdempotencyRecord, SealedSecret, Shown, Shows, StoreError, Write,
+};
+use hookturn_verify::Fingerprint;
 
 use super::Engine;
 use super::world::{START, World, all_of, context, entry};
+use crate::telemetry::SystemEntropy;
 
 /// Entries are numbered and chained without a gap, whatever happens to the process.
 pub async fn g9_the_audit_chain_continues_over_a_restart_and_a_crash(engine: &impl Engine) {
@@ -73,7 +78,7 @@ pub async fn g5_an_idempotency_key_is_used_once_until_it_expires(engine: &impl E
         let app = Write::App(world.app(workspace));
         let mut change = world.changing(workspace, vec![app]);
         let mut answer = first.clone();
-        answer.sealed_response = body.into();
+        answer.sealed_response = Some(body.into());
         change.idempotency = Some(answer);
         change
     };
@@ -102,7 +107,64 @@ pub async fn g5_an_idempotency_key_is_used_once_until_it_expires(engine: &impl E
     }
     store.change(late).await.unwrap();
     let found = store.idempotent_answer(first.key, first.expires_at).await;
-    assert_eq!(found.unwrap().unwrap().sealed_response, &b"second"[..]);
+    let second = found.unwrap().unwrap().sealed_response;
+    assert_eq!(second.as_deref(), Some(&b"second"[..]));
+}
+
+/// With a secret's value go the answers that show it, where that is asked for, and only those. Their
+/// keys stay used.
+pub async fn g4_an_erased_secret_takes_the_answers_that_show_it_with_it(engine: &impl Engine) {
+    let mut world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let keyring = world.keyring(&tenant.endpoints[0]);
+    let (gone, kept) = (world.secret(&keyring, b"1"), world.secret(&keyring, b"2"));
+    let key = ApiKeyId::new(START, &SystemEntropy);
+    let showing = |what| IdempotencyRecord {
+        shows: Some(Shows { what, to: key }),
+        ..world.answer(b"whsec_")
+    };
+    let secret = |secret: &SealedSecret| Shown::Secret {
+        id: secret.secret,
+        fingerprint: Fingerprint::from_bytes([7; 4]),
+    };
+    let forgotten = world.secret(&keyring, b"3");
+    let answers = [
+        showing(secret(&gone)),
+        showing(secret(&kept)),
+        showing(secret(&forgotten)),
+        showing(Shown::ApiKey(key)),
+        world.answer(b"nothing"),
+    ];
+    for answer in &answers {
+        let mut change = world.changing(keyring.workspace, Vec::new());
+        change.idempotency = Some(answer.clone());
+        world.store().change(change).await.unwrap();
+    }
+    let erase = |secret: &SealedSecret, answers| Write::EraseSecret {
+        workspace: secret.workspace,
+        keyring: secret.keyring,
+        secret: secret.secret,
+        answers,
+    };
+    let writes = vec![erase(&gone, true), erase(&forgotten, false)];
+    world.write(keyring.workspace, writes).await;
+    world.crash().await;
+    let [erased, others @ ..] = answers;
+    let found = world.store().idempotent_answer(erased.key, START).await;
+    let wanted = IdempotencyRecord {
+        sealed_response: None,
+        ..erased.clone()
+    };
+    assert_eq!(found.unwrap(), Some(wanted));
+    for answer in others {
+        let found = world.store().idempotent_answer(answer.key, START).await;
+        assert_eq!(found.unwrap(), Some(answer));
+    }
+    let mut again = world.changing(keyring.workspace, Vec::new());
+    again.idempotency = Some(erased);
+    let refused = world.store().change(again).await;
+    let used = matches!(refused, Err(StoreError::IdempotencyKeyUsed));
+    assert!(used, "{refused:?}");
 }
 
 /// A used key refuses the messages that come with it, and only those.

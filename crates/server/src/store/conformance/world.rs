@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hookturn_core::audit::{Actor, AuditAction, AuditEntry, Context, Subject};
+use hookturn_core::bulk::{Bulk, BulkItem, BulkState, ItemState, Manner, Pacing, Selector};
 use hookturn_core::delivery::{
     Answer, Attempt, Exchange, ExchangeReason, ExchangeResult, Next, Timings,
 };
-use hookturn_core::endpoint::{BodyForm, Endpoint, EndpointState, Method, Preset};
+use hookturn_core::endpoint::{BodyForm, Endpoint, EndpointState, Method, Preset, ProbeSettings};
 use hookturn_core::id::{
-    ApiKeyId, ClientId, DeliveryId, EndpointId, Entropy, KeyringId, MessageId, RotationId,
+    ApiKeyId, BulkId, ClientId, DeliveryId, EndpointId, Entropy, KeyringId, MessageId, RotationId,
     SecretId, Sequence, WorkspaceId,
 };
 use hookturn_core::message::{EventFilter, EventType, Message};
@@ -198,6 +199,7 @@ impl<'e, E: Engine> World<'e, E> {
             max_in_flight: 10,
             rate_limit_per_second: None,
             ordered: false,
+            probe: ProbeSettings::default(),
             version: 1,
             created_at: START,
             updated_at: START,
@@ -237,6 +239,38 @@ impl<'e, E: Engine> World<'e, E> {
         }
     }
 
+    /// A running bulk rotation, version 1, with this many items that wait.
+    pub fn bulk(&self, workspace: WorkspaceId, items: u32) -> (Bulk, Vec<BulkItem>) {
+        let bulk = Bulk {
+            id: BulkId::at_place(self.sequence.next(START), &self.entropy),
+            workspace,
+            selector: Selector {
+                all: true,
+                ..Selector::default()
+            },
+            manner: Manner::Immediate,
+            pacing: Pacing::default(),
+            context: context(),
+            wave_ends: vec![items],
+            wave: 0,
+            wave_at: START,
+            forgiven: 0,
+            state: BulkState::Running,
+            version: 1,
+            created_at: START,
+        };
+        let item = |position| BulkItem {
+            bulk: bulk.id,
+            workspace,
+            position,
+            keyring: KeyringId::new(START, &self.entropy),
+            state: ItemState::Waiting,
+            version: 1,
+        };
+        let items = (0..items).map(item).collect();
+        (bulk, items)
+    }
+
     /// A sealed value: bytes that only have to come back.
     pub fn secret(&self, keyring: &Keyring, sealed: &[u8]) -> SealedSecret {
         SealedSecret {
@@ -253,7 +287,8 @@ impl<'e, E: Engine> World<'e, E> {
         IdempotencyRecord {
             key: IdempotencyKey(hookturn_core::id::draw(&self.entropy)),
             fingerprint: [3; 32],
-            sealed_response: Bytes::from_static(body),
+            sealed_response: Some(Bytes::from_static(body)),
+            shows: None,
             expires_at: START.after(1_000),
         }
     }

@@ -13,16 +13,17 @@ use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::{ApiKey, App, Workspace};
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
-use super::failed;
-use super::ledger::{append_audit, put_idempotent_answer};
+use super::ledger::{append_audit, erase_answers_showing, put_idempotent_answer};
+use super::planned;
 use super::reader::At;
 use super::requeue::requeue;
 use super::rows::{self, NewNumber, as_i64, from_document, to_document};
 use super::writer::Tx;
+use super::{bulks, failed, marks};
 
 type Outcome<T> = Result<T, StoreError>;
 
-const STEP: &str = "change the configuration";
+pub(super) const STEP: &str = "change the configuration";
 
 /// Runs one statement and returns how many rows it changed.
 pub(super) fn execute(
@@ -88,14 +89,42 @@ fn apply_write(tx: &mut Tx<'_>, write: &Write) -> Outcome<()> {
         Write::Keyring(keyring) => put_keyring(tx, keyring),
         Write::Rotation(rotation) => put_rotation(tx, rotation),
         Write::Secret(secret) => keep_secret(tx, secret),
+        Write::Mark(marked) => marks::keep_mark(tx, marked),
+        Write::MarkKey { sealed, old } => marks::keep_key(tx, sealed, old.as_deref()),
+        Write::Bulk(bulk) => bulks::put_bulk(tx, bulk),
+        Write::BulkItem(item) => bulks::put_item(tx, item),
         Write::Findings {
             endpoint, findings, ..
         } => keep_findings(tx, *endpoint, findings),
+        Write::Noted {
+            workspace,
+            keyring,
+            noted,
+        } => planned::keep_noted(tx, *workspace, *keyring, noted),
+        Write::Reported {
+            workspace,
+            after,
+            through,
+            messages,
+        } => planned::report(tx, *workspace, (*after, *through), messages),
+        Write::Schedule(schedule) => planned::put_schedule(tx, schedule),
+        Write::RemoveSchedule {
+            workspace,
+            schedule,
+            version,
+        } => planned::remove_schedule(tx, *workspace, *schedule, *version),
+        Write::ScheduleNote {
+            workspace,
+            schedule,
+            keyring,
+            note,
+        } => planned::keep_schedule_note(tx, *workspace, (*schedule, *keyring), note),
         Write::EraseSecret {
             workspace,
             keyring,
             secret,
-        } => erase_secret(tx, *workspace, *keyring, *secret),
+            answers,
+        } => erase_secret(tx, *workspace, *keyring, *secret, *answers),
         Write::Requeue { delivery, at } => requeue(tx, delivery, *at),
     }
 }
@@ -255,7 +284,7 @@ fn keep_secret(tx: &Tx<'_>, secret: &SealedSecret) -> Outcome<()> {
         &secret.sealed[..]
     ];
     match write_unique(tx, STEP, sql, values)? {
-        Some(_) => Ok(()),
+        Some(_) => marks::expect_mark(tx, workspace, secret),
         None => Err(StoreError::Duplicate {
             what: format!("secret {}", secret.secret),
         }),
@@ -267,11 +296,20 @@ fn erase_secret(
     workspace: WorkspaceId,
     keyring: KeyringId,
     secret: SecretId,
+    answers: bool,
 ) -> Outcome<()> {
     let workspace = tx.workspace(workspace)?;
     let sql = "DELETE FROM secret WHERE workspace = ? AND keyring = ? AND id = ?";
     let values = params![workspace, keyring.to_bytes(), secret.to_bytes()];
-    overwriting(tx, || execute(tx, STEP, sql, values).map(drop))
+    let id = secret;
+    overwriting(tx, || {
+        execute(tx, STEP, sql, values)?;
+        if answers {
+            erase_answers_showing(tx, id)?;
+        }
+        Ok(())
+    })?;
+    marks::expect_none(tx, workspace, keyring, secret)
 }
 
 /// Has the engine write zeros over what `erase` removes, which it otherwise leaves in free space. The
@@ -284,7 +322,7 @@ fn overwriting<T>(tx: &Tx<'_>, erase: impl FnOnce() -> Outcome<T>) -> Outcome<T>
     erased
 }
 
-fn swapped(changed: usize, kind: &str, id: &dyn std::fmt::Display) -> Outcome<()> {
+pub(super) fn swapped(changed: usize, kind: &str, id: &dyn std::fmt::Display) -> Outcome<()> {
     if changed == 1 {
         Ok(())
     } else {

@@ -1,8 +1,8 @@
 //! The ledger: the audit chain of each workspace, and the answers that idempotency keys replay.
 
 use hookturn_core::audit::{self, AuditEntry, Context, Head, Recorded};
-use hookturn_core::id::WorkspaceId;
-use hookturn_core::store::{IdempotencyKey, IdempotencyRecord, StoreError};
+use hookturn_core::id::{ApiKeyId, SecretId, WorkspaceId};
+use hookturn_core::store::{IdempotencyKey, IdempotencyRecord, Shown, Shows, StoreError};
 use hookturn_core::time::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 
@@ -21,16 +21,29 @@ pub(super) fn put_idempotent_answer(
     record: &IdempotencyRecord,
     now: Timestamp,
 ) -> Outcome<()> {
-    let sql = "INSERT INTO idempotency (key, fingerprint, response, expires_at) VALUES (?1, ?2, ?3, ?4)
+    let (shows, fingerprint) = match record.shows.map(|shows| shows.what) {
+        Some(Shown::Secret { id, fingerprint }) => {
+            (Some(id.to_string()), Some(fingerprint.to_string()))
+        }
+        Some(Shown::ApiKey(id)) => (Some(id.to_string()), None),
+        None => (None, None),
+    };
+    let sql = "INSERT INTO idempotency (key, fingerprint, response, expires_at, shows, shown_fingerprint, shown_to)
+               VALUES (?1, ?2, ?3, ?4, ?6, ?7, ?8)
                ON CONFLICT (key) DO UPDATE
-               SET fingerprint = excluded.fingerprint, response = excluded.response, expires_at = excluded.expires_at
+               SET fingerprint = excluded.fingerprint, response = excluded.response, expires_at = excluded.expires_at,
+                   shows = excluded.shows, shown_fingerprint = excluded.shown_fingerprint,
+                   shown_to = excluded.shown_to
                WHERE expires_at <= ?5";
     let values = params![
         record.key.0,
         record.fingerprint,
-        &record.sealed_response[..],
+        record.sealed_response.as_deref().unwrap_or_default(),
         record.expires_at.as_millis(),
-        now.as_millis()
+        now.as_millis(),
+        shows,
+        fingerprint,
+        record.shows.map(|shows| shows.to.to_bytes()),
     ];
     match execute(tx, "keep an idempotent answer", sql, values)? {
         0 => Err(StoreError::IdempotencyKeyUsed),
@@ -38,33 +51,74 @@ pub(super) fn put_idempotent_answer(
     }
 }
 
+/// Erases the answers that show a secret. An empty answer is an erased one: a box never is.
+pub(super) fn erase_answers_showing(tx: &Tx<'_>, secret: SecretId) -> Outcome<()> {
+    let sql = "UPDATE idempotency SET response = x'' WHERE shows = ? AND response <> x''";
+    let values = [secret.to_string()];
+    execute(tx, "erase the answers that show a secret", sql, values).map(drop)
+}
+
 pub(super) fn idempotent_answer(
     at: &At<'_>,
     key: IdempotencyKey,
     now: Timestamp,
 ) -> Outcome<Option<IdempotencyRecord>> {
-    let sql = "SELECT fingerprint, response, expires_at FROM idempotency WHERE key = ? AND expires_at > ?";
+    const STEP: &str = "read an idempotent answer";
+    let sql = "SELECT fingerprint, response, expires_at, shows, shown_fingerprint, shown_to
+               FROM idempotency WHERE key = ? AND expires_at > ?";
     let read = |row: &Row<'_>| {
-        Ok(IdempotencyRecord {
+        let response: Vec<u8> = row.get(1)?;
+        let record = IdempotencyRecord {
             key,
             fingerprint: row.get(0)?,
-            sealed_response: row.get::<_, Vec<u8>>(1)?.into(),
+            sealed_response: (!response.is_empty()).then(|| response.into()),
+            shows: None,
             expires_at: rows::time(row, 2)?,
-        })
+        };
+        let shows: (Option<String>, Option<String>) = (row.get(3)?, row.get(4)?);
+        Ok((record, shows, row.get::<_, Option<[u8; 16]>>(5)?))
     };
-    at.connection
+    let found = at
+        .connection
         .prepare_cached(sql)
         .and_then(|mut s| {
             s.query_row(params![key.0, now.as_millis()], read)
                 .optional()
         })
-        .map_err(failed("read an idempotent answer"))
+        .map_err(failed(STEP))?;
+    let Some((record, shows, to)) = found else {
+        return Ok(None);
+    };
+    let shows = match (shows, to) {
+        ((Some(id), fingerprint), Some(to)) => Some(Shows {
+            what: shown(&id, fingerprint.as_deref()).map_err(|error| {
+                rows::impossible("idempotency", "shows", &hex::encode(key.0), error)
+            })?,
+            to: ApiKeyId::from_bytes(to),
+        }),
+        ((Some(_) | None, _), _) => None,
+    };
+    Ok(Some(IdempotencyRecord { shows, ..record }))
+}
+
+/// What an answer shows: only a secret has a fingerprint.
+fn shown(
+    id: &str,
+    fingerprint: Option<&str>,
+) -> Result<Shown, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(match fingerprint {
+        Some(fingerprint) => Shown::Secret {
+            id: id.parse()?,
+            fingerprint: fingerprint.parse()?,
+        },
+        None => Shown::ApiKey(id.parse()?),
+    })
 }
 
 // ----- audit -----
 
 pub(super) fn append_audit(
-    tx: &Tx<'_>,
+    tx: &mut Tx<'_>,
     workspace: WorkspaceId,
     context: &Context,
     entries: Vec<AuditEntry>,
@@ -98,6 +152,7 @@ pub(super) fn append_audit(
             params![number, as_i64(head.seq), document, head.hash],
         )?;
     }
+    tx.effects.audited.push(workspace);
     Ok(())
 }
 
@@ -124,11 +179,29 @@ pub(super) fn audit_log(
     };
     let sql = "SELECT seq, document, hash FROM audit WHERE workspace = ? AND seq > ? ORDER BY seq LIMIT ?";
     let values = params![number, as_i64(after), as_i64(limit as u64)];
-    collect(at.connection, "read the audit log", sql, values, |row| {
+    let mut entries = collect(at.connection, "read the audit log", sql, values, |row| {
         let seq: i64 = row.get(0)?;
-        let hash: [u8; 32] = row.get(2)?;
-        let recorded = from_document::<Recorded>("audit", &seq, row.get_ref(1)?.as_str()?);
-        // The column is what the next entry was chained to; whoever changed it changed the log.
-        Ok(recorded.map(|recorded| Recorded { hash, ..recorded }))
-    })
+        Ok(Ok(recorded(seq, row)))
+    })?;
+    // A page ends before what cannot be read: what comes before it is still proof.
+    let damaged = entries.iter().position(Result::is_err);
+    if let Some(place) = damaged.filter(|place| *place > 0) {
+        entries.truncate(place);
+    }
+    entries.into_iter().collect()
+}
+
+/// An entry in its place. The columns are what the next entry was chained to: whoever changed one of
+/// them changed the log.
+fn recorded(seq: i64, row: &Row<'_>) -> Outcome<Recorded> {
+    let unreadable =
+        |column, error: rusqlite::Error| rows::impossible("audit", column, &seq, error);
+    let hash: [u8; 32] = row.get(2).map_err(|error| unreadable("hash", error))?;
+    let document: String = row.get(1).map_err(|error| unreadable("document", error))?;
+    let recorded: Recorded = from_document("audit", &seq, &document)?;
+    if recorded.seq != seq.cast_unsigned() {
+        let error = format!("it is the document of entry {}", recorded.seq);
+        return Err(rows::impossible("audit", "document", &seq, error));
+    }
+    Ok(Recorded { hash, ..recorded })
 }

@@ -12,11 +12,13 @@ use hookturn_core::workspace::{App, Workspace};
 use rusqlite::{Connection, Row};
 
 use super::configuration::collect;
+use super::planned;
 use super::rows::{self, NewNumber, Numbers, from_document, impossible};
+use super::{bulks, marks};
 
 type Outcome<T> = Result<T, StoreError>;
 
-const STEP: &str = "load the configuration";
+pub(super) const STEP: &str = "load the configuration";
 
 /// Reads everything configured, and publishes the numbers of workspaces, endpoints and event types.
 pub(super) fn load(connection: &Connection, numbers: &Numbers) -> Outcome<Configuration> {
@@ -31,6 +33,9 @@ pub(super) fn load(connection: &Connection, numbers: &Numbers) -> Outcome<Config
     api_keys(connection, &mut loaded)?;
     endpoints(connection, numbers, &mut loaded)?;
     loaded.findings = findings(connection)?;
+    loaded.bulks = bulks::load_open(connection)?;
+    loaded.mark_key = marks::load_key(connection)?.map(Arc::from);
+    planned::load(connection, numbers, &mut loaded)?;
     event_types(connection, numbers)?;
     Ok(loaded)
 }
@@ -148,7 +153,7 @@ fn event_types(connection: &Connection, numbers: &Numbers) -> Outcome<()> {
 }
 
 /// The workspace of a number in the row `id` of `table`.
-fn owner(
+pub(super) fn owner(
     numbers: &Numbers,
     table: &'static str,
     id: &dyn std::fmt::Display,

@@ -18,6 +18,9 @@ const APPLICATION_ID: i32 = 0x686b_746e;
 const MIGRATIONS: &[&str] = &[
     include_str!("schema/0001.sql"),
     include_str!("schema/0002.sql"),
+    include_str!("schema/0003.sql"),
+    include_str!("schema/0004.sql"),
+    include_str!("schema/0005.sql"),
 ];
 /// How long a connection waits for another process that holds a lock, such as a backup.
 const BUSY: Duration = Duration::from_secs(5);
@@ -52,6 +55,14 @@ pub enum OpenError {
         "{path} is empty, and a database never is: what it held is lost; nothing was changed: restore it from a backup, or move it away to start empty"
     )]
     Emptied {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is not there, and the log beside it is.
+    #[error(
+        "{path} is gone, and its log {path}-wal is still there: what they held is lost without it; nothing was changed: put the database back, restore it from a backup, or move the log away to start empty"
+    )]
+    Gone {
         /// The file.
         path: PathBuf,
     },
@@ -185,9 +196,20 @@ pub(super) fn exists(path: &Path) -> Result<bool, OpenError> {
         // A link to nothing: what it should lead to may be on a disk that is not there today.
         Err(_) if path.is_symlink() => Err(OpenError::NotAFile { path: path_of() }),
         Ok(_) => Ok(true),
+        // What its log holds was acknowledged, and is nothing without it.
+        Err(_) if log_of(path).metadata().is_ok_and(|log| log.len() > 0) => {
+            Err(OpenError::Gone { path: path_of() })
+        }
         // Whatever else stands in the way also stands in the way of making one, which tells.
         Err(_) => Ok(false),
     }
+}
+
+/// Where SQLite keeps what is not in the database yet.
+fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
 }
 
 /// Makes a new database beside its place, and gives it its name when it is whole and on the disk.

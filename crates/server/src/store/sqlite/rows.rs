@@ -10,8 +10,8 @@ use std::sync::{PoisonError, RwLock};
 
 use hookturn_core::delivery::Attempt;
 use hookturn_core::id::{
-    ApiKeyId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
-    WorkspaceId,
+    ApiKeyId, BulkId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId,
+    ScheduleId, SecretId, WorkspaceId,
 };
 use hookturn_core::message::EventType;
 use hookturn_core::store::StoreError;
@@ -155,11 +155,13 @@ macro_rules! id_columns {
 }
 id_columns!(
     ApiKeyId,
+    BulkId,
     DeliveryId,
     EndpointId,
     KeyringId,
     MessageId,
     RotationId,
+    ScheduleId,
     SecretId,
     WorkspaceId
 );
@@ -258,11 +260,11 @@ mod tests {
         fn any_exchange()(
             answered in any::<bool>(), status in any::<u16>(), body in any::<Vec<u8>>(),
             truncated in any::<bool>(), retry_after_millis in any::<Option<u64>>(),
-            fallback in any::<bool>(), keys in prop::collection::vec(any::<([u8; 16], [u8; 4])>(), 0..3),
+            reason in prop::sample::select(&ExchangeReason::ALL[..]), keys in prop::collection::vec(any::<([u8; 16], [u8; 4])>(), 0..3),
             timestamp in any::<i64>(), text in ".{0,80}", micros in any::<u32>(),
         ) -> Exchange {
             Exchange {
-                reason: if fallback { ExchangeReason::Fallback } else { ExchangeReason::Plan },
+                reason,
                 signed_with: keys.into_iter().map(|(id, print)| SignedWith {
                     secret: SecretId::from_bytes(id), fingerprint: hex::encode(print).parse().unwrap(),
                 }).collect(),

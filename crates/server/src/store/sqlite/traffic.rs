@@ -39,7 +39,7 @@ pub(super) fn accept(tx: &mut Tx<'_>, accept: Accept) -> Outcome<()> {
         .try_for_each(|new| accept_message(tx, new))
 }
 
-fn accept_message(tx: &mut Tx<'_>, new: NewMessage) -> Outcome<()> {
+pub(super) fn accept_message(tx: &mut Tx<'_>, new: NewMessage) -> Outcome<()> {
     const STEP: &str = "accept a message";
     let message = &new.message;
     let workspace = tx.workspace(message.workspace)?;

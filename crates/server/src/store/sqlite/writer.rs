@@ -50,10 +50,12 @@ pub(super) struct Effects {
     pub(super) hints: Vec<Hint>,
     pub(super) numbers: Vec<NewNumber>,
     pub(super) forgotten: Vec<EndpointId>,
+    /// Workspaces whose audit log grew.
+    pub(super) audited: Vec<WorkspaceId>,
 }
 
 /// Where the effects stood before a guarded step.
-struct Mark([usize; 7]);
+struct Mark([usize; 8]);
 
 impl Effects {
     fn mark(&self) -> Mark {
@@ -65,6 +67,7 @@ impl Effects {
             self.hints.len(),
             self.numbers.len(),
             self.forgotten.len(),
+            self.audited.len(),
         ])
     }
 
@@ -78,6 +81,7 @@ impl Effects {
                 hints,
                 numbers,
                 forgotten,
+                audited,
             ],
         ) = *mark;
         self.writes.truncate(writes);
@@ -87,6 +91,7 @@ impl Effects {
         self.hints.truncate(hints);
         self.numbers.truncate(numbers);
         self.forgotten.truncate(forgotten);
+        self.audited.truncate(audited);
     }
 
     /// Live view first, then hints: whoever follows a hint must see the new configuration.
@@ -101,6 +106,9 @@ impl Effects {
             .collect();
         if !self.writes.is_empty() {
             live.apply(self.writes);
+        }
+        if !self.audited.is_empty() {
+            live.note_audited(&self.audited);
         }
         for (fresh, old) in &self.reseals {
             live.reseal(fresh, old);

@@ -129,8 +129,8 @@ async fn redirect_chain() -> Hostile {
     .await
 }
 
-/// Answers 204 over TLS with a certificate for `name`; the certificate as PEM.
-async fn tls(name: &'static str, ends: &'static [&'static str], host: &str) -> (Hostile, String) {
+/// TLS with a certificate for this host, which is the second, as PEM.
+pub(super) fn acceptor(host: &str) -> (TlsAcceptor, String) {
     let made = rcgen::generate_simple_self_signed(vec![host.to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -140,7 +140,12 @@ async fn tls(name: &'static str, ends: &'static [&'static str], host: &str) -> (
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    (TlsAcceptor::from(Arc::new(config)), made.cert.pem())
+}
+
+/// Answers 204 over TLS with a certificate for `name`; the certificate as PEM.
+async fn tls(name: &'static str, ends: &'static [&'static str], host: &str) -> (Hostile, String) {
+    let (acceptor, root) = acceptor(host);
     let mut one = hostile(name, ends, move |stream| {
         let acceptor = acceptor.clone();
         async move {
@@ -155,7 +160,7 @@ async fn tls(name: &'static str, ends: &'static [&'static str], host: &str) -> (
     })
     .await;
     one.url = one.url.replace("http://", "https://");
-    (one, made.cert.pem())
+    (one, root)
 }
 
 async fn request(stream: &mut TcpStream) {

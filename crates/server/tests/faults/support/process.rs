@@ -266,12 +266,33 @@ impl Server {
         prlimit(pid, Resource::Fsize, limit).unwrap();
     }
 
+    /// It may have so many files open from now on, connections included.
+    pub(crate) fn limit_open_files(&self, files: u64) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let pid = Pid::from_raw(self.pid.cast_signed());
+        let limit = Rlimit {
+            current: Some(files),
+            maximum: Some(files),
+        };
+        prlimit(pid, Resource::Nofile, limit).unwrap();
+    }
+
+    /// The memory it has now, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// A number of bytes that the kernel tells of it.
+    fn status(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kibibytes = line.and_then(|rest| rest.split_whitespace().next());
+        kibibytes.unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// The most memory it ever had, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kibibytes = line.and_then(|rest| rest.split_whitespace().next());
-        let bytes = kibibytes.unwrap().parse::<u64>().unwrap() * 1024;
+        let bytes = self.status("VmHWM:");
         let mut peak = self.peak.lock().unwrap_or_else(PoisonError::into_inner);
         *peak = bytes.max(*peak);
         *peak

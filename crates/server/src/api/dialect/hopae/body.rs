@@ -22,8 +22,11 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 }
 
 impl Body {
-    /// The body as a `T`.
+    /// The body as a `T`. Without one, what is missing is the body.
     pub(super) fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Problem> {
+        if self.0.trim_ascii().is_empty() {
+            return Err(Problem::missing_field("", "is missing: send a JSON object"));
+        }
         json::parse(&self.0).map_err(|problem| self.locate(problem))
     }
 

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::super::super::ApiState;
 use super::super::super::auth::{Call, Ids, Manage, Read, Secrets};
 use super::super::super::idempotency::{Answer, Outcome};
+use super::super::super::json::Whole;
 use super::super::super::schema;
 use super::BASE;
 use super::body::Body;
@@ -98,11 +99,11 @@ pub(super) struct PatchConfig {
     /// Whether events are delivered. `true` needs a URL.
     enabled: Option<bool>,
     /// Retries after the first attempt.
-    #[schema(minimum = 0, maximum = 30)]
-    retry_attempts: Option<u32>,
+    #[schema(value_type = Option<u32>, minimum = 0, maximum = 30)]
+    retry_attempts: Option<Whole<u32>>,
     /// Longest time of one attempt, in seconds.
-    #[schema(minimum = 1, maximum = 60)]
-    timeout_seconds: Option<u32>,
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 60)]
+    timeout_seconds: Option<Whole<u32>>,
     /// Which event types are delivered, as a whole; all of them when empty.
     #[schema(value_type = Option<Vec<schema::EventFilterText>>, max_items = 200)]
     events: Option<Vec<String>>,
@@ -116,8 +117,8 @@ impl From<PatchConfig> for PrimaryPatch {
         Self {
             url: asked.url,
             enabled: asked.enabled,
-            retry_attempts: asked.retry_attempts,
-            timeout_seconds: asked.timeout_seconds,
+            retry_attempts: asked.retry_attempts.map(Whole::get),
+            timeout_seconds: asked.timeout_seconds.map(Whole::get),
             events: asked.events,
         }
     }

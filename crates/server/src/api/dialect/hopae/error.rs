@@ -175,7 +175,11 @@ fn word(problem: &Problem) -> Word {
         | Code::MalformedJson
         | Code::InvalidUtf8
         | Code::IncompleteBody
-        | Code::UnsupportedMediaType => Word::InvalidParameter,
+        | Code::UnsupportedMediaType
+        | Code::UnsupportedEncoding
+        | Code::MalformedRequest
+        | Code::UriTooLong
+        | Code::HeadTooLarge => Word::InvalidParameter,
         Code::TooLarge => Word::PayloadTooLarge,
         Code::NotFound => Word::NotFound,
         Code::MethodNotAllowed => Word::MethodNotAllowed,
@@ -183,7 +187,7 @@ fn word(problem: &Problem) -> Word {
         Code::IdempotencyMismatch => Word::KeyConflict,
         Code::IdempotencyInProgress => Word::RequestInProgress,
         Code::RateLimited => Word::RateLimited,
-        Code::Internal => Word::Internal,
+        Code::Internal | Code::AuditUnreadable => Word::Internal,
         Code::Unavailable | Code::StoreUnwritable => Word::Unavailable,
     }
 }
@@ -192,15 +196,18 @@ fn word(problem: &Problem) -> Word {
 const fn default_parameter(code: Code) -> Option<&'static str> {
     match code {
         Code::InvalidIdempotencyKey | Code::IdempotencyMismatch => Some("Idempotency-Key"),
-        Code::InvalidHeader => Some("Hookturn-Workspace"),
         Code::MalformedJson
         | Code::InvalidUtf8
         | Code::IncompleteBody
         | Code::TooLarge
         | Code::UnsupportedMediaType
+        | Code::UnsupportedEncoding
         | Code::InvalidField
         | Code::InvalidParameter => Some("body"),
-        Code::Unauthorized
+        Code::MalformedRequest
+        | Code::UriTooLong
+        | Code::HeadTooLarge
+        | Code::Unauthorized
         | Code::Forbidden
         | Code::NotFound
         | Code::MethodNotAllowed
@@ -208,16 +215,18 @@ const fn default_parameter(code: Code) -> Option<&'static str> {
         | Code::PreconditionFailed
         | Code::State(_)
         | Code::IdempotencyInProgress
+        | Code::InvalidHeader
         | Code::RateLimited
         | Code::Internal
+        | Code::AuditUnreadable
         | Code::Unavailable
         | Code::StoreUnwritable => None,
     }
 }
 
-/// The name of a field: its JSON pointer with dots.
+/// The name of a query parameter or a header as it is, that of a field as its JSON pointer with dots.
 fn parameter(error: &FieldError) -> String {
-    if let Some(name) = &error.parameter {
+    if let Some(name) = error.parameter.as_ref().or(error.header.as_ref()) {
         return name.clone();
     }
     let pointer = error.pointer.as_deref().unwrap_or_default();

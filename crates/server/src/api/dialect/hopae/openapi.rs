@@ -118,7 +118,7 @@ fn complete() -> Value {
 fn complete_operation(operation: &mut Value, method: &str, path: &str, scope: Scope) {
     operation["security"] = json!([{ "bearer": [] }]);
     operation["x-required-scope"] = scope.as_str().into();
-    let mut parameters = vec![shared("Workspace")];
+    let mut parameters = vec![shared("Workspace"), shared("Reason")];
     let mut statuses = vec!["400", "401", "403", "404", "429", "500", "503"];
     if path.contains("{clientId}") {
         parameters.push(shared("ClientId"));
@@ -240,6 +240,11 @@ fn parameters() -> Value {
             "name": "Hookturn-Workspace", "in": "header", "required": false,
             "description": "Id or name of the workspace that an operator's key acts in; a workspace's key needs none.",
             "schema": { "type": "string" }
+        },
+        "Reason": {
+            "name": "Hookturn-Reason", "in": "header", "required": false,
+            "description": "Why, for the audit log.",
+            "schema": { "type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~]([ -~]*[!-~])?$" }
         },
         "Limit": {
             "name": "limit", "in": "query", "required": false,

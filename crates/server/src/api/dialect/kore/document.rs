@@ -86,11 +86,6 @@ const ERRORS: &[(&str, &str, &[&str])] = &[
     ),
     ("413", "The body is too large.", &["post", "patch"]),
     (
-        "415",
-        "The body is not declared as application/json.",
-        &["post", "patch"],
-    ),
-    (
         "422",
         "The Idempotency-Key was used with another body.",
         &["post"],

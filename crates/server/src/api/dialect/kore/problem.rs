@@ -60,20 +60,19 @@ fn message_of(problem: &Problem) -> String {
     format!("nothing was changed: {}", errors.join("; "))
 }
 
-/// What is wrong with a field, whose name begins with a capital letter here, or with a parameter.
+/// What is wrong with a field, a parameter or a header, by the name that the caller gave it.
 fn sentence(error: &FieldError) -> String {
     let FieldError {
         pointer,
         parameter,
+        header,
         detail,
         missing: _,
     } = error;
-    let field = pointer.as_deref().map(|pointer| {
-        let mut letters = pointer.trim_start_matches('/').chars();
-        let first = letters.next().map(|letter| letter.to_ascii_uppercase());
-        first.into_iter().chain(letters).collect::<String>()
-    });
-    match field.as_deref().or(parameter.as_deref()) {
+    let field = pointer
+        .as_deref()
+        .map(|pointer| pointer.trim_start_matches('/'));
+    match field.or(parameter.as_deref()).or(header.as_deref()) {
         None | Some("") => format!("the body: {detail}"),
         Some(name) => format!("{name}: {detail}"),
     }

@@ -3,7 +3,6 @@
 use axum::extract::FromRequestParts;
 use axum::extract::State;
 use hookturn_core::id::SecretId;
-use hookturn_core::limits;
 use hookturn_core::rotation::{Keyring, SecretState, SecretStatus, SecretVersion};
 use hookturn_core::time::Timestamp;
 use http::request::Parts;
@@ -16,10 +15,11 @@ use utoipa::ToSchema;
 use super::super::super::ApiState;
 use super::super::super::auth::{Call, Ids, Read, Secrets};
 use super::super::super::idempotency::{Answer, Outcome};
-use super::super::super::json::JsonBody;
+use super::super::super::json::AnyBody;
 use super::super::super::page::Query;
 use super::super::super::problem::Problem;
 use super::super::super::schema;
+use crate::service::ServiceError;
 use crate::service::keyrings::{CreatedSecret, SharedPatch};
 
 /// Items on one page when none is asked for, as KORE documents.
@@ -192,7 +192,7 @@ pub(super) struct MetaData {
 pub(super) async fn create(
     State(api): State<ApiState>,
     call: Call<Secrets>,
-    body: JsonBody<{ limits::BODY_BYTES }>,
+    body: AnyBody,
 ) -> Outcome {
     let once = call.once(&api, &body.bytes).await?;
     let asked: CreateKoreSecret = body.parse()?;
@@ -222,7 +222,8 @@ pub(super) async fn create(
     let made = api
         .service
         .create_shared_secret(&call.caller, asked.name, once.record(&record))
-        .await;
+        .await
+        .map_err(as_named_here);
     Ok(render(&once.settle(&api.service, made).await?))
 }
 
@@ -263,7 +264,7 @@ pub(super) async fn change(
     State(api): State<ApiState>,
     call: Call<Secrets>,
     Ids(id): Ids<SecretId>,
-    body: JsonBody<{ limits::BODY_BYTES }>,
+    body: AnyBody,
 ) -> Outcome {
     let asked: ChangeKoreSecret = body.parse()?;
     let patch = SharedPatch {
@@ -273,13 +274,24 @@ pub(super) async fn change(
     let changed = api
         .service
         .change_shared_secret(&call.caller, id, patch)
-        .await?;
+        .await
+        .map_err(as_named_here)?;
     // Nothing else can be changed, see the service.
     let status = match changed.secret.state {
         SecretState::Pending => StatusWord::Pending,
         _ => StatusWord::Active,
     };
     Ok(Answer::ok(&KoreSecret::new(&changed.secret, status)))
+}
+
+/// The service calls a secret's name `/name`; the body of these calls has it as `Name`.
+fn as_named_here(error: ServiceError) -> ServiceError {
+    match error {
+        ServiceError::Invalid { pointer, message } if pointer == "/name" => {
+            ServiceError::invalid("/Name", message)
+        }
+        other => other,
+    }
 }
 
 fn take_number(query: &mut Query, name: &str, absent: u32, most: u32) -> Result<u32, Problem> {

@@ -266,6 +266,7 @@ impl Typed {
             max_in_flight: number("in_flight", &self.in_flight, wrong),
             rate_limit_per_second: Some(number("rate", &self.rate, wrong)),
             ordered: Some(self.ordered == "on"),
+            probe: None,
         }
     }
 

@@ -2,9 +2,7 @@
 
 use std::fmt::Write as _;
 
-use hookturn_core::delivery::{
-    Answer, Attempt, Exchange, ExchangeReason, ExchangeResult, SignedWith, Timings,
-};
+use hookturn_core::delivery::{Answer, Attempt, Exchange, ExchangeResult, SignedWith, Timings};
 use hookturn_core::limits;
 use hookturn_core::time::Timestamp;
 
@@ -152,13 +150,7 @@ impl ExchangeView {
         let at = Timestamp::from_millis(exchange.timestamp.saturating_mul(1_000));
         Self {
             id,
-            reason: match exchange.reason {
-                ExchangeReason::Plan => "signed as planned",
-                ExchangeReason::Fallback => {
-                    "sent once more, signed with the other secret: the first was refused in a way that \
-                     can be about the signature"
-                }
-            },
+            reason: exchange.reason.words(),
             signed_at: at.to_string(),
             signatures: signatures(inspected, exchange, now),
             request: sent.map(|sent| RequestView::new(sent, exchange)),
@@ -340,7 +332,7 @@ mod tests {
             may_be_batch: false,
         };
         let exchange = Exchange {
-            reason: ExchangeReason::Plan,
+            reason: hookturn_core::delivery::ExchangeReason::Plan,
             signed_with: Vec::new(),
             timestamp: 1_784_505_600,
             signature: String::new(),

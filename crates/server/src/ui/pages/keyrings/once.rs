@@ -100,8 +100,13 @@ pub(super) async fn asked(
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    let fingerprint = hash.finalize().into();
-    match ui.service.lookup(key, fingerprint).await.map_err(told)? {
+    let fingerprint: [u8; 32] = hash.finalize().into();
+    match ui
+        .service
+        .lookup(caller, key, fingerprint)
+        .await
+        .map_err(told)?
+    {
         Lookup::Fresh(guard) => Ok(Asked::Fresh(Once {
             key,
             fingerprint,

@@ -1,0 +1,243 @@
+//! `hookturn rotation show --watch`: follows a rotation until it is over.
+//!
+//! On a terminal it is a bar: passes until there is proof, then the time until the old secret goes.
+//! Elsewhere it is a line on standard error for each change. With `--output json` every change is the
+//! API's document on a line of its own. It ends with the rotation: code 0 when it completed, 22 when it
+//! was cancelled or undone.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use hookturn_core::time::{Clock, Timestamp};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
+
+use super::super::client::{Answer, Client, Request};
+use super::super::exit::{Exit, Failure, Outcome};
+use super::super::output::{Format, Output, printable};
+
+/// How often in a row the server may not answer before watching is given up: it may restart.
+const TRIES: u32 = 10;
+
+/// How far a rotation is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Progress {
+    done: u64,
+    total: u64,
+    words: String,
+}
+
+pub(super) fn run(
+    client: &Client,
+    rotation: &str,
+    every: Duration,
+    clock: &dyn Clock,
+    output: &mut Output,
+) -> Outcome {
+    let request = Request::get(format!("/v1/rotations/{rotation}"));
+    let on_terminal = output.format == Format::Table && std::io::stderr().is_terminal();
+    let bar = bar(on_terminal);
+    let mut before = None;
+    loop {
+        let answer = ask(client, &request, every)?;
+        let document = answer.json()?;
+        let progress = Progress::of(&document, clock.now());
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+        bar.set_message(progress.words.clone());
+        if before.as_ref() != Some(&progress.words) {
+            match output.format {
+                Format::Json => {
+                    output.bytes(&answer.body)?;
+                    output.bytes(b"\n")?;
+                }
+                Format::Table if !on_terminal => output.hint(&progress.words),
+                Format::Table => {}
+            }
+        }
+        if document["open"] != true {
+            bar.finish_and_clear();
+            if output.format == Format::Table {
+                output.object(&document)?;
+            }
+            return Ok(match document["stage"].as_str() {
+                Some("completed") => Exit::Done,
+                _ => Exit::Unexpected,
+            });
+        }
+        before = Some(progress.words);
+        client.wait(every);
+    }
+}
+
+fn bar(shown: bool) -> ProgressBar {
+    let target = if shown {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let bar = ProgressBar::with_draw_target(Some(1), target);
+    let style = ProgressStyle::with_template("{bar:30} {percent:>3} % {wide_msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+/// Asks, and asks again while the server is away.
+fn ask(client: &Client, request: &Request, every: Duration) -> Result<Answer, Failure> {
+    let mut tries = 1;
+    loop {
+        match client.call(request) {
+            Err(failure)
+                if matches!(failure.exit(), Exit::Unreachable | Exit::ServerError)
+                    && tries < TRIES =>
+            {
+                tries += 1;
+                client.wait(every);
+            }
+            answered => return answered,
+        }
+    }
+}
+
+impl Progress {
+    /// Before the promotion: passes of those that are needed, over all endpoints. After it: the time
+    /// until the old secret goes at the latest.
+    fn of(rotation: &Value, now: Timestamp) -> Self {
+        let endpoints = rotation["endpoints"]
+            .as_array()
+            .map_or(&[][..], Vec::as_slice);
+        match rotation["stage"].as_str() {
+            Some("staged") if rotation["mode"] == "proven" => Self::proving(endpoints),
+            Some("staged") => Self {
+                done: 0,
+                total: 1,
+                words: "the new secret waits until it is promoted".to_owned(),
+            },
+            Some("overlap") => Self::overlapping(rotation, endpoints, now),
+            stage => Self {
+                done: 1,
+                total: 1,
+                words: printable(stage.unwrap_or("over")),
+            },
+        }
+    }
+
+    fn proving(endpoints: &[Value]) -> Self {
+        let passes = |endpoint: &Value| {
+            let needed = number(endpoint, "needed");
+            (number(endpoint, "passes").min(needed), needed)
+        };
+        let (mut done, mut total) = (0, 0);
+        for (had, needed) in endpoints.iter().map(passes) {
+            done += had;
+            total += needed;
+        }
+        let proved = |endpoint: &&Value| endpoint["standing"] == "proved";
+        let missing = endpoints.iter().find(|endpoint| !proved(endpoint));
+        let words = match (endpoints.len(), missing) {
+            (_, None) => "proved".to_owned(),
+            (1, Some(only)) => text(only, "words"),
+            (count, Some(first)) => format!(
+                "{} of {count} endpoints proved; {}: {}",
+                endpoints.iter().filter(proved).count(),
+                text(first, "endpointId"),
+                text(first, "words")
+            ),
+        };
+        Self { done, total, words }
+    }
+
+    fn overlapping(rotation: &Value, endpoints: &[Value], now: Timestamp) -> Self {
+        let time = |value: &Value| value.as_str()?.parse::<Timestamp>().ok();
+        let retire_at = time(&rotation["retireAt"]);
+        let since = time(&rotation["promotion"]["at"]).or_else(|| time(&rotation["openedAt"]));
+        let (done, total) = match (since, retire_at) {
+            (Some(since), Some(until)) => (now.since(since), until.since(since)),
+            (Some(_) | None, _) => (0, 1),
+        };
+        let needed: u64 = endpoints
+            .iter()
+            .map(|endpoint| number(endpoint, "oldNeeded"))
+            .sum();
+        let last = endpoints
+            .iter()
+            .filter_map(|endpoint| endpoint["oldNeededAt"].as_str())
+            .max();
+        let last = match last {
+            Some(last) => format!(
+                "needed for {needed} deliveries, last at {}",
+                printable(last)
+            ),
+            None => "not needed since".to_owned(),
+        };
+        let until = text(rotation, "retireAt");
+        Self {
+            done: done.min(total),
+            total: total.max(1),
+            words: format!(
+                "the new secret is active; the old one is {last}, and goes at {until} or sooner"
+            ),
+        }
+    }
+}
+
+fn number(value: &Value, member: &str) -> u64 {
+    value[member].as_u64().unwrap_or_default()
+}
+
+fn text(value: &Value, member: &str) -> String {
+    printable(value[member].as_str().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+    fn endpoint(standing: &str, passes: u64) -> Value {
+        json!({"endpointId": "ep_1", "standing": standing, "words": format!("{standing} words"),
+            "passes": passes, "needed": 59, "oldNeeded": 0})
+    }
+
+    #[test]
+    fn passes_of_all_endpoints_make_the_bar() {
+        let cases = [
+            (
+                json!([endpoint("collecting", 23)]),
+                (23, 59),
+                "collecting words",
+            ),
+            (json!([endpoint("proved", 61)]), (59, 59), "proved"),
+            (
+                json!([endpoint("proved", 59), endpoint("not_ready", 0)]),
+                (59, 118),
+                "1 of 2 endpoints proved; ep_1: not_ready words",
+            ),
+        ];
+        for (endpoints, bar, words) in cases {
+            let rotation = json!({"stage": "staged", "mode": "proven", "endpoints": endpoints});
+            let progress = Progress::of(&rotation, NOW);
+            assert_eq!((progress.done, progress.total), bar, "{rotation}");
+            assert_eq!(progress.words, words);
+        }
+    }
+
+    #[test]
+    fn after_the_promotion_time_makes_the_bar() {
+        let rotation = json!({
+            "stage": "overlap", "mode": "proven", "openedAt": Timestamp::from_millis(0).to_string(),
+            "promotion": {"at": Timestamp::from_millis(500_000).to_string()},
+            "retireAt": Timestamp::from_millis(1_500_000).to_string(),
+            "endpoints": [{"oldNeeded": 3, "oldNeededAt": "1970-01-01T00:10:00.000Z"}],
+        });
+        let progress = Progress::of(&rotation, NOW);
+        assert_eq!((progress.done, progress.total), (500_000, 1_000_000));
+        assert!(
+            progress.words.contains("needed for 3 deliveries"),
+            "{progress:?}"
+        );
+    }
+}

@@ -1,0 +1,240 @@
+//! Politeness: how many probes a receiver gets, and that its owner can look at them.
+//!
+//! Two bounds beside the policy's own budget for an endpoint: one probe at a time to a host, and at
+//! most [`limits::PROBES_PER_HOST_SECOND`] of them a second, however many endpoints it serves. Whoever
+//! gets no turn is asked again by the next sweep.
+//!
+//! The last probes of an endpoint are remembered in memory: what was asked, and what came back. They
+//! are for people to look at; what follows from them is in the findings, which are stored. After a
+//! restart the list begins anew.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hookturn_core::endpoint::Endpoint;
+use hookturn_core::id::{EndpointId, RotationId, SecretId};
+use hookturn_core::limits;
+use hookturn_core::proof::{ProbeAnswer, ProbeKey};
+use hookturn_core::time::{Clock, SECOND, Timestamp};
+
+use crate::courier::Probed;
+
+/// How soon whoever waits for a turn looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A probe that was sent, as its endpoint's owner may see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenProbe {
+    /// What it was for.
+    pub purpose: ProbePurpose,
+    /// The keys that signed it, in order; `None` stands for a key that nobody holds.
+    pub signed_with: Vec<Option<SecretId>>,
+    /// What came back.
+    pub probed: Probed,
+    /// What that says.
+    pub answer: ProbeAnswer,
+}
+
+/// What a probe was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbePurpose {
+    /// To find out how the receiver verifies.
+    Rehearsal,
+    /// To find out whether it holds what a rotation brings.
+    Rotation(RotationId),
+}
+
+/// Hosts that a probe is under way to, and the last probes of each endpoint.
+#[derive(Debug, Default)]
+pub(in crate::service) struct Politeness {
+    hosts: Mutex<HashMap<String, Host>>,
+    seen: Mutex<Seen>,
+}
+
+/// What a host got in the second that began at `since`.
+#[derive(Debug, Clone, Copy)]
+struct Host {
+    busy: bool,
+    since: Timestamp,
+    probes: u32,
+}
+
+impl Host {
+    fn is_full(&self, now: Timestamp) -> bool {
+        let this_second = now < self.since.after(SECOND);
+        self.busy || (this_second && self.probes >= limits::PROBES_PER_HOST_SECOND)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    probes: HashMap<EndpointId, VecDeque<SeenProbe>>,
+    /// Endpoints in the order of their first remembered probe.
+    order: VecDeque<EndpointId>,
+}
+
+/// Holds a host while a probe, or a rehearsal, is under way to it.
+pub(in crate::service) struct Turn<'a> {
+    politeness: &'a Politeness,
+    host: String,
+}
+
+impl Politeness {
+    /// The turn to probe an endpoint now, if its host has room.
+    pub(super) fn take(&self, endpoint: &Endpoint, now: Timestamp) -> Option<Turn<'_>> {
+        let host = endpoint.url.as_ref()?.url().authority().to_owned();
+        self.take_host(host, now)
+    }
+
+    /// Waits for the turn; none for an endpoint without a URL.
+    pub(in crate::service) async fn wait(
+        &self,
+        endpoint: &Endpoint,
+        clock: &dyn Clock,
+    ) -> Option<Turn<'_>> {
+        endpoint.url.as_ref()?;
+        loop {
+            if let Some(turn) = self.take(endpoint, clock.now()) {
+                return Some(turn);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Whether its host has no room for a probe now.
+    pub(super) fn is_busy(&self, endpoint: &Endpoint, now: Timestamp) -> bool {
+        let host = endpoint.url.as_ref().map(|url| url.url().authority());
+        host.and_then(|host| self.hosts().get(host).copied())
+            .is_some_and(|host| host.is_full(now))
+    }
+
+    fn take_host(&self, host: String, now: Timestamp) -> Option<Turn<'_>> {
+        let mut hosts = self.hosts();
+        // Those that rest need no remembering.
+        hosts.retain(|_, host| host.busy || now < host.since.after(SECOND));
+        let fresh = Host {
+            busy: false,
+            since: now,
+            probes: 0,
+        };
+        let known = hosts.entry(host.clone()).or_insert(fresh);
+        if now >= known.since.after(SECOND) {
+            (known.since, known.probes) = (now, 0);
+        }
+        if known.is_full(now) {
+            return None;
+        }
+        known.busy = true;
+        known.probes += 1;
+        Some(Turn {
+            politeness: self,
+            host,
+        })
+    }
+
+    fn hosts(&self) -> MutexGuard<'_, HashMap<String, Host>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a probe, and forgets the oldest ones.
+    pub(super) fn remember(
+        &self,
+        endpoint: EndpointId,
+        purpose: ProbePurpose,
+        keys: &[ProbeKey],
+        probed: Probed,
+    ) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if !seen.probes.contains_key(&endpoint) {
+            if seen.order.len() >= limits::PROBED_ENDPOINTS_SHOWN
+                && let Some(oldest) = seen.order.pop_front()
+            {
+                seen.probes.remove(&oldest);
+            }
+            seen.order.push_back(endpoint);
+        }
+        let shown = seen.probes.entry(endpoint).or_default();
+        if shown.len() >= limits::PROBES_SHOWN {
+            shown.pop_front();
+        }
+        let signed_with = keys.iter().map(|key| match key {
+            ProbeKey::Secret(id) | ProbeKey::Former(id) => Some(*id),
+            ProbeKey::Random => None,
+        });
+        shown.push_back(SeenProbe {
+            purpose,
+            signed_with: signed_with.collect(),
+            answer: ProbeAnswer::of(probed.status),
+            probed,
+        });
+    }
+
+    /// The last probes of an endpoint, newest first.
+    pub(super) fn seen(&self, endpoint: EndpointId) -> Vec<SeenProbe> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = seen.probes.get(&endpoint);
+        shown.into_iter().flatten().rev().cloned().collect()
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(host) = self.politeness.hosts().get_mut(&self.host) {
+            host.busy = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+    #[test]
+    fn a_host_gets_one_probe_at_a_time_and_so_many_a_second() {
+        let politeness = Politeness::default();
+        let take = |host: &str, now| politeness.take_host(host.to_owned(), now);
+        let first = take("a", NOW);
+        assert!(first.is_some() && take("a", NOW).is_none(), "one at a time");
+        assert!(take("b", NOW).is_some(), "another host is another matter");
+        drop(first);
+        let taken = (0..100).filter(|_| take("a", NOW).is_some()).count();
+        assert_eq!(taken, limits::PROBES_PER_HOST_SECOND as usize - 1);
+        let later = NOW.after(SECOND);
+        assert!(take("a", later).is_some(), "the next second has its own");
+        assert_eq!(politeness.hosts().len(), 1, "who rests is forgotten");
+    }
+
+    #[test]
+    fn the_last_probes_are_remembered_newest_first() {
+        let politeness = Politeness::default();
+        let endpoint = |number: u128| EndpointId::from_bytes(number.to_be_bytes());
+        let send = |number, at| {
+            let probed = Probed {
+                sent_at: Timestamp::from_millis(at),
+                status: Some(401),
+                failure: None,
+            };
+            let purpose = ProbePurpose::Rehearsal;
+            politeness.remember(endpoint(number), purpose, &[ProbeKey::Random], probed);
+        };
+        (0..40).for_each(|at| send(1, at));
+        let seen = politeness.seen(endpoint(1));
+        assert_eq!(seen.len(), limits::PROBES_SHOWN);
+        assert_eq!(seen[0].probed.sent_at, Timestamp::from_millis(39));
+        assert_eq!(
+            (seen[0].answer, &seen[0].signed_with),
+            (ProbeAnswer::Refused, &vec![None])
+        );
+        (2..)
+            .take(limits::PROBED_ENDPOINTS_SHOWN)
+            .for_each(|number| send(number, 0));
+        assert!(
+            politeness.seen(endpoint(1)).is_empty(),
+            "the oldest makes room"
+        );
+        assert_eq!(politeness.seen(endpoint(2)).len(), 1);
+    }
+}

@@ -1,0 +1,223 @@
+//! *Released*: asking receivers whether they still accept a rotation's old secret.
+//!
+//! A proven rotation asks by itself, when the old secret is quiet and about to be retired. By command it can be
+//! asked of any rotation while its old secret is retiring; a retired one never signs again (G4), so nothing
+//! can be asked with it. Marking a secret as compromised retires it, so whoever wants to know after a leak asks
+//! first. Each command is in the audit log before its first probe is signed.
+//! docs/adr/0008-asking-whether-a-secret-is-released.md has the reasons.
+//!
+//! The answers are kept with the evidence of the rotation while it is the latest of its keyring.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
+use hookturn_core::endpoint::Endpoint;
+use hookturn_core::id::{EndpointId, RotationId};
+use hookturn_core::proof::{Observed, ProbeAnswer, ProbeKey, Release, policy_of};
+use hookturn_core::rotation::{Keyring, Rotation, SecretStatus, SecretVersion};
+use hookturn_core::time::Timestamp;
+use hookturn_core::workspace::Scope;
+
+use super::keyrings::as_of;
+use super::proving::{Prober, evidence_of};
+use super::{Caller, Decision, Recording, Service, ServiceError};
+
+/// Endpoints that one command asks; those that were asked longest ago come first.
+const ASKED: usize = 200;
+/// Probes of one command that may be under way at once.
+const AT_ONCE: usize = 16;
+
+/// What receivers answered to the old secret.
+#[derive(Debug, Clone)]
+pub struct ReleaseReport {
+    /// The rotation.
+    pub rotation: RotationId,
+    /// Each endpoint of its keyring, and what it answered.
+    pub endpoints: Vec<ReleaseAnswer>,
+}
+
+/// What one receiver answered.
+#[derive(Debug, Clone)]
+pub struct ReleaseAnswer {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// What is known now: the latest answer, of this command or an earlier one.
+    pub release: Release,
+    /// Status of the answer to this command's probe.
+    pub status: Option<u16>,
+    /// Why it was not asked, or why there was no answer.
+    pub failure: Option<String>,
+}
+
+impl ReleaseReport {
+    /// How many receivers refuse the old secret, and how many still accept it.
+    pub fn tally(&self) -> (usize, usize) {
+        let count = |wanted: fn(Release) -> bool| {
+            self.endpoints
+                .iter()
+                .filter(|answer| wanted(answer.release))
+                .count()
+        };
+        (
+            count(|release| matches!(release, Release::Released { .. })),
+            count(|release| matches!(release, Release::StillAccepts { .. })),
+        )
+    }
+}
+
+impl Service {
+    /// Asks the receivers of a rotation whether they still accept its old secret. Needs `secrets`.
+    pub async fn ask_released(
+        &self,
+        caller: &Caller,
+        id: RotationId,
+        prober: &dyn Prober,
+        recording: Option<Recording<'_, ReleaseReport>>,
+    ) -> Result<ReleaseReport, ServiceError> {
+        self.require(caller, Scope::Secrets).await?;
+        let rotation = as_of(self.stored_rotation(caller, id).await?, self.clock.now());
+        let keyring = self.own_keyring(caller, rotation.keyring)?;
+        let old = former(&keyring, &rotation, self.clock.now())?;
+        let subject = Subject {
+            keyring: Some(keyring.id),
+            rotation: Some(id),
+            secret: Some(old.id),
+            ..Subject::default()
+        };
+        let mut entry = AuditEntry::new(AuditAction::RotationReleaseAsked, subject);
+        entry.fingerprint = Some(old.fingerprint);
+        self.store
+            .audit(
+                caller.workspace,
+                caller.context(),
+                vec![entry],
+                self.clock.now(),
+            )
+            .await?;
+        let endpoints = self.to_ask(&keyring, &rotation);
+        let asking: Vec<_> = endpoints
+            .iter()
+            .map(|endpoint| self.ask_one(endpoint, &rotation, prober))
+            .collect();
+        let answers = futures_util::stream::iter(asking)
+            .buffered(AT_ONCE)
+            .collect()
+            .await;
+        let report = ReleaseReport {
+            rotation: id,
+            endpoints: answers,
+        };
+        self.keep_findings().await?;
+        if recording.is_some() {
+            self.change(caller, recording, |_| Ok(Decision::nothing(report.clone())))
+                .await?;
+        }
+        Ok(report)
+    }
+
+    fn to_ask(&self, keyring: &Keyring, rotation: &Rotation) -> Vec<Arc<Endpoint>> {
+        let mut endpoints = self.live.keyring_users(keyring);
+        endpoints.sort_by_key(|endpoint| {
+            let evidence = evidence_of(&self.live.findings(endpoint.id), rotation.id);
+            (evidence.released.asked_at, endpoint.id)
+        });
+        endpoints.truncate(ASKED);
+        endpoints
+    }
+
+    async fn ask_one(
+        &self,
+        endpoint: &Endpoint,
+        rotation: &Rotation,
+        prober: &dyn Prober,
+    ) -> ReleaseAnswer {
+        let known = || evidence_of(&self.live.findings(endpoint.id), rotation.id).released;
+        let unasked = |failure: String| ReleaseAnswer {
+            endpoint: endpoint.id,
+            release: known().verdict(),
+            status: None,
+            failure: Some(failure),
+        };
+        if let Err(refused) = self.check_can_be_probed(endpoint) {
+            return unasked(refused.to_string());
+        }
+        let _turn = self.politeness.wait(endpoint, self.clock.as_ref()).await;
+        let probed = match prober
+            .probe(endpoint, &[ProbeKey::Former(rotation.from)])
+            .await
+        {
+            Ok(probed) => probed,
+            Err(error) => return unasked(error.to_string()),
+        };
+        let answer = ProbeAnswer::of(probed.status);
+        let throws = evidence_of(&self.live.findings(endpoint.id), rotation.id).throws();
+        let released = known().after(answer, throws, probed.sent_at);
+        // Evidence about a later rotation is not given up for an answer about an earlier one.
+        let latest = self
+            .live
+            .keyring(rotation.keyring)
+            .and_then(|keyring| keyring.rotation.as_ref().map(|latest| latest.id));
+        if latest == Some(rotation.id) {
+            self.take_in(
+                endpoint.id,
+                rotation,
+                Observed::Released,
+                answer,
+                probed.sent_at,
+            );
+        }
+        ReleaseAnswer {
+            endpoint: endpoint.id,
+            release: released.verdict(),
+            status: probed.status,
+            failure: probed.failure,
+        }
+    }
+
+    /// Takes an answer to a probe into the evidence of a rotation.
+    pub(super) fn take_in(
+        &self,
+        endpoint: EndpointId,
+        rotation: &Rotation,
+        observed: Observed,
+        answer: ProbeAnswer,
+        sent_at: Timestamp,
+    ) {
+        let policy = policy_of(rotation);
+        self.live.find(endpoint, |known| {
+            let evidence = evidence_of(&known, rotation.id);
+            hookturn_core::proof::Findings {
+                evidence: Some(evidence.after(&policy, observed, answer, sent_at)),
+                ..known
+            }
+        });
+    }
+}
+
+/// The old secret of a rotation, which must be retiring.
+fn former<'a>(
+    keyring: &'a Keyring,
+    rotation: &Rotation,
+    now: Timestamp,
+) -> Result<&'a SecretVersion, ServiceError> {
+    let destroyed = || {
+        ServiceError::conflict(
+            "secret_destroyed",
+            "the value of the rotation's old secret is erased, so nothing can be signed with it to ask",
+        )
+    };
+    let secret = keyring.secret(rotation.from).ok_or_else(destroyed)?;
+    match secret.status(now) {
+        SecretStatus::Retiring => Ok(secret),
+        SecretStatus::Retired => Err(ServiceError::conflict(
+            "secret_retired",
+            "the rotation's old secret is retired and never signs again, so nothing can be asked with it: it can be asked while the old secret of a rotation in mode overlap or proven is retiring",
+        )),
+        SecretStatus::Destroyed => Err(destroyed()),
+        SecretStatus::Active | SecretStatus::Pending => Err(ServiceError::conflict(
+            "nothing_released",
+            "the rotation's old secret is the active one, which receivers are to accept: there is nothing to ask",
+        )),
+    }
+}

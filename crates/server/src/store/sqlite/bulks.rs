@@ -1,0 +1,151 @@
+//! Bulk rotations and their items.
+
+use hookturn_core::bulk::{Bulk, BulkItem, ItemCounts, ItemKind};
+use hookturn_core::id::{BulkId, WorkspaceId};
+use hookturn_core::store::{BulkItemQuery, Page, StoreError};
+use rusqlite::{Connection, Row, params};
+
+use super::configuration::{STEP, collect, execute, swapped};
+use super::reader::At;
+use super::rows::{self, as_i64, from_document, to_document};
+use super::writer::Tx;
+
+type Outcome<T> = Result<T, StoreError>;
+
+/// The number of a kind in column `kind`: its place in [`ItemKind::ALL`].
+const fn number_of(kind: ItemKind) -> i64 {
+    match kind {
+        ItemKind::Waiting => 0,
+        ItemKind::Running => 1,
+        ItemKind::Stalled => 2,
+        ItemKind::Done => 3,
+        ItemKind::Failed => 4,
+    }
+}
+
+pub(super) fn put_bulk(tx: &Tx<'_>, bulk: &Bulk) -> Outcome<()> {
+    let values = params![
+        tx.workspace(bulk.workspace)?,
+        bulk.id.to_bytes(),
+        as_i64(bulk.version),
+        bulk.state.is_open(),
+        to_document("bulk", bulk)?
+    ];
+    let sql = if bulk.version == 1 {
+        "INSERT INTO bulk (workspace, id, version, is_open, document) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING"
+    } else {
+        "UPDATE bulk SET version = ?3, is_open = ?4, document = ?5 WHERE workspace = ?1 AND id = ?2 AND version = ?3 - 1"
+    };
+    swapped(execute(tx, STEP, sql, values)?, "bulk rotation", &bulk.id)
+}
+
+pub(super) fn put_item(tx: &Tx<'_>, item: &BulkItem) -> Outcome<()> {
+    let values = params![
+        tx.workspace(item.workspace)?,
+        item.bulk.to_bytes(),
+        item.position,
+        number_of(item.state.kind()),
+        as_i64(item.version),
+        to_document("bulk_item", item)?
+    ];
+    let sql = if item.version == 1 {
+        "INSERT INTO bulk_item (workspace, bulk, position, kind, version, document) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING"
+    } else {
+        "UPDATE bulk_item SET kind = ?4, version = ?5, document = ?6
+         WHERE workspace = ?1 AND bulk = ?2 AND position = ?3 AND version = ?5 - 1"
+    };
+    let changed = execute(tx, STEP, sql, values)?;
+    swapped(changed, "an item of bulk rotation", &item.bulk)
+}
+
+pub(super) fn load_open(connection: &Connection) -> Outcome<Vec<Bulk>> {
+    let sql = "SELECT id, document FROM bulk WHERE is_open";
+    collect(connection, "load the configuration", sql, [], read_bulk)
+}
+
+fn read_bulk(row: &Row<'_>) -> rusqlite::Result<Outcome<Bulk>> {
+    let id: BulkId = rows::id(row, 0)?;
+    Ok(from_document("bulk", &id, row.get_ref(1)?.as_str()?))
+}
+
+pub(super) fn bulk(at: &At<'_>, workspace: WorkspaceId, id: BulkId) -> Outcome<Option<Bulk>> {
+    let Some(number) = at.numbers.workspace(workspace) else {
+        return Ok(None);
+    };
+    let sql = "SELECT id, document FROM bulk WHERE workspace = ? AND id = ?";
+    let values = params![number, id.to_bytes()];
+    let found = collect(
+        at.connection,
+        "read a bulk rotation",
+        sql,
+        values,
+        read_bulk,
+    )?;
+    Ok(found.into_iter().next())
+}
+
+pub(super) fn bulks(at: &At<'_>, workspace: WorkspaceId, page: Page<BulkId>) -> Outcome<Vec<Bulk>> {
+    let Some(number) = at.numbers.workspace(workspace) else {
+        return Ok(Vec::new());
+    };
+    let before = page.before.map_or([0xff; 16], BulkId::to_bytes);
+    let sql =
+        "SELECT id, document FROM bulk WHERE workspace = ? AND id < ? ORDER BY id DESC LIMIT ?";
+    let values = params![number, before, as_i64(page.limit as u64)];
+    collect(at.connection, "list bulk rotations", sql, values, read_bulk)
+}
+
+pub(super) fn items(at: &At<'_>, query: BulkItemQuery) -> Outcome<Vec<BulkItem>> {
+    let Some(number) = at.numbers.workspace(query.workspace) else {
+        return Ok(Vec::new());
+    };
+    let step = "read the items of a bulk rotation";
+    let read = |row: &Row<'_>| {
+        let position: i64 = row.get(0)?;
+        let row_name = format!("{} {position}", query.bulk);
+        let document = row.get_ref(1)?.as_str()?;
+        Ok(from_document("bulk_item", &row_name, document))
+    };
+    let (bulk, limit) = (query.bulk.to_bytes(), as_i64(query.limit as u64));
+    let (from, until) = (query.from, query.until);
+    match query.kind {
+        None => {
+            let sql = "SELECT position, document FROM bulk_item
+                WHERE workspace = ? AND bulk = ? AND position >= ? AND position < ?
+                ORDER BY position LIMIT ?";
+            let values = params![number, bulk, from, until, limit];
+            collect(at.connection, step, sql, values, read)
+        }
+        Some(kind) => {
+            let sql = "SELECT position, document FROM bulk_item
+                WHERE workspace = ? AND bulk = ? AND kind = ? AND position >= ? AND position < ?
+                ORDER BY position LIMIT ?";
+            let values = params![number, bulk, number_of(kind), from, until, limit];
+            collect(at.connection, step, sql, values, read)
+        }
+    }
+}
+
+pub(super) fn counts(
+    at: &At<'_>,
+    workspace: WorkspaceId,
+    bulk: BulkId,
+    from: u32,
+    until: u32,
+) -> Outcome<ItemCounts> {
+    let mut counts = ItemCounts::default();
+    let Some(number) = at.numbers.workspace(workspace) else {
+        return Ok(counts);
+    };
+    let sql = "SELECT count(*) FROM bulk_item
+        WHERE workspace = ? AND bulk = ? AND kind = ? AND position >= ? AND position < ?";
+    for kind in ItemKind::ALL {
+        let values = params![number, bulk.to_bytes(), number_of(kind), from, until];
+        let step = "count the items of a bulk rotation";
+        let found = collect(at.connection, step, sql, values, |row| {
+            Ok(Ok(rows::count(row, 0)?))
+        })?;
+        *counts.of(kind) = found.into_iter().sum();
+    }
+    Ok(counts)
+}

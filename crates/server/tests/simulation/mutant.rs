@@ -1,0 +1,46 @@
+//! Deliberate defects of the harness, each of which the simulation must find: proof that it can fail.
+//!
+//! They stand where the product meets the world (store, clock, receivers, probes, log), so that no
+//! product code has a hook for them.
+
+/// What is wrong in a run; nothing, as a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    None,
+    /// The signer's clock is twenty seconds behind.
+    StaleSigner,
+    /// A crash takes one due row with it.
+    ForgetsDueRow,
+    /// Due rows are read without the last one, for ever.
+    HidesDueRow,
+    /// An accept that was lost is answered as if it had happened.
+    AnswersTooEarly,
+    /// Every probe is reported as accepted, but for controls.
+    BelievesProbes,
+    /// Idempotent answers are not kept.
+    ForgetsAnswers,
+    /// The last audit entry of a change is left out.
+    DropsAuditEntry,
+    /// A secret's value is logged.
+    LeaksSecret,
+    /// A bad signature is answered as if something was not there.
+    HidesRefusals,
+    /// Due rows are read newest first.
+    BreaksOrder,
+}
+
+impl Mutant {
+    /// Every defect with the guarantees that may show it.
+    pub(crate) const ALL: [(Self, &'static [&'static str]); 10] = [
+        (Self::StaleSigner, &["G4"]),
+        (Self::ForgetsDueRow, &["G1"]),
+        (Self::HidesDueRow, &["G1"]),
+        (Self::AnswersTooEarly, &["G1"]),
+        (Self::BelievesProbes, &["G7"]),
+        (Self::ForgetsAnswers, &["G5"]),
+        (Self::DropsAuditEntry, &["G9", "G5"]),
+        (Self::LeaksSecret, &["G8"]),
+        (Self::HidesRefusals, &["G6"]),
+        (Self::BreaksOrder, &["G2"]),
+    ];
+}

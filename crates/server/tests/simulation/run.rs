@@ -1,0 +1,531 @@
+//! A run: the operations one after the other, a look at every guarantee after each, and in the end the
+//! time and the health that everything needs to settle.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use hookturn::service::apps::NewApp;
+use hookturn::service::endpoints::{CreatedEndpoint, KeyringChoice, NewEndpoint, Switch};
+use hookturn::service::keyrings::NewSecretInput;
+use hookturn::service::messages::NewMessageInput;
+use hookturn_core::endpoint::{EndpointState, Preset};
+use hookturn_core::id::{ClientId, KeyringId, MessageId, SecretId};
+use hookturn_core::message::EventType;
+use hookturn_core::retry::{RetryOn, RetryPolicy};
+use hookturn_core::rotation::Keyring;
+use hookturn_core::store::Store as _;
+use hookturn_core::time::{DAY, Millis, SECOND};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{sleep, timeout};
+
+use crate::ask::{Request, ask};
+use crate::engine::Faults;
+use crate::judge::{Judge, Target};
+use crate::ledger::Broken;
+use crate::logs::Logs;
+use crate::mutant::Mutant;
+use crate::network::FIRST_PORT;
+use crate::operation::{Ask, Command, Deployment, Health, Operation, Scenario, SchemeName, Setup};
+use crate::process::{Ashore, Process};
+use crate::random::Random;
+use crate::receiver::Receiver;
+use crate::report::Counts;
+
+/// The longest that a caller waits: longer than any step of the store and any rehearsal takes.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How often the end lets time pass until everything has settled.
+const ROUNDS: usize = 60;
+const RETENTION: Millis = DAY;
+/// Longer than the longest request takes: a rehearsal of a receiver that does not answer.
+const LAST_WORDS: Millis = 6 * SECOND;
+/// How long a process takes to be replaced.
+const RESTART_MILLIS: i64 = 20;
+
+/// What became of a run.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) broken: Option<Broken>,
+    pub(crate) trace: String,
+    pub(crate) counts: Counts,
+}
+
+/// What a run keeps from one process to the next.
+struct Run<'s> {
+    scenario: &'s Scenario,
+    ashore: Ashore,
+    logs: Logs,
+    app: RefCell<ClientId>,
+    asked: RefCell<Vec<Request>>,
+    published: RefCell<u32>,
+}
+
+/// Runs a scenario from its beginning to its end, or to the first broken guarantee.
+pub(crate) fn run(scenario: &Scenario, mutant: Mutant) -> Outcome {
+    let logs = Logs::default();
+    let _collected = logs.collect();
+    let run = Run {
+        scenario,
+        ashore: Ashore::new(scenario.seed, mutant),
+        logs,
+        app: RefCell::new(ClientId::FIRST),
+        asked: RefCell::default(),
+        published: RefCell::default(),
+    };
+    let mut next = Some(0);
+    while let Some(from) = next {
+        next = run.live(from);
+    }
+    let clock = Arc::clone(&run.ashore.ground.clock);
+    let mut judge = run.judge();
+    judge.counts.millis = clock.elapsed().unsigned_abs();
+    Outcome {
+        broken: judge.broken.take(),
+        trace: std::mem::take(&mut judge.trace),
+        counts: judge.counts,
+    }
+}
+
+impl Run<'_> {
+    fn judge(&self) -> MutexGuard<'_, Judge> {
+        self.ashore.ground.judge.lock().unwrap()
+    }
+
+    /// One process's life, from operation `from` on. Returns where the next one goes on, after a crash.
+    fn live(&self, from: usize) -> Option<usize> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let local = LocalSet::new();
+        local.block_on(&runtime, async {
+            let clock = &self.ashore.ground.clock;
+            clock.begin();
+            let process = Rc::new(Process::start(&self.ashore).await);
+            if from == 0 {
+                self.set_up(&process).await;
+            }
+            let next = self.operate(&process, from).await;
+            if next.is_none() && self.judge().broken.is_none() {
+                self.calm_down(&process).await;
+            }
+            clock.end();
+            next
+        })
+        // The runtime and everything that was under way in it end here.
+    }
+
+    async fn operate(&self, process: &Rc<Process>, from: usize) -> Option<usize> {
+        for (index, operation) in self.scenario.operations.iter().enumerate().skip(from) {
+            let now = self.ashore.now();
+            {
+                let mut judge = self.judge();
+                judge.counts.operations += 1;
+                judge.note(format_args!("{now} {index} {operation:?}"));
+            }
+            if *operation == Operation::Crash {
+                self.crash();
+                return Some(index + 1);
+            }
+            self.perform(process, operation).await;
+            self.look(process);
+            if self.judge().broken.is_some() {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// After every step: what is stored, the audit log, the logs, and whether everything still runs.
+    fn look(&self, process: &Process) {
+        let logged = self.logs.take();
+        let mut judge = self.judge();
+        judge.inspect(&self.ashore.disk);
+        judge.search("the log", &logged);
+        if process.is_damaged() {
+            judge.find(Err(("G1", "a part of the server panicked".to_owned())));
+        }
+    }
+
+    fn crash(&self) {
+        let clock = &self.ashore.ground.clock;
+        clock.step(RESTART_MILLIS);
+        self.judge().counts.crashes += 1;
+        if self.ashore.ground.mutant == Mutant::ForgetsDueRow {
+            self.ashore.forget_a_row();
+        }
+    }
+
+    async fn perform(&self, process: &Rc<Process>, operation: &Operation) {
+        match operation {
+            Operation::Publish { count, batch } => self.publish(process, *count, *batch).await,
+            Operation::Run { millis } => sleep(Duration::from_millis(*millis)).await,
+            Operation::Jump { millis } => {
+                self.judge().counts.clock_steps += 1;
+                self.ashore.ground.clock.step(*millis);
+                process.inboxes.wake();
+            }
+            Operation::Ask(asked) => {
+                if let Some(request) = self.resolve(process, *asked) {
+                    self.asked.borrow_mut().push(request.clone());
+                    self.ask(process, request, asked.patience_millis, asked.wait)
+                        .await;
+                }
+            }
+            Operation::Repeat { back } => {
+                let request = {
+                    let asked = self.asked.borrow();
+                    let index = asked.len().checked_sub(1 + usize::from(*back));
+                    index.map(|index| asked[index].clone())
+                };
+                if let Some(request) = request {
+                    self.ask(process, request, None, true).await;
+                }
+            }
+            Operation::Deploy { endpoint, to } => self.deploy(usize::from(*endpoint), *to),
+            Operation::Health { endpoint, health } => {
+                self.receiver(*endpoint, |receiver| receiver.feel(*health));
+            }
+            Operation::Network {
+                endpoint,
+                requests_lost,
+                answers_lost,
+            } => self.receiver(*endpoint, |receiver| {
+                receiver.requests_lost = *requests_lost;
+                receiver.answers_lost = *answers_lost;
+                receiver.epoch += 1;
+            }),
+            Operation::Store {
+                requests_lost,
+                answers_lost,
+                slow_millis,
+            } => {
+                *self.ashore.ground.faults.lock().unwrap() = Faults {
+                    requests_lost: *requests_lost,
+                    answers_lost: *answers_lost,
+                    slow_millis: *slow_millis,
+                };
+            }
+            Operation::Prune => self.prune(process).await,
+            Operation::Crash => {}
+        }
+    }
+
+    fn receiver(&self, endpoint: u8, change: impl FnOnce(&mut Receiver)) {
+        let mut judge = self.judge();
+        if let Some(target) = judge.targets.get_mut(usize::from(endpoint)) {
+            change(&mut target.receiver);
+        }
+    }
+
+    async fn prune(&self, process: &Process) {
+        let now = self.ashore.now();
+        let before = now.before(RETENTION);
+        {
+            let mut judge = self.judge();
+            judge.prune_before = judge.prune_before.max(before);
+        }
+        while let Ok(progress) = process.store.prune(before, now, 20).await {
+            if progress.resume.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// The owner deploys the secret that is to come, or else the one that is active.
+    fn deploy(&self, index: usize, to: Deployment) {
+        let mut judge = self.judge();
+        let Some(target) = judge.targets.get(index) else {
+            return;
+        };
+        let keyring = target.keyring;
+        let coming = judge.ledger.open.get(&keyring).map(|open| open.to);
+        let Some(secret) = coming.or_else(|| judge.ledger.active(keyring)) else {
+            return;
+        };
+        self.deploy_secret(&mut judge, index, secret, to);
+    }
+
+    #[expect(clippy::unused_self, reason = "reads like its neighbours")]
+    fn deploy_secret(&self, judge: &mut Judge, index: usize, secret: SecretId, to: Deployment) {
+        if let Some(value) = judge.value(secret) {
+            judge.targets[index].receiver.deploy(secret, &value, to);
+        }
+    }
+}
+
+// ----- callers -----
+
+impl Run<'_> {
+    async fn publish(&self, process: &Process, count: u8, batch: bool) {
+        let numbers: Vec<u32> = (0..u32::from(count))
+            .map(|offset| *self.published.borrow() + offset)
+            .collect();
+        *self.published.borrow_mut() += u32::from(count);
+        let inputs: Vec<NewMessageInput> = numbers.iter().map(|number| input(*number)).collect();
+        let app = *self.app.borrow();
+        let (service, caller) = (&process.service, &process.caller);
+        if batch {
+            let ids = service.publish_batch(caller, app, inputs, None).await;
+            self.acknowledged(&numbers, ids.as_deref().ok());
+            return;
+        }
+        for (number, input) in std::iter::zip(numbers, inputs) {
+            let id = service.publish(caller, app, input, None).await;
+            let ids = id.ok().map(|id| [id]);
+            self.acknowledged(&[number], ids.as_ref().map(<[MessageId; 1]>::as_slice));
+        }
+    }
+
+    fn acknowledged(&self, numbers: &[u32], ids: Option<&[MessageId]>) {
+        let mut judge = self.judge();
+        judge.note(format_args!("published {numbers:?} {ids:?}"));
+        if let Some(ids) = ids {
+            judge.acknowledged(numbers, ids);
+        }
+    }
+
+    /// What a caller who looks at the keyring now would write into the request.
+    fn resolve(&self, process: &Process, asked: Ask) -> Option<Request> {
+        let (endpoint, keyring) = {
+            let judge = self.judge();
+            let target = judge.targets.get(usize::from(asked.endpoint))?;
+            (target.id, target.keyring)
+        };
+        let now = self.ashore.now();
+        let shown = process.live.keyring(keyring)?;
+        let active = shown.active().map(|secret| secret.id);
+        let other = shown.pending().or(shown.retiring(now));
+        let secret = match asked.command {
+            Command::Compromise { active: true } => active,
+            Command::Activate | Command::Compromise { active: false } => other.map(|one| one.id),
+            Command::Destroy => shown.secrets.first().map(|secret| secret.id),
+            _ => other.map(|one| one.id).or(active),
+        };
+        let by_millis = match asked.command {
+            Command::Extend { by_millis } => by_millis,
+            _ => 0,
+        };
+        let delivery = self.ashore.disk.deliveries();
+        let delivery = delivery
+            .iter()
+            .find(|delivery| delivery.endpoint == endpoint);
+        Some(Request {
+            key: format!("key-{}", self.asked.borrow().len()),
+            command: asked.command,
+            app: *self.app.borrow(),
+            endpoint,
+            keyring,
+            rotation: shown.rotation.as_ref().map(|rotation| rotation.id),
+            secret,
+            delivery: delivery.map(|delivery| delivery.id),
+            retire_at: retire_at(&shown).unwrap_or(now).after(by_millis),
+        })
+    }
+
+    async fn ask(
+        &self,
+        process: &Rc<Process>,
+        request: Request,
+        patience_millis: Option<u64>,
+        wait: bool,
+    ) {
+        let judge = Arc::clone(&self.ashore.ground.judge);
+        judge.lock().unwrap().counts.asked += 1;
+        let clock = Arc::clone(&self.ashore.ground.clock);
+        let process = Rc::clone(process);
+        let patience = patience_millis.map_or(PATIENCE, Duration::from_millis);
+        let asking = async move {
+            let answer = timeout(patience, ask(&process, &request)).await;
+            let now = hookturn_core::time::Clock::now(clock.as_ref());
+            hear(&judge, &request, answer, now);
+        };
+        if wait {
+            asking.await;
+        } else {
+            spawn_local(asking);
+        }
+    }
+}
+
+/// What a caller heard.
+fn hear(
+    judge: &Mutex<Judge>,
+    request: &Request,
+    answer: Result<
+        Result<crate::ask::Answered, hookturn::service::ServiceError>,
+        tokio::time::error::Elapsed,
+    >,
+    now: hookturn_core::time::Timestamp,
+) {
+    let mut judge = judge.lock().unwrap();
+    match answer {
+        Err(_) => judge.note(format_args!("{now} {} hung up", request.key)),
+        Ok(Err(error)) => {
+            let text = format!("{error} {error:?}");
+            judge.search("an error", &text);
+            judge.note(format_args!("{now} {} refused: {error}", request.key));
+        }
+        Ok(Ok(answer)) => {
+            judge.counts.replayed += u64::from(answer.replayed);
+            judge.note(format_args!(
+                "{now} {} answered {}",
+                request.key, answer.text
+            ));
+            if answer.kept {
+                judge.answered(&request.key, &answer.text, now);
+            }
+        }
+    }
+}
+
+fn retire_at(keyring: &Keyring) -> Option<hookturn_core::time::Timestamp> {
+    keyring.settle_due_at()
+}
+
+fn input(number: u32) -> NewMessageInput {
+    NewMessageInput {
+        event_type: EventType::new("thing.happened").unwrap(),
+        payload: format!("{{\"n\":{number},\"x\":true}}").into(),
+        event_id: None,
+    }
+}
+
+// ----- the beginning and the end -----
+
+impl Run<'_> {
+    async fn set_up(&self, process: &Process) {
+        let (service, caller) = (&process.service, &process.caller);
+        let new = NewApp {
+            name: "shop".to_owned(),
+            ..NewApp::default()
+        };
+        let app = service.create_app(caller, new, None).await.unwrap().id;
+        *self.app.borrow_mut() = app;
+        if self.scenario.endpoints.iter().any(|setup| setup.shared) {
+            let shared = service.shared_keyring(caller).await.unwrap().id;
+            let input = NewSecretInput::default();
+            let made = service.create_secret(caller, shared, input, None, None);
+            made.await.unwrap();
+        }
+        for (index, setup) in self.scenario.endpoints.iter().enumerate() {
+            let new = new_endpoint(index, *setup);
+            let made = service.create_endpoint(caller, app, new, None).await;
+            self.add_target(index, *setup, &made.unwrap());
+        }
+        self.look(process);
+    }
+
+    fn add_target(&self, index: usize, setup: Setup, made: &CreatedEndpoint) {
+        let keyring: KeyringId = made.endpoint.keyring;
+        let random = Random::new(self.scenario.seed, &format!("receiver {index}"));
+        let mut judge = self.judge();
+        judge.targets.push(Target {
+            id: made.endpoint.id,
+            keyring,
+            receiver: Receiver::new(setup, random),
+            takes_messages: true,
+            delivered_at: None,
+        });
+        if let Some(secret) = judge.ledger.active(keyring) {
+            self.deploy_secret(&mut judge, index, secret, Deployment::All);
+        }
+    }
+
+    /// Everything works again, every receiver holds what signs, and time passes until nothing is due.
+    async fn calm_down(&self, process: &Rc<Process>) {
+        *self.ashore.ground.faults.lock().unwrap() = Faults::default();
+        // What was accepted before a step back is due when the clock has caught up.
+        self.ashore.ground.clock.set_right();
+        process.inboxes.wake();
+        // What callers asked for and did not wait for comes to its end.
+        sleep(Duration::from_millis(LAST_WORDS)).await;
+        for index in 0..self.scenario.endpoints.len() {
+            self.heal(process, index).await;
+        }
+        for _ in 0..ROUNDS {
+            sleep(Duration::from_millis(2 * SECOND)).await;
+            for index in 0..self.scenario.endpoints.len() {
+                self.catch_up(index);
+            }
+            self.look(process);
+            if self.judge().broken.is_some() {
+                return;
+            }
+            let Some(earliest) = self.ashore.disk.earliest() else {
+                if self.judge().waiting().is_none() {
+                    break;
+                }
+                continue;
+            };
+            // Retries may be far away by the wall clock, after it was stepped.
+            let wait = earliest.since(self.ashore.now());
+            if wait > 5 * SECOND {
+                self.ashore.ground.clock.step(wait.cast_signed());
+                process.inboxes.wake();
+            }
+        }
+        self.judge().conclude(&self.ashore.disk);
+    }
+
+    async fn heal(&self, process: &Process, index: usize) {
+        let endpoint = {
+            let mut judge = self.judge();
+            let receiver = &mut judge.targets[index].receiver;
+            receiver.feel(Health::Well);
+            (receiver.requests_lost, receiver.answers_lost) = (0, 0);
+            judge.targets[index].id
+        };
+        self.catch_up(index);
+        let state = process
+            .live
+            .endpoint(endpoint)
+            .map(|endpoint| endpoint.state.clone());
+        if !matches!(state, Some(EndpointState::Enabled)) {
+            let app = *self.app.borrow();
+            let (service, caller) = (&process.service, &process.caller);
+            let enabled =
+                service.switch_endpoint(caller, app, endpoint, Switch::Enabled, None, None);
+            enabled.await.unwrap();
+        }
+    }
+
+    /// The receiver holds the active secret, and the one that is to come beside it.
+    fn catch_up(&self, index: usize) {
+        let mut judge = self.judge();
+        let keyring = judge.targets[index].keyring;
+        let active = judge.ledger.active(keyring);
+        let coming = judge.ledger.open.get(&keyring).map(|open| open.to);
+        for secret in [active, coming].into_iter().flatten() {
+            self.deploy_secret(&mut judge, index, secret, Deployment::Beside);
+        }
+    }
+}
+
+fn new_endpoint(index: usize, setup: Setup) -> NewEndpoint {
+    let port = FIRST_PORT + u16::try_from(index).unwrap();
+    NewEndpoint {
+        url: Some(format!("http://127.0.0.1:{port}/hook")),
+        preset: match setup.scheme {
+            SchemeName::Standard => Preset::Standard,
+            SchemeName::Hopae => Preset::Hopae,
+            SchemeName::Github => Preset::Github,
+        },
+        keyring: if setup.shared {
+            KeyringChoice::Shared
+        } else {
+            KeyringChoice::default()
+        },
+        retry: Some(RetryPolicy {
+            delays_millis: vec![500, SECOND, 2 * SECOND, 4 * SECOND, 8 * SECOND, 15 * SECOND],
+            jitter_percent: 20,
+            retry_on: RetryOn::AnyFailure,
+        }),
+        timeout_millis: Some(SECOND),
+        connect_timeout_millis: Some(SECOND),
+        ordered: setup.ordered,
+        ..NewEndpoint::default()
+    }
+}
