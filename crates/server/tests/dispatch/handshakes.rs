@@ -235,8 +235,17 @@ async fn g4_a_kept_connection_that_was_closed_leaves_no_old_signature() {
 async fn g3_an_exchange_without_a_connection_signs_nothing() {
     let mut rig = Rig::new().await;
     let receiver = Receiver::new(&rig.clock, |_| status(200)).await;
-    rig.endpoint_with(retrying(receiver.url(), &[])).await;
+    let url = receiver.url();
+    rig.endpoint_with(retrying(url.clone(), &[])).await;
     drop(receiver);
+    // Its listener ends with its task, which is soon.
+    let address = url::Url::parse(&url)
+        .unwrap()
+        .socket_addrs(|| None)
+        .unwrap();
+    while tokio::net::TcpStream::connect(address[0]).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
     let message = rig.publish("{}").await;
     let (_, attempts) = rig.until_settled(message).await;
     let [exchange] = &attempts[0].exchanges[..] else {
