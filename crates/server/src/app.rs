@@ -186,11 +186,8 @@ impl Server {
         }));
         let first_key = bootstrap(&service, config).await?;
         warn_of_missing_app(&service);
-        let courier = Arc::new(Courier::new(
-            Arc::clone(&live),
-            KeyCache::new(Arc::clone(&sealer)),
-            clock.clone(),
-        ));
+        let keys = KeyCache::new(Arc::clone(&sealer));
+        let courier = Arc::new(Courier::new(Arc::clone(&live), keys, clock.clone()));
         let parts = dispatch::Parts {
             store: Arc::clone(&shared),
             live: Arc::clone(&live),
