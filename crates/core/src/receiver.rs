@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::SecretId;
+use crate::limits;
 use crate::time::Timestamp;
 
 /// How the receiver treats a request that carries several signatures.
@@ -111,14 +112,18 @@ pub fn fallback_is_due(belief: Option<Belief>, exchange: Exchange) -> bool {
 
 /// What to believe after an exchange that was signed with one key alone.
 ///
-/// 1. An exchange sent before the present belief's evidence changes nothing.
+/// 1. An exchange sent before the present belief's evidence changes nothing. One that is older by more
+///    than any exchange takes is not late: the clock was set back, and it is the newer one.
 /// 2. A 2xx: the receiver holds the key that signed.
 /// 3. A 400, 401, 403, 422 or 500 to the believed key: nothing is believed any longer. This is
 ///    what lets a receiver that answers 500 to a bad signature switch keys: the next attempt has
 ///    no belief, so its 500 is followed by the fallback.
 /// 4. Everything else says nothing about keys and changes nothing.
 pub fn belief_after(belief: Option<Belief>, exchange: Exchange) -> Option<Belief> {
-    if belief.is_some_and(|known| exchange.sent_at < known.at) {
+    let is_late = |known: Belief| {
+        exchange.sent_at < known.at && known.at.since(exchange.sent_at) <= limits::TIMEOUT_MAX
+    };
+    if belief.is_some_and(is_late) {
         return belief;
     }
     match exchange.status {

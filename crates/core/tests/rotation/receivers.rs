@@ -298,3 +298,20 @@ fn without_the_fallback_the_same_stories_lose_messages() {
         assert_eq!(lost == 0, carried, "{lost} lost for {setting:?}");
     }
 }
+
+/// What is older than any exchange takes is not late: the clock was set back. The refusal takes the belief
+/// away, so that the next 500 is followed by the fallback.
+#[test]
+fn a_clock_that_is_set_back_does_not_keep_a_belief() {
+    let (one, hour) = (secret_id(1), 3_600_000);
+    let exchange = |sent_at: Timestamp, status| Exchange {
+        signed_with: one,
+        sent_at,
+        status: Some(status),
+    };
+    let believed = belief_after(None, exchange(at(hour), 200));
+    assert_eq!(believed.map(|belief| belief.secret), Some(one));
+    let late = at(hour).before(60_000);
+    assert_eq!(belief_after(believed, exchange(late, 500)), believed);
+    assert_eq!(belief_after(believed, exchange(at(0), 500)), None);
+}

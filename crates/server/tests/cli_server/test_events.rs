@@ -127,6 +127,7 @@ fn what_failed_is_said_in_plain_words() {
     let (dumb, _fifth) = receiver(None);
     let plain = greeter();
     let quick = &["--preset", "kore", "--timeout-per-attempt", "1s"][..];
+    let hasty = &["--timeout-per-attempt", "30s", "--connect-timeout", "1s"][..];
     for (url, said) in [
         (
             nobody,
@@ -175,7 +176,10 @@ fn what_failed_is_said_in_plain_words() {
             ],
         ),
     ] {
-        let tested = test(&ready, &url, quick);
+        // Far from the deadline of the whole exchange, so that it is plain which of them ends it.
+        let connecting = said[0].contains("connect_timeout");
+        let within = if connecting { hasty } else { quick };
+        let tested = test(&ready, &url, within);
         assert_eq!(tested.code, 22, "{url}: {tested:?}");
         for part in said {
             assert!(tested.out.contains(part), "{url}: {tested:?}");

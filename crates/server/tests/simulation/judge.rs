@@ -376,8 +376,14 @@ impl Judge {
                 ));
             }
         }
+        // A window that ended meanwhile, by a jump of the clock too, leaves nothing to fall back to.
+        let serves = |id: SecretId| {
+            let known = self.ledger.secrets.get(&id);
+            known.is_some_and(|known| known.keyring == target.keyring && known.serves(finish.at))
+        };
         let wronged = !attempt.accepted()
             && !sent.is_empty()
+            && target.receiver.can_verify(serves)
             && sent
                 .iter()
                 .all(|sent| sent.is_some_and(|sent| sent.wronged && sent.epochs == epochs));
