@@ -256,6 +256,8 @@ impl Life {
                 AuditAction::RotationUndone => {
                     assert_eq!(self.latest, rotation, "another came after it: {recorded:?}");
                     assert!(self.undone.insert(rotation), "undone twice: {recorded:?}");
+                    // One that was finished has something that retires again, and may be finished again.
+                    self.finished.remove(&rotation);
                     self.open = None;
                 }
                 AuditAction::RotationCancelled | AuditAction::RotationCompleted => {
