@@ -5,7 +5,7 @@
 //! here, and another node has turns of its own. Things that share a stripe wait for each other
 //! without need, which costs time and nothing else.
 
-use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -16,14 +16,12 @@ const STRIPES: usize = 256;
 #[derive(Debug)]
 pub(super) struct Turns {
     stripes: Box<[Mutex<()>]>,
-    hasher: RandomState,
 }
 
 impl Default for Turns {
     fn default() -> Self {
         Self {
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
         }
     }
 }
@@ -31,7 +29,11 @@ impl Default for Turns {
 impl Turns {
     /// Waits for the turn to change `thing`, which lasts until the guard is dropped.
     pub(super) async fn of(&self, thing: &impl Hash) -> MutexGuard<'_, ()> {
-        let hash = self.hasher.hash_one(thing);
+        // The same in every process, so that a simulated run repeats itself to the byte. Nobody chooses
+        // the ids that are hashed here.
+        let mut hasher = DefaultHasher::new();
+        thing.hash(&mut hasher);
+        let hash = hasher.finish();
         let stripes = self.stripes.len() as u64;
         // Below the number of stripes, so it fits; 0 would be a stripe as well.
         let stripe = usize::try_from(hash % stripes).unwrap_or_default();
