@@ -119,6 +119,9 @@ pub(super) struct Queue {
     refresh: bool,
     /// Whether the block that is being read was asked for because of that.
     refreshing: bool,
+    /// A finish failed while a block is being read, and perhaps only its answer was lost: the block may
+    /// have the row as it was before or after.
+    distrusted: bool,
     /// Rows whose finish was committed while a block was being read, as they were: the block may
     /// still have them so, or have them again because someone queued them by hand since.
     committed_while_reading: HashMap<DeliveryId, Token>,
@@ -151,6 +154,7 @@ impl Queue {
             reading: false,
             refresh: false,
             refreshing: false,
+            distrusted: false,
             committed_while_reading: HashMap::new(),
             perhaps_moved: HashSet::new(),
         }
@@ -357,10 +361,14 @@ impl Queue {
         self.disk = Disk::Empty;
     }
 
-    /// Takes a block that was read, or nothing when reading failed.
+    /// Takes a block that was read, or nothing when reading failed. One that was read while a finish failed
+    /// is read again: if that finish happened after all, a row of before it would be sent for nothing, and
+    /// its next finish would find the row changed and leave it on disk, where nobody looks for it.
     pub(super) fn block(&mut self, block: Option<DueBlock>, now: Timestamp, retry_at: Timestamp) {
         self.reading = false;
         let refreshing = std::mem::take(&mut self.refreshing);
+        let block = block.filter(|_| !self.distrusted);
+        self.distrusted = false;
         let committed = std::mem::take(&mut self.committed_while_reading);
         let stale = |row: &Due| committed.get(&row.delivery) == Some(&Token::of(row));
         for delivery in committed.keys() {
@@ -427,11 +435,12 @@ impl Queue {
         }
     }
 
-    /// The finish of a row could not be stored, as far as is known: the row is read again. A block that
-    /// is on its way may bring it and is not older than that finish, so it is not stale in there. What
-    /// stands behind it on an ordered endpoint must not be sent before it, so all of it is read again.
+    /// The finish of a row could not be stored, as far as is known: the row is read again, whatever a block
+    /// that is on its way says of it. What stands behind it on an ordered endpoint must not be sent before
+    /// it, so all of it is read again.
     pub(super) fn unrecorded(&mut self, delivery: DeliveryId) {
         self.forget(delivery);
+        self.distrusted = self.reading;
         self.perhaps_moved.remove(&delivery);
         if self.ordered() {
             self.back_to_disk();
