@@ -100,11 +100,15 @@ pub const fn may_be_about_signature(status: u16, belief_known: bool) -> bool {
 
 /// Whether the fallback of a signing plan is due after its first exchange.
 ///
-/// A belief counts in rule 2 of [`may_be_about_signature`] only when it is about the very key that
-/// signed: while a secret is staged the current one signs first even for a receiver that is
-/// believed to hold the pending one, and its 500 is then all but certainly about the signature.
-pub fn fallback_is_due(belief: Option<Belief>, exchange: Exchange) -> bool {
-    let belief_known = belief.is_some_and(|known| known.secret == exchange.signed_with);
+/// A belief counts in rule 2 of [`may_be_about_signature`] only
+///
+/// 1. when it is about the very key that signed: while a secret is staged the current one signs first
+///    even for a receiver that is believed to hold the pending one, and its 500 is then all but
+///    certainly about the signature;
+/// 2. and for the `first` attempt of a delivery: behind an endpoint may be hosts that hold different
+///    keys, and what was believed of one of them did not help this message.
+pub fn fallback_is_due(belief: Option<Belief>, exchange: Exchange, first: bool) -> bool {
+    let belief_known = first && belief.is_some_and(|known| known.secret == exchange.signed_with);
     exchange
         .status
         .is_some_and(|status| may_be_about_signature(status, belief_known))

@@ -141,7 +141,7 @@ impl Courier {
         };
         let first = self.exchange(&errand, Turn::First).await?;
         let mut evidence = Vec::from_iter(first.evidence());
-        let fallback = first.fallback(known);
+        let fallback = first.fallback(known, number == 1);
         let mut exchanges = vec![first.exchange];
         if let Some(other) = fallback {
             match self.exchange(&errand, Turn::Fallback(other)).await {
@@ -441,9 +441,9 @@ impl Made {
     }
 
     /// The key to try next, if there is one and the refusal can be about the signature.
-    fn fallback(&self, known: ReceiverView) -> Option<SecretId> {
+    fn fallback(&self, known: ReceiverView, first: bool) -> Option<SecretId> {
         let (at, plan) = self.signed.as_ref()?;
-        let due = fallback_is_due(known.belief, self.seen(*at, plan));
+        let due = fallback_is_due(known.belief, self.seen(*at, plan), first);
         plan.fallback.filter(|_| due)
     }
 

@@ -266,12 +266,16 @@ fn exchange(number: u32, sent_at: Timestamp, status: Option<u16>) -> Exchange {
 #[test]
 fn a_500_calls_for_the_fallback_unless_the_signing_key_is_the_believed_one() {
     let believed = believing(ReceiverClass::Unknown, 1).belief;
-    assert!(!fallback_is_due(believed, exchange(1, at(1), Some(500))));
-    assert!(fallback_is_due(believed, exchange(2, at(1), Some(500))));
-    assert!(fallback_is_due(None, exchange(1, at(1), Some(500))));
-    assert!(fallback_is_due(believed, exchange(1, at(1), Some(401))));
-    assert!(!fallback_is_due(None, exchange(1, at(1), None)));
-    assert!(!fallback_is_due(None, exchange(1, at(1), Some(204))));
+    let due = |belief, exchange| fallback_is_due(belief, exchange, true);
+    assert!(!due(believed, exchange(1, at(1), Some(500))));
+    assert!(due(believed, exchange(2, at(1), Some(500))));
+    assert!(due(None, exchange(1, at(1), Some(500))));
+    assert!(due(believed, exchange(1, at(1), Some(401))));
+    assert!(!due(None, exchange(1, at(1), None)));
+    assert!(!due(None, exchange(1, at(1), Some(204))));
+    // A later attempt does not trust what did not help the message before.
+    let later = |status| fallback_is_due(believed, exchange(1, at(1), Some(status)), false);
+    assert!(later(500) && later(401) && !later(503) && !later(204));
 }
 
 #[test]

@@ -65,7 +65,7 @@ struct Sender {
 
 impl Sender {
     /// One attempt of a delivery: true when the receiver accepted it.
-    fn attempt(&mut self, receiver: &Receiver, now: Timestamp) -> bool {
+    fn attempt(&mut self, receiver: &Receiver, now: Timestamp, first: bool) -> bool {
         let plan = signing_plan(&self.bench.keyring, &self.view, self.scheme, now)
             .expect("the keyring has an active secret");
         let status = receiver.answer(&plan.sign_with);
@@ -79,7 +79,7 @@ impl Sender {
             sent_at: now,
             status: Some(status),
         };
-        let due = self.falls_back && fallback_is_due(self.view.belief, exchange);
+        let due = self.falls_back && fallback_is_due(self.view.belief, exchange, first);
         self.view.belief = belief_after(self.view.belief, exchange);
         match plan.fallback {
             Some(other) if due => {
@@ -99,7 +99,7 @@ impl Sender {
 
     /// A delivery with one retry, which comes at the next moment at the latest.
     fn deliver(&mut self, receiver: &Receiver, now: Timestamp) -> bool {
-        self.attempt(receiver, now) || (self.falls_back && self.attempt(receiver, now))
+        self.attempt(receiver, now, true) || (self.falls_back && self.attempt(receiver, now, false))
     }
 }
 

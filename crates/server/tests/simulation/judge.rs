@@ -21,8 +21,8 @@ use crate::receiver::{self, Answer, Arrived, Receiver, Verdict};
 use crate::report::Counts;
 
 /// Refused attempts after which a receiver that answers 500 to a bad signature must have been served:
-/// one takes the belief away, the next one has the fallback.
-const THROWN_MAX: u32 = 3;
+/// every attempt but the first has the fallback.
+const THROWN_MAX: u32 = 2;
 /// Answers for which the same key must repeat itself, by the wall clock.
 const ANSWER_KEPT: u64 = 23 * 3_600_000;
 

@@ -135,10 +135,12 @@ seeds! {
 
 /// What the simulation found once, and what must not come back.
 #[test]
-fn g2_g7_what_was_found_once_does_not_come_back() {
+fn g1_g2_g6_g7_what_was_found_once_does_not_come_back() {
     for case in [
         include_str!("cases/retry_not_stored_keeps_its_place.json"),
         include_str!("cases/shared_keyring_short_look_back.json"),
+        include_str!("cases/stale_block_after_lost_answer.json"),
+        include_str!("cases/throwing_fleet_half_switched.json"),
     ] {
         let outcome = run(&serde_json::from_str(case).unwrap(), Mutant::None);
         assert_eq!(outcome.broken, None, "{case}\n{}", outcome.trace);
