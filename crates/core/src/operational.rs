@@ -37,7 +37,7 @@ pub const REPORTED: &[(AuditAction, &str)] = &[
     ),
     (
         AuditAction::RotationDeadlineNear,
-        "The deadline of a rotation of mode `proven` is near, and it is not over.",
+        "The deadline of a rotation is near, and it is not over; in modes `overlap` and `staged` while an endpoint is not known to hold the new secret.",
     ),
     (
         AuditAction::RotationExtended,

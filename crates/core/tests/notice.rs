@@ -195,7 +195,34 @@ fn a_deadline_is_near_once_for_each_deadline() {
 }
 
 #[test]
-fn other_modes_and_rotations_that_are_over_say_nothing() {
+fn an_overlap_is_near_its_end_while_someone_is_not_known_to_hold_the_new_secret() {
+    let end = START.after(4 * DAY);
+    let mode = Mode::Overlap { overlap: 4 * DAY };
+    let overlap = rotation(mode, Stage::Overlap { retire_at: end });
+    let switched = answered(START.after(DAY), &[REFUSAL, PASS]);
+    let needed = (Observed::Old, ProbeAnswer::Accepted);
+    let needs_old = answered(START.after(DAY), &[PASS, needed]);
+    let near = |endpoints: &[Option<Evidence>], now| {
+        let endpoints: Vec<_> = (1..).map(endpoint).zip(endpoints.iter().copied()).collect();
+        let (said, noted) = notices(&overlap, &endpoints, None, now);
+        assert!(
+            notices(&overlap, &endpoints, Some(&noted), now)
+                .0
+                .is_empty()
+        );
+        said == [Notice::DeadlineNear { deadline: end }]
+    };
+    let day_before = end.before(DAY);
+    assert!(near(&[None], day_before));
+    assert!(near(&[Some(needs_old)], day_before));
+    assert!(near(&[Some(switched), Some(needs_old)], day_before));
+    assert!(!near(&[Some(switched)], day_before));
+    assert!(!near(&[Some(needs_old)], day_before.before(1)));
+    assert!(!near(&[Some(needs_old)], end));
+}
+
+#[test]
+fn staged_and_rotations_that_are_over_say_nothing() {
     let over = [
         proven(Stage::Completed { at: START }),
         proven(Stage::Cancelled { at: START }),

@@ -284,6 +284,20 @@ impl Evidence {
         }
     }
 
+    /// What is known about this rotation: evidence of another one says nothing about it.
+    pub fn about(known: Option<Self>, rotation: RotationId) -> Self {
+        known
+            .filter(|evidence| evidence.rotation == rotation)
+            .unwrap_or(Self::new(rotation))
+    }
+
+    /// Whether a request signed with the new secret alone was the last thing that told which one the
+    /// receiver holds.
+    pub fn holds_new(&self) -> bool {
+        let refused = self.refused_at.max(self.old_needed_at);
+        self.passed_at.is_some_and(|passed| Some(passed) > refused)
+    }
+
     /// What is known after an answer to a request that was sent at `sent_at`.
     ///
     /// 1. The new secret accepted: one more pass. A pass that comes when the last one fell out of the

@@ -49,9 +49,7 @@ pub fn learn_attempt(
 /// 4. Signed with the old secret in the overlap, and accepted: the old one is still needed.
 /// 5. A rotation that is over, and other keys, teach nothing.
 pub fn learn(evidence: Option<Evidence>, rotation: &Rotation, exchange: Exchange) -> Evidence {
-    let known = evidence
-        .filter(|evidence| evidence.rotation == rotation.id)
-        .unwrap_or(Evidence::new(rotation.id));
+    let known = Evidence::about(evidence, rotation.id);
     let observed = match rotation.stage.at(exchange.sent_at) {
         Stage::Staged | Stage::Overlap { .. } if exchange.signed_with == rotation.to => {
             Observed::Delivery

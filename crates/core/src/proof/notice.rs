@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::evidence::{Evidence, Standing, prove};
+use super::learning::policy_of;
 use super::policy::ProofPolicy;
 use crate::id::{EndpointId, RotationId};
 use crate::rotation::{Mode, Rotation, Stage};
@@ -179,14 +180,16 @@ pub fn stall(
 
 /// What to say about `rotation` at `now` that `noted` does not hold yet, and what holds it.
 ///
-/// 1. Only a rotation of mode `proven` that is open has notices.
+/// 1. Only a rotation that is open has notices; while staged only one of mode `proven`.
 /// 2. While staged: that it is proved, once.
 /// 3. While staged: that a receiver does not verify, once for each.
 /// 4. While staged: that it stalled ([`stall`]) when any endpoint does, or when none counts for
 ///    `stalledAfterMillis`; again only after it made progress in between.
 /// 5. Before its deadline, by `deadlineNearMillis` or a quarter of the time to it: that it is near, once
 ///    for each deadline. While staged the deadline is the policy's, in overlap the end of the old secret.
-/// 6. Idempotent: with what it returned as `noted` it says nothing more at the same time.
+/// 6. In modes `overlap` and `staged`, whose end is a time and waits for nobody, that is said only while an
+///    endpoint is not known to hold the new secret ([`Evidence::holds_new`]).
+/// 7. Idempotent: with what it returned as `noted` it says nothing more at the same time.
 pub fn notices(
     rotation: &Rotation,
     endpoints: &[(EndpointId, Option<Evidence>)],
@@ -198,19 +201,26 @@ pub fn notices(
         .cloned()
         .unwrap_or(Noted::new(rotation.id));
     let mut said = Vec::new();
-    let Mode::Proven { policy } = rotation.mode else {
-        return (said, told);
-    };
+    let policy = policy_of(rotation);
+    let proven = matches!(rotation.mode, Mode::Proven { .. });
     let deadline = match rotation.stage.at(now) {
-        Stage::Staged => {
+        Stage::Staged if proven => {
             while_staged(&policy, rotation, endpoints, now, &mut told, &mut said);
             rotation.opened_at.after(policy.deadline_millis)
         }
         Stage::Overlap { retire_at } => retire_at,
-        Stage::Completed { .. } | Stage::Cancelled { .. } | Stage::Undone { .. } => {
+        Stage::Staged
+        | Stage::Completed { .. }
+        | Stage::Cancelled { .. }
+        | Stage::Undone { .. } => {
             return (said, told);
         }
     };
+    let holds_new =
+        |evidence: &Option<Evidence>| Evidence::about(*evidence, rotation.id).holds_new();
+    if !proven && endpoints.iter().all(|(_, evidence)| holds_new(evidence)) {
+        return (said, told);
+    }
     let before = policy
         .deadline_near_millis
         .min(deadline.since(rotation.opened_at) / 4);
@@ -242,9 +252,7 @@ fn while_staged(
     }
     let mut stalled = Vec::new();
     for (endpoint, evidence) in endpoints {
-        let evidence = evidence
-            .filter(|evidence| evidence.rotation == rotation.id)
-            .unwrap_or(Evidence::new(rotation.id));
+        let evidence = Evidence::about(*evidence, rotation.id);
         let fools = evidence.standing(policy, now) == Standing::DoesNotVerify;
         if fools && !told.do_not_verify.contains(endpoint) {
             told.do_not_verify.push(*endpoint);

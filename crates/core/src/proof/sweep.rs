@@ -100,7 +100,7 @@ fn quiet_at(
 ) -> Timestamp {
     endpoints
         .iter()
-        .map(|(_, evidence)| evidence_of(evidence.as_ref(), rotation).quiet_at(policy, since))
+        .map(|(_, evidence)| Evidence::about(*evidence, rotation.id).quiet_at(policy, since))
         .max()
         .unwrap_or(since)
 }
@@ -116,15 +116,8 @@ fn unasked(
     endpoints
         .iter()
         .filter_map(|(endpoint, evidence)| {
-            let released = evidence_of(evidence.as_ref(), rotation).released;
+            let released = Evidence::about(*evidence, rotation.id).released;
             Some((*endpoint, released.ask_at(policy, since, now)?))
         })
         .collect()
-}
-
-fn evidence_of(evidence: Option<&Evidence>, rotation: &Rotation) -> Evidence {
-    evidence
-        .filter(|evidence| evidence.rotation == rotation.id)
-        .copied()
-        .unwrap_or(Evidence::new(rotation.id))
 }

@@ -25,7 +25,7 @@ use hookturn_core::bulk::{
 };
 use hookturn_core::id::{BulkId, EndpointId, KeyringId, RotationId};
 use hookturn_core::limits;
-use hookturn_core::proof::Release;
+use hookturn_core::proof::{Evidence, Release};
 use hookturn_core::rotation::{Command, Keyring, KeyringOwner, Mode, Rejected, Rotation, apply};
 use hookturn_core::store::{BulkItemQuery, Change, Page, Write};
 use hookturn_core::time::Timestamp;
@@ -33,7 +33,6 @@ use hookturn_core::workspace::{App, RevealPolicy, Scope};
 
 use super::leaks::LeakHash;
 use super::page::{Listed, fetch};
-use super::proving::evidence_of;
 use super::{Caller, Decision, Recording, Service, ServiceError};
 
 /// Rotations that are opened beside each other, so that they share a commit.
@@ -323,7 +322,8 @@ impl Service {
         let mut releases = Vec::new();
         if let (Some(keyring), Some(rotation)) = (keyring, &rotation) {
             for endpoint in self.live.keyring_users(&keyring).into_iter().take(SHOWN) {
-                let evidence = evidence_of(&self.live.findings(endpoint.id), rotation.id);
+                let evidence =
+                    Evidence::about(self.live.findings(endpoint.id).evidence, rotation.id);
                 releases.push((endpoint.id, evidence.released.verdict()));
             }
         }

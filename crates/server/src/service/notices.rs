@@ -5,7 +5,7 @@
 use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
 use hookturn_core::id::{EndpointId, KeyringId};
 use hookturn_core::proof::{Evidence, Notice, notices};
-use hookturn_core::rotation::{Keyring, KeyringOwner, Mode, Rotation};
+use hookturn_core::rotation::{Keyring, KeyringOwner, Rotation};
 use hookturn_core::store::Write;
 use hookturn_core::time::Timestamp;
 
@@ -13,7 +13,7 @@ use super::proving::system;
 use super::{Decision, Service, ServiceError};
 
 impl Service {
-    /// Writes down what is to be said about the open rotations of mode `proven`, if anything is.
+    /// Writes down what is to be said about the open rotations, if anything is.
     pub async fn note_rotations(&self) -> Result<(), ServiceError> {
         let now = self.clock.now();
         for workspace in self.live.workspaces() {
@@ -64,9 +64,6 @@ impl Service {
         rotation: &Rotation,
         now: Timestamp,
     ) -> Option<(Vec<AuditEntry>, Write)> {
-        if !matches!(rotation.mode, Mode::Proven { .. }) {
-            return None;
-        }
         let evidence: Vec<(EndpointId, Option<Evidence>)> = self
             .endpoints_that_count(keyring, rotation.mode, now)
             .iter()

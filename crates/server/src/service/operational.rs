@@ -17,6 +17,7 @@ use hookturn_core::audit::{AuditAction, Recorded};
 use hookturn_core::id::{ClientId, DeliveryId, MessageId, WorkspaceId};
 use hookturn_core::message::{EventType, Message};
 use hookturn_core::operational::{Event, Names, event_type};
+use hookturn_core::proof::OnDeadline;
 use hookturn_core::rotation::Mode;
 use hookturn_core::store::{Change, NewMessage, StoreError, Write};
 
@@ -178,9 +179,11 @@ impl Service {
             url: endpoint.and_then(|endpoint| Some(endpoint.url.as_ref()?.url().to_string())),
             secret: subject.secret.and_then(secret).and_then(|known| known.name),
             from: from.map(|from| from.fingerprint),
-            on_deadline: rotation.and_then(|rotation| match rotation.mode {
-                Mode::Proven { policy } => Some(policy.on_deadline.as_str()),
-                Mode::Immediate | Mode::Overlap { .. } | Mode::Staged { .. } => None,
+            on_deadline: rotation.map(|rotation| match rotation.mode {
+                Mode::Proven { policy } => policy.on_deadline.as_str(),
+                Mode::Immediate | Mode::Overlap { .. } | Mode::Staged { .. } => {
+                    OnDeadline::Cut.as_str()
+                }
             }),
         }
     }

@@ -321,7 +321,8 @@ impl Service {
                 }
                 let policy = policy_of(rotation);
                 for endpoint in self.endpoints_that_count(&keyring, rotation.mode, now) {
-                    let evidence = evidence_of(&self.live.findings(endpoint.id), rotation.id);
+                    let evidence =
+                        Evidence::about(self.live.findings(endpoint.id).evidence, rotation.id);
                     let standing = evidence.standing(&policy, now).as_str();
                     *figures.standing.entry(standing).or_default() += 1;
                 }
@@ -345,7 +346,7 @@ impl Service {
             .into_iter()
             .map(|endpoint| {
                 let findings = self.live.findings(endpoint.id);
-                let evidence = evidence_of(&findings, rotation.id);
+                let evidence = Evidence::about(findings.evidence, rotation.id);
                 EndpointStanding {
                     standing: evidence.standing(&policy, now),
                     evidence,
@@ -460,7 +461,7 @@ impl Service {
         let counted = self.endpoints_that_count(keyring, rotation.mode, now);
         let due = counted.into_iter().filter_map(|endpoint| {
             self.check_can_be_probed(&endpoint).ok()?;
-            let evidence = evidence_of(&self.live.findings(endpoint.id), rotation.id);
+            let evidence = Evidence::about(self.live.findings(endpoint.id).evidence, rotation.id);
             let (at, question) = evidence.next_probe(&policy, now)?;
             let (observed, key) = match question {
                 Question::NewSecret => (Observed::Probe, ProbeKey::Secret(rotation.to)),
@@ -504,10 +505,7 @@ impl Service {
             .map(|endpoint| {
                 let known = self.live.findings(endpoint.id).evidence;
                 if promoted && self.check_can_be_probed(endpoint).is_err() {
-                    (
-                        endpoint.id,
-                        Some(unaskable(known.as_ref(), rotation.id, now)),
-                    )
+                    (endpoint.id, Some(unaskable(known, rotation.id, now)))
                 } else {
                     (endpoint.id, known)
                 }
@@ -620,25 +618,14 @@ struct DueProbe {
 
 /// The evidence of an endpoint that gets no probes, as if it had been asked and not answered: what cannot
 /// be asked holds nothing up.
-fn unaskable(known: Option<&Evidence>, rotation: RotationId, now: Timestamp) -> Evidence {
-    let known = known
-        .filter(|evidence| evidence.rotation == rotation)
-        .copied()
-        .unwrap_or(Evidence::new(rotation));
+fn unaskable(known: Option<Evidence>, rotation: RotationId, now: Timestamp) -> Evidence {
+    let known = Evidence::about(known, rotation);
     let released = Released {
         silent: RELEASED_ASKED,
         asked_at: Some(now),
         ..known.released
     };
     Evidence { released, ..known }
-}
-
-/// What is known about a rotation; nothing of another one.
-pub(super) fn evidence_of(findings: &Findings, rotation: RotationId) -> Evidence {
-    findings
-        .evidence
-        .filter(|evidence| evidence.rotation == rotation)
-        .unwrap_or(Evidence::new(rotation))
 }
 
 pub(super) const fn system() -> Context {

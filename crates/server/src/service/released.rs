@@ -14,13 +14,13 @@ use futures_util::StreamExt as _;
 use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
 use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{EndpointId, RotationId};
-use hookturn_core::proof::{Observed, ProbeAnswer, ProbeKey, Release, policy_of};
+use hookturn_core::proof::{Evidence, Observed, ProbeAnswer, ProbeKey, Release, policy_of};
 use hookturn_core::rotation::{Keyring, Rotation, SecretStatus, SecretVersion};
 use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::Scope;
 
 use super::keyrings::as_of;
-use super::proving::{Prober, evidence_of};
+use super::proving::Prober;
 use super::{Caller, Decision, Recording, Service, ServiceError};
 
 /// Endpoints that one command asks; those that were asked longest ago come first.
@@ -119,7 +119,7 @@ impl Service {
     fn to_ask(&self, keyring: &Keyring, rotation: &Rotation) -> Vec<Arc<Endpoint>> {
         let mut endpoints = self.live.keyring_users(keyring);
         endpoints.sort_by_key(|endpoint| {
-            let evidence = evidence_of(&self.live.findings(endpoint.id), rotation.id);
+            let evidence = Evidence::about(self.live.findings(endpoint.id).evidence, rotation.id);
             (evidence.released.asked_at, endpoint.id)
         });
         endpoints.truncate(ASKED);
@@ -132,7 +132,8 @@ impl Service {
         rotation: &Rotation,
         prober: &dyn Prober,
     ) -> ReleaseAnswer {
-        let known = || evidence_of(&self.live.findings(endpoint.id), rotation.id).released;
+        let known =
+            || Evidence::about(self.live.findings(endpoint.id).evidence, rotation.id).released;
         let unasked = |failure: String| ReleaseAnswer {
             endpoint: endpoint.id,
             release: known().verdict(),
@@ -151,7 +152,8 @@ impl Service {
             Err(error) => return unasked(error.to_string()),
         };
         let answer = ProbeAnswer::of(probed.status);
-        let throws = evidence_of(&self.live.findings(endpoint.id), rotation.id).throws();
+        let throws =
+            Evidence::about(self.live.findings(endpoint.id).evidence, rotation.id).throws();
         let released = known().after(answer, throws, probed.sent_at);
         // Evidence about a later rotation is not given up for an answer about an earlier one.
         let latest = self
@@ -186,7 +188,7 @@ impl Service {
     ) {
         let policy = policy_of(rotation);
         self.live.find(endpoint, |known| {
-            let evidence = evidence_of(&known, rotation.id);
+            let evidence = Evidence::about(known.evidence, rotation.id);
             hookturn_core::proof::Findings {
                 evidence: Some(evidence.after(&policy, observed, answer, sent_at)),
                 ..known
