@@ -448,8 +448,9 @@ impl Queue {
         self.on_disk(Timestamp::EPOCH);
     }
 
-    /// A row of an ordered endpoint keeps its place and waits there. Its finish is queued, and reads
-    /// come after it, so the row may come again at once, and nothing after it may be sent before.
+    /// A row of an ordered endpoint was not delivered: it keeps its place and waits there, or it is
+    /// exhausted. Its finish is queued, and reads come after it, so the row may come again at once, and
+    /// nothing after it may be sent before. An exhausted one that could not be recorded comes again too.
     pub(super) fn held_in_place(&mut self, row: &Due) {
         self.back_to_disk();
         self.committed(row.delivery, Token::of(row), Some(row.due_at));

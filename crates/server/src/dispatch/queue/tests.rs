@@ -317,11 +317,10 @@ impl World {
             Outcome::Accepted if !self.accepted.contains(&row.delivery) => {
                 self.accepted.push(row.delivery);
             }
-            Outcome::Exhausted => {
-                self.exhausted.insert(row.delivery);
+            Outcome::Failed(_) | Outcome::Exhausted if self.ordered => {
+                self.queue.held_in_place(&row);
             }
-            Outcome::Failed(_) if self.ordered => self.queue.held_in_place(&row),
-            Outcome::Accepted | Outcome::Failed(_) => {}
+            Outcome::Accepted | Outcome::Failed(_) | Outcome::Exhausted => {}
         }
         let at = self.now;
         self.writing.push(Finished { row, outcome, at });
@@ -362,6 +361,9 @@ impl World {
                     }
                 }
                 Outcome::Accepted | Outcome::Exhausted => {
+                    if matches!(outcome, Outcome::Exhausted) {
+                        self.exhausted.insert(delivery);
+                    }
                     if found.is_some() {
                         self.settled.insert(delivery, next);
                     }

@@ -145,7 +145,7 @@ impl Shard {
             .attempted(&made.attempt, &next, batch.len());
         log_attempt(id, &batch, &made.attempt, next);
         let keeps_place = endpoint.ordered && matches!(next, Next::RetryAt(_));
-        if keeps_place {
+        if endpoint.ordered && next != Next::Delivered {
             batch.rows().for_each(|row| queue.held_in_place(row));
         }
         self.learn(id, &endpoint, &made, next, now);
