@@ -142,15 +142,13 @@ fn export(client: &Client, file: Option<&Path>, output: &mut Output) -> Outcome 
     } else {
         format!("wrote {count} entries")
     };
-    match damage {
-        Some(damage) => Err(damage.fact("kept", kept)),
-        None => {
-            if file.is_some() {
-                output.hint(kept);
-            }
-            Ok(Exit::Done)
-        }
+    if let Some(damage) = damage {
+        return Err(damage.fact("kept", kept));
     }
+    if file.is_some() {
+        output.hint(kept);
+    }
+    Ok(Exit::Done)
 }
 
 fn read_export(path: &Path, proof: &mut Proof) -> Result<(), Failure> {

@@ -12,9 +12,9 @@ use subtle::ConstantTimeEq as _;
 use super::UiState;
 use super::error::UiError;
 use super::frame::base;
-use crate::service::Caller;
 use crate::service::denials::{Asked, Refused};
 use crate::service::sessions::Session;
+use crate::service::{Caller, ServiceError};
 
 /// The cookie of a session.
 const COOKIE: &str = "hookturn_session";
@@ -63,7 +63,7 @@ impl FromRequestParts<UiState> for Visitor {
                 })
             }
             // Revoked or expired meanwhile.
-            Err(_) => {
+            Err(ServiceError::Unauthorized) => {
                 let route = parts.extensions.get::<MatchedPath>();
                 let route = route.map(|route| format!("{} {}", parts.method, route.as_str()));
                 let refused = Refused {
@@ -78,6 +78,7 @@ impl FromRequestParts<UiState> for Visitor {
                 ui.service.note_refused(refused).await;
                 Err(UiError::SignedOut { base, asked: None })
             }
+            Err(_) => Err(UiError::SignedOut { base, asked: None }),
         }
     }
 }
