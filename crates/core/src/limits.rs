@@ -200,7 +200,7 @@ pub const DENIAL_EVERY: Millis = MINUTE;
 /// How many times the same goes for all keys and routes of one workspace together, since a key costs
 /// nothing; and for everyone without a known key.
 pub const DENIALS_OF_WORKSPACE: u32 = 10;
-/// Pairs of a key and a route whose denied attempts are counted apart, of all workspaces together:
+/// Keys at routes whose denied attempts are counted apart, of all workspaces together:
 /// about 200 KB. What comes beyond them is counted together for each workspace.
 pub const DENIALS_COUNTED: usize = 1_024;
 

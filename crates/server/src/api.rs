@@ -37,6 +37,7 @@ mod openapi;
 mod page;
 pub mod problem;
 mod router;
+mod said;
 mod schema;
 mod unread;
 mod v1;
@@ -113,6 +114,7 @@ async fn edge(State(api): State<ApiState>, mut request: Request, next: Next) -> 
     let dialect = dialect::of(request.uri().path());
     request.extensions_mut().insert(id);
     let (request, unread) = unread::watch(request);
+    let request = said::keep(request);
     let (method, route) = (request.method().clone(), route(&request));
     let begun = Instant::now();
     let mut response = if finishing::finishes(&request) {

@@ -123,8 +123,13 @@ pub enum Rejected {
     NoActiveSecret,
     /// Another rotation is open.
     #[error(
-        "rotation {open} is open ({}): finish, undo or cancel it first, or rotate with mode immediate",
-        stage.as_str()
+        "rotation {open} is open ({}): {} it first, or rotate with mode immediate",
+        stage.as_str(),
+        match stage {
+            Stage::Staged => "promote or cancel",
+            Stage::Overlap { .. } | Stage::Completed { .. } | Stage::Cancelled { .. }
+            | Stage::Undone { .. } => "finish or undo",
+        }
     )]
     RotationOpen {
         /// The open rotation.

@@ -10,7 +10,8 @@
 //!    read, so that strangers cannot make the server read bodies.
 //! 6. `Hookturn-Reason` says why, for the audit log; a `reason` in the body goes before it.
 //! 7. Whoever is refused is in the audit log before the refusal is answered, with the route and the
-//!    ids in its path; see `service::denials` for how much of it.
+//!    ids in its path; see `service::denials` for how much of it. Of a live key that lacks the scope
+//!    the reason in the body is in the log too ([`Said`]); nobody else's body is read.
 
 use std::marker::PhantomData;
 
@@ -26,6 +27,7 @@ use super::dialect;
 use super::idempotency::{self, Once, Stop};
 use super::problem::{Code, Problem};
 use super::router::{Kind, ROUTES};
+use super::said::Said;
 use super::{ApiState, RequestId};
 use crate::service::denials::{Asked, Refused};
 use crate::service::{Caller, ServiceError};
@@ -101,11 +103,20 @@ impl<N: Needs> FromRequestParts<ApiState> for Call<N> {
         };
         let workspace = workspace(&parts.headers)?;
         api.service.pace(&key)?;
-        let mut caller = api.service.caller_for(key, workspace, request_id, reason)?;
+        let asking = || asked(parts);
+        let service = &api.service;
+        let mut caller = service.caller_asking(key, workspace, request_id, reason, asking)?;
         // Publishing is the busy road and names nothing that is anyone else's: only who is refused
         // there is described.
         if N::SCOPE != Scope::Publish || !caller.may(N::SCOPE) {
             caller.asked = asked(parts);
+        }
+        if !caller.may(N::SCOPE)
+            && let Some(said) = parts.extensions.get::<Said>()
+        {
+            let reason = said.reason().await;
+            // One that would be refused says nothing.
+            caller = caller.because(reason.as_deref()).unwrap_or(caller);
         }
         api.service.require(&caller, N::SCOPE).await?;
         if let Some(query) = parts.uri.query() {
@@ -261,15 +272,17 @@ fn reason(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 fn refused<'a>(
-    parts: &Parts,
+    parts: &'a Parts,
     bearer: Option<&'a str>,
     request_id: String,
     reason: Option<String>,
 ) -> Refused<'a> {
     Refused {
         bearer,
+        session_of: None,
         request_id,
         reason,
+        workspace: workspace(&parts.headers).ok().flatten(),
         asked: asked(parts),
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn finishes(request: &Request) -> bool {
     !publishes || request.headers().contains_key(idempotency::HEADER)
 }
 
-fn is_publishing(route: &str) -> bool {
+pub(super) fn is_publishing(route: &str) -> bool {
     router::PUBLISHING.contains(&route)
 }
 

@@ -2,8 +2,11 @@
 //!
 //! The proof is made here and not by the server: every entry's hash is computed again from what the
 //! API (or an export) shows, and nothing else may be shown: an entry is written out again from what was
-//! hashed, and must be the same, in an export byte for byte ([`form`]). That nothing was cut off at the end only shows against a head that was
-//! kept elsewhere (`--head`).
+//! hashed, and must be the same, in an export byte for byte, line ends included ([`form`]). That nothing
+//! was cut off at the end only shows against a head that was kept elsewhere (`--head`).
+//!
+//! An export is proved on its way. What is damaged is exported all the same, because it is evidence, and
+//! the command ends as a proof of it would.
 
 use std::path::{Path, PathBuf};
 
@@ -111,8 +114,13 @@ fn each_page(
 fn export(client: &Client, file: Option<&Path>, output: &mut Output) -> Outcome {
     let mut lines = String::new();
     let mut count = 0;
-    each_page(client, |entries| {
+    let mut proof = Proof::new(None);
+    let mut damage = None;
+    let read = each_page(client, |entries| {
         count += entries.len();
+        if damage.is_none() {
+            damage = proof.page(entries).err();
+        }
         for entry in entries {
             lines.push_str(&entry.to_string());
             lines.push('\n');
@@ -121,25 +129,33 @@ fn export(client: &Client, file: Option<&Path>, output: &mut Output) -> Outcome 
             output.bytes(std::mem::take(&mut lines).as_bytes())?;
         }
         Ok(())
-    })?;
-    if let Some(path) = file {
+    });
+    // An entry that the server cannot read ends the log; any other failure leaves nothing behind.
+    let damage = match read {
+        Ok(()) => damage,
+        Err(failure) if failure.exit() == Exit::NotVerified => damage.or(Some(failure)),
+        Err(failure) => return Err(failure),
+    };
+    let kept = if let Some(path) = file {
         write_private(path, lines.as_bytes())?;
-        output.hint(format!("wrote {count} entries to {}", path.display()));
+        format!("wrote {count} entries to {}", path.display())
+    } else {
+        format!("wrote {count} entries")
+    };
+    if let Some(damage) = damage {
+        return Err(damage.fact("kept", kept));
+    }
+    if file.is_some() {
+        output.hint(kept);
     }
     Ok(Exit::Done)
 }
 
 fn read_export(path: &Path, proof: &mut Proof) -> Result<(), Failure> {
     let text = input::text(path, input::BULK_BYTES)?;
-    for (number, line) in (1_usize..).zip(text.lines()) {
-        if line.trim().is_empty() {
-            continue;
-        }
-        proof
-            .line(line)
-            .map_err(|failure| failure.fact("line", format!("{number} of {}", path.display())))?;
-    }
-    Ok(())
+    proof.lines(&text).map_err(|(number, failure)| {
+        failure.fact("line", format!("{number} of {}", path.display()))
+    })
 }
 
 /// A chain that is proved piece by piece.
@@ -170,12 +186,28 @@ impl Proof {
         Ok(())
     }
 
+    /// A whole export: every line is an entry, and ends as it was written. A failure comes with the
+    /// number of its line.
+    fn lines(&mut self, text: &str) -> Result<(), (usize, Failure)> {
+        let mut rest = text;
+        for number in 1_usize.. {
+            if rest.is_empty() {
+                break;
+            }
+            let Some((line, after)) = rest.split_once('\n') else {
+                return Err((number, self.not_ended()));
+            };
+            self.line(line).map_err(|failure| (number, failure))?;
+            rest = after;
+        }
+        Ok(())
+    }
+
     /// A line of an export. Nothing may stand in it that the hash does not cover.
     fn line(&mut self, line: &str) -> Result<(), Failure> {
         let shown: Value = serde_json::from_str(line).map_err(|_| self.not_an_entry())?;
         let recorded = form::read(&shown).ok_or_else(|| self.not_an_entry())?;
-        let written = form::shown(&recorded).to_string();
-        if written != line {
+        if !form::lines(&recorded).iter().any(|written| written == line) {
             return Err(self.not_as_written());
         }
         self.entry(&recorded)
@@ -199,8 +231,14 @@ impl Proof {
         let seq = self.at.seq + 1;
         let what = format!(
             "audit entry {seq}: it is not as hookturn writes it: a member was added, repeated or \
-             rewritten, or is of a version that this one does not know"
+             rewritten, or is of a version that this one does not know, or the line has another end"
         );
+        not_verified(seq, &what)
+    }
+
+    fn not_ended(&self) -> Failure {
+        let seq = self.at.seq + 1;
+        let what = format!("audit entry {seq}: its line does not end: the file was cut off");
         not_verified(seq, &what)
     }
 
@@ -259,6 +297,10 @@ mod tests {
 
     /// Entries as the API shows them.
     fn shown(count: u64) -> Vec<Value> {
+        written(count).iter().map(form::shown).collect()
+    }
+
+    fn written(count: u64) -> Vec<Recorded> {
         let mut head = Head::START;
         let workspace = WorkspaceId::new(Timestamp::from_millis(1), &Ones);
         (0..count)
@@ -275,7 +317,7 @@ mod tests {
                 };
                 let recorded = chain(head, Timestamp::from_millis(5), workspace, context, entry);
                 head = recorded.head();
-                form::shown(&recorded)
+                recorded
             })
             .collect()
     }
@@ -378,6 +420,69 @@ mod tests {
                 failure.to_string().contains("entry: 1"),
                 "{what}: {failure}"
             );
+        }
+    }
+
+    #[test]
+    fn g9_an_export_is_its_lines_and_nothing_between_them() {
+        let lines: Vec<_> = shown(3).iter().map(Value::to_string).collect();
+        let whole = format!("{}\n", lines.join("\n"));
+        let prove = |text: &str| {
+            let mut proof = Proof::new(None);
+            proof.lines(text).map(|()| proof.at.seq)
+        };
+        assert_eq!(prove(&whole).unwrap(), 3);
+        assert_eq!(prove("").unwrap(), 0);
+        let cases = [
+            (
+                "line ends of another system",
+                1,
+                whole.replace('\n', "\r\n"),
+            ),
+            (
+                "one of them",
+                2,
+                format!("{}\n{}\r\n{}\n", lines[0], lines[1], lines[2]),
+            ),
+            ("a blank line", 2, whole.replacen('\n', "\n\n", 1)),
+            (
+                "a line of white space",
+                2,
+                whole.replacen('\n', "\n \t\n", 1),
+            ),
+            ("a blank line before", 1, format!("\n{whole}")),
+            ("a blank line after", 4, format!("{whole}\n")),
+            ("a byte order mark", 1, format!("\u{feff}{whole}")),
+            ("no end", 3, whole.trim_end().to_owned()),
+        ];
+        for (what, line, changed) in cases {
+            let (number, failure) = prove(&changed).expect_err(what);
+            assert_eq!(number, line, "{what}");
+            assert_eq!(failure.exit(), Exit::NotVerified, "{what}");
+        }
+    }
+
+    #[test]
+    fn g9_an_export_of_the_dashboard_verifies_to_the_byte_too() {
+        let lines: Vec<_> = written(3)
+            .iter()
+            .map(|recorded| serde_json::to_string(recorded).unwrap())
+            .collect();
+        let whole = format!("{}\n", lines.join("\n"));
+        let mut proof = Proof::new(None);
+        proof.lines(&whole).map_err(|(_, failure)| failure).unwrap();
+        assert_eq!(proof.at.seq, 3);
+        for (old, new) in [
+            (r#"{"seq""#, r#"{"by":"nobody","seq""#),
+            (r#""actor":"#, r#""actor": "#),
+            (
+                r#""actor":"system""#,
+                r#""actor":"system","actor":"system""#,
+            ),
+        ] {
+            let changed = whole.replacen(old, new, 1);
+            assert_ne!(changed, whole);
+            assert!(Proof::new(None).lines(&changed).is_err(), "{new}");
         }
     }
 

@@ -75,6 +75,18 @@ impl Service {
         request_id: impl Into<String>,
         reason: Option<String>,
     ) -> Result<Caller, ServiceError> {
+        self.caller_asking(key, workspace, request_id, reason, Asked::default)
+    }
+
+    /// The same for a request that asks for something: that is said of one that is refused here.
+    pub fn caller_asking(
+        &self,
+        key: Arc<ApiKey>,
+        workspace: Option<&str>,
+        request_id: impl Into<String>,
+        reason: Option<String>,
+        asked: impl FnOnce() -> Asked,
+    ) -> Result<Caller, ServiceError> {
         const MISSING: ServiceError = ServiceError::not_found("workspace");
         let named = match workspace {
             Some(text) => Some(self.workspace_id(text).ok_or(MISSING)?),
@@ -97,7 +109,8 @@ impl Service {
         };
         match named {
             Some(foreign) if foreign != workspace => {
-                self.note_foreign(&caller, foreign);
+                let asked = asked();
+                self.note_foreign(&Caller { asked, ..caller }, foreign);
                 Err(MISSING)
             }
             Some(_) | None => Ok(caller),

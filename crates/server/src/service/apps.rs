@@ -120,7 +120,7 @@ impl Service {
         found.ok_or(ServiceError::not_found("app"))
     }
 
-    /// Changes an app. Needs `manage`.
+    /// Changes an app. What is so already changes nothing, its version included. Needs `manage`.
     pub async fn patch_app(
         &self,
         caller: &Caller,
@@ -147,9 +147,15 @@ impl Service {
                 rotation_overlap_seconds: patch
                     .rotation_overlap_seconds
                     .unwrap_or(old.rotation_overlap_seconds),
+                ..App::clone(&old)
+            };
+            if app == *old {
+                return Ok(Decision::nothing(app));
+            }
+            let app = App {
                 version: old.version + 1,
                 updated_at: now,
-                ..App::clone(&old)
+                ..app
             };
             Ok(Decision {
                 shows: None,

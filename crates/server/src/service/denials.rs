@@ -1,25 +1,27 @@
 //! Denied attempts in the audit log, as many as a disk can take.
 //!
 //! Who is refused can ask again at once, so what is written down of it is bounded, see [`budget`]. What
-//! is left out is counted for each key and route, and the count is in the next entry of the same pair
-//! (`leftOut`); [`Service::settle`] writes it when no attempt follows. A count that was not written yet
-//! is lost with the process.
+//! is left out is counted for each key, route and log, and the count is in the next entry of the same
+//! three (`leftOut`); [`Service::settle`] writes it when no attempt follows. A count that was not written
+//! yet is lost with the process.
 //!
 //! Where an entry goes:
 //!
-//! 1. Into the log of the workspace that was acted in.
-//! 2. An attempt to reach what belongs to another workspace goes into the log of its owner, and only
-//!    there: the one who asked must not learn from a log of their own that the thing exists.
-//! 3. A dead key's goes into the log of the key's workspace. Without a known key it is that of the secret
-//!    or keyring that was aimed at, and else the one that operators act in.
+//! 1. Into the log of the workspace that was acted in; with a dead key, in which it would have been.
+//! 2. If the request names what another workspace has, into the log of that one too.
+//! 3. Only there, if the key would have sufficed for a thing of its own: a thing that does not exist
+//!    leaves no entry, and the one who asked must not learn from their log that this one does.
+//! 4. Without a known key it is the workspace that has what the request names, else the workspace it
+//!    names, else the one that operators act in.
 //!
-//! An attempt that was aimed at a secret carries its id and fingerprint ([`Service::aim`]), as far as
-//! that secret belongs to the workspace in whose log it stands.
+//! An attempt that was aimed at a keyring or a secret carries its id and the secret's fingerprint
+//! ([`Service::aim`]), as far as it belongs to the workspace in whose log it stands. It costs the same to
+//! find it whatever the number of workspaces and keyrings: strangers ask for it too.
 
 use std::sync::Arc;
 
 use hookturn_core::audit::{Actor, AuditAction, AuditEntry, Context, Subject};
-use hookturn_core::id::{ClientId, RotationId, SecretId, WorkspaceId};
+use hookturn_core::id::{ApiKeyId, ClientId, RotationId, SecretId, WorkspaceId};
 use hookturn_core::rotation::{Keyring, SecretVersion};
 use hookturn_core::store::Shown;
 use hookturn_core::workspace::{ApiKey, Reach};
@@ -46,10 +48,14 @@ pub struct Asked {
 pub struct Refused<'a> {
     /// The text it showed as its key, if any.
     pub bearer: Option<&'a str>,
+    /// The key whose session it showed instead.
+    pub session_of: Option<ApiKeyId>,
     /// Its id.
     pub request_id: String,
     /// Why, in the caller's words.
     pub reason: Option<String>,
+    /// The workspace it named, by id or name.
+    pub workspace: Option<&'a str>,
     /// What it asked for.
     pub asked: Asked,
 }
@@ -60,10 +66,14 @@ type Noted = (WorkspaceId, Context, AuditEntry);
 impl Service {
     /// Writes down that a caller's key did not suffice. `needs` is a scope, or `operator`.
     pub(super) async fn note_denied(&self, caller: &Caller, needs: &str) {
-        let noted = self.admitted(caller, caller.workspace, |entry| {
-            entry.with("cause", "not allowed").with("needs", needs)
-        });
-        self.write_denied(noted).await;
+        let owner = self.owner_of(&caller.asked.subject);
+        let owner = owner.filter(|owner| *owner != caller.workspace);
+        for place in [Some(caller.workspace), owner].into_iter().flatten() {
+            let noted = self.admitted(caller, place, |entry| {
+                entry.with("cause", "not allowed").with("needs", needs)
+            });
+            self.write_denied(noted).await;
+        }
     }
 
     /// Writes down that a value may not be seen again in this workspace, whatever the key may.
@@ -85,6 +95,7 @@ impl Service {
             let hash: [u8; 32] = Sha256::digest(text.as_bytes()).into();
             self.live.api_key_by_hash(&hash)
         });
+        let key = key.or_else(|| self.live.api_key(refused.session_of?));
         let (actor, who, cause) = match &key {
             Some(key) if key.revoked_at.is_some() => {
                 (Actor::ApiKey(key.id), Who::Key(key.id), "revoked key")
@@ -93,33 +104,37 @@ impl Service {
             None if refused.bearer.is_some() => (Actor::Unknown, Who::Unknown, "unknown key"),
             None => (Actor::Unknown, Who::Unknown, "no key"),
         };
-        let Asked { route, subject } = refused.asked;
         let home = key.as_deref().map_or(Home::Nowhere, home_of);
-        let place = match home {
-            Home::Workspace(home) => Some(home),
-            Home::Everywhere | Home::Nowhere => self
-                .named_keyring(&subject)
-                .map(|keyring| keyring.workspace)
-                .or_else(|| self.default_workspace()),
+        let owner = self.owner_of(&refused.asked.subject);
+        let places = match home {
+            Home::Workspace(home) => [Some(home), owner.filter(|owner| *owner != home)],
+            Home::Everywhere | Home::Nowhere => {
+                let named = refused.workspace.and_then(|text| self.workspace_id(text));
+                let place = owner.or(named).or_else(|| self.default_workspace());
+                [place, None]
+            }
         };
-        let Some(place) = place else { return };
-        let counted = Counted::attempts(who, route.clone());
-        let Some(left_out) = self.budgets.admit(counted, home, place, now) else {
-            return;
-        };
+        let Asked { route, subject } = refused.asked;
         let subject = Subject {
             api_key: key.as_deref().map(|key| key.id),
             ..subject
         };
-        let entry = AuditEntry::new(AuditAction::AccessDenied, subject).with("cause", cause);
-        let entry = self.aimed(place, entry, route.as_deref());
-        let entry = complete(entry, route.as_deref(), left_out);
         let context = Context {
             actor,
             request_id: Some(refused.request_id),
             reason: refused.reason,
         };
-        self.write_denied(Some((place, context, entry))).await;
+        for place in places.into_iter().flatten() {
+            let counted = Counted::attempts(who, route.clone(), place);
+            let Some(left_out) = self.budgets.admit(counted, home, place, now) else {
+                continue;
+            };
+            let entry = AuditEntry::new(AuditAction::AccessDenied, subject).with("cause", cause);
+            let entry = self.aimed(place, entry, route.as_deref());
+            let entry = complete(entry, route.as_deref(), left_out);
+            self.write_denied(Some((place, context.clone(), entry)))
+                .await;
+        }
     }
 
     /// Writes down that a caller named what belongs to `owner`, another workspace. The answer, which
@@ -144,12 +159,9 @@ impl Service {
 
     /// The same for a rotation. Only the latest one of a keyring is known of other workspaces.
     pub(super) fn note_foreign_rotation(&self, caller: &Caller, id: RotationId) {
-        let workspaces = self.live.workspaces().into_iter();
-        let others = workspaces.filter(|workspace| workspace.id != caller.workspace);
-        let owner = others
-            .map(|workspace| workspace.id)
-            .find(|owner| self.keyring_rotating(*owner, id).is_some());
-        if let Some(owner) = owner {
+        let keyring = self.live.keyring_rotating(id);
+        let owner = keyring.map(|keyring| keyring.workspace);
+        if let Some(owner) = owner.filter(|owner| *owner != caller.workspace) {
             self.note_foreign(caller, owner);
         }
     }
@@ -164,11 +176,8 @@ impl Service {
 
     /// The same for an app.
     pub(super) fn note_foreign_app(&self, caller: &Caller, id: ClientId) {
-        let workspaces = self.live.workspaces().into_iter();
-        let owner = workspaces
-            .map(|workspace| workspace.id)
-            .find(|owner| *owner != caller.workspace && self.live.app(*owner, id).is_some());
-        if let Some(owner) = owner {
+        let owner = self.live.app_home(id);
+        if let Some(owner) = owner.filter(|owner| *owner != caller.workspace) {
             let mut caller = caller.clone();
             caller.asked.subject.app = Some(id);
             self.note_foreign(&caller, owner);
@@ -251,7 +260,7 @@ impl Service {
     ) -> Option<Noted> {
         let now = self.clock.now();
         let route = caller.asked.route.as_deref();
-        let counted = Counted::attempts(Who::Key(caller.key.id), route.map(str::to_owned));
+        let counted = Counted::attempts(Who::Key(caller.key.id), route.map(str::to_owned), place);
         let left_out = self
             .budgets
             .admit(counted, home_of(&caller.key), place, now)?;
@@ -275,58 +284,79 @@ impl Service {
 
 /// What an attempt was aimed at.
 impl Service {
-    /// The entry with the secret that its attempt was aimed at, if that one belongs to `place`.
+    /// The entry with the keyring and the secret that its attempt was aimed at, if they belong to `place`.
     fn aimed(&self, place: WorkspaceId, entry: AuditEntry, route: Option<&str>) -> AuditEntry {
+        let route = route.unwrap_or_default();
         let Some((keyring, secret)) = self.aim(place, &entry.subject, route) else {
             return entry;
         };
         AuditEntry {
             subject: Subject {
                 keyring: Some(keyring.id),
-                secret: Some(secret.id),
+                secret: secret.as_ref().map(|secret| secret.id),
                 ..entry.subject
             },
-            fingerprint: Some(secret.fingerprint),
+            fingerprint: secret.map(|secret| secret.fingerprint),
             ..entry
         }
     }
 
-    /// The secret of `place` that a request was aimed at:
+    /// What a request was aimed at: a keyring of `place`, and in it the secret
     ///
-    /// 1. the one it names;
-    /// 2. the one that the rotation it names brings;
-    /// 3. the active one of the keyring it names, unless it only wanted to read;
-    /// 4. the active one of the app it names, where the route is about the app's one webhook
-    ///    configuration.
+    /// 1. that it names;
+    /// 2. that the rotation it names brings;
+    /// 3. that is active, unless the request only wanted to read about the keyring.
     fn aim(
         &self,
         place: WorkspaceId,
         subject: &Subject,
-        route: Option<&str>,
-    ) -> Option<(Arc<Keyring>, SecretVersion)> {
-        let route = route.unwrap_or_default();
-        let keyring = if let Some(rotation) = subject.rotation {
-            self.keyring_rotating(place, rotation)?
-        } else if let Some(keyring) = self.named_keyring(subject) {
-            keyring
-        } else if subject.secret.is_some() {
-            let shared = self.live.workspace(place)?.shared_keyring;
-            self.live.keyring(shared)?
-        } else if route.contains("/webhook-config") {
-            let app = self.live.app(place, subject.app?)?;
-            let primary = self.live.endpoint(app.primary_endpoint?)?;
-            self.live.keyring(primary.keyring)?
-        } else {
-            return None;
-        };
+        route: &str,
+    ) -> Option<(Arc<Keyring>, Option<SecretVersion>)> {
+        let keyring = self.aimed_keyring(place, subject, route)?;
+        let configures = subject.app.is_some() && is_webhook_config(route);
         let secret = match (subject.secret, &keyring.rotation, subject.rotation) {
-            (Some(named), _, _) => keyring.secret(named),
+            (Some(named), _, _) => Some(keyring.secret(named)?),
             (None, Some(rotation), Some(_)) => keyring.secret(rotation.to),
-            (None, _, _) if subject.keyring.is_some() && route.starts_with("GET ") => None,
+            (None, _, _) if route.starts_with("GET ") && !configures => None,
             (None, _, _) => keyring.active(),
         };
-        let secret = secret.cloned()?;
+        let secret = secret.cloned();
         (keyring.workspace == place).then_some((keyring, secret))
+    }
+
+    /// The keyring that a request was aimed at:
+    ///
+    /// 1. that of the rotation it names, of the secret, or the one it names itself;
+    /// 2. that of the endpoint it names, where the route asks its receiver about secrets or ends them;
+    /// 3. that of an app's primary endpoint, where the route is about the app's one webhook
+    ///    configuration, which shows the secret;
+    /// 4. the one that is shared in `place`, where the route knows no other.
+    fn aimed_keyring(
+        &self,
+        place: WorkspaceId,
+        subject: &Subject,
+        route: &str,
+    ) -> Option<Arc<Keyring>> {
+        if let Some(rotation) = subject.rotation {
+            return self.live.keyring_rotating(rotation);
+        }
+        if let Some(keyring) = self.named_keyring(subject) {
+            return Some(keyring);
+        }
+        let ends = route.starts_with("DELETE ") || route.ends_with("/rehearse");
+        if let Some(endpoint) = subject.endpoint.filter(|_| ends) {
+            return self.live.keyring(self.live.endpoint(endpoint)?.keyring);
+        }
+        if is_webhook_config(route) {
+            let app = self.live.app(place, subject.app?)?;
+            let primary = self.live.endpoint(app.primary_endpoint?)?;
+            return self.live.keyring(primary.keyring);
+        }
+        if subject.secret.is_some() || route.contains(SHARED_SECRETS) {
+            let shared = self.live.workspace(place)?.shared_keyring;
+            return self.live.keyring(shared);
+        }
+        None
     }
 
     /// The keyring that holds the secret that is named, or is named itself.
@@ -336,14 +366,35 @@ impl Service {
         self.live.keyring(named?)
     }
 
-    /// The keyring of `owner` whose latest rotation is this one.
-    fn keyring_rotating(&self, owner: WorkspaceId, id: RotationId) -> Option<Arc<Keyring>> {
-        let mut keyrings = self.live.keyrings(owner).into_iter();
-        keyrings.find(|keyring| {
-            let latest = keyring.rotation.as_ref();
-            latest.is_some_and(|rotation| rotation.id == id)
-        })
+    /// The workspace that has what is named.
+    fn owner_of(&self, subject: &Subject) -> Option<WorkspaceId> {
+        let keyring = self.named_keyring(subject).or_else(|| {
+            let rotation = subject.rotation?;
+            self.live.keyring_rotating(rotation)
+        });
+        if let Some(keyring) = keyring {
+            return Some(keyring.workspace);
+        }
+        let endpoint = subject.endpoint.and_then(|id| self.live.endpoint(id));
+        if let Some(endpoint) = endpoint {
+            return Some(endpoint.workspace);
+        }
+        if let Some(home) = subject.app.and_then(|id| self.live.app_home(id)) {
+            return Some(home);
+        }
+        match self.live.api_key(subject.api_key?)?.reach {
+            Reach::Workspace { workspace, .. } => Some(workspace),
+            Reach::Operator => None,
+        }
     }
+}
+
+/// The secrets of KORE's API: those of the shared keyring, which its paths do not name.
+const SHARED_SECRETS: &str = " /kore/v1/secrets";
+
+/// Whether a route is about an app's one webhook configuration, in either spelling.
+fn is_webhook_config(route: &str) -> bool {
+    route.contains("/webhook-config") || route.contains("/webhook_config")
 }
 
 const fn home_of(key: &ApiKey) -> Home {

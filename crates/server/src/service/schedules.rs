@@ -200,7 +200,8 @@ impl Service {
         }))
     }
 
-    /// Changes a schedule. New times and a resumed one count from now on. Needs `secrets`.
+    /// Changes a schedule. New times and a resumed one count from now on; what is so already changes
+    /// nothing, its version included. Needs `secrets`.
     pub async fn patch_schedule(
         &self,
         caller: &Caller,
@@ -216,11 +217,16 @@ impl Service {
             .change(caller, None, |now| {
                 let old = self.own_schedule(caller, id)?;
                 check_version(if_match, old.version)?;
-                self.put(
-                    patched(&old, patch.clone(), now),
-                    AuditAction::ScheduleUpdated,
-                    now,
-                )
+                let new = patched(&old, patch.clone(), now);
+                if new == *old {
+                    return Ok(Decision::nothing(self.shown_schedule(new, now)));
+                }
+                let new = Schedule {
+                    version: old.version + 1,
+                    updated_at: now,
+                    ..new
+                };
+                self.put(new, AuditAction::ScheduleUpdated, now)
             })
             .await;
         self.scheduling.set(None);
@@ -603,8 +609,6 @@ fn patched(old: &Schedule, patch: SchedulePatch, now: Timestamp) -> Schedule {
         } else {
             old.since
         },
-        version: old.version + 1,
-        updated_at: now,
         ..old
     }
 }

@@ -26,7 +26,8 @@ const COOKIE_BYTES: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     id: [u8; 16],
-    key: ApiKeyId,
+    /// The key they signed in with.
+    pub key: ApiKeyId,
     /// The workspace they look at.
     pub workspace: WorkspaceId,
     /// What every form of the session repeats, in hexadecimal digits.

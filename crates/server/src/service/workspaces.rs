@@ -121,7 +121,8 @@ impl Service {
         self.reached_workspace(caller, caller.workspace)
     }
 
-    /// Changes a workspace's settings. Needs `manage`; the reveal policy needs `secrets` too.
+    /// Changes a workspace's settings. What is so already changes nothing, its version included. Needs
+    /// `manage`; the reveal policy needs `secrets` too.
     pub async fn patch_workspace(
         &self,
         caller: &Caller,
@@ -155,9 +156,15 @@ impl Service {
                         .unwrap_or(settings.rotation_overlap_seconds),
                     operational_app: patch.operational_app.unwrap_or(settings.operational_app),
                 },
+                ..Workspace::clone(&old)
+            };
+            if out == *old {
+                return Ok(Decision::nothing(out));
+            }
+            let out = Workspace {
                 version: old.version + 1,
                 updated_at: now,
-                ..Workspace::clone(&old)
+                ..out
             };
             Ok(Decision {
                 shows: None,

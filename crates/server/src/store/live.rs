@@ -10,7 +10,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use hookturn_core::bulk::Bulk;
 use hookturn_core::endpoint::{Endpoint, EndpointState};
-use hookturn_core::id::{ApiKeyId, BulkId, ClientId, EndpointId, KeyringId, SecretId, WorkspaceId};
+use hookturn_core::id::{
+    ApiKeyId, BulkId, ClientId, EndpointId, KeyringId, RotationId, SecretId, WorkspaceId,
+};
 use hookturn_core::message::EventType;
 use hookturn_core::proof::{Findings, learn_attempt};
 use hookturn_core::receiver::Exchange;
@@ -34,8 +36,12 @@ struct View {
     api_key_by_hash: HashMap<[u8; 32], ApiKeyId>,
     api_key_uses: HashMap<ApiKeyId, Timestamp>,
     apps: BTreeMap<(WorkspaceId, ClientId), AppView>,
+    /// In which workspace an app is.
+    app_homes: HashMap<ClientId, WorkspaceId>,
     endpoints: HashMap<EndpointId, Arc<Endpoint>>,
     keyrings: HashMap<KeyringId, Arc<Keyring>>,
+    /// Whose latest rotation it is.
+    latest_rotations: HashMap<RotationId, KeyringId>,
     secrets: HashMap<SecretId, Arc<SealedSecret>>,
     receivers: HashMap<EndpointId, Arc<ReceiverState>>,
     findings: HashMap<EndpointId, Findings>,
@@ -219,6 +225,11 @@ impl Live {
             .map(|view| Arc::clone(&view.app))
     }
 
+    /// The workspace that has an app of this id.
+    pub fn app_home(&self, id: ClientId) -> Option<WorkspaceId> {
+        self.read().app_homes.get(&id).copied()
+    }
+
     /// The apps of a workspace, newest first.
     pub fn apps(&self, workspace: WorkspaceId) -> Vec<Arc<App>> {
         let first = ClientId::FIRST;
@@ -376,6 +387,13 @@ impl Live {
         self.read().keyrings.get(&id).cloned()
     }
 
+    /// The keyring whose latest rotation is this one.
+    pub fn keyring_rotating(&self, id: RotationId) -> Option<Arc<Keyring>> {
+        let view = self.read();
+        let keyring = view.latest_rotations.get(&id)?;
+        view.keyrings.get(keyring).cloned()
+    }
+
     /// The keyrings of a workspace.
     pub fn keyrings(&self, workspace: WorkspaceId) -> Vec<Arc<Keyring>> {
         let view = self.read();
@@ -471,6 +489,7 @@ impl View {
             }
             Write::App(app) => {
                 let key = (app.workspace, app.id);
+                self.app_homes.insert(app.id, app.workspace);
                 let app = Arc::new(app);
                 self.apps
                     .entry(key)
@@ -482,6 +501,7 @@ impl View {
             }
             Write::RemoveApp { workspace, app, .. } => {
                 self.apps.remove(&(workspace, app));
+                self.app_homes.remove(&app);
             }
             Write::Endpoint(endpoint) => self.put_endpoint(endpoint),
             Write::Keyring(keyring) => self.put_keyring(keyring),
@@ -533,7 +553,14 @@ impl View {
             self.open.remove(&id);
             self.stirred.remove(&id);
         }
-        self.keyrings.insert(id, Arc::new(keyring));
+        let latest = keyring.rotation.as_ref().map(|rotation| rotation.id);
+        let old = self.keyrings.insert(id, Arc::new(keyring));
+        if let Some(old) = old.and_then(|old| old.rotation.as_ref().map(|rotation| rotation.id)) {
+            self.latest_rotations.remove(&old);
+        }
+        if let Some(latest) = latest {
+            self.latest_rotations.insert(latest, id);
+        }
     }
 
     fn put_endpoint(&mut self, endpoint: Endpoint) {

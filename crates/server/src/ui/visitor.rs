@@ -1,6 +1,6 @@
 //! Who looks at a page, and the forms they send.
 
-use axum::extract::{FromRequest, FromRequestParts, RawForm, Request};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, RawForm, Request};
 use hookturn_core::id::draw;
 use hookturn_core::workspace::Scope;
 use http::request::Parts;
@@ -12,8 +12,9 @@ use subtle::ConstantTimeEq as _;
 use super::UiState;
 use super::error::UiError;
 use super::frame::base;
-use crate::service::Caller;
+use crate::service::denials::{Asked, Refused};
 use crate::service::sessions::Session;
+use crate::service::{Caller, ServiceError};
 
 /// The cookie of a session.
 const COOKIE: &str = "hookturn_session";
@@ -62,6 +63,21 @@ impl FromRequestParts<UiState> for Visitor {
                 })
             }
             // Revoked or expired meanwhile.
+            Err(ServiceError::Unauthorized) => {
+                let route = parts.extensions.get::<MatchedPath>();
+                let route = route.map(|route| format!("{} {}", parts.method, route.as_str()));
+                let refused = Refused {
+                    session_of: Some(session.key),
+                    request_id: id.to_string(),
+                    asked: Asked {
+                        route,
+                        ..Asked::default()
+                    },
+                    ..Refused::default()
+                };
+                ui.service.note_refused(refused).await;
+                Err(UiError::SignedOut { base, asked: None })
+            }
             Err(_) => Err(UiError::SignedOut { base, asked: None }),
         }
     }

@@ -195,6 +195,95 @@ async fn every_kind_of_refusal_is_in_the_audit_log_with_what_was_asked() {
     assert_eq!(revoked.unwrap()["reason"], "it leaked");
 }
 
+/// Whose key does not suffice has said why all the same.
+#[tokio::test]
+async fn g9_the_reason_in_a_body_that_is_refused_is_in_the_log() {
+    let bench = Bench::new().await;
+    let app = bench.app().await;
+    let endpoint = bench.endpoint(&app).await;
+    let secret = format!(
+        "/v1/keyrings/{}/secrets/{}",
+        endpoint["keyringId"].as_str().unwrap(),
+        endpoint["secret"]["id"].as_str().unwrap()
+    );
+    let reader = bench.key(&["read"], "default").await;
+    let long = json!({"reason": "mine", "more": "x".repeat(20_000)}).to_string();
+    let cases = [
+        (r#"{"reason":"I forgot it"}"#, "I forgot it"),
+        (
+            r#"{"overlapSeconds":1,"reason":"des K\u00f6nigs"}"#,
+            "des K\u{f6}nigs",
+        ),
+        // What would be no reason in a request that is allowed is none here.
+        (r#"{"reason":"a\u0007"}"#, "of the request"),
+        (r#"{"reason":["a"]}"#, "of the request"),
+        (r#"{"reason":"a","reason":"b"}"#, "of the request"),
+        (r#"{"reason":null}"#, "of the request"),
+        (r#"{"reason":"#, "of the request"),
+        ("[]", "of the request"),
+        ("", "of the request"),
+        (&long, "of the request"),
+    ];
+    let mut count = 0;
+    for call in ["reveal", "compromise", "activate"] {
+        // As many as are written down at once at one route.
+        for (body, wanted) in &cases {
+            let reply = bench
+                .with_key(&reader, "POST", &format!("{secret}/{call}"))
+                .header("hookturn-reason", "of the request")
+                .raw("application/json", (*body).to_owned())
+                .send()
+                .await;
+            reply.problem(403, "forbidden");
+            count += 1;
+            let entry = denied(&bench, count).await.pop().unwrap();
+            assert_eq!(entry["reason"], *wanted, "{call} {body}");
+            assert_eq!(entry["fingerprint"], endpoint["secret"]["fingerprint"]);
+        }
+    }
+    // The body of someone without a key is not read.
+    let path = format!("{secret}/reveal");
+    let ask = bench.anonymous("POST", &path);
+    let reply = ask.json(&json!({"reason": "mine"})).send().await;
+    assert_eq!(reply.status.as_u16(), 401);
+    let entry = denied(&bench, count + 1).await.pop().unwrap();
+    assert_eq!(entry["reason"], Value::Null);
+}
+
+#[tokio::test]
+async fn g9_whoever_names_a_foreign_workspace_is_in_its_log_with_the_route() {
+    let bench = Bench::new().await;
+    bench
+        .with_key(&bench.operator, "POST", "/v1/workspaces")
+        .json(&json!({"name": "other"}))
+        .send()
+        .await
+        .ok();
+    let elsewhere = bench.key(&["read", "secrets"], "other").await;
+    let reply = bench
+        .with_key(&elsewhere, "POST", "/v1/api-keys")
+        .header("hookturn-workspace", "default")
+        .header("hookturn-reason", "I try it")
+        .json(&json!({}))
+        .send()
+        .await;
+    reply.problem(404, "not_found");
+    // It is written behind the answer.
+    let mut entry = Value::Null;
+    for _ in 0..10_000 {
+        let log = bench.get("/v1/audit?limit=200").await.ok();
+        let mut entries = log["data"].as_array().unwrap().iter();
+        if let Some(found) = entries.find(|e| e["action"] == "access.denied") {
+            entry = found.clone();
+            break;
+        }
+    }
+    assert_eq!(entry["detail"]["route"], "POST /v1/api-keys");
+    assert_eq!(entry["detail"]["cause"], "belongs to another workspace");
+    assert_eq!(entry["reason"], "I try it");
+    assert_eq!(entry["requestId"].as_str(), reply.header("x-request-id"));
+}
+
 #[tokio::test]
 async fn a_reason_in_the_body_goes_before_the_one_of_the_request() {
     let bench = Bench::new().await;

@@ -147,6 +147,20 @@ const ROWS: &[Row] = &[
         &[],
     ),
     (
+        Reader,
+        Http("POST", "/kore/v1/secrets", r#"{"Name":"e"}"#),
+        403,
+        DENIED,
+        &[],
+    ),
+    (
+        Nobody,
+        Http("POST", "/kore/v1/secrets", r#"{"Name":"e"}"#),
+        401,
+        DENIED,
+        &[],
+    ),
+    (
         Stranger,
         Cli("secret reveal {ring} {d} --reason"),
         6,
@@ -326,6 +340,17 @@ const ROWS: &[Row] = &[
             "",
         ),
         404,
+        DENIED,
+        &[],
+    ),
+    (
+        Nobody,
+        Http(
+            "POST",
+            "/connect/v1/apps/{app}/webhook_config/rotate-secret",
+            "",
+        ),
+        401,
         DENIED,
         &[],
     ),
@@ -577,6 +602,70 @@ fn g9_a_damaged_entry_ends_a_proof_with_its_number() {
     let listed = server.json(&["audit", "list", "--limit", "200"]);
     assert_eq!(listed["data"].as_array().unwrap().len(), 3);
     server.run(&["audit", "export"]).refused(20);
+    // What comes before it is kept.
+    let export = ["audit", "export", "--file", "log"];
+    let failed = server.run(&export).refused(20);
+    assert!(failed.contains("wrote 3 entries to log"), "{failed}");
+    assert_eq!(server.place.read("log").lines().count(), 3);
+    server.run(&["audit", "verify", "--file", "log"]).done();
+}
+
+/// A log that can be read and does not verify is exported as it is, and the command says so.
+#[test]
+fn g9_an_export_of_a_damaged_log_is_kept_and_says_that_it_is_damaged() {
+    let server = Server::start();
+    for _ in 0..3 {
+        server.json(&["app", "create", "shop"]);
+    }
+    let whole = server.run(&["audit", "export"]);
+    whole.done();
+    let connection = rusqlite::Connection::open(server.place.path("data/hookturn.db")).unwrap();
+    connection
+        .execute_batch(
+            r#"PRAGMA busy_timeout = 5000; DROP TRIGGER audit_is_append_only_update;
+               UPDATE audit SET document = replace(document, '"name":"shop"', '"name":"shed"')
+               WHERE seq = 5;"#,
+        )
+        .unwrap();
+    let failed = server.run(&["audit", "export"]).refused(20);
+    assert!(failed.contains("entry: 5"), "{failed}");
+    let failed = server
+        .run(&["audit", "export", "--file", "log"])
+        .refused(20);
+    for part in ["entry: 5", "changed after it was written", "entries to log"] {
+        assert!(failed.contains(part), "{part}: {failed}");
+    }
+    let log = server.place.read("log");
+    let entries = server.json(&["audit", "list", "--limit", "200"]);
+    assert_eq!(
+        log.lines().count(),
+        entries["data"].as_array().unwrap().len()
+    );
+    assert!(log.contains("shed"));
+    server
+        .run(&["audit", "verify", "--file", "log"])
+        .refused(20);
+}
+
+/// A member that somebody put into a stored entry is found by every way to verify.
+#[test]
+fn g9_a_member_that_nobody_wrote_is_found_in_the_database() {
+    let server = Server::start();
+    for _ in 0..3 {
+        server.json(&["app", "create", "shop"]);
+    }
+    let connection = rusqlite::Connection::open(server.place.path("data/hookturn.db")).unwrap();
+    connection
+        .execute_batch(
+            r#"PRAGMA busy_timeout = 5000; DROP TRIGGER audit_is_append_only_update;
+               UPDATE audit SET document = replace(document, '{"seq"', '{"by":"nobody","seq"')
+               WHERE seq = 4;"#,
+        )
+        .unwrap();
+    for words in [&["audit", "verify"][..], &["audit", "export"]] {
+        let failed = server.run(words).refused(20);
+        assert!(failed.contains("entry: 4"), "{failed}");
+    }
 }
 
 /// What an export shows beyond what was hashed is found, byte by byte.
@@ -600,5 +689,14 @@ fn g9_an_export_shows_nothing_that_was_not_written() {
         server.place.file("log", changed);
         let failed = server.run(&verify).refused(20);
         assert!(failed.contains("entry: 1"), "{old} → {new}: {failed}");
+    }
+    for changed in [
+        log.replace('\n', "\r\n"),
+        log.replacen('\n', "\n\n", 1),
+        format!("{log}\n"),
+        log.trim_end().to_owned(),
+    ] {
+        server.place.file("log", changed);
+        server.run(&verify).refused(20);
     }
 }

@@ -116,6 +116,24 @@ async fn g5_a_second_rotation_in_an_overlap_is_a_conflict_that_loses_nothing() {
     );
 }
 
+/// The conflict does not send anyone to where nothing is shown.
+#[tokio::test]
+async fn a_conflict_says_where_the_current_secret_is_only_where_it_is_shown() {
+    let desk = Desk::new().await;
+    let settings = json!({ "rotationOverlapSeconds": 3600, "revealSecrets": "never" });
+    desk.workspace_setting(settings).await;
+    desk.rotated().await;
+    let reply = desk.rotate(None).await;
+    refused(&reply, 409, "RESOURCE_CONFLICT", None);
+    for part in [
+        "does not show the current secret again",
+        "nothing was changed",
+    ] {
+        assert!(reply.text.contains(part), "{}", reply.text);
+    }
+    assert!(!reply.text.contains("GET webhook-config"), "{}", reply.text);
+}
+
 #[tokio::test]
 async fn a_pending_secret_stops_an_overlap_and_gives_way_to_an_immediate_rotation() {
     let desk = Desk::new().await;

@@ -262,6 +262,15 @@ async fn a_native_overlap_is_not_cut_short_by_the_dialect() {
     let refused = bench.post(SECRETS, json!({"Name": "next"})).await;
     assert_eq!(error(&refused, 409), "rotation_open");
     let rotation = format!("/v1/rotations/{}", opened["id"].as_str().unwrap());
+    for part in [
+        "nothing was made",
+        opened["retireAt"].as_str().unwrap(),
+        &rotation,
+    ] {
+        assert!(refused.text.contains(part), "{part}: {}", refused.text);
+    }
+    // Rotating immediately is nothing that this dialect knows.
+    assert!(!refused.text.contains("immediate"), "{}", refused.text);
     let undone = bench
         .ask("POST", &format!("{rotation}/undo"))
         .send()

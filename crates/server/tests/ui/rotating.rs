@@ -500,6 +500,48 @@ async fn a_leak_is_marked_and_replaced_at_once() {
     server.stop().await;
 }
 
+/// Whoever tries a key that opens nothing, or a session whose key was revoked, is in the log.
+#[tokio::test]
+async fn g9_whoever_is_not_let_in_is_in_the_audit_log() {
+    let (server, _data) = started().await;
+    let api = server.api();
+    let mut stranger = Browser::with_key(&server, "sk_workspace_test_wrong");
+    let refused = stranger.sign_in("").await;
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    let key = json!({ "name": "k", "scopes": ["read"] });
+    let made = api.post("/v1/api-keys", &key).await;
+    let (id, key) = (made["id"].as_str().unwrap(), made["key"].as_str().unwrap());
+    let mut browser = Browser::with_key(&server, key);
+    browser.sign_in("").await;
+    assert_eq!(browser.get("/audit").await.status, StatusCode::OK);
+    let path = format!("/v1/api-keys/{id}");
+    let (status, _) = api.send(http::Method::DELETE, &path, String::new()).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    assert_eq!(browser.get("/audit").await.status, StatusCode::SEE_OTHER);
+    let log = api.get("/v1/audit?limit=200").await;
+    let denied: Vec<_> = log["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|entry| entry["action"] == "access.denied")
+        .map(|entry| {
+            assert!(entry["requestId"].is_string(), "{entry}");
+            assert!(!entry.to_string().contains("sk_"), "{entry}");
+            let detail = &entry["detail"];
+            let texts = [&entry["actor"], &detail["cause"], &detail["route"]];
+            texts.map(|text| text.as_str().unwrap_or_default().to_owned())
+        })
+        .collect();
+    assert_eq!(
+        denied,
+        [
+            ["unknown", "unknown key", "POST /sign-in"].map(str::to_owned),
+            [id, "revoked key", "GET /audit"].map(str::to_owned),
+        ]
+    );
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn g9_the_audit_log_is_filtered_exported_and_verified() {
     let (server, _data) = started().await;

@@ -227,6 +227,9 @@ pub(in crate::api) async fn expire(
 }
 
 /// Revoke a key: it is refused from now on. Once more changes nothing.
+///
+/// `manage` is enough, also for a key of the workspace that may do more: nobody gains a right by taking one
+/// away, and a key that leaked must die at once.
 #[utoipa::path(delete, path = "/v1/api-keys/{apiKeyId}", tag = "Access", operation_id = "revokeApiKey",
     responses((status = 204, description = "Revoked.")))]
 pub(in crate::api) async fn revoke(

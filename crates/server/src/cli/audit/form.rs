@@ -4,6 +4,9 @@
 //! ids stand in a member of their own; what is absent has no member, but subject and detail are always
 //! there. Whatever the reader makes of an entry, the writer must make the same entry of it: so what is
 //! shown is what was hashed, and nothing else.
+//!
+//! The dashboard's export has the stored form instead, in which the subject's ids stand beside the rest
+//! and nothing is sorted. The reader takes both; there is no third.
 
 use hookturn_core::audit::Recorded;
 use serde_json::{Map, Value};
@@ -33,6 +36,12 @@ pub(super) fn read(shown: &Value) -> Option<Recorded> {
         document.extend(subject);
     }
     serde_json::from_value(Value::Object(document)).ok()
+}
+
+/// The lines that an export may have for an entry.
+pub(super) fn lines(recorded: &Recorded) -> [String; 2] {
+    let stored = serde_json::to_string(recorded).unwrap_or_default();
+    [shown(recorded).to_string(), stored]
 }
 
 /// The entry as it is shown.

@@ -1,8 +1,8 @@
 //! How much of what is refused is written down.
 //!
 //! 1. Of each key at each route [`limits::DENIALS_AT_ONCE`] attempts and one more every
-//!    [`limits::DENIAL_EVERY`]: whoever floods one route hides nothing that the same key tries at
-//!    another. Everyone without a known key counts as one key.
+//!    [`limits::DENIAL_EVERY`], in each log: whoever floods one route, or one workspace, hides nothing
+//!    that the same key tries at another. Everyone without a known key counts as one key.
 //! 2. Of all keys of a workspace together [`limits::DENIALS_OF_WORKSPACE`] times as much, because a key
 //!    costs nothing, and of everyone without a known key. The first attempt of a known key at a route is
 //!    written all the same: a flood over many routes hides none of them.
@@ -39,6 +39,8 @@ pub(super) enum Counted {
         who: Who,
         /// Where.
         route: Option<String>,
+        /// In whose log they are.
+        place: WorkspaceId,
     },
     /// Attempts on a workspace beyond what is counted apart.
     Rest(WorkspaceId),
@@ -49,8 +51,8 @@ pub(super) enum Counted {
 }
 
 impl Counted {
-    pub(super) const fn attempts(who: Who, route: Option<String>) -> Self {
-        Self::Attempts { who, route }
+    pub(super) const fn attempts(who: Who, route: Option<String>, place: WorkspaceId) -> Self {
+        Self::Attempts { who, route, place }
     }
 }
 
@@ -230,8 +232,8 @@ mod tests {
         ApiKeyId::new(NOW, &SystemEntropy)
     }
 
-    fn at(key: ApiKeyId, route: &str) -> Counted {
-        Counted::attempts(Who::Key(key), Some(route.to_owned()))
+    fn at(key: ApiKeyId, route: &str, place: WorkspaceId) -> Counted {
+        Counted::attempts(Who::Key(key), Some(route.to_owned()), place)
     }
 
     #[test]
@@ -241,7 +243,7 @@ mod tests {
         let budgets = Budgets::default();
         let attempt = |key, route, now| {
             let home_of = Home::Workspace(home);
-            budgets.admit(at(key, route), home_of, home, now)
+            budgets.admit(at(key, route, home), home_of, home, now)
         };
         let written = (0..1_000).filter(|_| attempt(one, "a", NOW).is_some());
         assert_eq!(written.count(), limits::DENIALS_AT_ONCE as usize);
@@ -254,7 +256,7 @@ mod tests {
         // Or the sweep does, once.
         let later = NOW.after(2 * MINUTE);
         let overdue = Overdue {
-            counted: at(one, "a"),
+            counted: at(one, "a", home),
             workspace: home,
             left_out: 1,
         };
@@ -274,7 +276,7 @@ mod tests {
         for _ in 0..100 {
             for (key, written) in keys.iter().zip(&mut written) {
                 let home_of = Home::Workspace(home);
-                let admitted = budgets.admit(at(*key, "a"), home_of, home, NOW);
+                let admitted = budgets.admit(at(*key, "a", home), home_of, home, NOW);
                 *written += u32::from(admitted.is_some());
             }
         }
@@ -285,12 +287,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_out_is_counted_in_the_log_it_was_left_out_of() {
+        let (one, other) = (
+            WorkspaceId::new(NOW, &SystemEntropy),
+            WorkspaceId::new(NOW, &SystemEntropy),
+        );
+        let budgets = Budgets::default();
+        let attempt = |place| {
+            let counted = Counted::attempts(Who::Unknown, Some("a".to_owned()), place);
+            budgets.admit(counted, Home::Nowhere, place, NOW)
+        };
+        let written = (0..100).filter(|_| attempt(one).is_some()).count();
+        assert_eq!(written, limits::DENIALS_AT_ONCE as usize);
+        assert_eq!(attempt(other), Some(0), "nothing is hidden, nothing added");
+        let overdue = budgets.overdue(NOW.after(MINUTE));
+        let told: Vec<_> = overdue.iter().map(|o| (o.workspace, o.left_out)).collect();
+        assert_eq!(told, [(one, 80)]);
+    }
+
+    #[test]
     fn strangers_are_bounded_together() {
         let place = WorkspaceId::new(NOW, &SystemEntropy);
         let budgets = Budgets::default();
         let routes = (0..500).map(|route| route.to_string());
         let written = routes.filter(|route| {
-            let counted = Counted::attempts(Who::Unknown, Some(route.clone()));
+            let counted = Counted::attempts(Who::Unknown, Some(route.clone()), place);
             budgets.admit(counted, Home::Nowhere, place, NOW).is_some()
         });
         let common = limits::DENIALS_AT_ONCE * limits::DENIALS_OF_WORKSPACE;
@@ -304,7 +325,7 @@ mod tests {
         let total = 3 * limits::DENIALS_COUNTED;
         let written = (0..total)
             .filter(|_| {
-                let admitted = budgets.admit(at(key(), "a"), Home::Everywhere, place, NOW);
+                let admitted = budgets.admit(at(key(), "a", place), Home::Everywhere, place, NOW);
                 admitted.is_some()
             })
             .count();

@@ -81,7 +81,7 @@ pub struct EndpointPatch {
 }
 
 impl Service {
-    /// Changes an endpoint. Needs `manage`.
+    /// Changes an endpoint. What is so already changes nothing, its version included. Needs `manage`.
     pub async fn patch_endpoint(
         &self,
         caller: &Caller,
@@ -103,13 +103,7 @@ impl Service {
             check_version(if_match, old.version)?;
             let endpoint = patched(&old, patch.clone(), url.clone(), events.clone(), now);
             checks::check(&endpoint, &self.own_workspace(caller)?.settings)?;
-            let audit = vec![updated(&old, &endpoint)];
-            Ok(Decision {
-                shows: None,
-                writes: vec![Write::Endpoint(endpoint.clone())],
-                audit,
-                out: endpoint,
-            })
+            Ok(replaced(&old, endpoint))
         })
         .await
     }
@@ -133,6 +127,20 @@ impl Service {
     }
 }
 
+/// The decision to store what [`patched`] made of `old`.
+pub(super) fn replaced(old: &Endpoint, new: Endpoint) -> Decision<Endpoint> {
+    if new == *old {
+        return Decision::nothing(new);
+    }
+    Decision {
+        shows: None,
+        writes: vec![Write::Endpoint(new.clone())],
+        audit: vec![updated(old, &new)],
+        out: new,
+    }
+}
+
+/// The next version of `old`; `old` itself when nothing is different.
 pub(super) fn patched(
     old: &Endpoint,
     patch: EndpointPatch,
@@ -140,7 +148,24 @@ pub(super) fn patched(
     events: Option<EventFilter>,
     now: Timestamp,
 ) -> Endpoint {
-    let old = old.clone();
+    let new = merged(old.clone(), patch, url, events, now);
+    if new == *old {
+        return new;
+    }
+    Endpoint {
+        version: old.version + 1,
+        updated_at: now,
+        ..new
+    }
+}
+
+fn merged(
+    old: Endpoint,
+    patch: EndpointPatch,
+    url: Option<TargetUrl>,
+    events: Option<EventFilter>,
+    now: Timestamp,
+) -> Endpoint {
     let timeout_millis = patch.timeout_millis.unwrap_or(old.timeout_millis);
     Endpoint {
         url: url.or(old.url),
@@ -166,14 +191,12 @@ pub(super) fn patched(
             .unwrap_or(old.rate_limit_per_second),
         ordered: patch.ordered.unwrap_or(old.ordered),
         probe: patch.probe.unwrap_or(old.probe),
-        version: old.version + 1,
-        updated_at: now,
         ..old
     }
 }
 
 /// What changed of an endpoint. The state is told in any case.
-pub(super) fn updated(old: &Endpoint, new: &Endpoint) -> AuditEntry {
+fn updated(old: &Endpoint, new: &Endpoint) -> AuditEntry {
     let entry = entry(action(&old.state, &new.state), new).with("state", new.state.as_str());
     let number = |value: &u64| value.to_string();
     let events = |filter: &EventFilter| match filter.entries() {

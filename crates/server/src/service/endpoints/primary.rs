@@ -31,7 +31,7 @@ use hookturn_verify::Secret;
 use super::super::apps::{entry as app_entry, updated as app_updated};
 use super::super::keyrings::{SecretOnce, revealed};
 use super::super::{Caller, Decision, Recording, Service, ServiceError, check_name};
-use super::patch::{EndpointPatch, Switch, patched, updated};
+use super::patch::{EndpointPatch, Switch, patched, replaced};
 use super::{NewEndpoint, checks};
 
 /// Shortest secret whose last characters are shown in its redacted form.
@@ -192,12 +192,12 @@ impl Service {
             };
             let renamed = app_updated(&old, &app);
             let (mut decision, app_is_written) = match &checked {
-                None => (Decision::nothing(self.configured(old)), false),
+                None => (Decision::nothing(self.configured(Arc::clone(&old))), false),
                 Some(checked) => self
                     .merge_primary(caller, &old, &app, checked, now)
                     .map_err(|error| error.below(AT))?,
             };
-            if patch.name.is_some() {
+            if app.name != old.name {
                 decision.audit.insert(0, renamed);
                 if !app_is_written {
                     decision.writes.insert(0, Write::App(app.clone()));
@@ -388,13 +388,7 @@ impl Service {
     ) -> Result<Decision<Endpoint>, ServiceError> {
         let endpoint = checked.merge(old, now)?;
         checks::check(&endpoint, &self.own_workspace(caller)?.settings)?;
-        let recorded = updated(old, &endpoint);
-        Ok(Decision {
-            shows: None,
-            writes: vec![Write::Endpoint(endpoint.clone())],
-            audit: vec![recorded],
-            out: endpoint,
-        })
+        Ok(replaced(old, endpoint))
     }
 
     /// Gives `app`, whose version is the one to be written, a primary endpoint.
@@ -448,7 +442,7 @@ impl Service {
             .map_or(0, |seconds| Millis::from(seconds) * SECOND);
         let mode = match (overlap, keyring.open_rotation(now)) {
             (0, _) => Mode::Immediate,
-            (_, Some(open)) => return Err(still_open(open)),
+            (_, Some(open)) => return Err(still_open(open, settings.reveal_secrets)),
             (overlap, None) => Mode::Overlap { overlap },
         };
         let value = self.value_for(&keyring, None)?;
@@ -567,18 +561,24 @@ fn touched(app: &App, now: Timestamp) -> App {
 }
 
 /// Why a second overlap is refused: the two live secrets would become one of them and a stranger.
-fn still_open(open: &Rotation) -> ServiceError {
+fn still_open(open: &Rotation, reveals: RevealPolicy) -> ServiceError {
     let id = open.id;
+    let current = match reveals {
+        RevealPolicy::Allowed => "GET webhook-config shows the current secret",
+        RevealPolicy::Never => {
+            "this workspace does not show the current secret again (only a replay of the call that \
+             made it does, under its Idempotency-Key)"
+        }
+    };
     let message = match open.stage {
         Stage::Staged => format!(
-            "a new secret of this app is pending in rotation {id}: nothing was changed, and GET \
-             webhook-config shows the current secret. Finish what is open first: POST \
-             /v1/rotations/{id}/promote or /v1/rotations/{id}/cancel"
+            "a new secret of this app is pending in rotation {id}: nothing was changed, and {current}. \
+             Finish what is open first: POST /v1/rotations/{id}/promote or /v1/rotations/{id}/cancel"
         ),
         Stage::Overlap { retire_at } => format!(
             "a rotation of this app is open until {retire_at}: its old and its new secret are both \
-             live, nothing was changed, and GET webhook-config shows the current secret. To rotate \
-             again before that, finish it first: POST /v1/rotations/{id}/finish"
+             live, nothing was changed, and {current}. To rotate again before that, finish it first: \
+             POST /v1/rotations/{id}/finish"
         ),
         Stage::Completed { .. } | Stage::Cancelled { .. } | Stage::Undone { .. } => {
             format!("rotation {id} of this app is ending: nothing was changed, try again")

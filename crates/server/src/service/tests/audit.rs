@@ -402,6 +402,14 @@ async fn g9_an_entry_that_cannot_be_read_is_named_and_those_before_it_are_listed
         "UPDATE audit SET document = '{' WHERE seq = 3",
         "UPDATE audit SET hash = x'00' WHERE seq = 3",
         "UPDATE audit SET document = (SELECT document FROM audit WHERE seq = 2) WHERE seq = 3",
+        // What the hash says nothing of.
+        r#"UPDATE audit SET document = replace(document, '{"seq"', '{"by":"me","seq"') WHERE seq = 3"#,
+        r#"UPDATE audit SET document = replace(document, '"detail":{', '"detail":{"name":"x",') WHERE seq = 3"#,
+        r#"UPDATE audit SET document = replace(document, '"actor":', '"reason":null,"actor":') WHERE seq = 3"#,
+        "UPDATE audit SET document = document || ' ' WHERE seq = 3",
+        // The hash of the document, which is not the one that is chained, and the other way round.
+        r#"UPDATE audit SET document = substr(document, 1, length(document) - 66) || '0000000000000000000000000000000000000000000000000000000000000000"}' WHERE seq = 3"#,
+        "UPDATE audit SET hash = (SELECT hash FROM audit WHERE seq = 2) WHERE seq = 3",
     ] {
         let bench = Bench::new().await;
         for _ in 0..3 {

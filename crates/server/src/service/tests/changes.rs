@@ -8,9 +8,11 @@ use hookturn_core::workspace::{RevealPolicy, Scope, Scopes};
 
 use super::super::api_keys::{NewApiKey, NewReach};
 use super::super::apps::AppPatch;
-use super::super::endpoints::{EndpointPatch, PrimaryPatch, Switch};
+use super::super::endpoints::{ConfiguredAppPatch, EndpointPatch, PrimaryPatch, Switch};
+use super::super::schedules::SchedulePatch;
 use super::super::testing::{Bench, key_input};
 use super::super::workspaces::WorkspacePatch;
+use super::schedules::monthly;
 
 /// The details of the last entry with this action.
 async fn told(bench: &Bench, action: &AuditAction) -> BTreeMap<String, String> {
@@ -71,9 +73,127 @@ async fn g9_what_changed_of_an_endpoint_is_told_without_credentials() {
     assert_eq!(detail["headers.changed"], "x-api-token");
     assert_eq!(detail["headers.removed"], "x-tenant");
     assert!(!format!("{detail:?}").contains("credential"), "{detail:?}");
-    patch(EndpointPatch::default()).await;
-    let nothing = pairs(&[("changed", "nothing"), ("state", "paused")]);
-    assert_eq!(told(&bench, &AuditAction::EndpointUpdated).await, nothing);
+}
+
+/// How many entries the log has, and what everything that can be patched is, versions included.
+async fn state(bench: &Bench) -> (usize, String) {
+    let log = bench.service.audit_log(&bench.owner, 0, 200).await.unwrap();
+    let live = &bench.live;
+    let home = bench.owner.workspace;
+    let all = (
+        live.workspace(home),
+        live.apps(home),
+        live.all_endpoints(),
+        live.schedules(),
+        live.api_keys(),
+    );
+    (log.items.len(), format!("{all:?}"))
+}
+
+/// Whoever says what is so already changed nothing, and nothing is said of it.
+#[tokio::test]
+async fn g9_a_patch_that_changes_nothing_is_not_in_the_log() {
+    let bench = Bench::new().await;
+    let (service, owner) = (&bench.service, &bench.owner);
+    let app = bench.app().await;
+    let until = service.now().after(HOUR);
+    let input = NewApiKey {
+        expires_at: Some(until),
+        ..key_input(Scopes::EVERY)
+    };
+    let key = service.create_api_key(owner, input, None).await.unwrap();
+    let schedule = service.create_schedule(owner, monthly(), None);
+    let schedule = schedule.await.unwrap().schedule;
+    bench.clock.advance(1_000);
+    let before = state(&bench).await;
+    for name in [Some("shop"), None] {
+        let patch = AppPatch {
+            name: name.map(str::to_owned),
+            ..AppPatch::default()
+        };
+        let same = service.patch_app(owner, app, patch, Some(1), None);
+        assert_eq!(same.await.unwrap().version, 1);
+        assert_eq!(state(&bench).await, before, "app {name:?}");
+    }
+    for reveal_secrets in [Some(RevealPolicy::Allowed), None] {
+        let patch = WorkspacePatch {
+            reveal_secrets,
+            ..WorkspacePatch::default()
+        };
+        let same = service.patch_workspace(owner, owner.workspace, patch, None, None);
+        same.await.unwrap();
+        assert_eq!(state(&bench).await, before, "workspace {reveal_secrets:?}");
+    }
+    for timing in [Some(schedule.timing), None] {
+        let patch = SchedulePatch {
+            timing,
+            paused: Some(false),
+            ..SchedulePatch::default()
+        };
+        let same = service.patch_schedule(owner, schedule.id, patch, None);
+        assert_eq!(same.await.unwrap().schedule, schedule);
+        assert_eq!(state(&bench).await, before, "schedule {timing:?}");
+    }
+    let same = service.expire_api_key(owner, key.key.id, until);
+    assert_eq!(same.await.unwrap().key.version, key.key.version);
+    assert_eq!(state(&bench).await, before, "API key");
+}
+
+#[tokio::test]
+async fn g9_a_patch_that_changes_nothing_of_an_endpoint_is_not_in_the_log() {
+    let bench = Bench::new().await;
+    let (service, owner) = (&bench.service, &bench.owner);
+    let made = service.create_configured_app(owner, "hopae".to_owned(), None);
+    let hopae = made.await.unwrap().app.id;
+    let app = bench.app().await;
+    let endpoint = bench.endpoint(app).await.endpoint;
+    // Whoever may see the secret is shown it in the answer, and that is told.
+    let manager = &bench.limited(&[Scope::Manage]).await;
+    bench.clock.advance(1_000);
+    let before = state(&bench).await;
+    let said_again = EndpointPatch {
+        url: endpoint.url.as_ref().map(|url| url.as_str().to_owned()),
+        timeout_millis: Some(endpoint.timeout_millis),
+        state: Some(Switch::Enabled),
+        ..EndpointPatch::default()
+    };
+    for patch in [said_again, EndpointPatch::default()] {
+        let same = service.patch_endpoint(owner, app, endpoint.id, patch, None, None);
+        assert_eq!(same.await.unwrap(), endpoint);
+    }
+    let same = service.switch_endpoint(owner, app, endpoint.id, Switch::Enabled, None, None);
+    assert_eq!(same.await.unwrap(), endpoint);
+    assert_eq!(state(&bench).await, before, "endpoint");
+    let said_again = PrimaryPatch {
+        enabled: Some(false),
+        retry_attempts: Some(3),
+        events: Some(Vec::new()),
+        ..PrimaryPatch::default()
+    };
+    let same = service.patch_primary(manager, hopae, said_again.clone());
+    same.await.unwrap();
+    assert_eq!(state(&bench).await, before, "webhook config");
+    for patch in [
+        ConfiguredAppPatch {
+            name: Some("hopae".to_owned()),
+            webhook_config: Some(said_again),
+        },
+        ConfiguredAppPatch::default(),
+    ] {
+        let same = service.patch_configured_app(owner, hopae, patch);
+        same.await.unwrap();
+    }
+    assert_eq!(state(&bench).await, before, "Hopae's app");
+    let renamed = ConfiguredAppPatch {
+        name: Some("store".to_owned()),
+        webhook_config: Some(PrimaryPatch::default()),
+    };
+    let renamed = service.patch_configured_app(owner, hopae, renamed);
+    assert_eq!(renamed.await.unwrap().app.name, "store");
+    let after = state(&bench).await;
+    assert_eq!(after.0, before.0 + 1, "one entry, about the app");
+    let detail = told(&bench, &AuditAction::AppUpdated).await;
+    assert_eq!(detail["changed"], "name");
 }
 
 #[tokio::test]

@@ -13,9 +13,10 @@ use hookturn_core::workspace::{RevealPolicy, Scope, Scopes};
 use super::super::denials::{Asked, Refused};
 use super::super::keyrings::SharedPatch;
 use super::super::proving::{ProbeFuture, Prober};
+use super::super::rotation::{ModeName, NewRotation};
 use super::super::testing::key_input;
 use super::super::workspaces::WorkspacePatch;
-use super::super::{Caller, ServiceError};
+use super::super::{Caller, Service, ServiceError};
 use super::audit::{Step, WHY, Walk};
 
 /// A rehearsal that must not happen.
@@ -100,6 +101,7 @@ async fn g9_denied_attempts_are_in_the_log_with_who_what_and_why() {
         request_id: "req_refused".to_owned(),
         reason: Some(WHY.to_owned()),
         asked: asked.clone(),
+        ..Refused::default()
     };
     for (bearer, cause) in [
         (Some("sk_workspace_test_nobody"), "unknown key"),
@@ -211,6 +213,16 @@ async fn g9_a_denied_attempt_names_the_secret_it_was_aimed_at() {
             Some(own),
         ),
         (
+            "PATCH /connect/v1/apps/{clientId}/webhook_config",
+            Subject {
+                app: Some(app),
+                ..none
+            },
+            Some(own),
+        ),
+        ("POST /kore/v1/secrets", none, Some(active)),
+        ("GET /kore/v1/secrets", none, None),
+        (
             "GET /v1/keyrings/{keyringId}",
             Subject { keyring, ..none },
             None,
@@ -237,7 +249,227 @@ async fn g9_a_denied_attempt_names_the_secret_it_was_aimed_at() {
         assert_eq!(entries[0].entry.subject.secret, wanted, "{route}");
         let fingerprint = entries[0].entry.fingerprint;
         assert_eq!(fingerprint.is_some(), wanted.is_some(), "{route}");
+        if route.contains("/kore/") {
+            assert_eq!(entries[0].entry.subject.keyring, keyring, "{route}");
+        }
     }
+}
+
+/// The entries of a caller's log that came after `seen`, which moves.
+async fn since(service: &Service, caller: &Caller, seen: &mut u64) -> Vec<Recorded> {
+    let log = service.audit_log(caller, *seen, 200).await.unwrap().items;
+    *seen = log.last().map_or(*seen, |last| last.seq);
+    log
+}
+
+/// Whoever shows no known key is in the log of the workspace that has what they named, with the secret
+/// that it was about.
+#[tokio::test]
+async fn g9_a_stranger_is_in_the_log_of_whatever_they_named() {
+    let mut walk = Walk::new().await;
+    let service = Arc::clone(&walk.bench.service);
+    let theirs = walk.bench.stranger().await;
+    let made = service.create_configured_app(&theirs, "hopae".to_owned(), None);
+    let made = made.await.unwrap();
+    let (app, primary) = (made.app.id, made.primary.unwrap());
+    let staged = NewRotation {
+        mode: ModeName::Staged,
+        overlap: None,
+        policy: None,
+        name: None,
+        value: None,
+        reason: None,
+    };
+    let opened = service.open_rotation(&theirs, primary.keyring, staged, None, None);
+    let rotation = opened.await.unwrap().rotation;
+    let keyring = walk.bench.live.keyring(primary.keyring).unwrap();
+    let active = keyring.active().unwrap().clone();
+    let pending = keyring.pending().unwrap().clone();
+    let on_app = Subject {
+        app: Some(app),
+        ..Subject::default()
+    };
+    let on_endpoint = Subject {
+        endpoint: Some(primary.id),
+        ..on_app
+    };
+    let on_rotation = Subject {
+        rotation: Some(rotation.id),
+        ..Subject::default()
+    };
+    let mut seen = 0;
+    since(&service, &theirs, &mut seen).await;
+    walk.news().await;
+    for (route, subject, wanted) in [
+        (
+            "POST /connect/v1/apps/{clientId}/webhook-config/rotate-secret",
+            on_app,
+            Some(&active),
+        ),
+        (
+            "POST /connect/v1/apps/{clientId}/webhook_config/rotate-secret",
+            on_app,
+            Some(&active),
+        ),
+        (
+            "GET /connect/v1/apps/{clientId}/webhook-config",
+            on_app,
+            Some(&active),
+        ),
+        (
+            "POST /v1/rotations/{rotationId}/promote",
+            on_rotation,
+            Some(&pending),
+        ),
+        (
+            "POST /v1/endpoints/{endpointId}/rehearse",
+            on_endpoint,
+            Some(&active),
+        ),
+        (
+            "DELETE /v1/apps/{clientId}/endpoints/{endpointId}",
+            on_endpoint,
+            Some(&active),
+        ),
+        (
+            "PATCH /v1/apps/{clientId}/endpoints/{endpointId}",
+            on_endpoint,
+            None,
+        ),
+        ("DELETE /v1/apps/{clientId}", on_app, None),
+    ] {
+        for (bearer, cause) in [(None, "no key"), (Some("sk_wrong"), "unknown key")] {
+            let refused = Refused {
+                bearer,
+                request_id: "req_refused".to_owned(),
+                asked: Asked {
+                    route: Some(route.to_owned()),
+                    subject,
+                },
+                ..Refused::default()
+            };
+            service.note_refused(refused).await;
+            let entries = since(&service, &theirs, &mut seen).await;
+            assert_eq!(entries.len(), 1, "{route}");
+            assert_eq!(entries[0].context.actor, Actor::Unknown);
+            let entry = &entries[0].entry;
+            assert_eq!(entry.detail["cause"], cause, "{route}");
+            assert_eq!(
+                entry.subject.secret,
+                wanted.map(|secret| secret.id),
+                "{route}"
+            );
+            assert_eq!(entry.fingerprint, wanted.map(|s| s.fingerprint), "{route}");
+            if wanted.is_some() {
+                assert_eq!(entry.subject.keyring, Some(keyring.id), "{route}");
+            }
+        }
+    }
+    assert_eq!(walk.news().await.len(), 0, "it is nobody else's affair");
+}
+
+/// What names nothing is for the workspace that the request names, or that operators act in.
+#[tokio::test]
+async fn g9_a_stranger_who_names_no_thing_is_where_an_operator_would_act() {
+    let mut walk = Walk::new().await;
+    walk.take(Step::Create).await;
+    let home = walk.active();
+    let service = Arc::clone(&walk.bench.service);
+    let theirs = walk.bench.stranger().await;
+    let shared = service.shared_keyring(&theirs).await.unwrap().id;
+    let refused = |workspace| Refused {
+        workspace,
+        asked: Asked {
+            route: Some("POST /kore/v1/secrets".to_owned()),
+            subject: Subject::default(),
+        },
+        ..Refused::default()
+    };
+    let mut seen = 0;
+    since(&service, &theirs, &mut seen).await;
+    walk.news().await;
+    service.note_refused(refused(Some("other"))).await;
+    let entries = since(&service, &theirs, &mut seen).await;
+    assert_eq!(entries.len(), 1);
+    assert_eq!(entries[0].entry.subject.keyring, Some(shared));
+    assert_eq!(entries[0].entry.fingerprint, None, "there is no secret yet");
+    let created = service.create_shared_secret(&theirs, "first".to_owned(), None);
+    let created = created.await.unwrap().once.secret;
+    since(&service, &theirs, &mut seen).await;
+    service.note_refused(refused(Some("other"))).await;
+    let entries = since(&service, &theirs, &mut seen).await;
+    assert_eq!(entries[0].entry.fingerprint, Some(created.fingerprint));
+    for workspace in [None, Some("nowhere")] {
+        service.note_refused(refused(workspace)).await;
+        let entries = walk.news().await;
+        assert_eq!(entries.len(), 1, "{workspace:?}");
+        assert_eq!(entries[0].entry.subject.secret, Some(home));
+        assert!(entries[0].entry.fingerprint.is_some());
+    }
+    assert_eq!(since(&service, &theirs, &mut seen).await.len(), 0);
+}
+
+/// A key that would not do at home is in both logs: its own says the same of what does not exist.
+#[tokio::test]
+async fn g9_a_key_that_may_not_and_reaches_for_anothers_things_is_in_both_logs() {
+    let mut walk = Walk::new().await;
+    walk.take(Step::Create).await;
+    let (keyring, secret) = (walk.keyring, walk.active());
+    let service = Arc::clone(&walk.bench.service);
+    let theirs = walk.bench.stranger().await;
+    let made = service.create_api_key(
+        &theirs,
+        key_input([Scope::Read].into_iter().collect()),
+        None,
+    );
+    let made = made.await.unwrap();
+    let reader = service.caller_for(Arc::new(made.key.clone()), None, "req_reader", None);
+    let reader = reader.unwrap();
+    let asked = Asked {
+        route: Some("POST /v1/keyrings/{keyringId}/secrets/{secretId}/reveal".to_owned()),
+        subject: Subject {
+            keyring: Some(keyring),
+            secret: Some(secret),
+            ..Subject::default()
+        },
+    };
+    let mut seen = 0;
+    since(&service, &theirs, &mut seen).await;
+    walk.news().await;
+    let caller = Caller {
+        asked: asked.clone(),
+        ..reader
+    };
+    let check = |entries: &[Recorded], known: bool, cause: &str| {
+        assert_eq!(entries.len(), 1, "{cause}");
+        assert_eq!(entries[0].context.actor, Actor::ApiKey(made.key.id));
+        let entry = &entries[0].entry;
+        assert_eq!(entry.detail["cause"], cause);
+        assert_eq!(entry.subject.secret, Some(secret));
+        assert_eq!(entry.fingerprint.is_some(), known, "{cause}");
+    };
+    assert!(service.require(&caller, Scope::Secrets).await.is_err());
+    check(
+        &since(&service, &theirs, &mut seen).await,
+        false,
+        "not allowed",
+    );
+    check(&walk.news().await, true, "not allowed");
+    let revoked = service.revoke_api_key(&theirs, made.key.id, None);
+    revoked.await.unwrap();
+    since(&service, &theirs, &mut seen).await;
+    let refused = Refused {
+        bearer: Some(&made.text),
+        asked,
+        ..Refused::default()
+    };
+    service.note_refused(refused).await;
+    check(
+        &since(&service, &theirs, &mut seen).await,
+        false,
+        "revoked key",
+    );
+    check(&walk.news().await, true, "revoked key");
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use super::super::workspaces::WorkspacePatch;
 use super::super::{Caller, ServiceError};
 
 /// Every 30 days, for all of the workspace.
-fn monthly() -> NewSchedule {
+pub(super) fn monthly() -> NewSchedule {
     NewSchedule {
         name: "monthly".to_owned(),
         selector: Selector::Workspace,

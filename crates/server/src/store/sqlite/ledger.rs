@@ -192,7 +192,8 @@ pub(super) fn audit_log(
 }
 
 /// An entry in its place. The columns are what the next entry was chained to: whoever changed one of
-/// them changed the log.
+/// them changed the log. So did whoever put into a document what its hash says nothing of, a member more
+/// or a space: a document is as it was written, to the byte, or it is damaged.
 fn recorded(seq: i64, row: &Row<'_>) -> Outcome<Recorded> {
     let unreadable =
         |column, error: rusqlite::Error| rows::impossible("audit", column, &seq, error);
@@ -203,5 +204,13 @@ fn recorded(seq: i64, row: &Row<'_>) -> Outcome<Recorded> {
         let error = format!("it is the document of entry {}", recorded.seq);
         return Err(rows::impossible("audit", "document", &seq, error));
     }
-    Ok(Recorded { hash, ..recorded })
+    if to_document("audit", &recorded)? != document {
+        let error = "it is not as it was written: a member was added, repeated or rewritten";
+        return Err(rows::impossible("audit", "document", &seq, error));
+    }
+    if recorded.hash != hash {
+        let error = "its document has another hash";
+        return Err(rows::impossible("audit", "hash", &seq, error));
+    }
+    Ok(recorded)
 }

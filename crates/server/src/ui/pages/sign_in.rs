@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::extract::{Form, Query, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
+use hookturn_core::id::draw;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 
@@ -12,6 +13,7 @@ use super::super::error::{UiError, status_of};
 use super::super::frame::{base, page};
 use super::super::visitor::{Sent, refuse_foreign, set_cookie};
 use crate::service::ServiceError;
+use crate::service::denials::{Asked, Refused};
 
 /// The page that asks for a key.
 #[derive(Debug, Template)]
@@ -76,13 +78,27 @@ pub(in crate::ui) async fn sign_in(
     let base = base(&headers);
     refuse_foreign(&headers, &base)?;
     let back = local(&credentials.back);
-    match ui.service.sign_in(credentials.key.trim()) {
+    let key = credentials.key.trim();
+    match ui.service.sign_in(key) {
         Ok((_, cookie)) => {
             let mut response = Redirect::to(&format!("{base}{back}")).into_response();
             keep(&mut response, &set_cookie(&cookie, &base, &headers));
             Ok(response)
         }
         Err(error) => {
+            if matches!(error, ServiceError::Unauthorized) {
+                let id = uuid::Builder::from_random_bytes(draw(ui.entropy.as_ref())).into_uuid();
+                let refused = Refused {
+                    bearer: Some(key),
+                    request_id: id.to_string(),
+                    asked: Asked {
+                        route: Some("POST /sign-in".to_owned()),
+                        ..Asked::default()
+                    },
+                    ..Refused::default()
+                };
+                ui.service.note_refused(refused).await;
+            }
             let told = match &error {
                 ServiceError::RateLimited { wait_millis } => format!(
                     "too many wrong keys were tried; try again in {} s",

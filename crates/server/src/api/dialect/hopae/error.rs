@@ -1,7 +1,7 @@
 //! Errors as Hopae writes them: `{"error":{"code","message","details"?},"request_id"}`.
 //!
-//! Hopae publishes ten codes. Four answers have none there: 405, 413, 429 and 503. They get codes of
-//! the same families, so that whoever looks at the beginning of a code is right about them.
+//! Hopae publishes ten codes. Six answers have none there: 405, 413, 414, 429, 431 and 503. They get
+//! codes of the same families, so that whoever looks at the beginning of a code is right about them.
 
 use std::borrow::Cow;
 
@@ -52,6 +52,10 @@ words! {
     InvalidParameter = "VALIDATION_INVALID_PARAMETER", BAD_REQUEST;
     /// The body is too large.
     PayloadTooLarge = "VALIDATION_PAYLOAD_TOO_LARGE", PAYLOAD_TOO_LARGE;
+    /// The path and query are too long.
+    UriTooLong = "VALIDATION_URI_TOO_LONG", URI_TOO_LONG;
+    /// The headers are too large or too many.
+    HeadersTooLarge = "VALIDATION_HEADERS_TOO_LARGE", REQUEST_HEADER_FIELDS_TOO_LARGE;
     /// No such thing in this workspace, or no such path.
     NotFound = "RESOURCE_NOT_FOUND", NOT_FOUND;
     /// The path exists with other methods.
@@ -177,9 +181,9 @@ fn word(problem: &Problem) -> Word {
         | Code::IncompleteBody
         | Code::UnsupportedMediaType
         | Code::UnsupportedEncoding
-        | Code::MalformedRequest
-        | Code::UriTooLong
-        | Code::HeadTooLarge => Word::InvalidParameter,
+        | Code::MalformedRequest => Word::InvalidParameter,
+        Code::UriTooLong => Word::UriTooLong,
+        Code::HeadTooLarge => Word::HeadersTooLarge,
         Code::TooLarge => Word::PayloadTooLarge,
         Code::NotFound => Word::NotFound,
         Code::MethodNotAllowed => Word::MethodNotAllowed,
@@ -256,7 +260,7 @@ mod tests {
             let status = word.status().as_u16();
             let family = match word.as_str().split('_').next().unwrap() {
                 "AUTH" => 401..=403,
-                "VALIDATION" => 400..=413,
+                "VALIDATION" => 400..=431,
                 "RESOURCE" => 404..=409,
                 "IDEMPOTENCY" => 409..=409,
                 "RATE" => 429..=429,

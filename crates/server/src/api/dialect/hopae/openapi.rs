@@ -119,7 +119,9 @@ fn complete_operation(operation: &mut Value, method: &str, path: &str, scope: Sc
     operation["security"] = json!([{ "bearer": [] }]);
     operation["x-required-scope"] = scope.as_str().into();
     let mut parameters = vec![shared("Workspace"), shared("Reason")];
-    let mut statuses = vec!["400", "401", "403", "404", "429", "500", "503"];
+    let mut statuses = vec![
+        "400", "401", "403", "404", "405", "414", "429", "431", "500", "503",
+    ];
     if path.contains("{clientId}") {
         parameters.push(shared("ClientId"));
     }
@@ -200,6 +202,10 @@ const ERRORS: &[(&str, &str)] = &[
         "`RESOURCE_NOT_FOUND`: there is no such thing in this workspace.",
     ),
     (
+        "405",
+        "`RESOURCE_METHOD_NOT_ALLOWED`: the path has other methods; the header `Allow` lists them.",
+    ),
+    (
         "409",
         "`RESOURCE_CONFLICT`, `IDEMPOTENCY_KEY_CONFLICT` or `IDEMPOTENCY_REQUEST_IN_PROGRESS`. Nothing was changed.",
     ),
@@ -208,8 +214,16 @@ const ERRORS: &[(&str, &str)] = &[
         "`VALIDATION_PAYLOAD_TOO_LARGE`: the body is too large.",
     ),
     (
+        "414",
+        "`VALIDATION_URI_TOO_LONG`: the path and query are longer than any of this API.",
+    ),
+    (
         "429",
         "`RATE_LIMIT_EXCEEDED`: the API key asks more often than it may. Nothing was done.",
+    ),
+    (
+        "431",
+        "`VALIDATION_HEADERS_TOO_LARGE`: the request line and headers are too large, or the headers too many.",
     ),
     (
         "500",

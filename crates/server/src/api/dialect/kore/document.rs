@@ -80,19 +80,34 @@ const ERRORS: &[(&str, &str, &[&str])] = &[
         &["post", "get", "patch"],
     ),
     (
+        "405",
+        "The path has other methods; the header `Allow` lists them.",
+        &["post", "get", "patch"],
+    ),
+    (
         "409",
-        "A rotation is open, the secret is disabled, others changed the same thing, or the first request with this Idempotency-Key is still running.",
+        "Nothing was changed. `rotation_open`: the native API gave the last rotation of this keyring an overlap, which is not over; create again when it is, or finish it. `secret_disabled`: the secret is neither active nor pending. `not_proven`: the pending secret belongs to a rotation that waits for proof. `contended`: others changed the same thing. `idempotency_in_progress`: the first request with this Idempotency-Key is still running.",
         &["post", "patch"],
     ),
     ("413", "The body is too large.", &["post", "patch"]),
     (
+        "414",
+        "The path and query are longer than any of this API.",
+        &["post", "get", "patch"],
+    ),
+    (
         "422",
-        "The Idempotency-Key was used with another body.",
+        "`idempotency_mismatch`: the Idempotency-Key was used with another body. A field that is not valid is a 400.",
         &["post"],
     ),
     (
         "429",
         "The API key asks more often than it may; `Retry-After` says when to come back.",
+        &["post", "get", "patch"],
+    ),
+    (
+        "431",
+        "The request line and headers are too large, or the headers too many.",
         &["post", "get", "patch"],
     ),
     (
@@ -208,7 +223,7 @@ fn parameters() -> Value {
         },
         "IdempotencyKey": {
             "name": "Idempotency-Key", "in": "header", "required": false,
-            "description": "Repeat a request under the same key and it happens once; the first answer, value included, is replayed for 24 hours.",
+            "description": "Repeat a request under the same key and it happens once; the first answer, value included, is replayed for 24 hours. 1 to 255 visible ASCII characters, no spaces.",
             "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" }
         },
         "SecretId": {

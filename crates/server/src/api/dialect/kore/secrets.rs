@@ -3,7 +3,7 @@
 use axum::extract::FromRequestParts;
 use axum::extract::State;
 use hookturn_core::id::SecretId;
-use hookturn_core::rotation::{Keyring, SecretState, SecretStatus, SecretVersion};
+use hookturn_core::rotation::{Keyring, Rejected, SecretState, SecretStatus, SecretVersion, Stage};
 use hookturn_core::time::Timestamp;
 use http::request::Parts;
 use http::{HeaderName, StatusCode, header};
@@ -284,12 +284,33 @@ pub(super) async fn change(
     Ok(Answer::ok(&KoreSecret::new(&changed.secret, status)))
 }
 
-/// The service calls a secret's name `/name`; the body of these calls has it as `Name`.
+/// The service calls a secret's name `/name`; the body of these calls has it as `Name`. And what is in
+/// the way here was opened by the native API, where most of what may be done about it is: the words are
+/// those of a caller who knows create and activate only.
 fn as_named_here(error: ServiceError) -> ServiceError {
     match error {
         ServiceError::Invalid { pointer, message } if pointer == "/name" => {
             ServiceError::invalid("/Name", message)
         }
+        ServiceError::Rejected(Rejected::RotationOpen {
+            open,
+            stage: Stage::Overlap { retire_at },
+        }) => ServiceError::conflict(
+            "rotation_open",
+            format!(
+                "nothing was made: the last rotation of this keyring was given an overlap, and the \
+                 secret before the active one signs until {retire_at}. Repeat this call then, or end \
+                 the overlap first: POST /v1/rotations/{open}/finish"
+            ),
+        ),
+        ServiceError::Rejected(Rejected::NotProven { rotation }) => ServiceError::conflict(
+            "not_proven",
+            format!(
+                "nothing was changed: this secret waits for the proof that receivers hold it, and is \
+                 activated by it. POST /v1/rotations/{rotation}/promote forces it, and a secret that \
+                 is created here takes its place"
+            ),
+        ),
         other => other,
     }
 }
