@@ -178,6 +178,7 @@ fn word(problem: &Problem) -> Word {
         | Code::UnsupportedMediaType
         | Code::UnsupportedEncoding
         | Code::MalformedRequest
+        | Code::RequestTimeout
         | Code::UriTooLong
         | Code::HeadTooLarge => Word::InvalidParameter,
         Code::TooLarge => Word::PayloadTooLarge,
@@ -205,6 +206,7 @@ const fn default_parameter(code: Code) -> Option<&'static str> {
         | Code::InvalidField
         | Code::InvalidParameter => Some("body"),
         Code::MalformedRequest
+        | Code::RequestTimeout
         | Code::UriTooLong
         | Code::HeadTooLarge
         | Code::Unauthorized
