@@ -213,7 +213,9 @@ pub(super) async fn over_h2<E>(
         Err(unanswered) => return Err(stopped_h2(unanswered, claimed, trace)),
     };
     let (mut head, mut body) = answer.into_parts();
-    let note = head.headers.remove(NOTE);
+    // Among others of this name, if the receiver has any: ours is the last.
+    let note = head.headers.get_all(NOTE).iter().next_back().cloned();
+    head.headers.remove(NOTE);
     if note.as_ref().is_some_and(|note| note == TOO_LARGE) {
         return Err(Failure::new(FailureKind::HeadTooLarge, TooLarge.to_string()).into());
     }
