@@ -225,7 +225,8 @@ impl Server {
             streams: Streams::new(stopping.clone()),
         };
         let router = router.merge(ui::router(pages));
-        let accepting = http::accept(listener, router, entropy.clone(), stopping.clone());
+        let edge = http::Edge(entropy.clone(), clock.clone());
+        let accepting = http::accept(listener, router, edge, stopping.clone());
         let accepting = tokio::spawn(accepting);
         let sweeps = tokio::spawn(sweeps::run(sweeps::Parts {
             service,

@@ -185,7 +185,7 @@ fn exits(group: &str) -> Vec<Exit> {
     let own: &[&[Exit]] = match group {
         "serve" => &[PLACE, &[Exit::AddressInUse]],
         "demo" => &[PLACE, &[Exit::AddressInUse, Exit::Unexpected]],
-        "doctor" => &[&[Exit::Unhealthy]],
+        "doctor" => &[&[Exit::DataDirectory, Exit::Unhealthy]],
         "init" => &[&[Exit::DataDirectory]],
         "backup" => &[PLACE],
         "verify" => &[&[Exit::NotVerified]],

@@ -4,7 +4,9 @@
 //! signature and the plan has a fallback. Everything is decided when a connection, handshakes
 //! included, can take the request, and not before (G3, G4): the live view and the signing plan are
 //! asked then, for the fallback once more, and the signature covers exactly the bytes on the wire.
-//! The record is of what was signed then. An exchange that got no connection signed nothing.
+//! The record is of what was signed then. An exchange that got no connection signed nothing. One whose
+//! kept-alive connection turned out to be gone is written once more, signed anew
+//! ([`Client::send`]); its record is of what was signed last.
 //!
 //! The courier stores nothing and retries nothing. Deliveries (`dispatch`) and test events
 //! (`service`) share it, so that both are signed and recorded the same way.
@@ -205,7 +207,7 @@ impl Courier {
             timings,
             result,
         };
-        log_exchange(errand, &exchange);
+        log_exchange(errand, &exchange, answer.resent);
         Ok(Made { exchange, signed })
     }
 
@@ -257,7 +259,7 @@ impl Courier {
 
 /// What an operator who follows a delivery wants to read. Secrets go by their fingerprints; URL, headers,
 /// payload, signature and the receiver's words stay in the record.
-fn log_exchange(errand: &Errand<'_>, exchange: &Exchange) {
+fn log_exchange(errand: &Errand<'_>, exchange: &Exchange, resent: bool) {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return;
     }
@@ -277,6 +279,7 @@ fn log_exchange(errand: &Errand<'_>, exchange: &Exchange) {
         ?signed_with,
         status,
         failure,
+        resent,
         micros = exchange.timings.total,
         "an exchange ended"
     );
@@ -296,7 +299,7 @@ pub struct Probed {
 impl Courier {
     /// Sends a probe: `message` in one exchange, signed with `keys` in this order, where `random`
     /// stands for the key that nobody holds. A secret signs only while it is live (G4). Nothing is
-    /// recorded and nothing is sent twice.
+    /// recorded, and an answer is not asked for twice.
     pub async fn probe(
         &self,
         client: &Client,

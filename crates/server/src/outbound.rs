@@ -9,9 +9,16 @@
 //!   classified. No redirect is followed, no proxy is read from the environment, and metadata services
 //!   are refused whatever is configured.
 //! - **Time**: one deadline covers DNS, connect, TLS, headers and body.
-//! - **Bytes**: of a head at most 4 KiB and 64 headers are kept and the rest is left out, up to 64 KiB
-//!   (12 KiB over HTTP/2); at most 16 KiB of body is kept and the rest is not read; all bytes of an exchange together are counted below the parser, so that nothing endless
-//!   is worked through. Nothing is decompressed.
+//! - **Bytes**: of a head at most 4 KiB and 64 headers are kept and the rest is left out, up to 64 KiB, over
+//!   HTTP/1.1 and HTTP/2 alike: a delivery is judged by its status, whatever stands beside it. A larger head is
+//!   a failure of its own kind. At most 16 KiB of body is kept and the rest is not read; all bytes of an
+//!   exchange together are counted below the parser, so that nothing endless is worked through. Nothing is
+//!   decompressed.
+//! - **Memory**: what an exchange holds of its answer is at most
+//!   [`ATTEMPT_BYTES`](hookturn_core::limits::ATTEMPT_BYTES), its HTTP/1.1 connection and TLS included. A
+//!   connection of HTTP/2, which serves many exchanges at once, holds up to 48 KiB of its own beside that. The
+//!   parser of HTTP/2 would take several times its bound for a head of many fields, so it gets no more than what
+//!   is kept (`frames`).
 //! - **Connections**: those kept are bounded per host, in all and in time; those in use by the caller's
 //!   permits.
 //!
@@ -26,8 +33,9 @@
 //!
 //! # Not promised
 //!
-//! That a failed request was not processed: a receiver may process it and then vanish. Deliveries carry
-//! the same message id each time for that reason.
+//! That a failed request was not processed: a receiver may process it and then vanish. Nor that a request
+//! reaches the receiver once: where a connection that was kept alive ends before a byte of the answer, it is
+//! sent once more. Deliveries carry the same message id each time for that reason.
 
 pub mod address;
 mod client;
@@ -36,6 +44,8 @@ mod connect;
 mod connection;
 mod dial;
 mod exchange;
+mod fields;
+mod frames;
 mod head;
 pub mod headers;
 mod outcome;

@@ -171,11 +171,30 @@ async fn read(mut body: Body, max: usize) -> Result<Bytes, Problem> {
             drop_rest(&mut body).await;
             Err(too_large(max))
         }
+        Err(error) if is_malformed(error.as_ref()) => Err(Problem::new(
+            Code::MalformedRequest,
+            "nothing was stored: the body is not what its Transfer-Encoding says, such as a chunk whose \
+             size is not a hexadecimal number",
+        )),
         Err(_) => Err(Problem::new(
             Code::IncompleteBody,
             "nothing was stored: the connection ended before the body did",
         )),
     }
+}
+
+/// Whether a body came that HTTP does not allow, rather than none. These are the kinds that the decoder of
+/// chunks ends with; a connection that breaks has others.
+fn is_malformed(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            use std::io::ErrorKind::{InvalidData, InvalidInput};
+            return matches!(io.kind(), InvalidData | InvalidInput);
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Takes what the client is still sending. A connection that is closed over bytes nobody has read is

@@ -91,6 +91,8 @@ codes! {
     NotFound = "not_found", NOT_FOUND, false, "Not found";
     /// The path exists with other methods.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, false, "The path does not have this method";
+    /// The head of the request did not come in time.
+    RequestTimeout = "request_timeout", REQUEST_TIMEOUT, true, "The request did not come in time";
     /// A request with the same idempotency key is still running.
     IdempotencyInProgress = "idempotency_in_progress", CONFLICT, true, "The first request with this Idempotency-Key is still running";
     /// Others changed the same thing all the time.

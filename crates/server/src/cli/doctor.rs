@@ -1,7 +1,8 @@
 //! `hookturn doctor`: looks whether a server can start here and will do well.
 //!
-//! It changes nothing but one small file in the data directory, which it removes. Every line is
-//! `ok`, `warn` or `fail`, and says what to do.
+//! It changes nothing but one small file in the data directory, which it removes, or an empty directory
+//! beside where the data directory would be, which it removes. Every line is `ok`, `warn` or `fail`, and
+//! says what to do.
 
 use std::io::{ErrorKind, Write as _};
 use std::net::TcpListener;
@@ -25,6 +26,8 @@ use crate::config::Config;
 const SLOW_SYNC: Duration = Duration::from_millis(20);
 /// Syncs that are measured.
 const SYNCS: u32 = 8;
+/// The name of this check, which has an exit code of its own.
+const DATA_DIRECTORY: &str = "data directory";
 /// The first release; a clock before it is wrong.
 const RELEASED: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
@@ -108,7 +111,17 @@ pub(super) fn run(asked: &Doctor, edge: &Edge, output: &mut Output) -> Outcome {
             }
         }
     }
-    Ok(if healthy { Exit::Done } else { Exit::Unhealthy })
+    Ok(exit(&checks))
+}
+
+/// A data directory that cannot be used is what `serve` ends with first, and scripts know its code.
+fn exit(checks: &[Check]) -> Exit {
+    let mut failed = checks.iter().filter(|check| check.status == Status::Fail);
+    match failed.find(|check| check.name == DATA_DIRECTORY) {
+        Some(_) => Exit::DataDirectory,
+        None if checks.iter().any(|check| check.status == Status::Fail) => Exit::Unhealthy,
+        None => Exit::Done,
+    }
 }
 
 fn examine(asked: &Doctor, edge: &Edge) -> Vec<Check> {
@@ -154,15 +167,23 @@ fn configuration(config: &Config) -> Check {
 }
 
 fn data_directory(path: &Path) -> Vec<Check> {
-    const NAME: &str = "data directory";
+    const NAME: &str = DATA_DIRECTORY;
     let shown = path.display();
     match path.metadata() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return vec![Check::warn(
-                NAME,
-                format!("{shown} does not exist yet"),
-                "`hookturn init` or the first `hookturn serve` makes it",
-            )];
+            return vec![match can_be_made(path) {
+                Ok(()) => Check::warn(
+                    NAME,
+                    format!("{shown} does not exist yet"),
+                    "`hookturn init` or the first `hookturn serve` makes it",
+                ),
+                Err(error) => Check::fail(
+                    NAME,
+                    format!(
+                        "{shown} does not exist and cannot be made: {error}; choose another --data-dir"
+                    ),
+                ),
+            }];
         }
         Err(error) => {
             return vec![Check::fail(
@@ -187,8 +208,25 @@ fn data_directory(path: &Path) -> Vec<Check> {
     }
 }
 
+/// Whether a directory can be made in the nearest one that exists. Tried, because permissions do not say
+/// it of every file system.
+fn can_be_made(path: &Path) -> std::io::Result<()> {
+    if path.symlink_metadata().is_ok() {
+        let broken = "it is a link to nothing";
+        return Err(std::io::Error::new(ErrorKind::NotFound, broken));
+    }
+    let there = |directory: &&Path| directory.as_os_str().is_empty() || directory.exists();
+    let nearest = path.ancestors().skip(1).find(there);
+    let nearest = nearest.filter(|directory| !directory.as_os_str().is_empty());
+    let tried = nearest
+        .unwrap_or(Path::new("."))
+        .join(format!(".doctor-{}", std::process::id()));
+    std::fs::create_dir(&tried)?;
+    std::fs::remove_dir(&tried)
+}
+
 fn privacy(path: &Path) -> Check {
-    const NAME: &str = "data directory";
+    const NAME: &str = DATA_DIRECTORY;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;

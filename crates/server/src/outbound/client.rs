@@ -66,10 +66,12 @@ impl Client {
     /// old as the request on the wire (G4). Its error is returned as it is: then nothing was sent
     /// that a receiver processed.
     ///
-    /// The request is written at most once, except when a receiver provably did not process it: it
-    /// was never written because the kept-alive connection had been closed, or an HTTP/2 receiver
-    /// refused the stream. Then it goes once more over a new connection, with headers made anew,
-    /// within the same deadline. Dropping the future closes the connection it used.
+    /// The request is written at most once, except when a connection that was kept alive turns out to be
+    /// gone: the receiver closed an HTTP/1.1 connection before the first byte of its answer, or it refused
+    /// an HTTP/2 stream. Then it goes once more over a new connection, with headers made anew, within the
+    /// same deadline. In the first case the receiver may have processed it all the same, and sees the same
+    /// message id a second time: [`Exchange::resent`] says so. What fails on a new connection is not
+    /// repeated here. Dropping the future closes the connection it used.
     pub async fn send<E>(
         &self,
         request: Request,
@@ -83,7 +85,7 @@ impl Client {
         trace.timings.total = micros(trace.started);
         let result = match sent {
             Ok(response) => Ok(response),
-            Err(Stopped::Failed(failure)) => Err(failure),
+            Err(Stopped::Failed(failure) | Stopped::Stale(failure)) => Err(failure),
             Err(Stopped::Unsent) => Err(Failure::new(
                 FailureKind::Reset,
                 "the receiver closed a new connection before it took the request",
@@ -91,9 +93,10 @@ impl Client {
             Err(Stopped::Withheld(error)) => return Err(error),
         };
         Ok(Exchange {
-            result,
+            result: result.map_err(|failure| trace.with_the_first_try(failure)),
             timings: trace.timings,
             reused: trace.reused,
+            resent: trace.resent,
             remote: trace.remote,
         })
     }
@@ -125,6 +128,7 @@ impl Client {
         trace: &mut Trace,
     ) -> Result<Response, Stopped<E>> {
         let target = &request.target;
+        let mut stale = None;
         while let Some(connection) = self.pool.take(target.key(), trace.started) {
             trace.reused = true;
             let shared = matches!(connection, Connection::H2(_));
@@ -134,13 +138,29 @@ impl Client {
             {
                 Err(Stopped::Unsent) if shared => break,
                 Err(Stopped::Unsent) => {}
+                Err(Stopped::Stale(failure)) => {
+                    // Whatever else is idle may be as stale, and twice is enough.
+                    stale = Some(failure);
+                    break;
+                }
                 done => return done,
             }
         }
         trace.reused = false;
+        trace.resent = stale.is_some();
         let limit = request.connect_timeout_millis;
         let connection = self.connect(target, limit, trace).await?;
-        self.exchange(connection, request, headers, trace).await
+        match (
+            self.exchange(connection, request, headers, trace).await,
+            stale,
+        ) {
+            // It may not be signed any longer, but it was sent: that is what came of it.
+            (Err(Stopped::Withheld(_)), Some(failure)) => {
+                trace.resent = false;
+                Err(Stopped::Failed(failure))
+            }
+            (done, _) => done,
+        }
     }
 
     async fn connect(

@@ -12,15 +12,15 @@ use super::dial::Dial;
 use super::resolver::Resolve;
 use crate::config::Hosts;
 
-/// Largest head of an HTTP/1.1 response, in bytes. What exceeds [`KEPT_HEAD_BYTES`] of it is left out.
+/// Largest head of a response, in bytes. What exceeds [`KEPT_HEAD_BYTES`] of it is left out.
 pub const RESPONSE_HEAD_BYTES: usize = 64 * 1024;
 /// What is kept of a head, in bytes. The parser has two buffers of this size; twice as much would put
 /// the largest head with the largest body above
 /// [`ATTEMPT_BYTES`](hookturn_core::limits::ATTEMPT_BYTES) over TLS.
 pub(super) const KEPT_HEAD_BYTES: usize = 4 * 1024;
-/// Largest head of an HTTP/2 response, in bytes as RFC 9113 counts them (section 6.5.2). Its parser
-/// leaves nothing out, and takes the same memory for this as for 8 KiB.
-pub(super) const RESPONSE_HEAD_H2_BYTES: u32 = 12 * 1024;
+/// What an HTTP/2 receiver is told that a head may have, in bytes as RFC 9113 counts them (section 6.5.2).
+/// The parser, which has the same bound, gets [`KEPT_HEAD_BYTES`] of it at most.
+pub(super) const RESPONSE_HEAD_H2_BYTES: u32 = 64 * 1024;
 
 /// Shared by the clients of all delivery shards.
 pub struct ClientConfig {

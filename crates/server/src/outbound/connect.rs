@@ -54,7 +54,7 @@ pub(super) async fn connect(
         .map_err(|error| connect_failure(remote, &error))?;
     let allowance = Arc::new(Allowance::default());
     if !target.is_tls() {
-        let stream = Stream::new(Transport::Plain(tcp), Arc::clone(&allowance));
+        let stream = Stream::http1(Transport::Plain(tcp), Arc::clone(&allowance));
         return http1(stream, allowance, remote).await;
     }
     trace.enter(Phase::Tls);
@@ -67,10 +67,12 @@ pub(super) async fn connect(
     })?;
     trace.timings.tls = Some(micros(started));
     let is_http2 = tls.alpn_protocol() == Some(b"h2");
-    let stream = Stream::new(Transport::Tls(Box::new(tls)), Arc::clone(&allowance));
+    let transport = Transport::Tls(Box::new(tls));
     if is_http2 {
+        let stream = Stream::http2(transport, Arc::clone(&allowance));
         http2(stream, allowance, remote).await
     } else {
+        let stream = Stream::http1(transport, Arc::clone(&allowance));
         http1(stream, allowance, remote).await
     }
 }
@@ -92,7 +94,7 @@ async fn over_injected(
     trace.timings.connect = Some(micros(started));
     trace.remote = Some(remote);
     let allowance = Arc::new(Allowance::default());
-    let stream = Stream::new(Transport::Injected(wire), Arc::clone(&allowance));
+    let stream = Stream::http1(Transport::Injected(wire), Arc::clone(&allowance));
     http1(stream, allowance, remote).await
 }
 
@@ -224,6 +226,8 @@ async fn http2(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(RESPONSE_HEAD_H2_BYTES)
+        // So that headers can be left out: none refers to another.
+        .header_table_size(0)
         .max_send_buf_size(STREAM_WINDOW_BYTES as usize)
         .handshake(TokioIo::new(stream))
         .await

@@ -29,7 +29,7 @@ use hookturn_core::limits::ATTEMPT_BYTES;
 use super::config::RESPONSE_HEAD_BYTES;
 use super::stream::{Allowance, Stream};
 
-/// Bytes of an HTTP/1.1 answer up to the end of its head: the largest head, and a quarter of it in
+/// Bytes of an answer up to the end of its head: the largest head, and a quarter of it in
 /// informational responses.
 const BEFORE_BODY_BYTES: u64 = (RESPONSE_HEAD_BYTES + RESPONSE_HEAD_BYTES / 4) as u64;
 
@@ -95,8 +95,15 @@ impl H1 {
                 .poll(&mut Context::from_waker(Waker::noop()))
         })
         .await;
-        self.allowance.set(ATTEMPT_BYTES as u64);
+        if answer.is_ok() {
+            self.allowance.set(ATTEMPT_BYTES as u64);
+        }
         answer
+    }
+
+    /// Whether nothing of an answer came since a message was sent that got none.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.allowance.is_untouched(BEFORE_BODY_BYTES)
     }
 
     /// Whether headers of the answer were left out.
@@ -176,7 +183,9 @@ impl H2 {
     /// Allowed before the first exchange: settings and the like.
     pub(super) const OPENING_BYTES: u64 = 16 * 1024;
     /// Most that unused allowances add up to: a hundred exchanges.
-    const ALLOWANCE_MAX: u64 = 100 * ATTEMPT_BYTES as u64;
+    const ALLOWANCE_MAX: u64 = 100 * Self::EXCHANGE_BYTES;
+    /// Allowed for each exchange: the largest head, and the body that is kept.
+    const EXCHANGE_BYTES: u64 = BEFORE_BODY_BYTES + ATTEMPT_BYTES as u64;
 
     /// Starts the task that runs the connection. It ends by itself when the last handle is gone and no
     /// stream is open.
@@ -216,6 +225,11 @@ impl H2 {
 
     pub(super) fn is_open(&self) -> bool {
         !self.sender.is_closed()
+    }
+
+    /// Why the connection was cut off, if it was.
+    pub(super) fn cut_off(&self) -> Option<&str> {
+        self.allowance.cut_off()
     }
 
     /// How many streams the receiver allows at once, as far as it has said.
@@ -270,7 +284,7 @@ impl Claimed {
         let Self(connection) = self;
         connection
             .allowance
-            .grant(ATTEMPT_BYTES as u64, H2::ALLOWANCE_MAX);
+            .grant(H2::EXCHANGE_BYTES, H2::ALLOWANCE_MAX);
         connection.sender.try_send_request(message).await
     }
 }

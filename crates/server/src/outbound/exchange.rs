@@ -15,9 +15,9 @@ use tokio::time::Instant;
 
 use hookturn_core::limits::{RESPONSE_BODY_BYTES, RESPONSE_HEADERS};
 
-use super::config::RESPONSE_HEAD_H2_BYTES;
 use super::connect::micros;
 use super::connection::{Claimed, H1, Message, Unanswered};
+use super::frames::{CUT, NOTE, TOO_LARGE};
 use super::head::TooLarge;
 use super::outcome::{Failure, FailureKind, Response, RetryAfter, Timings};
 use super::stream::Exceeded;
@@ -67,6 +67,9 @@ pub(super) struct Trace {
     pub(super) timings: Timings,
     pub(super) reused: bool,
     pub(super) remote: Option<SocketAddr>,
+    /// A connection that was kept alive ended when the request was written on it, and it was written
+    /// once more.
+    pub(super) resent: bool,
     /// The HTTP/2 connection in use.
     pub(super) h2: Option<u64>,
     /// The status, once the head of the answer was read.
@@ -81,6 +84,7 @@ impl Trace {
             timings: Timings::default(),
             reused: false,
             remote: None,
+            resent: false,
             h2: None,
             status: None,
         }
@@ -88,6 +92,17 @@ impl Trace {
 
     pub(super) fn enter(&mut self, phase: Phase) {
         self.phase = phase;
+    }
+
+    /// The failure with what came before it, where the request was sent twice.
+    pub(super) fn with_the_first_try(&self, failure: Failure) -> Failure {
+        if !self.resent {
+            return failure;
+        }
+        let Failure { kind, detail } = failure;
+        let before =
+            "was sent before on a connection that was kept alive and ended without an answer";
+        Failure::new(kind, format!("{detail} (the same request {before})"))
     }
 
     fn head_arrived(&mut self, status: u16) {
@@ -104,6 +119,10 @@ pub(super) enum Stopped<E> {
     Unsent,
     /// The caller has no headers for it any longer: nothing was written.
     Withheld(E),
+    /// The request was written on a connection of HTTP/1.1 that had been kept alive, and that ended before a
+    /// byte of the answer. Most often the receiver closed it while the request was on its way, and never
+    /// read it; but it may have been processed.
+    Stale(Failure),
     /// The request may have been processed.
     Failed(Failure),
 }
@@ -141,10 +160,16 @@ pub(super) async fn over_h1<E>(
     message
         .headers_mut()
         .insert(HOST, target.host_header().clone());
-    let answer = connection
-        .send(message)
-        .await
-        .map_err(|unanswered| stopped(unanswered, trace))?;
+    let answer = match connection.send(message).await {
+        Ok(answer) => answer,
+        Err(unanswered) => {
+            let is_stale = trace.reused && connection.is_unanswered();
+            return Err(match stopped(unanswered, trace) {
+                Stopped::Failed(failure) if is_stale => Stopped::Stale(failure),
+                stopped => stopped,
+            });
+        }
+    };
     let (head, mut body) = answer.into_parts();
     trace.head_arrived(head.status.as_u16());
     let reusable = !closes(&head.headers);
@@ -183,18 +208,24 @@ pub(super) async fn over_h2<E>(
     *message.uri_mut() = target.absolute_form().clone();
     *message.version_mut() = http::Version::HTTP_2;
     message.headers_mut().remove(HOST);
-    let answer = claimed
-        .send(message)
-        .await
-        .map_err(|unanswered| stopped(unanswered, trace))?;
-    let (head, mut body) = answer.into_parts();
+    let answer = match claimed.send(message).await {
+        Ok(answer) => answer,
+        Err(unanswered) => return Err(stopped_h2(unanswered, claimed, trace)),
+    };
+    let (mut head, mut body) = answer.into_parts();
+    // Among others of this name, if the receiver has any: ours is the last.
+    let note = head.headers.get_all(NOTE).iter().next_back().cloned();
+    head.headers.remove(NOTE);
+    if note.as_ref().is_some_and(|note| note == TOO_LARGE) {
+        return Err(Failure::new(FailureKind::HeadTooLarge, TooLarge.to_string()).into());
+    }
     trace.head_arrived(head.status.as_u16());
-    let head = KeptHead::new(head, false);
+    let head = KeptHead::new(head, note.is_some_and(|note| note == CUT));
     let mut kept = Kept::for_body(&body, &head);
     while !kept.full {
         match body.frame().await {
             Some(Ok(frame)) => kept.add(&frame.into_data().unwrap_or_default()),
-            Some(Err(error)) => return Err(broken(&error, trace).into()),
+            Some(Err(error)) => return Err(broken_h2(&error, claimed, trace).into()),
             None => break,
         }
     }
@@ -252,7 +283,8 @@ struct Kept {
 
 impl Kept {
     fn for_body(body: &Incoming, head: &KeptHead) -> Self {
-        let most = RESPONSE_BODY_BYTES - head.bytes().saturating_sub(USUAL_HEAD_BYTES);
+        let beyond = head.bytes().saturating_sub(USUAL_HEAD_BYTES);
+        let most = RESPONSE_BODY_BYTES.saturating_sub(beyond);
         let announced = body.size_hint().exact().unwrap_or(0);
         let room = usize::try_from(announced).map_or(most, |bytes| bytes.min(most));
         Self {
@@ -345,15 +377,31 @@ fn was_ignored(error: &hyper::Error) -> bool {
         .any(|h2| h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
-/// Whether h2 refused a head for its size. It takes the stream back then, as nothing else does here, or
-/// where it is far beyond gives the connection up, as it does with a head it cannot unpack.
-fn was_too_large(error: &hyper::Error) -> bool {
+/// The same over HTTP/2.
+fn stopped_h2<E>(unanswered: Unanswered, claimed: &Claimed, trace: &Trace) -> Stopped<E> {
+    match stopped(unanswered, trace) {
+        Stopped::Failed(failure) => Stopped::Failed(cut_off(claimed).unwrap_or(failure)),
+        stopped => stopped,
+    }
+}
+
+fn broken_h2(error: &hyper::Error, claimed: &Claimed, trace: &Trace) -> Failure {
+    cut_off(claimed).unwrap_or_else(|| broken(error, trace))
+}
+
+/// The failure of an exchange on a connection that we ended.
+fn cut_off(claimed: &Claimed) -> Option<Failure> {
+    let why = claimed.connection().cut_off()?;
+    Some(Failure::new(FailureKind::BadResponse, why))
+}
+
+/// What h2 found wrong with what came, if it did.
+fn violation(error: &hyper::Error) -> Option<h2::Reason> {
     causes(error)
         .filter_map(|cause| cause.downcast_ref::<h2::Error>())
-        .any(|h2| {
-            let reasons = [h2::Reason::REFUSED_STREAM, h2::Reason::COMPRESSION_ERROR];
-            h2.is_library() && h2.reason().is_some_and(|reason| reasons.contains(&reason))
-        })
+        .filter(|h2| h2.is_library())
+        .find_map(h2::Error::reason)
+        .filter(|reason| *reason != h2::Reason::NO_ERROR)
 }
 
 /// Whether an error of ours, from below the parser, is the cause.
@@ -375,14 +423,10 @@ fn broken(error: &hyper::Error, trace: &Trace) -> Failure {
     if is_due_to::<TooLarge>(error) {
         return Failure::new(FailureKind::HeadTooLarge, TooLarge.to_string());
     }
-    if was_too_large(error) {
+    if let Some(reason) = violation(error) {
         return Failure::new(
-            FailureKind::HeadTooLarge,
-            format!(
-                "the headers of the response are larger than {} KiB, or packed in a way that HTTP/2 \
-                 does not allow",
-                RESPONSE_HEAD_H2_BYTES / 1024
-            ),
+            FailureKind::BadResponse,
+            format!("the response is not valid HTTP/2: {}", reason.description()),
         );
     }
     let innermost = causes(error).last().map(ToString::to_string);

@@ -15,6 +15,9 @@ pub struct Exchange {
     pub timings: Timings,
     /// Whether the request went over a connection that had served another one before.
     pub reused: bool,
+    /// Whether the request was sent a second time, over a new connection, because one that had been kept
+    /// alive ended before the first byte of an answer. The receiver may have processed both.
+    pub resent: bool,
     /// The address that was connected to, as far as it came.
     pub remote: Option<SocketAddr>,
 }

@@ -8,17 +8,20 @@
 //! responses of forty bytes. A delivery shard is one thread, and every other endpoint of it would wait.
 //! So an HTTP/1.1 connection reads little in each turn of its task, and has the next one after the
 //! others (G10).
+//!
+//! Heads are cut here as well, each version's by its own rules ([`Head`], [`Frames`]).
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::dial::Wire;
+use super::frames::Frames;
 use super::head::Head;
 use super::tls::Tls;
 
@@ -35,6 +38,8 @@ pub(super) struct Allowance {
     head_begins: AtomicBool,
     /// Headers of the last head were left out.
     head_cut: AtomicBool,
+    /// Why the connection was cut off, if it was. The parser of HTTP/2 does not hand such errors on.
+    cut_off: OnceLock<String>,
 }
 
 impl Default for Allowance {
@@ -44,6 +49,7 @@ impl Default for Allowance {
             turn: AtomicU64::new(u64::MAX),
             head_begins: AtomicBool::new(false),
             head_cut: AtomicBool::new(false),
+            cut_off: OnceLock::new(),
         }
     }
 }
@@ -69,6 +75,22 @@ impl Allowance {
     /// Whether headers of the last head were left out.
     pub(super) fn head_was_cut(&self) -> bool {
         self.head_cut.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing came since the receiver was allowed so many bytes.
+    pub(super) fn is_untouched(&self, bytes: u64) -> bool {
+        self.left.load(Ordering::Relaxed) == bytes
+    }
+
+    /// Why the connection was cut off, if it was.
+    pub(super) fn cut_off(&self) -> Option<&str> {
+        self.cut_off.get().map(String::as_str)
+    }
+
+    fn cut_off_for<E: std::error::Error + Send + Sync + 'static>(&self, why: E) -> io::Error {
+        // The first reason is the reason.
+        let _former = self.cut_off.set(why.to_string());
+        io::Error::other(why)
     }
 
     /// Begins a turn of the connection's task.
@@ -98,11 +120,17 @@ impl Allowance {
     }
 }
 
-/// TCP, or TLS over it, with the bytes received counted after decryption, and heads of HTTP/1.1 cut.
+/// TCP, or TLS over it, with the bytes received counted after decryption, and heads cut.
 pub(super) struct Stream {
     transport: Transport,
-    head: Head,
+    heads: Heads,
     allowance: Arc<Allowance>,
+}
+
+/// What cuts the heads of the version that is spoken.
+enum Heads {
+    Http1(Head),
+    Http2(Box<Frames>),
 }
 
 pub(super) enum Transport {
@@ -112,34 +140,47 @@ pub(super) enum Transport {
 }
 
 impl Stream {
-    pub(super) fn new(transport: Transport, allowance: Arc<Allowance>) -> Self {
+    /// A connection that speaks HTTP/1.1.
+    pub(super) fn http1(transport: Transport, allowance: Arc<Allowance>) -> Self {
         Self {
             transport,
-            head: Head::default(),
+            heads: Heads::Http1(Head::default()),
             allowance,
         }
     }
 
+    /// A connection that speaks HTTP/2.
+    pub(super) fn http2(transport: Transport, allowance: Arc<Allowance>) -> Self {
+        Self {
+            transport,
+            heads: Heads::Http2(Box::default()),
+            allowance,
+        }
+    }
+}
+
+impl Transport {
     /// Reads into what is left of `buf`, as much as this turn and the allowance let it.
     fn poll_part(
         &mut self,
+        allowance: &Allowance,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<usize>> {
-        let room = buf.remaining().min(self.allowance.turn());
+        let room = buf.remaining().min(allowance.turn());
         if room == 0 && buf.remaining() > 0 {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
-        let polled = match &mut self.transport {
-            Transport::Plain(tcp) => Pin::new(tcp).poll_read(cx, &mut part),
-            Transport::Tls(tls) => Pin::new(tls).poll_read(cx, &mut part),
-            Transport::Injected(wire) => Pin::new(wire).poll_read(cx, &mut part),
+        let polled = match self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, &mut part),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, &mut part),
+            Self::Injected(wire) => Pin::new(wire).poll_read(cx, &mut part),
         };
         let read = part.filled().len();
-        if read > 0 && !self.allowance.take(read as u64) {
-            return Poll::Ready(Err(io::Error::other(Exceeded)));
+        if read > 0 && !allowance.take(read as u64) {
+            return Poll::Ready(Err(allowance.cut_off_for(Exceeded)));
         }
         polled.map_ok(|()| read)
     }
@@ -151,40 +192,85 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.allowance.head_begins.swap(false, Ordering::Relaxed) {
-            this.head.begin();
+        let Self {
+            transport,
+            heads,
+            allowance,
+        } = &mut *self;
+        match heads {
+            Heads::Http1(head) => poll_http1(transport, head, allowance, cx, buf),
+            Heads::Http2(frames) => poll_http2(transport, frames, allowance, cx, buf),
         }
-        loop {
-            let ready = this.head.ready();
-            if !ready.is_empty() {
-                let given = ready.len().min(buf.remaining());
-                buf.put_slice(&ready[..given]);
-                this.head.give(given);
+    }
+}
+
+fn poll_http1(
+    transport: &mut Transport,
+    head: &mut Head,
+    allowance: &Allowance,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    if allowance.head_begins.swap(false, Ordering::Relaxed) {
+        head.begin();
+    }
+    loop {
+        let ready = head.ready();
+        if !ready.is_empty() {
+            let given = ready.len().min(buf.remaining());
+            buf.put_slice(&ready[..given]);
+            head.give(given);
+            return Poll::Ready(Ok(()));
+        }
+        let read = ready!(transport.poll_part(allowance, cx, buf))?;
+        if head.is_over() {
+            buf.advance(read);
+            return Poll::Ready(Ok(()));
+        }
+        let filled = buf.filled().len();
+        let part = &buf.initialize_unfilled_to(read)[..read];
+        if read > 0 && head.is_usual(part) {
+            buf.set_filled(filled + read);
+            return Poll::Ready(Ok(()));
+        }
+        if read == 0 {
+            head.end();
+            if head.ready().is_empty() {
                 return Poll::Ready(Ok(()));
-            }
-            let read = ready!(this.poll_part(cx, buf))?;
-            if this.head.is_over() {
-                buf.advance(read);
-                return Poll::Ready(Ok(()));
-            }
-            let filled = buf.filled().len();
-            let part = &buf.initialize_unfilled_to(read)[..read];
-            if read > 0 && this.head.is_usual(part) {
-                buf.set_filled(filled + read);
-                return Poll::Ready(Ok(()));
-            }
-            if read == 0 {
-                this.head.end();
-                if this.head.ready().is_empty() {
-                    return Poll::Ready(Ok(()));
-                }
-            }
-            this.head.take(part).map_err(io::Error::other)?;
-            if this.head.was_cut() {
-                this.allowance.head_cut.store(true, Ordering::Relaxed);
             }
         }
+        head.take(part).map_err(io::Error::other)?;
+        if head.was_cut() {
+            allowance.head_cut.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn poll_http2(
+    transport: &mut Transport,
+    frames: &mut Frames,
+    allowance: &Allowance,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    loop {
+        let ready = frames.ready();
+        if !ready.is_empty() {
+            let given = ready.len().min(buf.remaining());
+            buf.put_slice(&ready[..given]);
+            frames.give(given);
+            return Poll::Ready(Ok(()));
+        }
+        let read = ready!(transport.poll_part(allowance, cx, buf))?;
+        let filled = buf.filled().len();
+        let part = &buf.initialize_unfilled_to(read)[..read];
+        if read == 0 || frames.is_no_head(part) {
+            buf.set_filled(filled + read);
+            return Poll::Ready(Ok(()));
+        }
+        frames
+            .take(part)
+            .map_err(|forbidden| allowance.cut_off_for(forbidden))?;
     }
 }
 

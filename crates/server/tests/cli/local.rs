@@ -91,6 +91,41 @@ fn doctor_says_what_must_be_repaired() {
     }
 }
 
+/// Whatever `serve` would end with, and nothing is made to find out.
+#[test]
+fn doctor_and_serve_agree_on_a_data_directory_that_cannot_be_used() {
+    let place = Place::new();
+    place.file("file", "x");
+    std::os::unix::fs::symlink("nowhere/at/all", place.path("link")).unwrap();
+    for (directory, words) in [
+        ("/proc/foo", "cannot be made"),
+        ("/proc/foo/bar", "cannot be made"),
+        ("file/data", "choose another --data-dir"),
+        ("file", "no directory"),
+        ("link", "link to nothing"),
+    ] {
+        let at = ["--data-dir", directory, "--listen", "127.0.0.1:0"];
+        place.run(&[&["serve"], &at[..]].concat()).refused(11);
+        let doctor = place.run(&[&["doctor"], &at[..]].concat());
+        assert_eq!(doctor.code, 11, "{doctor:?}");
+        let said = doctor.out.lines();
+        let found = said
+            .into_iter()
+            .find(|line| line.starts_with("fail  data directory"));
+        assert!(found.is_some_and(|line| line.contains(words)), "{doctor:?}");
+        let json = place.run(&[&["doctor", "--output", "json"], &at[..]].concat());
+        assert!(json.out.contains("\"healthy\":false"), "{json:?}");
+    }
+    for fine in ["new", "new/and/deep"] {
+        let out = place.run(&["doctor", "--data-dir", fine, "--listen", "127.0.0.1:0"]);
+        assert!(out.done().contains("does not exist yet"));
+    }
+    let left = std::fs::read_dir(place.path(".")).unwrap();
+    let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["file", "link"]);
+}
+
 #[test]
 fn doctor_and_serve_agree_on_what_is_no_database() {
     type Make<'m> = &'m dyn Fn(&Place);

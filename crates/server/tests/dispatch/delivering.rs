@@ -110,7 +110,11 @@ async fn g2_records_agree_with_what_the_receiver_saw() {
     let mut receiver = Receiver::new(&rig.clock, |seen| match seen.number {
         0 => Reply {
             status: 500,
-            headers: vec![("x-trace", "abc".to_owned())],
+            headers: vec![
+                ("x-trace", "abc".to_owned()),
+                // On a new connection, the next request is sent once.
+                ("connection", "close".to_owned()),
+            ],
             body: vec![b'x'; RESPONSE_BODY_BYTES + 1],
             ..Reply::default()
         },

@@ -8,13 +8,14 @@ use bytes::Bytes;
 use hookturn::courier::request::Prepared;
 use hookturn::service::endpoints::{KeyringChoice, NewEndpoint};
 use hookturn::service::workspaces::WorkspacePatch;
+use hookturn_core::delivery::DeliveryStatus;
 use hookturn_core::endpoint::{HeaderRenames, Method, Preset, TargetUrl};
 use hookturn_core::id::MessageId;
 use hookturn_core::message::{EventType, Message};
 use hookturn_verify::{HeaderNames, Secret, Signer, Verifier};
 use serde_json::Value;
 
-use crate::receiver::{Receiver, Seen, status};
+use crate::receiver::{Receiver, Reply, Seen, status};
 use crate::rig::{Rig, START, verifier};
 
 const PAYLOAD: &str = r#"{"amount": 1.0, "text":"a b"}"#;
@@ -92,6 +93,35 @@ async fn g3_every_preset_is_verified_over_exactly_the_bytes_on_the_wire() {
         let mut forged = seen.clone();
         forged.body.push(b' ');
         assert!(forged.verify(&verifier).is_err(), "{preset}");
+    }
+    rig.stop().await;
+}
+
+/// The receiver closed the connection while it was idle: that is not the delivery's fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn g2_a_stale_connection_costs_no_attempt_and_the_duplicate_has_the_same_id() {
+    let mut rig = Rig::new().await;
+    let mut receiver = Receiver::new(&rig.clock, |seen| Reply {
+        close: seen.number == 1,
+        ..status(200)
+    })
+    .await;
+    let made = rig.endpoint(receiver.url()).await;
+    let verifier = verifier(Preset::Standard, &[("only", &made.once.unwrap().value)]);
+    let first = rig.publish(PAYLOAD).await;
+    rig.until_settled(first).await;
+    let second = rig.publish(PAYLOAD).await;
+    let (delivery, attempts) = rig.until_settled(second).await;
+    assert_eq!(delivery.state.status(), DeliveryStatus::Delivered);
+    assert_eq!(attempts.len(), 1);
+    assert_eq!(attempts[0].exchanges.len(), 1);
+    assert_eq!(attempts[0].exchanges[0].status(), Some(200));
+    let seen = receiver.take(3).await;
+    assert_eq!(receiver.rest().len(), 0);
+    assert_eq!(seen[1].id(), seen[2].id());
+    assert_ne!(seen[0].id(), seen[1].id());
+    for seen in &seen {
+        assert_eq!(seen.signer(&verifier), "only");
     }
     rig.stop().await;
 }

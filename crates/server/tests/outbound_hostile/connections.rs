@@ -1,7 +1,9 @@
 //! Kept-alive connections: used again, and given up without harm.
 
+use std::cell::Cell;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hookturn::outbound::{Client, FailureKind};
@@ -100,28 +102,163 @@ async fn g3_a_request_without_headers_does_not_leave() {
     }
 }
 
-#[tokio::test]
-async fn g10_a_request_that_may_have_been_processed_is_not_sent_again() {
-    let mut receiver = receiver(async |mut stream: TcpStream| {
-        read_request(&mut stream).await.unwrap();
-        stream.write_all(OK).await.unwrap();
-        read_request(&mut stream).await.is_some()
+/// How a receiver meets a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Answers,
+    /// Reads it and closes, although it said nothing of that.
+    Closes,
+    /// Resets the connection, whether it has read the request or not.
+    Resets,
+    /// Begins an answer and closes.
+    Begins,
+    /// Reads it and says nothing.
+    IsSilent,
+}
+
+/// Meets the requests of its first connection in the first ways, those of the second in the second, and so
+/// on with the last; reports how many of them it read.
+async fn in_ways(ways: &'static [&'static [Way]]) -> super::support::Receiver<Vec<String>> {
+    let count = Arc::new(AtomicUsize::new(0));
+    receiver(move |mut stream: TcpStream| {
+        let n = count.fetch_add(1, Ordering::SeqCst).min(ways.len() - 1);
+        async move {
+            let mut read = Vec::new();
+            for way in ways[n] {
+                if *way == Way::Resets {
+                    // Closing over unread bytes makes the kernel send a reset.
+                    stream.readable().await.unwrap();
+                    return read;
+                }
+                let Some(request) = read_request(&mut stream).await else {
+                    return read;
+                };
+                read.push(request);
+                match way {
+                    Way::Answers => stream.write_all(OK).await.unwrap(),
+                    Way::Begins => stream.write_all(b"HTTP/1.1 2").await.unwrap(),
+                    Way::IsSilent => until_closed(&mut stream).await,
+                    Way::Closes | Way::Resets => {}
+                }
+            }
+            read
+        }
     })
-    .await;
+    .await
+}
+
+/// Each request of a client with its number.
+fn numbered(made: &Cell<u32>) -> HeaderMap {
+    made.set(made.get() + 1);
+    let number = http::HeaderName::from_static("made");
+    [(number, made.get().into())].into_iter().collect()
+}
+
+fn numbers(requests: &[String]) -> Vec<u32> {
+    let line = |request: &String| {
+        let mut lines = request.lines();
+        let line = lines.find_map(|line| line.strip_prefix("made: ")).unwrap();
+        line.parse().unwrap()
+    };
+    requests.iter().map(line).collect()
+}
+
+/// The receiver closed it while it was idle, and the request crossed that on the wire.
+#[tokio::test]
+async fn a_kept_connection_that_ends_before_its_answer_costs_a_new_one_and_no_request() {
+    for (way, read) in [(Way::Closes, vec![1, 2]), (Way::Resets, vec![1])] {
+        let mut receiver = match way {
+            Way::Closes => in_ways(&[&[Way::Answers, Way::Closes]]).await,
+            _ => in_ways(&[&[Way::Answers, Way::Resets]]).await,
+        };
+        let client = client();
+        let made = Cell::new(0);
+        let first = send_with(&client, request(&receiver.url()), || numbered(&made)).await;
+        assert!(!first.resent);
+        answer(first);
+        let exchange = send_with(&client, request(&receiver.url()), || numbered(&made)).await;
+        assert!(exchange.resent && !exchange.reused, "{exchange:?}");
+        assert!(exchange.timings.connect.is_some());
+        assert_eq!(answer(exchange).status, 200);
+        assert_eq!(numbers(&event(&mut receiver.finished).await), read);
+        // The new connection is kept as any other, and its request was made anew (G4).
+        assert_eq!(client.idle_connections(), 1);
+        drop(client);
+        assert_eq!(numbers(&event(&mut receiver.finished).await), [3]);
+    }
+}
+
+#[tokio::test]
+async fn g10_a_request_is_sent_at_most_once_more() {
+    let mut receiver = in_ways(&[&[Way::Answers, Way::Closes], &[Way::Closes]]).await;
     let client = client();
     answer(send(&client, request(&receiver.url())).await);
     let exchange = send(&client, request(&receiver.url())).await;
-    assert!(exchange.reused);
+    assert!(exchange.resent && !exchange.reused);
     let failure = failure(exchange, FailureKind::Reset);
-    assert!(failure.detail.contains("kept alive"), "{failure}");
-    assert!(
-        event(&mut receiver.finished).await,
-        "the second request was read"
-    );
-    assert!(
-        receiver.finished.try_recv().is_err(),
-        "it came a second time"
-    );
+    for part in ["before it answered", "was sent before"] {
+        assert!(failure.detail.contains(part), "{failure}");
+    }
+    assert_eq!(event(&mut receiver.finished).await.len(), 2);
+    assert_eq!(event(&mut receiver.finished).await.len(), 1);
+    assert!(receiver.finished.try_recv().is_err(), "it came once more");
+    // On a connection that nobody used before, nothing is repeated at all.
+    let exchange = send(&client, request(&receiver.url())).await;
+    assert!(!exchange.resent);
+    self::failure(exchange, FailureKind::Reset);
+    assert_eq!(event(&mut receiver.finished).await.len(), 1);
+    assert!(receiver.finished.try_recv().is_err(), "it came once more");
+}
+
+#[tokio::test]
+async fn g10_a_request_whose_answer_began_is_not_sent_again() {
+    let mut receiver = in_ways(&[&[Way::Answers, Way::Begins]]).await;
+    let client = client();
+    answer(send(&client, request(&receiver.url())).await);
+    let exchange = send(&client, request(&receiver.url())).await;
+    assert!(exchange.reused && !exchange.resent);
+    let failure = exchange.result.unwrap_err();
+    assert!(!failure.detail.contains("was sent before"), "{failure}");
+    assert_eq!(event(&mut receiver.finished).await.len(), 2);
+    assert!(receiver.finished.try_recv().is_err(), "it came once more");
+}
+
+#[tokio::test]
+async fn g10_what_is_sent_once_more_has_the_same_deadline() {
+    let mut receiver = in_ways(&[&[Way::Answers, Way::Closes], &[Way::IsSilent]]).await;
+    let client = client();
+    answer(send(&client, request(&receiver.url())).await);
+    let exchange = send(&client, request(&receiver.url())).await;
+    assert!(exchange.resent);
+    let failure = failure(exchange, FailureKind::Timeout);
+    assert!(failure.detail.contains("was sent before"), "{failure}");
+    assert_eq!(event(&mut receiver.finished).await.len(), 2);
+    assert_eq!(event(&mut receiver.finished).await.len(), 1);
+}
+
+/// The secret was retired in between: nothing more is signed, and what was sent is what happened.
+#[tokio::test]
+async fn g4_what_may_no_longer_be_signed_is_not_sent_once_more() {
+    let mut receiver = in_ways(&[&[Way::Answers, Way::Closes]]).await;
+    let client = client();
+    let mut made = 0;
+    for round in 1..=2 {
+        let headers = || {
+            made += 1;
+            let headers = plain().unwrap_or_default();
+            if made > 2 { Err("no key") } else { Ok(headers) }
+        };
+        let exchange = client
+            .send(request(&receiver.url()), headers)
+            .await
+            .unwrap();
+        assert!(!exchange.resent);
+        if round == 2 {
+            failure(exchange, FailureKind::Reset);
+        }
+    }
+    assert_eq!(event(&mut receiver.finished).await.len(), 2);
+    assert_eq!(event(&mut receiver.finished).await.len(), 0);
 }
 
 #[tokio::test]

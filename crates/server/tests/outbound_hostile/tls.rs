@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use hookturn::outbound::{Client, Exchange, FailureKind, Request};
+use hookturn::outbound::{Client, Exchange, FailureKind, Request, RetryAfter};
 use hookturn_core::limits::{RESPONSE_BODY_BYTES, RESPONSE_HEADERS};
 use http_body_util::StreamBody;
 use hyper::body::{Frame, Incoming};
@@ -298,14 +298,109 @@ async fn with_headers(count: usize, bytes: usize) -> Exchange {
 async fn g10_of_many_headers_over_http2_the_first_are_kept() {
     let few = answer(with_headers(60, 1).await);
     assert!(!few.headers_truncated);
-    for (count, bytes) in [(100, 1), (90, 80)] {
+    assert!(!few.headers.contains_key("hookturn-head"));
+    for (count, bytes, kept) in [
+        (100, 1, RESPONSE_HEADERS),
+        (90, 30, RESPONSE_HEADERS),
+        (1_500, 10, RESPONSE_HEADERS),
+        (500, 110, 0),
+        (6, 10_000, 0),
+        (1, 60_000, 0),
+    ] {
         let response = answer(with_headers(count, bytes).await);
         assert_eq!((response.status, &response.body[..]), (200, &b"fine"[..]));
-        assert!(response.headers_truncated);
-        assert_eq!(response.headers.len(), RESPONSE_HEADERS);
+        assert!(response.headers_truncated, "{count} of {bytes}");
+        assert!(!response.headers.contains_key("hookturn-head"));
+        let ours = response
+            .headers
+            .keys()
+            .filter(|name| name.as_str().starts_with("x-"));
+        let ours = ours.count();
+        assert!(
+            ours <= RESPONSE_HEADERS && ours + 2 >= kept,
+            "{ours} of {count}"
+        );
     }
-    let failure = failure(with_headers(1_000, 100).await, FailureKind::HeadTooLarge);
-    assert!(failure.detail.contains("12 KiB"), "{failure}");
+}
+
+#[tokio::test]
+async fn g10_a_head_over_http2_that_is_larger_than_is_read_is_its_own_kind_of_failure() {
+    for (count, bytes) in [(1_000, 100), (20, 5_000), (1, 100_000), (10, 60_000)] {
+        let failure = failure(with_headers(count, bytes).await, FailureKind::HeadTooLarge);
+        assert!(failure.detail.contains("64 KiB"), "{failure}");
+    }
+}
+
+/// A receiver of raw frames: what it sends for the first request, in stream 1, and then nothing.
+async fn of_frames(frames: Vec<u8>) -> Exchange {
+    let (root, acceptor) = identity("receiver.example", &["h2"]);
+    let receiver = receiver(move |stream| {
+        let (acceptor, frames) = (acceptor.clone(), frames.clone());
+        async move {
+            let mut tls = acceptor.accept(stream).await.unwrap();
+            tls.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+            let mut preface = [0; 24];
+            tls.read_exact(&mut preface).await.unwrap();
+            loop {
+                let mut start = [0; 9];
+                tls.read_exact(&mut start).await.unwrap();
+                let length = u32::from_be_bytes([0, start[0], start[1], start[2]]);
+                let mut payload = vec![0; length as usize];
+                tls.read_exact(&mut payload).await.unwrap();
+                if start[3] == 1 {
+                    break;
+                }
+            }
+            // The client may have seen enough before all of it is written.
+            let _cut_off = tls.write_all(&frames).await;
+            let _cut_off = tls.flush().await;
+            let mut rest = [0; 1_024];
+            while matches!(tls.read(&mut rest).await, Ok(1..)) {}
+        }
+    })
+    .await;
+    let url = url("receiver.example", &receiver);
+    send(&client(Some(&root)), patient(&url)).await
+}
+
+/// A frame of stream 1.
+fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
+}
+
+#[tokio::test]
+async fn informational_responses_over_http2_are_skipped() {
+    let early = frame(1, 4, b"\x08\x03103\x00\x04link\x04</a>");
+    let last = frame(1, 5, b"\x08\x03202\x0f\x26\x03120");
+    let response = answer(of_frames([early.repeat(5), last].concat()).await);
+    assert_eq!(response.status, 202);
+    assert_eq!(response.retry_after, Some(RetryAfter::Seconds(120)));
+    assert!(!response.headers_truncated);
+}
+
+#[tokio::test]
+async fn g10_what_is_not_http2_is_a_bad_response() {
+    let endless = frame(1, 4, b"\x08\x03103").repeat(40_000);
+    let continued = [frame(1, 0, b"\x88"), frame(9, 0, b"").repeat(40_000)].concat();
+    for (name, frames, words) in [
+        ("informational responses without end", endless, "more bytes"),
+        ("a push", frame(5, 4, &[0, 0, 0, 2, 0x82]), "told is off"),
+        (
+            "a head that ends within a field",
+            frame(1, 4, b"\x88\x00\x05na"),
+            "not valid HTTP/2",
+        ),
+        (
+            "a head without a status",
+            frame(1, 4, b"\x00\x01x\x01y"),
+            "not valid HTTP/2",
+        ),
+    ] {
+        let failure = failure(of_frames(frames).await, FailureKind::BadResponse);
+        assert!(failure.detail.contains(words), "{name}: {failure}");
+    }
+    failure(of_frames(continued).await, FailureKind::HeadTooLarge);
 }
 
 #[tokio::test]

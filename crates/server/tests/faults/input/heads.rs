@@ -89,6 +89,193 @@ async fn what_is_not_http_gets_an_answer_and_huge_heads_too() {
     stand.nothing_stored().await;
 }
 
+/// What a refusal is about does not depend on what came before it on the connection.
+#[tokio::test]
+async fn a_refusal_after_other_answers_names_what_is_too_large() {
+    let stand = Stand::new().await;
+    let fine = "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
+    // Its body ends without the end of a line.
+    let post = stand.api.request("POST", &stand.path("messages"));
+    let body = String::from_utf8(post.body(b"{}").bytes()).unwrap();
+    let many = "x-many: z\r\n".repeat(100);
+    let many = format!("GET /livez HTTP/1.1\r\nhost: x\r\n{many}\r\n");
+    let long = "z".repeat(200_000);
+    let long = format!("GET /livez HTTP/1.1\r\nhost: x\r\nx-long: {long}\r\n\r\n");
+    let path = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "p".repeat(70_000));
+    for (before, answers) in [
+        (fine.to_owned(), 1),
+        (fine.repeat(3), 3),
+        (format!("{fine}{body}"), 2),
+    ] {
+        for (last, status, code) in [
+            (&many, 431, "head_too_large"),
+            (&long, 431, "head_too_large"),
+            (&path, 414, "uri_too_long"),
+        ] {
+            let mut connection = Connection::open(stand.server.address).await.unwrap();
+            // The server may answer and close before all of it is written.
+            let _cut = connection.write(format!("{before}{last}").as_bytes()).await;
+            for _ in 0..answers {
+                let reply = within(SOON, "an answer", connection.reply()).await.unwrap();
+                assert!([200, 422].contains(&reply.status), "{reply:?}");
+            }
+            let reply = within(SOON, "an answer", connection.reply()).await.unwrap();
+            problem(&reply, status, code);
+        }
+    }
+    stand.nothing_stored().await;
+}
+
+/// Who sends half a head, or none, does not keep a connection; who sent half a one is told why.
+#[tokio::test]
+async fn half_a_head_is_answered_when_its_time_is_over() {
+    let stand = Stand::new().await;
+    let address = stand.server.address;
+    let half = "POST /v1/apps HTTP/1.1\r\nhost: x\r\nx-slow";
+    let whole = "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
+    let late = async |answered: bool, half: &str| {
+        let mut connection = Connection::open(address).await.unwrap();
+        if answered {
+            connection.write(whole.as_bytes()).await.unwrap();
+            let reply = within(SOON, "an answer", connection.reply()).await.unwrap();
+            assert_eq!(reply.status, 200, "{reply:?}");
+        }
+        connection.write(half.as_bytes()).await.unwrap();
+        let end = within(2 * SOON, "the end of a connection", connection.rest()).await;
+        String::from_utf8(end).unwrap()
+    };
+    let ends = tokio::join!(
+        late(false, half),
+        late(true, half),
+        late(false, "G"),
+        late(false, ""),
+        late(true, ""),
+        late(false, "PRI * HTTP/2.0\r\n\r\nSM"),
+    );
+    for end in [&ends.0, &ends.1, &ends.2] {
+        let (head, body) = end.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 408 "), "{end}");
+        for line in [
+            "connection: close",
+            "content-type: application/problem+json",
+        ] {
+            assert!(head.lines().any(|known| known == line), "{end}");
+        }
+        assert!(head.lines().any(|line| line.starts_with("date: ")), "{end}");
+        let document: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(document["code"], "request_timeout", "{end}");
+        assert_eq!(document["retryable"], true, "{end}");
+    }
+    for end in [&ends.3, &ends.4, &ends.5] {
+        assert_eq!(end, "", "an answer to nothing");
+    }
+    stand.nothing_stored().await;
+}
+
+/// A body that HTTP does not allow fails again however often it is sent; one that breaks off need not.
+#[tokio::test]
+async fn malformed_chunks_are_told_from_a_connection_that_broke() {
+    let stand = Stand::new().await;
+    let head = format!(
+        "POST {} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",
+        stand.path("messages"),
+        stand.api.key
+    );
+    for body in [
+        "zz\r\n{}\r\n0\r\n\r\n",
+        "-1\r\n",
+        "2\r\n{}XX\r\n0\r\n\r\n",
+        "fffffffffffffffff\r\n",
+    ] {
+        let mut connection = Connection::open(stand.server.address).await.unwrap();
+        connection
+            .write(format!("{head}{body}").as_bytes())
+            .await
+            .unwrap();
+        let reply = within(SOON, "an answer", connection.reply()).await.unwrap();
+        let document = problem(&reply, 400, "malformed_request");
+        assert_eq!(document["retryable"], false, "{body:?}: {reply:?}");
+        assert_eq!(
+            reply.header("connection"),
+            Some("close"),
+            "{body:?}: {reply:?}"
+        );
+    }
+    let mut connection = Connection::open(stand.server.address).await.unwrap();
+    connection
+        .write(format!("{head}2\r\n{{").as_bytes())
+        .await
+        .unwrap();
+    connection.close_half().await.unwrap();
+    let reply = within(SOON, "an answer", connection.reply()).await.unwrap();
+    let document = problem(&reply, 400, "incomplete_body");
+    assert_eq!(document["retryable"], true, "{reply:?}");
+    stand.nothing_stored().await;
+}
+
+/// The same words over HTTP/2, where the parser knows no limit of ours.
+#[tokio::test]
+async fn http_2_heads_that_are_too_large_get_the_same_answer() {
+    let stand = Stand::new().await;
+    let tcp = tokio::net::TcpStream::connect(stand.server.address)
+        .await
+        .unwrap();
+    let (client, connection) = h2::client::handshake(tcp).await.unwrap();
+    let driving = tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let many = |count: usize, bytes: usize| {
+        let mut headers = http::HeaderMap::new();
+        for _ in 0..count {
+            headers.append("x-many", "z".repeat(bytes).parse().unwrap());
+        }
+        headers
+    };
+    let none = http::HeaderMap::new;
+    let long = format!("/{}", "p".repeat(40_000));
+    for (path, headers, status, code) in [
+        ("/livez", many(10, 2_000), 200, ""),
+        ("/livez", many(100, 1), 200, ""),
+        ("/livez", many(101, 1), 431, "head_too_large"),
+        ("/livez", many(10, 4_000), 431, "head_too_large"),
+        ("/livez", many(1, 33_000), 431, "head_too_large"),
+        ("/livez", many(100, 2_000), 431, "head_too_large"),
+        ("/livez", many(5_000, 1), 431, "head_too_large"),
+        (&long, none(), 414, "uri_too_long"),
+        ("/livez", none(), 200, ""),
+    ] {
+        let uri = format!("http://hookturn{path}");
+        let mut request = http::Request::get(uri).body(()).unwrap();
+        *request.headers_mut() = headers;
+        let (answer, _) = client.send_request(request, true).unwrap();
+        let answer = within(SOON, "an answer", answer).await.unwrap();
+        let said = answer.headers().get("content-type").cloned();
+        assert_eq!(answer.status(), status, "{path:.20}");
+        let mut body = answer.into_body();
+        let mut text = Vec::new();
+        while let Some(data) = within(SOON, "a body", body.data()).await {
+            text.extend_from_slice(&data.unwrap());
+        }
+        if status != 200 {
+            assert_eq!(said.unwrap(), "application/problem+json");
+            let document: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            assert_eq!(document["code"], code);
+            assert!(document["requestId"].is_string());
+        }
+    }
+    // Beyond what is parsed there is a status, and the connection goes on.
+    let mut request = http::Request::get("http://hookturn/livez")
+        .body(())
+        .unwrap();
+    *request.headers_mut() = many(100, 4_000);
+    let (answer, _) = client.send_request(request, true).unwrap();
+    let answer = within(SOON, "an answer", answer).await.unwrap();
+    assert_eq!(answer.status(), 431);
+    drop(client);
+    driving.abort();
+    stand.nothing_stored().await;
+}
+
 /// RFC 9112, section 3.2.
 #[tokio::test]
 async fn http_1_1_needs_one_host() {

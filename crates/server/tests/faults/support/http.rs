@@ -92,6 +92,11 @@ impl Connection {
         self.stream.write_all(bytes).await
     }
 
+    /// Says that nothing more will come, and stays for the answer.
+    pub(crate) async fn close_half(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await
+    }
+
     /// The next answer. The end of the connection before it is an error.
     pub(crate) async fn reply(&mut self) -> io::Result<Reply> {
         loop {

@@ -1,6 +1,6 @@
 //! Errors as Hopae writes them: `{"error":{"code","message","details"?},"request_id"}`.
 //!
-//! Hopae publishes ten codes. Six answers have none there: 405, 413, 414, 429, 431 and 503. They get
+//! Hopae publishes ten codes. Seven answers have none there: 405, 408, 413, 414, 429, 431 and 503. They get
 //! codes of the same families, so that whoever looks at the beginning of a code is right about them.
 
 use std::borrow::Cow;
@@ -66,6 +66,8 @@ words! {
     KeyConflict = "IDEMPOTENCY_KEY_CONFLICT", CONFLICT;
     /// The first request with this idempotency key is still running.
     RequestInProgress = "IDEMPOTENCY_REQUEST_IN_PROGRESS", CONFLICT;
+    /// The request came too slowly.
+    RequestTimeout = "SYSTEM_REQUEST_TIMEOUT", REQUEST_TIMEOUT;
     /// The API key asks more often than it may.
     RateLimited = "RATE_LIMIT_EXCEEDED", TOO_MANY_REQUESTS;
     /// Our fault.
@@ -184,6 +186,7 @@ fn word(problem: &Problem) -> Word {
         | Code::MalformedRequest => Word::InvalidParameter,
         Code::UriTooLong => Word::UriTooLong,
         Code::HeadTooLarge => Word::HeadersTooLarge,
+        Code::RequestTimeout => Word::RequestTimeout,
         Code::TooLarge => Word::PayloadTooLarge,
         Code::NotFound => Word::NotFound,
         Code::MethodNotAllowed => Word::MethodNotAllowed,
@@ -209,6 +212,7 @@ const fn default_parameter(code: Code) -> Option<&'static str> {
         | Code::InvalidField
         | Code::InvalidParameter => Some("body"),
         Code::MalformedRequest
+        | Code::RequestTimeout
         | Code::UriTooLong
         | Code::HeadTooLarge
         | Code::Unauthorized
