@@ -16,8 +16,14 @@
 mod api;
 #[path = "../benches/end_to_end/ceiling.rs"]
 mod ceiling;
+#[path = "../benches/end_to_end/dashboard.rs"]
+mod dashboard;
 #[path = "bench_parts/fake.rs"]
 mod fake;
+#[path = "../benches/end_to_end/fill.rs"]
+mod fill;
+#[path = "../benches/end_to_end/fixture.rs"]
+mod fixture;
 #[path = "../benches/end_to_end/histogram.rs"]
 mod histogram;
 #[path = "../benches/end_to_end/http.rs"]
@@ -28,6 +34,8 @@ mod load;
 mod machine;
 #[path = "../benches/end_to_end/number.rs"]
 mod number;
+#[path = "../benches/end_to_end/pages.rs"]
+mod pages;
 #[path = "../benches/end_to_end/process.rs"]
 mod process;
 #[path = "../benches/end_to_end/receiver.rs"]
@@ -36,6 +44,12 @@ mod receiver;
 mod report;
 #[path = "../benches/end_to_end/scenario.rs"]
 mod scenario;
+#[path = "../benches/end_to_end/signatures.rs"]
+mod signatures;
+#[path = "../benches/end_to_end/storm.rs"]
+mod storm;
+#[path = "../benches/end_to_end/storm_books.rs"]
+mod storm_books;
 #[path = "../benches/end_to_end/table.rs"]
 mod table;
 #[path = "../benches/end_to_end/tally.rs"]
@@ -45,15 +59,20 @@ use std::path::Path;
 use std::time::Duration;
 
 use hookturn_core::id::MessageId;
+use hookturn_verify::{Content, Scheme, Secret, Signer, sign};
 use proptest::prelude::*;
 
-use crate::api::{Api, payload, publish};
+use crate::api::{Api, make_many, payload, publish};
+use crate::dashboard::{Dashboard, Page, Piece};
 use crate::fake::{Fake, Faults};
 use crate::histogram::Histogram;
-use crate::load::{Load, Pace, Plan};
+use crate::load::{Load, Pace, Plan, Stop};
 use crate::number::Epoch;
 use crate::receiver::Receiver;
-use crate::report::{Row, Starts};
+use crate::report::{Apart, Row, Starts};
+use crate::signatures::{Keys, Request, SignedBy};
+use crate::storm::{Receipts, Storm};
+use crate::storm_books::{Windows, compare, missing};
 use crate::tally::{Arrival, Published, message_id, message_ids, tally};
 
 /// A message id that only its number tells apart.
@@ -114,7 +133,11 @@ fn ids_are_found_in_both_answers() {
 #[test]
 fn the_books_count_by_message_and_endpoint() {
     let mut published: Vec<Published> = [(3, 100), (1, 200), (2, 50)]
-        .map(|(id, sent)| Published { id, sent })
+        .map(|(id, sent)| Published {
+            id,
+            sent,
+            request: 0,
+        })
         .into();
     let arrivals = [
         // Message 1 arrived at both endpoints, at the first one three times.
@@ -192,7 +215,7 @@ async fn run_against(faults: Faults, fan_out: u32, messages: u32, plan: Plan) ->
     }
     let plan = Plan {
         addr: fake.addr(),
-        request: publish(fake.addr(), &app, messages, 256),
+        requests: [publish(fake.addr(), &app, messages, 256)].into(),
         messages: u64::from(messages),
         fan_out: u64::from(fan_out),
         ..plan
@@ -211,13 +234,14 @@ type Books = crate::tally::Tally;
 fn closed(max_messages: u64) -> Plan {
     Plan {
         addr: ([127, 0, 0, 1], 1).into(),
-        request: [].into(),
+        requests: [].into(),
         messages: 1,
         fan_out: 1,
         connections: 8,
         pace: Pace::Closed { backlog: 100 },
         time: Duration::from_mins(1),
         max_messages,
+        stop: Stop::default(),
     }
 }
 
@@ -287,6 +311,208 @@ async fn the_ceiling_is_measured_with_signed_requests() {
     assert!(rate > 100.0, "{rate} requests/s");
 }
 
+fn storm() -> Storm {
+    let receipts = |p99| Receipts {
+        messages: 25_000,
+        p50_ms: Some(1.5),
+        p99_ms: Some(p99),
+    };
+    Storm {
+        mode: "overlap",
+        endpoints: 10_000,
+        rotated: 9_998,
+        per_second: 1_000,
+        bulk_seconds: 25.0,
+        before: receipts(5.0),
+        during: receipts(6.0),
+        after: receipts(4.0),
+        ..Storm::default()
+    }
+}
+
+fn dashboard() -> Dashboard {
+    let page = |name: &str, p99_ms| Page {
+        name: name.to_owned(),
+        bytes: 55_000,
+        first_ms: p99_ms,
+        p50_ms: 2.0,
+        p99_ms,
+        cpu_ms: 1.5,
+        loads: 25,
+    };
+    let piece = |name: &str, bytes| Piece {
+        name: name.to_owned(),
+        bytes,
+    };
+    Dashboard {
+        deliveries: 1_000_000,
+        apps: 1_000,
+        filled_seconds: 30.0,
+        store_mb: 600.0,
+        start_ms: 70.0,
+        first_load: vec![piece("sign-in", 900), piece("overview", 59_100)],
+        pages: vec![page("overview", 3.0), page("deliveries", 100.1)],
+        peak_memory_mb: 80.0,
+    }
+}
+
+/// A request signed with these secrets, in order, over a body that may be another one than arrives.
+fn signed(secrets: &[&str], body: &str) -> Request {
+    let secrets = secrets.iter().map(|text| Secret::parse(text).unwrap());
+    let signers: Vec<Signer> = secrets
+        .map(|secret| Signer::new(Scheme::Standard, &secret).unwrap())
+        .collect();
+    let content = Content {
+        id: "msg_1",
+        timestamp: 1_784_505_600,
+        method: "POST",
+        url: "",
+        body: body.as_bytes(),
+    };
+    let all: Vec<&Signer> = signers.iter().collect();
+    let signature = sign(Scheme::Standard, &all, &content).unwrap();
+    Request {
+        id: b"msg_1".to_vec().into(),
+        timestamp: b"1784505600".to_vec().into(),
+        signature: signature.into_bytes().into(),
+        body: b"{}".to_vec().into(),
+    }
+}
+
+const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const NEW: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+const OTHER: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+#[test]
+fn a_signature_counts_if_its_secret_may_sign_and_the_body_is_what_arrived() {
+    let keys = Keys::new(OLD, NEW).unwrap();
+    let judged = |request: &Request| [false, true].map(|retired| keys.signed(request, retired));
+    let (old, new) = (Some(SignedBy::Old), Some(SignedBy::New));
+    assert_eq!(judged(&signed(&[OLD], "{}")), [old, None]);
+    assert_eq!(judged(&signed(&[NEW], "{}")), [new, new]);
+    assert_eq!(judged(&signed(&[OLD, NEW], "{}"))[1], new);
+    assert_eq!(judged(&signed(&[OTHER], "{}")), [None, None]);
+    assert_eq!(judged(&signed(&[NEW], "[]")), [None, None]);
+    let unsigned = Request {
+        signature: b"".to_vec().into(),
+        ..signed(&[NEW], "{}")
+    };
+    assert_eq!(judged(&unsigned), [None, None]);
+}
+
+#[test]
+fn a_storm_is_judged_by_message_endpoint_signature_and_window() {
+    let sent = [5, 15, 25, 35, 45, 26];
+    let mut published: Vec<Published> = (1..)
+        .zip(sent)
+        .map(|(id, sent)| Published {
+            id,
+            sent,
+            // Messages 1, 3 and 5 are for endpoint 0, the others for endpoint 1.
+            request: usize::from(id % 2 == 0),
+        })
+        .collect();
+    let arrivals = [
+        (1, 0, 8, NEW),
+        (2, 1, 19, OLD),
+        (2, 1, 20, OLD),
+        (3, 0, 31, NEW),
+        // Message 4 was sent when no old secret might sign any more.
+        (4, 1, 37, OLD),
+        // Message 5 went to another endpoint, message 6 nowhere; nobody published message 9.
+        (5, 1, 46, OTHER),
+        (9, 0, 46, NEW),
+    ];
+    let requests = arrivals.map(|(_, _, _, secret)| signed(&[secret], "{}"));
+    let arrivals = arrivals.map(|(id, endpoint, at, _)| Arrival { id, at, endpoint });
+    let keys = [OLD, OLD].map(|old| Keys::new(old, NEW).unwrap());
+    let windows = Windows {
+        before: 0..20,
+        during: 20..30,
+        after: 30..40,
+    };
+    let books = compare(
+        &mut published,
+        &arrivals,
+        &requests,
+        &keys,
+        &windows,
+        Some(30),
+    );
+    assert_eq!(
+        (books.lost, books.duplicates, books.unacknowledged),
+        (2, 1, 2)
+    );
+    assert_eq!((books.unsigned, books.by_old, books.by_new), (2, 2, 3));
+    let counted = [&books.before, &books.during, &books.after].map(Histogram::total);
+    assert_eq!(counted, [2, 1, 1]);
+    assert_eq!(books.halves.each_ref().map(Histogram::total), [1, 1]);
+    let took = books.during.per_mille(1_000);
+    assert_eq!(took, Some(Duration::from_nanos(6)));
+    assert_eq!(missing(&mut published, &arrivals), 2);
+}
+
+#[test]
+fn a_page_names_its_files_and_an_answer_its_cookie() {
+    let html =
+        br#"<link href="assets/a.css"><script src="assets/b.js"></script><a href="assets/a.css">"#;
+    assert_eq!(pages::assets(html), ["assets/a.css", "assets/b.js"]);
+    assert!(pages::assets(b"<p>assets/none</p>").is_empty());
+    let head = b"HTTP/1.1 303 See Other\r\nSet-Cookie: name=value; Path=/; HttpOnly\r\n\r\n";
+    assert_eq!(pages::cookie(head).as_deref(), Some("name=value"));
+    assert_eq!(pages::cookie(b"HTTP/1.1 200 OK\r\n\r\n"), None);
+}
+
+#[tokio::test]
+async fn many_things_are_made_in_order_over_few_connections() {
+    let fake = Fake::start(Faults::default()).await;
+    let made = make_many(fake.addr(), 10, 3, async |api, number| {
+        api.create_app().await?;
+        Ok(number)
+    });
+    assert_eq!(made.await.unwrap(), (0..10).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn requests_take_turns_until_the_load_is_told_to_stop() {
+    let epoch = Epoch::start();
+    let receiver = Receiver::keeping(epoch).unwrap();
+    let fake = Fake::start(Faults::default()).await;
+    let mut api = Api::open(fake.addr()).await.unwrap();
+    let app = api.create_app().await.unwrap();
+    api.create_endpoint(&app, &receiver.url(0), 8)
+        .await
+        .unwrap();
+    let request = || publish(fake.addr(), &app, 1, 256);
+    let plan = Plan {
+        addr: fake.addr(),
+        requests: [request(), request(), request()].into(),
+        pace: Pace::Paced { per_second: 1_000 },
+        ..closed(u64::MAX)
+    };
+    let enough = async {
+        while receiver.count() < 30 {
+            tokio::task::yield_now().await;
+        }
+        plan.stop.now();
+    };
+    let (load, ()) = tokio::join!(load::run(&plan, &receiver, epoch), enough);
+    let load = load.unwrap();
+    fake.all_delivered().await;
+    // Its time is a minute.
+    assert!(load.accepted >= 30 && load.accepted < 60_000);
+    let turns = |turn: usize| {
+        let all = load.published.iter();
+        all.filter(|message| message.request == turn).count()
+    };
+    let turns = [0, 1, 2].map(turns);
+    assert!(
+        turns[0] - turns[2] <= 1 && turns[0] >= turns[1],
+        "{turns:?}"
+    );
+    assert_eq!(receiver.take_kept().len(), load.published.len());
+}
+
 #[test]
 fn targets_are_judged_by_the_rows_they_name() {
     let row = Row {
@@ -324,7 +550,15 @@ fn targets_are_judged_by_the_rows_they_name() {
         rotation_p99_ms: Some(50.0),
         ..Row::named(scenario::ROTATIONS_HOPAE)
     };
-    let report = report::Report::new(machine, Some(starts), vec![row, rotations, dialect]);
+    let storm = Row {
+        storm: Some(storm()),
+        ..Row::named(scenario::STORM)
+    };
+    let apart = Apart {
+        starts: Some(starts),
+        dashboard: Some(dashboard()),
+    };
+    let report = report::Report::new(machine, apart, vec![row, rotations, dialect, storm]);
     let passed: Vec<Option<bool>> = report.targets.iter().map(|target| target.passed).collect();
     assert_eq!(
         passed,
@@ -337,6 +571,15 @@ fn targets_are_judged_by_the_rows_they_name() {
             Some(false),
             Some(false),
             Some(true),
+            Some(true),
+            Some(false),
+            // The storm left two keyrings, took 1.2 times as long, and signed everything.
+            Some(false),
+            Some(true),
+            Some(true),
+            None,
+            None,
+            None,
             Some(true),
             Some(false),
             Some(true),

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
 use crate::http::Connection;
@@ -75,8 +76,30 @@ impl Api {
         Ok(Endpoint {
             id: text(&made, "id")?,
             keyring: text(&made, "keyringId")?,
+            secret: text(&made["secret"], "value")?,
         })
     }
+}
+
+/// Makes `count` things over many connections at once, and returns them in order.
+pub(crate) async fn make_many<T>(
+    addr: SocketAddr,
+    count: u32,
+    connections: u32,
+    make: impl AsyncFn(&mut Api, u32) -> Result<T, Error>,
+) -> Result<Vec<T>, Error> {
+    let make = &make;
+    let workers = (0..connections).map(|first| async move {
+        let mut api = Api::open(addr).await?;
+        let mut made = Vec::new();
+        for number in (first..count).step_by(connections as usize) {
+            made.push((number, make(&mut api, number).await?));
+        }
+        Ok::<_, Error>(made)
+    });
+    let mut all: Vec<(u32, T)> = try_join_all(workers).await?.into_iter().flatten().collect();
+    all.sort_unstable_by_key(|(number, _)| *number);
+    Ok(all.into_iter().map(|(_, made)| made).collect())
 }
 
 /// A made endpoint.
@@ -84,6 +107,8 @@ impl Api {
 pub(crate) struct Endpoint {
     pub(crate) id: String,
     pub(crate) keyring: String,
+    /// The text of its first secret. It guards nothing: the store is removed after the run.
+    pub(crate) secret: String,
 }
 
 /// A field of an answer that must be there.

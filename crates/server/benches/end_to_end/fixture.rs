@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::api::{Api, Endpoint, publish};
 use crate::histogram::Histogram;
-use crate::load::{Load, Pace, Plan, run};
+use crate::load::{Load, Pace, Plan, Stop, run};
 use crate::number::{Epoch, Error, Nanos, float, rate};
 use crate::process::{Server, own_cpu};
 use crate::receiver::Receiver;
@@ -35,6 +35,8 @@ pub(crate) struct Bench {
     pub(crate) epoch: Epoch,
     /// Stores are made below it.
     pub(crate) dir: PathBuf,
+    /// The `hookturn` that is measured.
+    pub(crate) binary: PathBuf,
     pub(crate) effort: Effort,
 }
 
@@ -54,7 +56,7 @@ pub(crate) struct Fixture {
     pub(crate) api: Api,
     pub(crate) app: String,
     pub(crate) endpoints: Vec<Endpoint>,
-    request: Arc<[u8]>,
+    requests: Arc<[Arc<[u8]>]>,
     published: Vec<Published>,
     refused: u64,
     refusal: Option<String>,
@@ -108,7 +110,7 @@ impl Fixture {
     pub(crate) async fn start(bench: &Bench, scenario: &Scenario) -> Result<Self, Error> {
         let store = store_dir(&bench.dir)?;
         let receiver = Receiver::start(bench.epoch)?;
-        let server = Server::start(store.path())?;
+        let server = Server::start(&bench.binary, store.path())?;
         let mut api = Api::open(server.addr()).await?;
         let app = api.create_app().await?;
         let mut endpoints = Vec::new();
@@ -125,6 +127,7 @@ impl Fixture {
             scenario.messages,
             scenario.payload_bytes,
         );
+        let requests = [request].into();
         Ok(Self {
             bench: bench.clone(),
             scenario: scenario.clone(),
@@ -133,7 +136,7 @@ impl Fixture {
             api,
             app,
             endpoints,
-            request,
+            requests,
             published: Vec::new(),
             refused: 0,
             refusal: None,
@@ -146,13 +149,14 @@ impl Fixture {
     pub(crate) fn plan(&self, pace: Pace, time: Duration) -> Plan {
         Plan {
             addr: self.server.addr(),
-            request: Arc::clone(&self.request),
+            requests: Arc::clone(&self.requests),
             messages: u64::from(self.scenario.messages),
             fan_out: u64::from(self.scenario.fan_out),
             connections: self.scenario.connections,
             pace,
             time,
             max_messages: self.bench.effort.max_messages,
+            stop: Stop::default(),
         }
     }
 

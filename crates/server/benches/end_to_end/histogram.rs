@@ -33,6 +33,11 @@ impl Histogram {
         self.max = self.max.max(nanos);
     }
 
+    /// How many were recorded.
+    pub(crate) const fn total(&self) -> u64 {
+        self.total
+    }
+
     /// The smallest recorded value that `share` of 1,000 values do not exceed; `None` when empty.
     pub(crate) fn per_mille(&self, share: u64) -> Option<Duration> {
         let rank = (self.total * share).div_ceil(1_000).max(1);

@@ -48,6 +48,8 @@ pub(crate) fn decimal(text: &[u8]) -> Option<usize> {
 #[derive(Debug)]
 pub(crate) struct Answer<'a> {
     pub(crate) status: u16,
+    /// Status line and fields.
+    pub(crate) head: &'a [u8],
     pub(crate) body: &'a [u8],
 }
 
@@ -86,6 +88,7 @@ impl Connection {
             if let Some(shape) = shape(&self.buffer[..filled])? {
                 return Ok(Answer {
                     status: shape.status,
+                    head: &self.buffer[..shape.head],
                     body: &self.buffer[shape.head..shape.head + shape.body],
                 });
             }

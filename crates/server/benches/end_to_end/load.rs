@@ -7,12 +7,13 @@
 //! *Paced*: requests are due at fixed times whatever the server does, and latency counts from that
 //! time, so a server that stalls is charged for everything that had to wait (no coordinated omission).
 //!
-//! The request's bytes are made once: nothing is serialised while the load runs.
+//! The requests' bytes are made once: nothing is serialised while the load runs. Where there are
+//! several they take turns.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
@@ -46,9 +47,9 @@ pub(crate) enum Pace {
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) addr: SocketAddr,
-    /// The whole request, head and body.
-    pub(crate) request: Arc<[u8]>,
-    /// Messages in it.
+    /// Whole requests, head and body, at least one; they take turns.
+    pub(crate) requests: Arc<[Arc<[u8]>]>,
+    /// Messages in each.
     pub(crate) messages: u64,
     /// Deliveries of each message that the receiver will count; none while endpoints are paused.
     pub(crate) fan_out: u64,
@@ -56,6 +57,22 @@ pub(crate) struct Plan {
     pub(crate) pace: Pace,
     pub(crate) time: Duration,
     pub(crate) max_messages: u64,
+    /// Ends a paced load before its time.
+    pub(crate) stop: Stop,
+}
+
+/// Tells a paced load that it is enough: no further request is sent, and those under way are answered.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    pub(crate) fn now(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_told(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// What the publisher saw.
@@ -154,10 +171,12 @@ async fn drive(shared: &Shared<'_>, connections: Vec<Connection>) -> Result<(), 
 
 async fn worker(shared: &Shared<'_>, mut connection: Connection) -> Result<(), Error> {
     let mut failures = 0;
-    while let Some(sent) = shared.next().await {
-        match connection.exchange(&shared.plan.request).await {
+    let requests = &shared.plan.requests;
+    while let Some((turn, sent)) = shared.next().await {
+        let request = usize::try_from(turn).unwrap_or_default() % requests.len();
+        match connection.exchange(&requests[request]).await {
             Ok(answer) => {
-                shared.record(sent, answer.status, answer.body);
+                shared.record((request, sent), answer.status, answer.body);
                 failures = 0;
             }
             Err(error) => {
@@ -174,15 +193,16 @@ async fn worker(shared: &Shared<'_>, mut connection: Connection) -> Result<(), E
 }
 
 impl Shared<'_> {
-    /// Waits for the next request's turn and returns its time; `None` when the load is over.
-    async fn next(&self) -> Option<Nanos> {
+    /// Waits for the next request's turn and returns its number and time; `None` when the load is over.
+    async fn next(&self) -> Option<(u64, Nanos)> {
         if let Some(due) = &self.due {
             // The pacer never closes the semaphore.
             due.permits.acquire().await.ok()?.forget();
             let index = self.take();
             let offset = due.period.saturating_mul(u32::try_from(index).ok()?);
             let started = self.load.borrow().started;
-            return (index < due.requests).then(|| started + nanos(offset));
+            let goes_on = index < due.requests && !self.plan.stop.is_told();
+            return goes_on.then(|| (index, started + nanos(offset)));
         }
         loop {
             let now = self.epoch.now();
@@ -190,8 +210,7 @@ impl Shared<'_> {
                 return None;
             }
             if !self.must_hold() {
-                self.take();
-                return Some(now);
+                return Some((self.take(), now));
             }
             self.backlog_shrank.notified().await;
         }
@@ -210,14 +229,14 @@ impl Shared<'_> {
         accepted.saturating_sub(received) >= backlog
     }
 
-    fn record(&self, sent: Nanos, status: u16, body: &[u8]) {
+    fn record(&self, (request, sent): (usize, Nanos), status: u16, body: &[u8]) {
         let now = self.epoch.now();
         let mut load = self.load.borrow_mut();
         load.answered = now;
         if status == 202 {
             load.accepted += 1;
             load.accept.record(now.saturating_sub(sent));
-            let ids = message_ids(body).map(|id| Published { id, sent });
+            let ids = message_ids(body).map(|id| Published { id, sent, request });
             load.published.extend(ids);
             return;
         }

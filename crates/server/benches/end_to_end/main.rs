@@ -11,6 +11,8 @@
 //!              |          -> rotations rotating connections, beside a paced load
 //!              |          -> receiver  the endpoints' side, every id in a book
 //!              |          -> tally     lost, duplicates, latency
+//!              -> storm -> storm_books       one bulk rotation of everything, every signature verified
+//!              -> dashboard -> fill, pages a large store, and a browser that looks at it
 //!              -> ceiling               outbound + verify against the same receiver
 //!      -> report -> table               text, targets, JSON
 //! ```
@@ -20,18 +22,24 @@
 
 mod api;
 mod ceiling;
+mod dashboard;
+mod fill;
 mod fixture;
 mod histogram;
 mod http;
 mod load;
 mod machine;
 mod number;
+mod pages;
 mod process;
 mod receiver;
 mod report;
 mod rotations;
 mod runs;
 mod scenario;
+mod signatures;
+mod storm;
+mod storm_books;
 mod table;
 mod tally;
 
@@ -44,7 +52,7 @@ use clap::Parser;
 use crate::fixture::Bench;
 use crate::machine::Machine;
 use crate::number::{Epoch, Error};
-use crate::report::{Report, Row};
+use crate::report::{Apart, Report, Row};
 use crate::scenario::{Effort, Kind, Scenario};
 
 /// Measure the server end to end and print one table.
@@ -63,6 +71,21 @@ struct Arguments {
     /// Write the report as JSON too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Endpoints of the storm (100 to 100,000); 10,000 without, 1,000 with --quick
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=100_000))]
+    endpoints: Option<u32>,
+    /// Messages a second beside the storm (1 to 100,000); the targets speak of 1,000
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    storm_per_second: u32,
+    /// Deliveries in the dashboard's store (1,000 to 100,000,000); 1,000,000 without, 100,000 with --quick
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
+    deliveries: Option<u64>,
+    /// Apps in the dashboard's store (1 to 100,000); at most one for ten deliveries
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    apps: u32,
+    /// Measure this program instead of the one that was built
+    #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_hookturn"))]
+    binary: PathBuf,
     /// Make the stores below this directory instead of the build's own
     #[arg(long, value_name = "DIR", default_value = env!("CARGO_TARGET_TMPDIR"))]
     dir: PathBuf,
@@ -97,10 +120,18 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         return Ok(ExitCode::SUCCESS);
     }
     std::fs::create_dir_all(&arguments.dir)?;
+    let usual = Effort::new(arguments.quick, arguments.seconds);
     let bench = Bench {
         epoch: Epoch::start(),
         dir: arguments.dir.clone(),
-        effort: Effort::new(arguments.quick, arguments.seconds),
+        binary: arguments.binary.clone(),
+        effort: Effort {
+            endpoints: arguments.endpoints.unwrap_or(usual.endpoints),
+            apps: arguments.apps,
+            storm_per_second: arguments.storm_per_second,
+            deliveries: arguments.deliveries.unwrap_or(usual.deliveries),
+            ..usual
+        },
     };
     let machine = Machine::look(&bench.dir)?;
     println!("{machine}");
@@ -134,18 +165,23 @@ fn measure(bench: &Bench, machine: Machine, chosen: &[Scenario]) -> Result<Repor
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let mut starts = None;
+    let mut apart = Apart::default();
     let mut rows = Vec::new();
     for (number, scenario) in (1..).zip(chosen) {
         eprint!("[{number}/{}] {} ... ", chosen.len(), scenario.name);
         let _shown = std::io::stderr().flush();
-        let outcome = if scenario.kind == Kind::Start {
-            runtime.block_on(runs::starts(bench)).map(|found| {
-                starts = Some(found);
+        let outcome = match scenario.kind {
+            Kind::Start => runtime.block_on(runs::starts(bench)).map(|found| {
+                apart.starts = Some(found);
                 None
-            })
-        } else {
-            runtime.block_on(runs::run(bench, scenario)).map(Some)
+            }),
+            Kind::Dashboard => runtime
+                .block_on(dashboard::run(bench, scenario))
+                .map(|found| {
+                    apart.dashboard = Some(found);
+                    None
+                }),
+            _ => runtime.block_on(runs::run(bench, scenario)).map(Some),
         };
         match outcome {
             Ok(row) => {
@@ -158,7 +194,7 @@ fn measure(bench: &Bench, machine: Machine, chosen: &[Scenario]) -> Result<Repor
             }
         }
     }
-    Ok(Report::new(machine, starts, rows))
+    Ok(Report::new(machine, apart, rows))
 }
 
 fn write_json(file: &Path, report: &Report) -> Result<(), Error> {

@@ -49,9 +49,9 @@ pub(crate) struct Memory {
 
 impl Server {
     /// Starts `hookturn serve` on the directory and waits until it is ready.
-    pub(crate) fn start(dir: &Path) -> Result<Self, Error> {
+    pub(crate) fn start(binary: &Path, dir: &Path) -> Result<Self, Error> {
         let began = Instant::now();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hookturn"))
+        let mut child = Command::new(binary)
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(dir)
             // Nothing of the caller's environment may configure what is measured.

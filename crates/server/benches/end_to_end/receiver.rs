@@ -1,7 +1,8 @@
 //! The receiver of all deliveries: a minimal HTTP/1.1 server that writes every request into the books.
 //!
 //! One thread, one runtime, one task for each connection, a constant answer. It verifies nothing: the
-//! same receiver stands behind the ceiling, so what it costs is the same on both sides of the ratio.
+//! same receiver stands behind the ceiling, so what it costs is the same on both sides of the ratio. One
+//! that is *keeping* remembers what was signed, so that it can be verified after the load.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::http::{decimal, read_head};
 use crate::number::{Epoch, Nanos};
+use crate::signatures::Request;
 use crate::tally::{Arrival, message_id};
 
 const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
@@ -36,6 +38,8 @@ pub(crate) struct Receiver {
 struct Shared {
     epoch: Epoch,
     book: Mutex<Vec<Arrival>>,
+    /// What was signed, where it is kept: as many as there are in the book.
+    kept: Option<Mutex<Vec<Request>>>,
     count: AtomicU64,
     last: AtomicU64,
     strange: AtomicU64,
@@ -50,12 +54,22 @@ impl Shared {
 impl Receiver {
     /// Listens on a free port of loopback.
     pub(crate) fn start(epoch: Epoch) -> io::Result<Self> {
+        Self::listen(epoch, None)
+    }
+
+    /// The same, and every request is kept with its signature.
+    pub(crate) fn keeping(epoch: Epoch) -> io::Result<Self> {
+        Self::listen(epoch, Some(Mutex::default()))
+    }
+
+    fn listen(epoch: Epoch, kept: Option<Mutex<Vec<Request>>>) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
         let shared = Arc::new(Shared {
             epoch,
             book: Mutex::new(Vec::with_capacity(BOOK)),
+            kept,
             count: AtomicU64::new(0),
             last: AtomicU64::new(0),
             strange: AtomicU64::new(0),
@@ -101,6 +115,14 @@ impl Receiver {
     /// Requests that could not be entered: without a message id, or for a path that is no number.
     pub(crate) fn strange(&self) -> u64 {
         self.shared.strange.load(Ordering::Acquire)
+    }
+
+    /// Takes what was kept, in the order of the book.
+    pub(crate) fn take_kept(&self) -> Vec<Request> {
+        let Some(kept) = &self.shared.kept else {
+            return Vec::new();
+        };
+        std::mem::take(&mut kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The book as it is now.
@@ -164,9 +186,15 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
 fn take(bytes: &[u8], shared: &Shared) -> io::Result<Option<usize>> {
     let mut length = Some(0);
     let mut id = None;
+    let (mut id_text, mut timestamp, mut signature): (&[u8], &[u8], &[u8]) = (b"", b"", b"");
     let head = read_head(bytes, |name, value| {
         if name.eq_ignore_ascii_case(b"webhook-id") {
             id = message_id(value);
+            id_text = value;
+        } else if name.eq_ignore_ascii_case(b"webhook-timestamp") {
+            timestamp = value;
+        } else if name.eq_ignore_ascii_case(b"webhook-signature") {
+            signature = value;
         } else if name.eq_ignore_ascii_case(b"content-length") {
             length = decimal(value);
         }
@@ -183,7 +211,19 @@ fn take(bytes: &[u8], shared: &Shared) -> io::Result<Option<usize>> {
     match (id, endpoint(line)) {
         (Some(id), Some(endpoint)) => {
             let at = shared.epoch.now();
-            shared.book().push(Arrival { id, at, endpoint });
+            let mut book = shared.book();
+            book.push(Arrival { id, at, endpoint });
+            if let Some(kept) = &shared.kept {
+                // Under the book's lock, so that both are in one order.
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.push(Request {
+                    id: id_text.into(),
+                    timestamp: timestamp.into(),
+                    signature: signature.into(),
+                    body: bytes[head..head + body].into(),
+                });
+            }
+            drop(book);
             shared.last.store(at, Ordering::Release);
             shared.count.fetch_add(1, Ordering::AcqRel);
         }

@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
+use crate::dashboard::Dashboard;
 use crate::machine::Machine;
 use crate::number::float;
-use crate::scenario::{BATCH, MIXED, ROTATIONS, ROTATIONS_HOPAE, SINGLE};
+use crate::scenario::{BATCH, MIXED, ROTATIONS, ROTATIONS_HOPAE, SINGLE, STORM, STORM_IMMEDIATE};
+use crate::storm::Storm;
 use crate::table::{Align, Table};
 
 /// One scenario's results; `None` where a number would say nothing.
@@ -33,6 +35,7 @@ pub(crate) struct Row {
     pub(crate) strange: u64,
     pub(crate) peak_memory_mb: Option<f64>,
     pub(crate) stop_ms: Option<f64>,
+    pub(crate) storm: Option<Storm>,
     pub(crate) notes: Vec<String>,
     pub(crate) failed: bool,
 }
@@ -88,6 +91,14 @@ pub(crate) struct Starts {
     pub(crate) idle_memory_mb: Option<f64>,
 }
 
+/// What has numbers of its own kind, beside the rows.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Apart {
+    pub(crate) starts: Option<Starts>,
+    pub(crate) dashboard: Option<Dashboard>,
+}
+
 /// A number to reach and the number that came.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -104,17 +115,21 @@ pub(crate) struct Target {
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) machine: Machine,
-    pub(crate) starts: Option<Starts>,
+    #[serde(flatten)]
+    pub(crate) apart: Apart,
     pub(crate) rows: Vec<Row>,
     pub(crate) targets: Vec<Target>,
 }
 
 impl Report {
-    pub(crate) fn new(machine: Machine, starts: Option<Starts>, rows: Vec<Row>) -> Self {
-        let targets = targets(starts.as_ref(), &rows);
+    pub(crate) fn new(machine: Machine, apart: Apart, rows: Vec<Row>) -> Self {
+        let mut targets = targets(apart.starts.as_ref(), &rows);
+        targets.extend(storm_targets(&rows));
+        targets.extend(dashboard_targets(apart.dashboard.as_ref()));
+        targets.extend(sums(&rows));
         Self {
             machine,
-            starts,
+            apart,
             rows,
             targets,
         }
@@ -138,10 +153,6 @@ fn targets(starts: Option<&Starts>, rows: &[Row]) -> Vec<Target> {
     let of = |name: &str, number: fn(&Row) -> Option<f64>| row(name).and_then(number);
     let start = starts.and_then(|starts| Some(starts.first_ms?.max(starts.again_ms?)));
     let idle = starts.and_then(|starts| starts.idle_memory_mb);
-    let sum = |number: fn(&Row) -> Option<u64>| {
-        let counts: Vec<u64> = rows.iter().filter_map(number).collect();
-        (!counts.is_empty()).then(|| float(counts.iter().sum()))
-    };
     let percent = |row: &Row| row.percent();
     vec![
         at_least(
@@ -194,6 +205,65 @@ fn targets(starts: Option<&Starts>, rows: &[Row]) -> Vec<Target> {
         ),
         at_most("idle memory", idle, 30.0, "MB"),
         at_most("start to ready", start, 100.0, "ms"),
+    ]
+}
+
+fn storm_targets(rows: &[Row]) -> Vec<Target> {
+    let of = |name: &str| {
+        let row = rows.iter().find(|row| row.scenario == name);
+        row.and_then(|row| row.storm.as_ref())
+    };
+    let judged = |name: &str| {
+        let storm = of(name);
+        let left = storm.map(|storm| f64::from(storm.endpoints - storm.rotated));
+        [
+            at_most(&format!("{name}: keyrings not rotated"), left, 0.0, ""),
+            at_most(
+                &format!("{name}: receipt p99 during / before"),
+                storm.and_then(Storm::growth),
+                1.2,
+                "x",
+            ),
+            at_most(
+                &format!("{name}: requests without a valid signature"),
+                storm.map(|storm| float(storm.unsigned)),
+                0.0,
+                "",
+            ),
+        ]
+    };
+    [STORM, STORM_IMMEDIATE]
+        .into_iter()
+        .flat_map(judged)
+        .collect()
+}
+
+fn dashboard_targets(dashboard: Option<&Dashboard>) -> [Target; 2] {
+    let kilobytes = |bytes: usize| float(bytes as u64) / 1e3;
+    [
+        at_most(
+            "dashboard: first load",
+            dashboard.map(|dashboard| kilobytes(dashboard.first_load_bytes())),
+            60.0,
+            "kB",
+        ),
+        at_most(
+            "dashboard: slowest page, p99",
+            dashboard
+                .and_then(Dashboard::slowest)
+                .map(|page| page.p99_ms),
+            100.0,
+            "ms",
+        ),
+    ]
+}
+
+fn sums(rows: &[Row]) -> [Target; 2] {
+    let sum = |number: fn(&Row) -> Option<u64>| {
+        let counts: Vec<u64> = rows.iter().filter_map(number).collect();
+        (!counts.is_empty()).then(|| float(counts.iter().sum()))
+    };
+    [
         at_most("lost, all scenarios", sum(|row| row.lost), 0.0, ""),
         at_most(
             "duplicates, all scenarios",
@@ -232,7 +302,7 @@ pub(crate) fn print(report: &Report) {
 /// The whole report as text.
 pub(crate) fn text(report: &Report) -> String {
     let mut parts = vec![results(&report.rows).to_string()];
-    if let Some(starts) = &report.starts {
+    if let Some(starts) = &report.apart.starts {
         parts.push(format!(
             "start to ready, median: {} ms on an empty directory, {} ms on the store it left; stop {} ms; \
              idle memory {} MB\n",
@@ -241,6 +311,9 @@ pub(crate) fn text(report: &Report) -> String {
             number(starts.stop_ms, 1),
             number(starts.idle_memory_mb, 1),
         ));
+    }
+    if let Some(dashboard) = &report.apart.dashboard {
+        parts.push(pages(dashboard));
     }
     let notes: Vec<String> = report
         .rows
@@ -307,6 +380,46 @@ fn results(rows: &[Row]) -> Table {
         ]);
     }
     table
+}
+
+/// The dashboard's pages.
+fn pages(dashboard: &Dashboard) -> String {
+    let mut table = Table::new(&[
+        ("page", Align::Left),
+        ("bytes", Align::Right),
+        ("first ms", Align::Right),
+        ("p50 ms", Align::Right),
+        ("p99 ms", Align::Right),
+        ("cpu ms", Align::Right),
+        ("loads", Align::Right),
+    ]);
+    for page in &dashboard.pages {
+        table.push(vec![
+            page.name.clone(),
+            page.bytes.to_string(),
+            number(Some(page.first_ms), 1),
+            number(Some(page.p50_ms), 1),
+            number(Some(page.p99_ms), 1),
+            number(Some(page.cpu_ms), 1),
+            page.loads.to_string(),
+        ]);
+    }
+    let pieces = dashboard.first_load.iter();
+    let pieces: Vec<String> = pieces
+        .map(|piece| format!("{} {}", piece.name, piece.bytes))
+        .collect();
+    format!(
+        "dashboard over {} deliveries of {} apps: {:.0} MB, filled in {:.0} s, start to ready {:.0} ms, peak {:.0} MB\n\
+         first load, bytes as served: {}, in all {}\n\n{table}",
+        dashboard.deliveries,
+        dashboard.apps,
+        dashboard.store_mb,
+        dashboard.filled_seconds,
+        dashboard.start_ms,
+        dashboard.peak_memory_mb,
+        pieces.join(", "),
+        dashboard.first_load_bytes(),
+    )
 }
 
 fn verdicts(targets: &[Target]) -> Table {

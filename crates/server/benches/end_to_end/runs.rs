@@ -14,6 +14,7 @@ use crate::process::Server;
 use crate::report::{Row, Starts};
 use crate::rotations::Rotating;
 use crate::scenario::{Kind, Scenario, Through};
+use crate::storm;
 
 /// One read of the API at this distance, beside a mixed load.
 const READ_EVERY: Duration = Duration::from_millis(50);
@@ -35,7 +36,8 @@ pub(crate) async fn run(bench: &Bench, scenario: &Scenario) -> Result<Row, Error
         Kind::Rotations(through, per_second) => {
             rotations(bench, scenario, through, per_second).await
         }
-        Kind::Start => Err("starts are not a load".into()),
+        Kind::Storm(manner) => storm::run(bench, scenario, manner).await,
+        Kind::Start | Kind::Dashboard => Err("it is not a load".into()),
     }
 }
 
@@ -197,10 +199,10 @@ pub(crate) async fn starts(bench: &Bench) -> Result<Starts, Error> {
     let mut stops = Vec::new();
     for _ in 0..bench.effort.starts {
         let store = store_dir(&bench.dir)?;
-        let server = Server::start(store.path())?;
+        let server = Server::start(&bench.binary, store.path())?;
         first.push(server.start_time());
         stops.push(server.stop()?);
-        let server = Server::start(store.path())?;
+        let server = Server::start(&bench.binary, store.path())?;
         again.push(server.start_time());
         sleep(IDLE).await;
         idle.push(server.memory()?.resident);

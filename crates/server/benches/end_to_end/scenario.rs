@@ -15,6 +15,10 @@ pub(crate) enum Kind {
     Mixed,
     /// Rotations as fast as they go, beside this many deliveries a second.
     Rotations(Through, u32),
+    /// A bulk rotation of every keyring beside a load.
+    Storm(Manner),
+    /// Pages of the dashboard over a large store.
+    Dashboard,
     /// A backlog of paused endpoints, let go.
     Drain,
     /// Starting, idling and stopping.
@@ -27,6 +31,23 @@ pub(crate) enum Through {
     Native,
     /// The Hopae dialect's `rotate-secret`.
     Hopae,
+}
+
+/// How the keyrings of a storm move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Overlap,
+    Immediate,
+}
+
+impl Manner {
+    /// The word of the API.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Overlap => "overlap",
+            Self::Immediate => "immediate",
+        }
+    }
 }
 
 /// One row.
@@ -49,6 +70,10 @@ pub(crate) const MIXED: &str = "mixed";
 pub(crate) const ROTATIONS: &str = "rotations";
 /// The same through the Hopae dialect.
 pub(crate) const ROTATIONS_HOPAE: &str = "rotations-hopae";
+pub(crate) const STORM: &str = "storm";
+/// The same without an overlap, over a quarter of the endpoints.
+pub(crate) const STORM_IMMEDIATE: &str = "storm-immediate";
+pub(crate) const DASHBOARD: &str = "dashboard";
 pub(crate) const PACED: &str = "paced-100";
 pub(crate) const HALF: &str = "paced-half";
 pub(crate) const DRAIN: &str = "drain";
@@ -62,6 +87,14 @@ pub(crate) struct Effort {
     pub(crate) max_messages: u64,
     /// Messages of the drained backlog.
     pub(crate) backlog: u64,
+    /// Endpoints of the storm.
+    pub(crate) endpoints: u32,
+    /// Messages a second beside the storm.
+    pub(crate) storm_per_second: u32,
+    /// Deliveries in the dashboard's store.
+    pub(crate) deliveries: u64,
+    /// Apps in the dashboard's store.
+    pub(crate) apps: u32,
     /// Starts of the server.
     pub(crate) starts: u32,
 }
@@ -73,6 +106,10 @@ impl Effort {
             time: Duration::from_secs(time),
             max_messages: time * 200_000,
             backlog: if quick { 20_000 } else { 100_000 },
+            endpoints: if quick { 1_000 } else { 10_000 },
+            storm_per_second: 1_000,
+            deliveries: if quick { 100_000 } else { 1_000_000 },
+            apps: 1_000,
             starts: if quick { 5 } else { 11 },
         }
     }
@@ -121,6 +158,9 @@ pub(crate) fn all() -> Vec<Scenario> {
     let rotations = |through| Kind::Rotations(through, 1_000);
     all.push(single(ROTATIONS, rotations(Through::Native), 64));
     all.push(single(ROTATIONS_HOPAE, rotations(Through::Hopae), 64));
+    all.push(single(STORM, Kind::Storm(Manner::Overlap), 64));
+    all.push(single(STORM_IMMEDIATE, Kind::Storm(Manner::Immediate), 64));
+    all.push(single(DASHBOARD, Kind::Dashboard, 1));
     all.push(Scenario {
         messages: 100,
         ..single(DRAIN, Kind::Drain, 256)

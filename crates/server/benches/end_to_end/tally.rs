@@ -50,6 +50,8 @@ pub(crate) struct Published {
     pub(crate) id: u128,
     /// When its request was sent, or should have been sent when the load is paced.
     pub(crate) sent: Nanos,
+    /// Which of the plan's requests it was in.
+    pub(crate) request: usize,
 }
 
 /// A request that reached the receiver.

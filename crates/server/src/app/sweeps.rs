@@ -24,6 +24,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 const PROVE: Duration = Duration::from_millis(250);
 /// How often bulk rotations take a step.
 const BULK: Duration = Duration::from_millis(250);
+/// Over how long the rotations of such a step are spread: most of the time to the next one.
+const BULK_SPREAD: Duration = Duration::from_millis(200);
 /// How often it is looked whether the audit logs have news for operational endpoints.
 const REPORT: Duration = Duration::from_millis(250);
 /// How often it is looked whether there is something to say about open rotations.
@@ -79,7 +81,7 @@ async fn rotate_in_bulk(parts: &Parts) {
         tokio::select! {
             _ = stopping.changed() => return,
             _ = step.tick() => {
-                if let Err(error) = parts.service.advance_bulks().await {
+                if let Err(error) = parts.service.advance_bulks(BULK_SPREAD).await {
                     tracing::error!(%error, "bulk rotations could not go on; it is tried again");
                 }
             }

@@ -16,8 +16,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use hookturn_core::audit::{Actor, AuditAction, AuditEntry, Context, Subject};
 use hookturn_core::bulk::{
     Arrangement, Bulk, BulkCommand, BulkItem, BulkState, BulkStep, Candidate, ItemCounts, ItemKind,
@@ -30,13 +31,15 @@ use hookturn_core::rotation::{Command, Keyring, KeyringOwner, Mode, Rejected, Ro
 use hookturn_core::store::{BulkItemQuery, Change, Page, Write};
 use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::{App, RevealPolicy, Scope};
+use tokio::time::{Instant, sleep_until};
 
 use super::leaks::LeakHash;
 use super::page::{Listed, fetch};
 use super::{Caller, Decision, Recording, Service, ServiceError};
 
-/// Rotations that are opened beside each other, so that they share a commit.
-const OPENED_AT_ONCE: usize = 64;
+/// Groups in which the rotations of a step are opened, one after the other. Those of a group share a
+/// commit; were they all in one, every message that is published then would wait for all of them.
+const GROUPS: usize = 25;
 /// Endpoints that are shown of one item; a shared keyring may have more.
 const SHOWN: usize = 20;
 
@@ -378,17 +381,19 @@ impl Service {
 
     // ----- the sweep -----
 
-    /// Takes the next step of every bulk rotation that is running. Without one it costs nothing.
-    pub async fn advance_bulks(&self) -> Result<(), ServiceError> {
-        for bulk in self.live.open_bulks() {
-            if bulk.state == BulkState::Running {
-                self.advance_bulk(bulk.id).await?;
-            }
+    /// Takes the next step of every bulk rotation that is running. Without one it costs nothing. What the
+    /// steps open is spread over about the given time.
+    pub async fn advance_bulks(&self, spread: Duration) -> Result<(), ServiceError> {
+        let mut running = self.live.open_bulks();
+        running.retain(|bulk| bulk.state == BulkState::Running);
+        let share = spread / u32::try_from(running.len().max(1)).unwrap_or(u32::MAX);
+        for bulk in running {
+            self.advance_bulk(bulk.id, share).await?;
         }
         Ok(())
     }
 
-    async fn advance_bulk(&self, id: BulkId) -> Result<(), ServiceError> {
+    async fn advance_bulk(&self, id: BulkId, spread: Duration) -> Result<(), ServiceError> {
         let _turn = self.bulk_turn.lock().await;
         // It may have been paused while this waited.
         let Some(bulk) = self.live.open_bulk(id) else {
@@ -401,7 +406,7 @@ impl Service {
         let now = self.clock.now();
         let step = next(&bulk, counts, now);
         if let BulkStep::Open(count) = step {
-            return self.open_items(&bulk, count).await;
+            return self.open_items(&bulk, count, spread).await;
         }
         let Some(moved) = bulk.took(step, now) else {
             return Ok(());
@@ -469,7 +474,12 @@ impl Service {
         Ok(self.store.change(change).await?)
     }
 
-    async fn open_items(&self, bulk: &Bulk, count: u32) -> Result<(), ServiceError> {
+    async fn open_items(
+        &self,
+        bulk: &Bulk,
+        count: u32,
+        spread: Duration,
+    ) -> Result<(), ServiceError> {
         let (from, until) = bulk.wave_span();
         let waiting = self.store.bulk_items(BulkItemQuery {
             workspace: bulk.workspace,
@@ -480,15 +490,18 @@ impl Service {
             limit: usize::try_from(count).unwrap_or(usize::MAX),
         });
         let waiting = waiting.await?;
-        let opening: Vec<_> = waiting
-            .iter()
-            .map(|item| self.open_item(bulk, item))
-            .collect();
-        let mut opened = futures_util::stream::iter(opening).buffer_unordered(OPENED_AT_ONCE);
+        let size = waiting.len().div_ceil(GROUPS).max(1);
+        let groups = waiting.chunks(size);
+        let gap = spread / u32::try_from(groups.len().max(1)).unwrap_or(u32::MAX);
         let mut failed = Ok(());
-        while let Some(result) = opened.next().await {
-            if let Err(error) = result {
-                failed = Err(error);
+        let mut next = Instant::now();
+        for group in groups {
+            sleep_until(next).await;
+            // Counted from here: what was slow is not made up for by a heap.
+            next = Instant::now() + gap;
+            let opening = group.iter().map(|item| self.open_item(bulk, item));
+            for result in join_all(opening).await {
+                failed = failed.and(result);
             }
         }
         failed

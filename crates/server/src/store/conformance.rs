@@ -155,6 +155,7 @@ macro_rules! store_conformance {
                 a_delivery_is_found_at_every_moment_while_it_settles,
                 a_new_event_type_never_disturbs_a_reader,
                 a_search_finds_what_it_names_in_steps_of_any_size,
+                a_search_finds_the_same_over_many_apps,
                 a_search_looks_into_attempts_and_payloads,
                 messages_are_paged_within_their_times,
                 nothing_is_read_across_workspaces;

@@ -134,7 +134,14 @@ impl State {
             let mut urls = self.urls.lock().unwrap();
             urls.push(url.to_owned());
             let number = urls.len();
-            return (201, json!({ "id": number.to_string(), "keyringId": "kr" }));
+            return (
+                201,
+                json!({
+                    "id": number.to_string(),
+                    "keyringId": "kr",
+                    "secret": { "value": "whsec_00" },
+                }),
+            );
         }
         (201, json!({ "clientId": "AbCd1234" }))
     }

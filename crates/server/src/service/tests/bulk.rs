@@ -1,5 +1,7 @@
 //! Bulk rotations: what is selected, how it goes on after a stop, and that nothing is rotated twice.
 
+use std::time::Duration;
+
 use hookturn_core::bulk::{BulkCommand, BulkState, ItemCounts, ItemKind, Manner, Pacing, Selector};
 use hookturn_core::id::{BulkId, KeyringId};
 use hookturn_core::proof::{Evidence, Findings, ProofPolicy};
@@ -57,7 +59,7 @@ async fn counts(bench: &Bench, id: BulkId) -> (BulkState, ItemCounts) {
 /// Sweeps until it is not running any more.
 async fn run(bench: &Bench, id: BulkId) -> (BulkState, ItemCounts) {
     for _ in 0..1_000 {
-        bench.service.advance_bulks().await.unwrap();
+        bench.service.advance_bulks(Duration::ZERO).await.unwrap();
         bench.clock.advance(250);
         let now = counts(bench, id).await;
         if now.0 != BulkState::Running {
@@ -135,7 +137,7 @@ async fn every_keyring_gets_one_new_secret_and_the_report_names_the_failures() {
     let failed = failed.await.unwrap().items;
     assert_eq!(failed[0].item.keyring, keyrings[3]);
     // Over is over: another sweep finds nothing to do.
-    bench.service.advance_bulks().await.unwrap();
+    bench.service.advance_bulks(Duration::ZERO).await.unwrap();
     assert_eq!(version(keyrings[0]), 2);
 }
 
@@ -181,7 +183,7 @@ async fn paused_it_opens_nothing_and_cancelled_it_stays_so() {
     let mut input = all(Manner::Immediate);
     input.pacing.waves = vec![100];
     let id = start(&bench, input).await.bulk.id;
-    bench.service.advance_bulks().await.unwrap();
+    bench.service.advance_bulks(Duration::ZERO).await.unwrap();
     let version = bench
         .service
         .bulk(&bench.owner, id)
@@ -205,7 +207,7 @@ async fn paused_it_opens_nothing_and_cancelled_it_stays_so() {
         done.await.unwrap();
         let (_, before) = counts(&bench, id).await;
         assert_eq!(before.done, 7);
-        bench.service.advance_bulks().await.unwrap();
+        bench.service.advance_bulks(Duration::ZERO).await.unwrap();
         assert_eq!(counts(&bench, id).await.1, before);
     }
     let log = bench
@@ -248,8 +250,8 @@ async fn a_proven_bulk_waits_for_proof_with_patience() {
     input.pacing.waves = vec![100];
     input.pacing.stop_at_failed_percent = 50;
     let id = start(&bench, input).await.bulk.id;
-    bench.service.advance_bulks().await.unwrap();
-    bench.service.advance_bulks().await.unwrap();
+    bench.service.advance_bulks(Duration::ZERO).await.unwrap();
+    bench.service.advance_bulks(Duration::ZERO).await.unwrap();
     let (state, counted) = counts(&bench, id).await;
     assert_eq!(state, BulkState::Running);
     assert_eq!((counted.running, counted.failed), (2, 1));
@@ -264,7 +266,7 @@ async fn a_proven_bulk_waits_for_proof_with_patience() {
         .service
         .promote_rotation(&bench.owner, rotation.id, true, None, None);
     promoted.await.unwrap();
-    bench.service.advance_bulks().await.unwrap();
+    bench.service.advance_bulks(Duration::ZERO).await.unwrap();
     assert_eq!(counts(&bench, id).await.1.done, 1);
     bench.clock.advance(DAY);
     let (state, counted) = run(&bench, id).await;
@@ -358,7 +360,7 @@ async fn what_another_process_takes_over_is_rotated_once() {
     input.pacing.waves = vec![40, 100];
     let id = start(&bench, input).await.bulk.id;
     for _ in 0..2 {
-        bench.service.advance_bulks().await.unwrap();
+        bench.service.advance_bulks(Duration::ZERO).await.unwrap();
     }
     // All that another process would know is what the store holds.
     let loaded = bench.store.load().await.unwrap();
@@ -381,8 +383,10 @@ async fn two_sweeps_at_once_open_each_rotation_once() {
     input.pacing.waves = vec![100];
     let id = start(&bench, input).await.bulk.id;
     while counts(&bench, id).await.0 == BulkState::Running {
-        let (one, other) =
-            tokio::join!(bench.service.advance_bulks(), bench.service.advance_bulks());
+        let (one, other) = tokio::join!(
+            bench.service.advance_bulks(Duration::ZERO),
+            bench.service.advance_bulks(Duration::ZERO)
+        );
         one.and(other).unwrap();
     }
     for keyring in keyrings {

@@ -396,6 +396,83 @@ pub async fn a_search_finds_what_it_names_in_steps_of_any_size(engine: &impl Eng
     }
 }
 
+/// The same over a workspace with so many apps that an engine may walk them in another way.
+pub async fn a_search_finds_the_same_over_many_apps(engine: &impl Engine) {
+    const APPS: usize = 40;
+    let world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let other = world.tenant("other").await;
+    mixed(&world, &other).await;
+    let mut apps = vec![tenant.app.clone()];
+    let mut endpoints = vec![tenant.endpoints[0].clone()];
+    for _ in 1..APPS {
+        let app = world.app(tenant.workspace.id);
+        let endpoint = world.endpoint(&app);
+        let writes = vec![
+            Write::App(app.clone()),
+            Write::Keyring(world.keyring(&endpoint)),
+            Write::Endpoint(endpoint.clone()),
+        ];
+        world.write(tenant.workspace.id, writes).await;
+        apps.push(app);
+        endpoints.push(endpoint);
+    }
+    let mut stored = Vec::new();
+    for index in 0..4 * APPS {
+        let (app, endpoint) = (&apps[index * 7 % APPS], &endpoints[index * 7 % APPS]);
+        let at = START.after(index as u64 / 3);
+        let new = world.message(app, at, "a", 16, &[endpoint]);
+        world.accept(new.clone()).await;
+        let due = accepted(&new).remove(0);
+        let (status, outcome) = match index % 5 {
+            0 => (DeliveryStatus::Pending, None),
+            1 => {
+                let given_up = Next::Exhausted(ExhaustedReason::AttemptsUsed);
+                (DeliveryStatus::Exhausted, Some((503, given_up)))
+            }
+            _ => (DeliveryStatus::Delivered, Some((200, Next::Delivered))),
+        };
+        if let Some((code, next)) = outcome {
+            world.finish(vec![finished(&due, code, next)]).await;
+        }
+        stored.push((due, status));
+    }
+    stored.reverse();
+    for status in [
+        None,
+        Some(DeliveryStatus::Pending),
+        Some(DeliveryStatus::Delivered),
+        Some(DeliveryStatus::Exhausted),
+    ] {
+        for from in [
+            SearchFrom::Newest,
+            SearchFrom::OlderThan(stored[20].0.delivery),
+            SearchFrom::NewerThan(stored[90].0.delivery),
+        ] {
+            let expected: Vec<_> = stored
+                .iter()
+                .filter(|(_, is)| status.is_none_or(|only| only == *is))
+                .filter(|(due, _)| match from {
+                    SearchFrom::OlderThan(id) => due.delivery < id,
+                    SearchFrom::NewerThan(id) => due.delivery > id,
+                    SearchFrom::Newest => true,
+                })
+                .map(|(due, status)| (due.delivery, *status))
+                .collect();
+            for (limit, effort) in [(200, u32::MAX), (7, u32::MAX), (200, 1)] {
+                let search = DeliverySearch {
+                    status,
+                    from,
+                    limit,
+                    effort,
+                    ..search_of(&tenant)
+                };
+                assert_eq!(all_found(&world, &search).await, expected, "{search:?}");
+            }
+        }
+    }
+}
+
 /// What is not in the rows themselves is looked up: the code of the last attempt, the payload.
 pub async fn a_search_looks_into_attempts_and_payloads(engine: &impl Engine) {
     let world = World::new(engine).await;

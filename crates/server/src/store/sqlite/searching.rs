@@ -7,6 +7,8 @@
 //! - settled deliveries of each app, in the order of their primary key;
 //! - for exhausted ones alone, the index of exhausted deliveries of each endpoint, so that failures are
 //!   found at once among millions that went well;
+//! - where these would be many, the settled or exhausted ones of the whole workspace, by an index: each of
+//!   its rows costs a look at the delivery's own, and thousands of places need not be found first;
 //! - due rows, by their id.
 //!
 //! Each of these *sources* is read in blocks, and a heap merges them. Nothing is read twice: a delivery
@@ -36,6 +38,8 @@ const STEP: &str = "search deliveries";
 /// Rows that a block of a source has at most, and at least.
 const BLOCK: usize = 256;
 const SMALLEST_BLOCK: usize = 4;
+/// Sources of apps or endpoints that are merged at most: beyond, the index of the workspace is walked.
+const MERGED: usize = 32;
 /// What each costs, in rows: finding the place of a source, the message of a due row, the last attempt
 /// of a delivery, and a payload beside its bytes.
 const SEEK: u32 = 8;
@@ -57,6 +61,10 @@ enum Kind {
     Settled(String),
     /// The exhausted ones of an endpoint, by its number.
     Exhausted(i64),
+    /// The settled ones of the workspace.
+    AllSettled,
+    /// The exhausted ones of the workspace.
+    AllExhausted,
     /// The pending ones of every workspace.
     Due,
 }
@@ -220,6 +228,14 @@ impl<'a, 'b> Walk<'a, 'b> {
         let limit = as_i64(self.block as u64);
         let (from, before) = (from.to_be_bytes(), before.to_be_bytes());
         let connection = self.at.connection;
+        let of_workspace = |index: &str, condition: &str| {
+            let sql = format!(
+                "{SETTLED} INDEXED BY {index} WHERE workspace = ?1 AND delivery >= ?2 AND delivery < ?3
+                 {condition} ORDER BY delivery {order} LIMIT ?4"
+            );
+            let values = params![self.workspace, from, before, limit];
+            collect(connection, STEP, &sql, values, settled)
+        };
         let block = match &self.sources[index].kind {
             Kind::Settled(app) => {
                 let sql = format!(
@@ -237,6 +253,11 @@ impl<'a, 'b> Walk<'a, 'b> {
                 let values = params![endpoint, from, before, limit];
                 collect(connection, STEP, &sql, values, settled)?
             }
+            Kind::AllSettled => of_workspace("settled_of_workspace", "")?,
+            Kind::AllExhausted => of_workspace(
+                "settled_exhausted_of_workspace",
+                "AND exhausted IS NOT NULL",
+            )?,
             Kind::Due => {
                 let sql = format!(
                     "SELECT delivery, endpoint, attempts, message, max(due_at, not_before) FROM due
@@ -245,7 +266,12 @@ impl<'a, 'b> Walk<'a, 'b> {
                 collect(connection, STEP, &sql, params![from, before, limit], due)?
             }
         };
-        self.spent = self.spent.saturating_add(SEEK);
+        let looked_up = match &self.sources[index].kind {
+            Kind::AllSettled | Kind::AllExhausted => block.len(),
+            Kind::Settled(_) | Kind::Exhausted(_) | Kind::Due => 0,
+        };
+        let cost = SEEK.saturating_add(u32::try_from(looked_up).unwrap_or(u32::MAX));
+        self.spent = self.spent.saturating_add(cost);
         let source = &mut self.sources[index];
         source.ends = block.len() < self.block;
         source.block = block.into();
@@ -447,16 +473,22 @@ fn sources(
         Some(DeliveryStatus::Exhausted) => {
             let sql = format!("SELECT number {of}");
             let numbers = collect(at.connection, STEP, &sql, values, |row| Ok(Ok(row.get(0)?)))?;
-            sources.extend(
-                numbers
-                    .into_iter()
-                    .map(|number| source(Kind::Exhausted(number))),
-            );
+            // An app has few endpoints, and the index of the workspace knows no app.
+            if search.app.is_none() && numbers.len() > MERGED {
+                sources.push(source(Kind::AllExhausted));
+            } else {
+                let each = numbers.into_iter().map(Kind::Exhausted);
+                sources.extend(each.map(source));
+            }
         }
         Some(DeliveryStatus::Delivered) | None => {
             let sql = format!("SELECT DISTINCT app {of}");
             let apps = collect(at.connection, STEP, &sql, values, |row| Ok(Ok(row.get(0)?)))?;
-            sources.extend(apps.into_iter().map(|app| source(Kind::Settled(app))));
+            if apps.len() > MERGED {
+                sources.push(source(Kind::AllSettled));
+            } else {
+                sources.extend(apps.into_iter().map(Kind::Settled).map(source));
+            }
         }
     }
     Ok(sources)

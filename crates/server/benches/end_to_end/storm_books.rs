@@ -1,0 +1,126 @@
+//! The books of a storm: what became of each message, who signed it, and how long it took before, during
+//! and after the bulk rotation.
+
+use std::ops::Range;
+
+use crate::histogram::Histogram;
+use crate::number::Nanos;
+use crate::signatures::{Keys, Request, SignedBy};
+use crate::tally::{Arrival, Published};
+
+/// Times in which messages were due, one after the other.
+#[derive(Debug, Clone)]
+pub(crate) struct Windows {
+    pub(crate) before: Range<Nanos>,
+    pub(crate) during: Range<Nanos>,
+    pub(crate) after: Range<Nanos>,
+}
+
+/// What the comparison says.
+#[derive(Debug)]
+pub(crate) struct Books {
+    pub(crate) lost: u64,
+    pub(crate) duplicates: u64,
+    /// Arrivals of messages without a 202, or at another endpoint than theirs.
+    pub(crate) unacknowledged: u64,
+    /// Requests without a valid signature by a secret that may sign.
+    pub(crate) unsigned: u64,
+    pub(crate) by_old: u64,
+    pub(crate) by_new: u64,
+    /// From when a message was due to its first arrival.
+    pub(crate) before: Histogram,
+    pub(crate) during: Histogram,
+    pub(crate) after: Histogram,
+    /// The first and the second half of `before`: how far two equal loads differ on this machine.
+    pub(crate) halves: [Histogram; 2],
+}
+
+impl Books {
+    const fn judge(&mut self, signed: Option<SignedBy>) {
+        let count = match signed {
+            None => &mut self.unsigned,
+            Some(SignedBy::Old) => &mut self.by_old,
+            Some(SignedBy::New) => &mut self.by_new,
+        };
+        *count += 1;
+    }
+
+    fn time(&mut self, windows: &Windows, sent: Nanos, took: Nanos) {
+        let Windows {
+            before,
+            during,
+            after,
+        } = windows;
+        if before.contains(&sent) {
+            self.before.record(took);
+            let second = sent >= u64::midpoint(before.start, before.end);
+            self.halves[usize::from(second)].record(took);
+        } else if during.contains(&sent) {
+            self.during.record(took);
+        } else if after.contains(&sent) {
+            self.after.record(took);
+        }
+    }
+}
+
+/// Compares the books. Request number `n` of the load is for endpoint `n`, and `keys[n]` are its secrets;
+/// `requests` are what was kept of `arrivals`. Messages due at or after `old_retired` may not be signed by
+/// an old secret.
+pub(crate) fn compare(
+    published: &mut [Published],
+    arrivals: &[Arrival],
+    requests: &[Request],
+    keys: &[Keys],
+    windows: &Windows,
+    old_retired: Option<Nanos>,
+) -> Books {
+    published.sort_unstable_by_key(|message| message.id);
+    let mut seen = vec![false; published.len()];
+    let mut books = Books {
+        lost: 0,
+        duplicates: 0,
+        unacknowledged: 0,
+        unsigned: 0,
+        by_old: 0,
+        by_new: 0,
+        before: Histogram::new(),
+        during: Histogram::new(),
+        after: Histogram::new(),
+        halves: [Histogram::new(), Histogram::new()],
+    };
+    for (arrival, request) in arrivals.iter().zip(requests) {
+        let place = published.binary_search_by_key(&arrival.id, |message| message.id);
+        let message = place.ok().map(|place| (place, published[place]));
+        let sent = message.map(|(_, message)| message.sent);
+        let retired = old_retired
+            .zip(sent)
+            .is_some_and(|(retired, sent)| sent >= retired);
+        let keys = keys.get(arrival.endpoint as usize);
+        books.judge(keys.and_then(|keys| keys.signed(request, retired)));
+        match message {
+            Some((place, message)) if message.request == arrival.endpoint as usize => {
+                if std::mem::replace(&mut seen[place], true) {
+                    books.duplicates += 1;
+                } else {
+                    let took = arrival.at.saturating_sub(message.sent);
+                    books.time(windows, message.sent, took);
+                }
+            }
+            _ => books.unacknowledged += 1,
+        }
+    }
+    books.lost = seen.iter().filter(|seen| !**seen).count() as u64;
+    books
+}
+
+/// Messages of which nothing arrived yet at the endpoint they are for.
+pub(crate) fn missing(published: &mut [Published], arrivals: &[Arrival]) -> usize {
+    published.sort_unstable_by_key(|message| message.id);
+    let mut seen = vec![false; published.len()];
+    for arrival in arrivals {
+        if let Ok(place) = published.binary_search_by_key(&arrival.id, |message| message.id) {
+            seen[place] |= published[place].request == arrival.endpoint as usize;
+        }
+    }
+    seen.iter().filter(|seen| !**seen).count()
+}
