@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use hookturn_core::limits;
 use hookturn_core::store::{Store, StoreError};
+use hookturn_core::time::Clock as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -164,15 +165,10 @@ impl Server {
         let live = Arc::new(Live::default());
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let inboxes = Inboxes::new(config.delivery.shards_on(cores));
-        let options = SqliteOptions {
-            path,
-            live: Arc::clone(&live),
-            hints: Arc::new(inboxes.clone()),
-        };
-        let store = SqliteStore::open_locked(options, lock)?;
+        let store = open_store(path, lock, &live, &inboxes)?;
         let sealer = Arc::new(Sealer::new(master_keys, entropy.clone()));
         keys::check(&store, &sealer).await?;
-        let metrics = Arc::new(Metrics::default());
+        let metrics = counting(*clock);
         let shared: Arc<dyn Store> = Arc::new(store.clone());
         let service = Arc::new(Service::new(service::Parts {
             store: Arc::clone(&shared),
@@ -223,6 +219,7 @@ impl Server {
             tests,
             finishing: finishing.clone(),
             streams: Streams::new(stopping.clone()),
+            metrics: Arc::clone(&metrics),
         };
         let router = router.merge(ui::router(pages));
         let accepting = http::accept(listener, router, entropy.clone(), stopping.clone());
@@ -422,6 +419,27 @@ fn prepare_data_dir(config: &Config) -> Result<PathBuf, Failure> {
             source,
         })?;
     Ok(path.join(DATABASE))
+}
+
+fn open_store(
+    path: PathBuf,
+    lock: sqlite::DatabaseLock,
+    live: &Arc<Live>,
+    inboxes: &Inboxes,
+) -> Result<SqliteStore, OpenError> {
+    let options = SqliteOptions {
+        path,
+        live: Arc::clone(live),
+        hints: Arc::new(inboxes.clone()),
+    };
+    SqliteStore::open_locked(options, lock)
+}
+
+/// What is counted, from now on.
+fn counting(clock: SystemClock) -> Arc<Metrics> {
+    let metrics = Metrics::default();
+    metrics.tally().begin(clock.now());
+    Arc::new(metrics)
 }
 
 fn client_config(config: &Config) -> Result<ClientConfig, Failure> {

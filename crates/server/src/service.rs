@@ -38,6 +38,7 @@ pub mod access;
 mod agenda;
 pub mod api_keys;
 pub mod apps;
+pub mod attention;
 pub mod audit;
 pub mod bulk;
 pub mod deliveries;

@@ -29,6 +29,7 @@ use hookturn_core::time::Clock;
 use crate::service::Service;
 use crate::service::finishing::Finishing;
 use crate::service::test_events::TestSender;
+use crate::telemetry::metrics::Metrics;
 use live::Streams;
 
 pub mod assets;
@@ -62,6 +63,8 @@ pub struct UiState {
     pub finishing: Finishing,
     /// The streams of live updates.
     pub streams: Streams,
+    /// What was counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl fmt::Debug for UiState {

@@ -63,7 +63,11 @@ pub static ASSETS: LazyLock<Assets> = LazyLock::new(|| Assets {
         "style",
         "css",
         "text/css; charset=utf-8",
-        include_bytes!("assets/style.css"),
+        concat!(
+            include_str!("assets/style.css"),
+            include_str!("assets/pages.css")
+        )
+        .as_bytes(),
     ),
     htmx: Asset::new("htmx", "js", SCRIPT, include_bytes!("assets/htmx.js")),
     script: Asset::new(

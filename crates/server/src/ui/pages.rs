@@ -16,6 +16,7 @@ use askama::Template;
 /// Every sample of every page: its name and its HTML, or why it could not be rendered.
 pub fn samples() -> Vec<(&'static str, askama::Result<String>)> {
     let mut all = rendered(sign_in::SignIn::samples());
+    all.extend(rendered(overview::Overview::samples()));
     all.extend(rendered(apps::Apps::samples()));
     all.extend(rendered(apps::app::AppPage::samples()));
     all.extend(rendered(apps::endpoint::EndpointPage::samples()));

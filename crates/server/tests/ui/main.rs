@@ -9,6 +9,7 @@
 mod apps;
 mod browser;
 mod deliveries;
+mod overview;
 mod rotating;
 mod samples;
 #[expect(
@@ -26,6 +27,13 @@ use support::Server;
 async fn started() -> (Server, tempfile::TempDir) {
     let data = tempfile::tempdir().unwrap();
     (Server::start(data.path()).await, data)
+}
+
+/// A server whose first key is an operator's, for what needs several workspaces.
+async fn started_by_operator() -> (Server, tempfile::TempDir) {
+    let data = tempfile::tempdir().unwrap();
+    let key = "sk_operator_of_the_running_server_0001";
+    (Server::start_with_key(data.path(), key).await, data)
 }
 
 #[tokio::test]
