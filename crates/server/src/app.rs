@@ -37,6 +37,7 @@ use crate::courier::Courier;
 use crate::courier::keys::KeyCache;
 use crate::dispatch::{self, Dispatch, Inboxes};
 use crate::outbound::{self, AddressPolicy, ClientConfig, SystemResolver};
+use crate::service::inbox::Inbox;
 use crate::service::proving::Prober;
 use crate::service::test_events::TestSender;
 use crate::service::{self, Service, ServiceError, TargetPolicy};
@@ -151,7 +152,7 @@ impl Server {
     /// Starts everything on the current runtime and returns when it is ready.
     pub async fn start(config: &Config) -> Result<Self, Failure> {
         // First, because nothing is made when the configuration is not usable.
-        let client = Arc::new(client_config(config)?);
+        let mut client = client_config(config)?;
         // Before anything is made as well: a key that is shown once must not be made by a start that
         // ends at an occupied port. Clients that come early wait in the kernel's queue.
         let listener = listen(config).await?;
@@ -168,6 +169,9 @@ impl Server {
         let store = open_store(path, lock, &live, &inboxes)?;
         let sealer = Arc::new(Sealer::new(master_keys, entropy.clone()));
         keys::check(&store, &sealer).await?;
+        let inbox = Inbox::new(Arc::clone(&live), Arc::clone(&sealer), clock.clone());
+        client.inbox = Some(inbox.dialer());
+        let client = Arc::new(client);
         let metrics = counting(*clock);
         let shared: Arc<dyn Store> = Arc::new(store.clone());
         let service = Arc::new(Service::new(service::Parts {
@@ -220,6 +224,7 @@ impl Server {
             finishing: finishing.clone(),
             streams: Streams::new(stopping.clone()),
             metrics: Arc::clone(&metrics),
+            inbox,
         };
         let router = router.merge(ui::router(pages));
         let accepting = http::accept(listener, router, entropy.clone(), stopping.clone());

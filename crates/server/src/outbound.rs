@@ -7,7 +7,8 @@
 //! - **Where**: [`AddressPolicy`] is asked at configuration, at send and at connect. Every DNS answer is
 //!   classified, a mixed answer is refused whole, and the connection is made only to addresses that were
 //!   classified. No redirect is followed, no proxy is read from the environment, and metadata services
-//!   are refused whatever is configured.
+//!   are refused whatever is configured. The one name that needs no address is that of the test inbox
+//!   ([`INBOX_HOST`]): it is answered within this process, over a pipe.
 //! - **Time**: one deadline covers DNS, connect, TLS, headers and body.
 //! - **Bytes**: of a head at most 4 KiB and 64 headers are kept and the rest is left out, up to 64 KiB
 //!   (12 KiB over HTTP/2); at most 16 KiB of body is kept and the rest is not read; all bytes of an exchange together are counted below the parser, so that nothing endless
@@ -52,4 +53,4 @@ pub use dial::{Dial, Dialling, Wire};
 pub use headers::{HeaderRefused, check_custom_header, check_custom_headers};
 pub use outcome::{Exchange, Failure, FailureKind, Response, RetryAfter, Timings};
 pub use resolver::{Resolve, ResolveError, Resolving, SystemResolver};
-pub use target::Target;
+pub use target::{INBOX_HOST, Target};

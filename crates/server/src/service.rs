@@ -47,6 +47,7 @@ pub mod endpoints;
 pub mod error;
 pub mod finishing;
 pub mod idempotency;
+pub mod inbox;
 pub mod inspecting;
 pub mod keyrings;
 pub mod leaks;

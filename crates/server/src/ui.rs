@@ -28,6 +28,7 @@ use hookturn_core::time::Clock;
 
 use crate::service::Service;
 use crate::service::finishing::Finishing;
+use crate::service::inbox::Inbox;
 use crate::service::test_events::TestSender;
 use crate::telemetry::metrics::Metrics;
 use live::Streams;
@@ -39,6 +40,7 @@ pub mod frame;
 mod guard;
 pub mod live;
 pub mod pages;
+mod part;
 mod problems;
 mod ring;
 mod rotating;
@@ -65,6 +67,8 @@ pub struct UiState {
     pub streams: Streams,
     /// What was counted.
     pub metrics: Arc<Metrics>,
+    /// The test inbox.
+    pub inbox: Arc<Inbox>,
 }
 
 impl fmt::Debug for UiState {
@@ -85,8 +89,10 @@ pub fn router(state: UiState) -> Router {
         .route("/assets/{name}", get(assets::serve))
         .merge(pages::apps::routes())
         .merge(pages::deliveries::routes())
+        .merge(pages::inbox::routes())
         .merge(rotating::routes())
         .layer(from_fn_with_state(state.clone(), guard::finish))
+        .layer(from_fn(part::keep))
         .layer(from_fn(guard::headers))
         .with_state(state)
 }

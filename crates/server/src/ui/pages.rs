@@ -5,6 +5,7 @@ pub mod api_keys;
 pub mod apps;
 pub mod audit;
 pub mod deliveries;
+pub mod inbox;
 pub mod keyrings;
 pub mod overview;
 pub mod rotations;
@@ -22,6 +23,7 @@ pub fn samples() -> Vec<(&'static str, askama::Result<String>)> {
     all.extend(rendered(apps::endpoint::EndpointPage::samples()));
     all.extend(rendered(apps::endpoint_form::EndpointForm::samples()));
     all.extend(rendered(apps::endpoint_form::EndpointMade::samples()));
+    all.extend(rendered(inbox::InboxPage::samples()));
     all.extend(rendered(deliveries::Deliveries::samples()));
     all.extend(rendered(deliveries::bulk::Retry::samples()));
     all.extend(rendered(deliveries::inspect::Inspector::samples()));

@@ -9,6 +9,7 @@
 mod apps;
 mod browser;
 mod deliveries;
+mod inbox;
 mod overview;
 mod rotating;
 mod samples;
@@ -43,6 +44,10 @@ async fn whoever_is_not_signed_in_is_led_to_sign_in_and_back() {
     let page = browser.get("/apps?x=1").await;
     assert_eq!(page.status, StatusCode::SEE_OTHER);
     assert_eq!(page.location(), "/sign-in?back=apps%3Fx%3D1");
+    // A part of a page that asks by itself has the page loaded again, and is not replaced by sign in.
+    let part = browser.get_with("/apps", &[("hx-request", "true")]).await;
+    assert_eq!(part.header("hx-refresh"), "true");
+    assert_eq!((part.status, part.text.as_str()), (StatusCode::OK, ""));
     let page = browser.get("/sign-in?back=apps").await;
     assert!(
         page.text.contains(r#"name="back" value="apps""#),
