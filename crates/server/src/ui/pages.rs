@@ -4,11 +4,14 @@
 pub mod api_keys;
 pub mod apps;
 pub mod audit;
+pub mod bulks;
 pub mod deliveries;
 pub mod inbox;
 pub mod keyrings;
 pub mod overview;
+pub mod palette;
 pub mod rotations;
+pub mod schedules;
 pub mod settings;
 pub mod sign_in;
 
@@ -34,6 +37,12 @@ pub fn samples() -> Vec<(&'static str, askama::Result<String>)> {
     all.extend(rendered(keyrings::rotate::Rotate::samples()));
     all.extend(rendered(rotations::Rotations::samples()));
     all.extend(rendered(rotations::OneRotation::samples()));
+    all.extend(rendered(bulks::Bulks::samples()));
+    all.extend(rendered(bulks::OneBulk::samples()));
+    all.extend(rendered(bulks::form::BulkForm::samples()));
+    all.extend(rendered(schedules::Schedules::samples()));
+    all.extend(rendered(schedules::OneSchedule::samples()));
+    all.extend(rendered(schedules::form::ScheduleForm::samples()));
     all.extend(rendered(audit::Audit::samples()));
     all.extend(rendered(api_keys::ApiKeys::samples()));
     all.extend(rendered(api_keys::OneKey::samples()));

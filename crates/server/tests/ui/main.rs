@@ -8,11 +8,13 @@
 
 mod apps;
 mod browser;
+mod bulks;
 mod deliveries;
 mod inbox;
 mod overview;
 mod rotating;
 mod samples;
+mod schedules;
 #[expect(
     dead_code,
     unused_imports,
