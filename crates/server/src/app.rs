@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use hookturn_core::limits;
 use hookturn_core::store::{Store, StoreError};
+use hookturn_core::time::Clock as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -36,6 +37,7 @@ use crate::courier::Courier;
 use crate::courier::keys::KeyCache;
 use crate::dispatch::{self, Dispatch, Inboxes};
 use crate::outbound::{self, AddressPolicy, ClientConfig, SystemResolver};
+use crate::service::inbox::Inbox;
 use crate::service::proving::Prober;
 use crate::service::test_events::TestSender;
 use crate::service::{self, Service, ServiceError, TargetPolicy};
@@ -150,7 +152,7 @@ impl Server {
     /// Starts everything on the current runtime and returns when it is ready.
     pub async fn start(config: &Config) -> Result<Self, Failure> {
         // First, because nothing is made when the configuration is not usable.
-        let client = Arc::new(client_config(config)?);
+        let mut client = client_config(config)?;
         // Before anything is made as well: a key that is shown once must not be made by a start that
         // ends at an occupied port. Clients that come early wait in the kernel's queue.
         let listener = listen(config).await?;
@@ -164,15 +166,13 @@ impl Server {
         let live = Arc::new(Live::default());
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let inboxes = Inboxes::new(config.delivery.shards_on(cores));
-        let options = SqliteOptions {
-            path,
-            live: Arc::clone(&live),
-            hints: Arc::new(inboxes.clone()),
-        };
-        let store = SqliteStore::open_locked(options, lock)?;
+        let store = open_store(path, lock, &live, &inboxes)?;
         let sealer = Arc::new(Sealer::new(master_keys, entropy.clone()));
         keys::check(&store, &sealer).await?;
-        let metrics = Arc::new(Metrics::default());
+        let inbox = Inbox::new(Arc::clone(&live), Arc::clone(&sealer), clock.clone());
+        client.inbox = Some(inbox.dialer());
+        let client = Arc::new(client);
+        let metrics = counting(*clock);
         let shared: Arc<dyn Store> = Arc::new(store.clone());
         let service = Arc::new(Service::new(service::Parts {
             store: Arc::clone(&shared),
@@ -223,6 +223,8 @@ impl Server {
             tests,
             finishing: finishing.clone(),
             streams: Streams::new(stopping.clone()),
+            metrics: Arc::clone(&metrics),
+            inbox,
         };
         let router = router.merge(ui::router(pages));
         let edge = http::Edge(entropy.clone(), clock.clone());
@@ -423,6 +425,27 @@ fn prepare_data_dir(config: &Config) -> Result<PathBuf, Failure> {
             source,
         })?;
     Ok(path.join(DATABASE))
+}
+
+fn open_store(
+    path: PathBuf,
+    lock: sqlite::DatabaseLock,
+    live: &Arc<Live>,
+    inboxes: &Inboxes,
+) -> Result<SqliteStore, OpenError> {
+    let options = SqliteOptions {
+        path,
+        live: Arc::clone(live),
+        hints: Arc::new(inboxes.clone()),
+    };
+    SqliteStore::open_locked(options, lock)
+}
+
+/// What is counted, from now on.
+fn counting(clock: SystemClock) -> Arc<Metrics> {
+    let metrics = Metrics::default();
+    metrics.tally().begin(clock.now());
+    Arc::new(metrics)
 }
 
 fn client_config(config: &Config) -> Result<ClientConfig, Failure> {

@@ -7,7 +7,8 @@
 //! - **Where**: [`AddressPolicy`] is asked at configuration, at send and at connect. Every DNS answer is
 //!   classified, a mixed answer is refused whole, and the connection is made only to addresses that were
 //!   classified. No redirect is followed, no proxy is read from the environment, and metadata services
-//!   are refused whatever is configured.
+//!   are refused whatever is configured. The one name that needs no address is that of the test inbox
+//!   ([`INBOX_HOST`]): it is answered within this process, over a pipe.
 //! - **Time**: one deadline covers DNS, connect, TLS, headers and body.
 //! - **Bytes**: of a head at most 4 KiB and 64 headers are kept and the rest is left out, up to 64 KiB, over
 //!   HTTP/1.1 and HTTP/2 alike: a delivery is judged by its status, whatever stands beside it. A larger head is
@@ -62,4 +63,4 @@ pub use dial::{Dial, Dialling, Wire};
 pub use headers::{HeaderRefused, check_custom_header, check_custom_headers};
 pub use outcome::{Exchange, Failure, FailureKind, Response, RetryAfter, Timings};
 pub use resolver::{Resolve, ResolveError, Resolving, SystemResolver};
-pub use target::Target;
+pub use target::{INBOX_HOST, Target};

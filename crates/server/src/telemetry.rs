@@ -2,6 +2,7 @@
 //! clock, the system's entropy, logs and metrics.
 
 pub mod metrics;
+pub mod tally;
 
 use hookturn_core::id::Entropy;
 use hookturn_core::time::{Clock, Timestamp};

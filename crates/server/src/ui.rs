@@ -28,7 +28,9 @@ use hookturn_core::time::Clock;
 
 use crate::service::Service;
 use crate::service::finishing::Finishing;
+use crate::service::inbox::Inbox;
 use crate::service::test_events::TestSender;
+use crate::telemetry::metrics::Metrics;
 use live::Streams;
 
 pub mod assets;
@@ -38,6 +40,7 @@ pub mod frame;
 mod guard;
 pub mod live;
 pub mod pages;
+mod part;
 mod problems;
 mod ring;
 mod rotating;
@@ -62,6 +65,10 @@ pub struct UiState {
     pub finishing: Finishing,
     /// The streams of live updates.
     pub streams: Streams,
+    /// What was counted.
+    pub metrics: Arc<Metrics>,
+    /// The test inbox.
+    pub inbox: Arc<Inbox>,
 }
 
 impl fmt::Debug for UiState {
@@ -82,8 +89,13 @@ pub fn router(state: UiState) -> Router {
         .route("/assets/{name}", get(assets::serve))
         .merge(pages::apps::routes())
         .merge(pages::deliveries::routes())
+        .route("/palette", get(pages::palette::list))
+        .merge(pages::inbox::routes())
+        .merge(pages::bulks::routes())
+        .merge(pages::schedules::routes())
         .merge(rotating::routes())
         .layer(from_fn_with_state(state.clone(), guard::finish))
+        .layer(from_fn(part::keep))
         .layer(from_fn(guard::headers))
         .with_state(state)
 }

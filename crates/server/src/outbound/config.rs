@@ -42,6 +42,8 @@ pub struct ClientConfig {
     pub handshakes: Option<tokio::runtime::Handle>,
     /// What stands in for TCP and TLS, in simulations; none in a server.
     pub dialer: Option<Arc<dyn Dial>>,
+    /// The test inbox inside this process, if it has one.
+    pub inbox: Option<Arc<dyn Dial>>,
     pub(super) tls: Arc<rustls::ClientConfig>,
 }
 
@@ -77,6 +79,7 @@ impl ClientConfig {
             idle_for: Duration::from_secs(30),
             handshakes: None,
             dialer: None,
+            inbox: None,
             tls: Arc::new(tls_config(extra_roots)?),
         })
     }

@@ -2,7 +2,7 @@
 //!
 //! This is the only place of the product that opens a connection to a receiver.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +40,9 @@ pub(super) async fn connect(
     target: &Target,
     trace: &mut Trace,
 ) -> Result<Connection, Failure> {
+    if target.is_inbox() {
+        return to_inbox(config, target, trace).await;
+    }
     let addresses = addresses(config, target, trace).await?;
     trace.enter(Phase::Connect);
     let started = Instant::now();
@@ -75,6 +78,24 @@ pub(super) async fn connect(
         let stream = Stream::http1(transport, Arc::clone(&allowance));
         http1(stream, allowance, remote).await
     }
+}
+
+/// A pipe to the test inbox inside this process. Its address is that of nobody.
+async fn to_inbox(
+    config: &ClientConfig,
+    target: &Target,
+    trace: &mut Trace,
+) -> Result<Connection, Failure> {
+    trace.enter(Phase::Connect);
+    let inbox = config.inbox.as_deref().ok_or_else(|| {
+        let detail = format!(
+            "{} is the test inbox, and this process has none",
+            target.host()
+        );
+        Failure::new(FailureKind::Refused, detail)
+    })?;
+    let nobody = [IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
+    over_injected(inbox, &nobody, target, trace).await
 }
 
 /// A connection by whatever stands in for TCP, to the first of the addresses that were judged.

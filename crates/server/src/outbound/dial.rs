@@ -1,7 +1,8 @@
 //! From an address to a connection, where something else than TCP shall be dialled.
 //!
-//! The server dials TCP and never sets one of these. It is the seam by which a whole sender runs over
-//! a network that a test makes up: on a virtual clock, with answers that are lost on purpose.
+//! The server dials TCP, but for its own test inbox, which it reaches over a pipe. It is also the seam by
+//! which a whole sender runs over a network that a test makes up: on a virtual clock, with answers that
+//! are lost on purpose.
 
 use std::future::Future;
 use std::io;

@@ -10,6 +10,10 @@ use url::{Host, Url};
 
 use super::address::{NameClass, Refused, Rule, check_shape, classify_name};
 
+/// The host of the test inbox inside this process. No resolver has an address for a name below `invalid`
+/// (RFC 6761), so nothing else can ever be meant by it.
+pub const INBOX_HOST: &str = "inbox.hookturn.invalid";
+
 /// A receiver's URL in the forms that the wire, the pool and the policy need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -18,6 +22,7 @@ pub struct Target {
     port: u16,
     literal: Option<IpAddr>,
     name_class: NameClass,
+    inbox: bool,
     /// `https://host:port`: connections are shared by everything that has the same key.
     key: Arc<str>,
     host_header: HeaderValue,
@@ -73,6 +78,7 @@ impl Target {
                 Some(_) => NameClass::Public,
                 None => classify_name(&host),
             },
+            inbox: !tls && port == 80 && host == INBOX_HOST,
             key: format!("{}://{bracketed}:{port}", url.scheme()).into(),
             host_header: HeaderValue::try_from(shown).map_err(unusable)?,
             host: host.into(),
@@ -95,6 +101,11 @@ impl Target {
     /// The port, the scheme's own when the URL names none.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Whether it is the test inbox inside this process, for which no address is opened.
+    pub fn is_inbox(&self) -> bool {
+        self.inbox
     }
 
     /// The address, when the host is one rather than a name.
@@ -133,5 +144,37 @@ fn unusable(why: impl std::fmt::Display) -> Refused {
     Refused {
         rule: Rule::Url,
         detail: format!("the URL cannot be used for HTTP: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::address::AddressPolicy;
+    use super::*;
+
+    #[test]
+    fn the_test_inbox_is_one_name_and_nothing_beside_it() {
+        let policy = AddressPolicy::default();
+        let target = |text: &str| Target::new(&text.parse().unwrap()).unwrap();
+        for inbox in [
+            "http://inbox.hookturn.invalid/a",
+            "http://INBOX.hookturn.invalid.:80/",
+        ] {
+            let inbox = target(inbox);
+            assert!(inbox.is_inbox());
+            assert!(policy.check_target(&inbox).is_ok());
+        }
+        for other in [
+            "https://inbox.hookturn.invalid/a",
+            "http://inbox.hookturn.invalid:8080/",
+            "http://a.inbox.hookturn.invalid/",
+            "http://hookturn.invalid/",
+            "http://inbox.hookturn.invalid.example/",
+            "http://127.0.0.1/inbox.hookturn.invalid",
+        ] {
+            assert!(!target(other).is_inbox(), "{other}");
+        }
+        let plain = target("http://inbox.hookturn.invalid:8080/");
+        assert!(policy.check_target(&plain).is_err());
     }
 }

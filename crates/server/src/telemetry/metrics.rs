@@ -9,8 +9,10 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use hookturn_core::delivery::{Attempt, ExchangeReason, ExchangeResult, Next};
+use hookturn_core::id::WorkspaceId;
 use hookturn_core::proof::{ProbeAnswer, ProbeKey, Standing};
 use hookturn_core::rotation::Mode;
+use hookturn_core::time::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -18,6 +20,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use super::tally::Tally;
 
 /// Upper bounds of the attempt duration buckets, in seconds.
 const SECONDS: [f64; 12] = [
@@ -71,6 +75,7 @@ pub struct Metrics {
     probes: Family<ProbeLabels, Counter>,
     rotations: Family<ModeLabel, Gauge>,
     proving: Family<StandingLabel, Gauge>,
+    tally: Tally,
 }
 
 impl Default for Metrics {
@@ -161,6 +166,7 @@ impl Default for Metrics {
             probes,
             rotations,
             proving,
+            tally: Tally::default(),
             messages,
             accepted,
             refused,
@@ -193,8 +199,23 @@ impl Metrics {
         self.in_flight.dec();
     }
 
-    /// An attempt was made, and this follows for each of the `deliveries` that it was about.
-    pub fn attempted(&self, attempt: &Attempt, next: &Next, deliveries: usize) {
+    /// What the pages show of the last hours.
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// An attempt of a workspace was made, and this follows for each of the `deliveries` that it was
+    /// about.
+    pub fn attempted(
+        &self,
+        workspace: WorkspaceId,
+        attempt: &Attempt,
+        next: &Next,
+        deliveries: usize,
+        now: Timestamp,
+    ) {
+        let took = attempt.duration_millis;
+        self.tally.count(workspace, next, deliveries, took, now);
         self.duration
             .observe(f64::from(attempt.duration_millis) / 1_000.0);
         let outcome = match attempt.decisive().map(|exchange| &exchange.result) {

@@ -53,6 +53,8 @@ pub struct Assets {
     pub htmx: Asset,
     /// What else pages do in the browser.
     pub script: Asset,
+    /// The command palette and the shortcuts.
+    pub palette: Asset,
 }
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -63,7 +65,11 @@ pub static ASSETS: LazyLock<Assets> = LazyLock::new(|| Assets {
         "style",
         "css",
         "text/css; charset=utf-8",
-        include_bytes!("assets/style.css"),
+        concat!(
+            include_str!("assets/style.css"),
+            include_str!("assets/pages.css")
+        )
+        .as_bytes(),
     ),
     htmx: Asset::new("htmx", "js", SCRIPT, include_bytes!("assets/htmx.js")),
     script: Asset::new(
@@ -72,12 +78,13 @@ pub static ASSETS: LazyLock<Assets> = LazyLock::new(|| Assets {
         SCRIPT,
         include_bytes!("assets/hookturn.js"),
     ),
+    palette: Asset::new("palette", "js", SCRIPT, include_bytes!("assets/palette.js")),
 });
 
 impl Assets {
     /// Each of them.
-    pub fn all(&self) -> [&Asset; 3] {
-        [&self.style, &self.htmx, &self.script]
+    pub fn all(&self) -> [&Asset; 4] {
+        [&self.style, &self.htmx, &self.script, &self.palette]
     }
 }
 

@@ -45,6 +45,20 @@ impl Part {
         (Self::Settings, "settings", "Settings"),
     ];
 
+    /// The key that goes there after `g`.
+    pub const fn key(self) -> char {
+        match self {
+            Self::Overview => 'o',
+            Self::Apps => 'a',
+            Self::Deliveries => 'd',
+            Self::Secrets => 's',
+            Self::Rotations => 'r',
+            Self::Audit => 'u',
+            Self::ApiKeys => 'k',
+            Self::Settings => 't',
+        }
+    }
+
     fn path(self) -> &'static str {
         let mut all = Self::ALL.iter();
         all.find(|(part, ..)| *part == self)

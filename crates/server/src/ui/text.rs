@@ -22,6 +22,12 @@ impl When {
         self.at.to_string()
     }
 
+    /// How long it is away from now, without saying which way: like `12 s`.
+    pub fn span(self) -> String {
+        let span = self.now.since(self.at).max(self.at.since(self.now));
+        duration(span).unwrap_or_else(|| "less than 1 s".to_owned())
+    }
+
     /// Like `12 s ago`, `in 3 h`, `now`.
     pub fn relative(self) -> String {
         let (span, ahead) = if self.at > self.now {
@@ -134,6 +140,8 @@ mod tests {
         assert_eq!(said(now.before(12_000)), "12 s ago");
         assert_eq!(said(now.after(3 * 3_600_000 + 5)), "in 3 h");
         assert_eq!(said(now.before(49 * 3_600_000)), "2 d ago");
+        assert_eq!(When::new(now.before(12_000), now).span(), "12 s");
+        assert_eq!(When::new(now, now).span(), "less than 1 s");
     }
 
     #[test]

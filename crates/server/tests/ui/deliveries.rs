@@ -66,7 +66,7 @@ async fn exhausted(api: &Api, url: &str, payload: &str) -> (String, String, Stri
 }
 
 /// An app's deliveries, newest first, once so many of them are settled.
-async fn settled(api: &Api, app: &str, count: usize) -> Vec<Value> {
+pub(crate) async fn settled(api: &Api, app: &str, count: usize) -> Vec<Value> {
     within_deadline("deliveries settle", async {
         loop {
             let listed = api

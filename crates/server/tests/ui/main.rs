@@ -8,9 +8,13 @@
 
 mod apps;
 mod browser;
+mod bulks;
 mod deliveries;
+mod inbox;
+mod overview;
 mod rotating;
 mod samples;
+mod schedules;
 #[expect(
     dead_code,
     unused_imports,
@@ -28,6 +32,13 @@ async fn started() -> (Server, tempfile::TempDir) {
     (Server::start(data.path()).await, data)
 }
 
+/// A server whose first key is an operator's, for what needs several workspaces.
+async fn started_by_operator() -> (Server, tempfile::TempDir) {
+    let data = tempfile::tempdir().unwrap();
+    let key = "sk_operator_of_the_running_server_0001";
+    (Server::start_with_key(data.path(), key).await, data)
+}
+
 #[tokio::test]
 async fn whoever_is_not_signed_in_is_led_to_sign_in_and_back() {
     let (server, _data) = started().await;
@@ -35,6 +46,10 @@ async fn whoever_is_not_signed_in_is_led_to_sign_in_and_back() {
     let page = browser.get("/apps?x=1").await;
     assert_eq!(page.status, StatusCode::SEE_OTHER);
     assert_eq!(page.location(), "/sign-in?back=apps%3Fx%3D1");
+    // A part of a page that asks by itself has the page loaded again, and is not replaced by sign in.
+    let part = browser.get_with("/apps", &[("hx-request", "true")]).await;
+    assert_eq!(part.header("hx-refresh"), "true");
+    assert_eq!((part.status, part.text.as_str()), (StatusCode::OK, ""));
     let page = browser.get("/sign-in?back=apps").await;
     assert!(
         page.text.contains(r#"name="back" value="apps""#),

@@ -140,9 +140,10 @@ impl Shard {
             made.ended_at,
             random,
         );
+        let (workspace, of) = (endpoint.workspace, batch.len());
         self.parts
             .metrics
-            .attempted(&made.attempt, &next, batch.len());
+            .attempted(workspace, &made.attempt, &next, of, now);
         log_attempt(id, &batch, &made.attempt, next);
         let keeps_place = endpoint.ordered && matches!(next, Next::RetryAt(_));
         if endpoint.ordered && next != Next::Delivered {

@@ -90,7 +90,7 @@ pub(in crate::ui) struct Deletion {
 }
 
 /// Whether an endpoint takes deliveries, in a word.
-pub(super) fn state_of(state: &EndpointState) -> Shown {
+pub(in crate::ui::pages) fn state_of(state: &EndpointState) -> Shown {
     match state {
         EndpointState::Enabled => Shown::good("enabled"),
         EndpointState::Paused { .. } => Shown::waiting("paused"),
@@ -100,7 +100,7 @@ pub(super) fn state_of(state: &EndpointState) -> Shown {
 }
 
 /// Why it is so, and since when.
-pub(super) fn note_of(state: &EndpointState, now: Timestamp) -> String {
+pub(in crate::ui::pages) fn note_of(state: &EndpointState, now: Timestamp) -> String {
     let said = |since: Timestamp| When::new(since, now).relative();
     match state {
         EndpointState::Enabled => String::new(),

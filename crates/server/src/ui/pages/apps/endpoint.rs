@@ -21,6 +21,7 @@ use super::super::deliveries::verify::{Pasted, VerifyBox};
 use super::app::{note_of, state_of};
 use super::switches::{Offer, offers};
 use super::values::endpoint_id;
+use crate::service::inbox::INBOX_HOST;
 use crate::service::inspecting::Health;
 use crate::service::searching::Search;
 use crate::service::test_events::TestReport;
@@ -60,6 +61,8 @@ pub struct EndpointPage {
     pub recent: Vec<Row>,
     /// A look at a captured request.
     pub verify: VerifyBox,
+    /// Whether it is at the built-in test inbox.
+    pub is_inbox: bool,
 }
 
 /// How an endpoint fares.
@@ -234,6 +237,10 @@ impl EndpointPage {
                 .map(|found| Row::new(ui, visitor, found, now))
                 .collect(),
             verify: VerifyBox::to(format!("apps/{app}/endpoints/{id}/verify")),
+            is_inbox: endpoint
+                .url
+                .as_ref()
+                .is_some_and(|url| url.url().host_str() == Some(INBOX_HOST)),
         })
     }
 
@@ -266,6 +273,7 @@ impl EndpointPage {
             tested: None,
             recent: Vec::new(),
             verify: VerifyBox::to(format!("apps/HqTRDIYa/endpoints/{id}/verify")),
+            is_inbox: false,
         };
         let tested = |state, code| Tested {
             state,
@@ -293,6 +301,7 @@ impl EndpointPage {
             ],
             offers: offers("enabled"),
             recent: Row::samples(),
+            is_inbox: true,
             tested: Some(tested(Shown::good("accepted"), Some(204))),
             ..empty()
         };
