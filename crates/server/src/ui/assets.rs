@@ -53,6 +53,8 @@ pub struct Assets {
     pub htmx: Asset,
     /// What else pages do in the browser.
     pub script: Asset,
+    /// The mark, for the browser's tabs.
+    pub icon: Asset,
 }
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -72,12 +74,18 @@ pub static ASSETS: LazyLock<Assets> = LazyLock::new(|| Assets {
         SCRIPT,
         include_bytes!("assets/hookturn.js"),
     ),
+    icon: Asset::new(
+        "icon",
+        "svg",
+        "image/svg+xml",
+        include_bytes!("assets/icon.svg"),
+    ),
 });
 
 impl Assets {
     /// Each of them.
-    pub fn all(&self) -> [&Asset; 3] {
-        [&self.style, &self.htmx, &self.script]
+    pub fn all(&self) -> [&Asset; 4] {
+        [&self.style, &self.htmx, &self.script, &self.icon]
     }
 }
 
