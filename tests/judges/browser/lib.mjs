@@ -69,6 +69,7 @@ class World {
   samples = given.samples;
   troubles = [];
   pages = [];
+  checks = [];
 
   constructor(browser) {
     this.browser = browser;
@@ -110,7 +111,16 @@ class World {
       const status = /the server responded with a status of (\d+)/.exec(text)?.[1];
       if (status && page.expected.has(Number(status))) return;
       if (page.expected.has("gone") && /ERR_|Failed to fetch|htmx:error/.test(text)) return;
-      note(`console: ${text} (${message.location().url})`);
+      if (/htmx:error.*Failed to fetch/.test(text)) unanswered += 1;
+      else note(`console: ${text} (${message.location().url})`);
+    });
+    // What a page asked for while it was left is cut off by the browser: that is no fault, the rest is.
+    let unanswered = 0;
+    page.on("requestfailed", (request) => {
+      if (request.failure()?.errorText === "net::ERR_ABORTED") unanswered -= 1;
+    });
+    this.checks.push(() => {
+      if (unanswered > 0) note(`${unanswered} requests of the page failed`);
     });
     page.on("request", (request) => {
       const url = request.url();
@@ -187,6 +197,7 @@ class World {
   }
 
   judge() {
+    for (const check of this.checks) check();
     assert.deepEqual(this.troubles, []);
   }
 
@@ -216,6 +227,8 @@ class World {
     await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
     server.unref();
     receiver.url = `http://127.0.0.1:${server.address().port}/webhooks`;
+    // The same under a name, as people would read it.
+    receiver.called = (name) => `http://${name}.localhost:${server.address().port}/webhooks`;
     return receiver;
   }
 }

@@ -19,6 +19,7 @@ export const PAGES = [
   { name: "delivery-exhausted", path: (ids) => `deliveries/${ids.exhausted}`, picture: true },
   { name: "secrets", path: "secrets", empty: true, picture: true },
   { name: "keyring", path: (ids) => `keyrings/${ids.keyring}`, picture: true },
+  { name: "keyring-shared", path: (ids) => `keyrings/${ids.shared}` },
   { name: "secret", path: (ids) => `keyrings/${ids.keyring}/secrets/${ids.secret}` },
   { name: "rotate", path: (ids) => `keyrings/${ids.keyring}/rotate`, owner: true, picture: true },
   { name: "leaked", path: (ids) => `keyrings/${ids.keyring}/rotate?leaked`, owner: true, picture: true },

@@ -1,7 +1,7 @@
 // Every sample of every page, as the template renders it: so every state is looked at that a page has,
 // also those that are hard to come by. A new page needs no line here.
 import { readFileSync } from "node:fs";
-import { everyLook } from "../every.mjs";
+import { TWO_LOOKS, everyLook } from "../every.mjs";
 import { run } from "../lib.mjs";
 
 await run(async (t) => {
@@ -18,6 +18,6 @@ await run(async (t) => {
   for (const name of Object.keys(pages)) {
     await page.goto(`samples/${name}`);
     for (const details of await page.locator("details").all()) await details.evaluate((element) => (element.open = true));
-    await everyLook(t, page, name);
+    await everyLook(t, page, name, { looks: TWO_LOOKS });
   }
 });

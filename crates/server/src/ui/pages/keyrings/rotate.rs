@@ -7,7 +7,7 @@ use axum::response::Response;
 use hookturn_core::id::{KeyringId, SecretId};
 use hookturn_core::proof::{OnDeadline, ProofPolicy};
 use hookturn_core::rotation::{Keyring, Rejected, SecretStatus};
-use hookturn_core::time::Millis;
+use hookturn_core::time::{HOUR, Millis};
 use http::StatusCode;
 use serde::Deserialize;
 
@@ -292,7 +292,8 @@ impl Rotate {
         let ring = Ring::of(ui, visitor, keyring).await?;
         let now = ui.clock.now();
         let frame = Frame::new(ui, visitor, Part::Secrets, "Rotate");
-        let overlap = span::write(ui.service.default_overlap(keyring));
+        let overlap = ui.service.default_overlap(keyring);
+        let overlap = format!("about {}", span::write(overlap.next_multiple_of(HOUR)));
         let view = |secret| SecretView::new(secret, now);
         let active = keyring.active().map(view);
         let rotation = OpenRotation::of(keyring, now);
@@ -331,7 +332,7 @@ impl Rotate {
             leakable,
             active: Some(active),
             rotation: None,
-            default_overlap: "2 d".to_owned(),
+            default_overlap: "about 2 d".to_owned(),
             typed: Typed::default(),
             problems,
             stale: None,
