@@ -37,6 +37,7 @@ pub mod form;
 pub mod frame;
 mod guard;
 pub mod live;
+mod once;
 pub mod pages;
 mod problems;
 mod ring;

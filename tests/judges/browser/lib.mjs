@@ -196,6 +196,14 @@ class World {
     await page.screenshot({ path: join(given.pictures, `${name}.png`), fullPage: true, ...options });
   }
 
+  /** Takes the picture of a page that stands in the README: what a window shows, in one theme. */
+  async readme(page, { name, readme }) {
+    await page.emulateMedia({ colorScheme: "light" });
+    await page.setViewportSize({ width: 1100, height: readme });
+    await page.evaluate(() => scrollTo(0, 0));
+    await this.picture(page, `readme-${name}`, { fullPage: false });
+  }
+
   judge() {
     for (const check of this.checks) check();
     assert.deepEqual(this.troubles, []);

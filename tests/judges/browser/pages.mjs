@@ -5,6 +5,7 @@
 //   empty    whether it is there in an empty workspace, too
 //   owner    whether a key that may only read is refused
 //   picture  whether pictures of it are taken
+//   readme   how high its picture for docs/images is, in pixels
 export const PAGES = [
   { name: "overview", path: "", empty: true, picture: true },
   { name: "apps", path: "apps", empty: true, picture: true },
@@ -13,7 +14,7 @@ export const PAGES = [
   { name: "endpoint-failing", path: (ids) => `apps/${ids.app}/endpoints/${ids.failing}` },
   { name: "endpoint-new", path: (ids) => `apps/${ids.app}/endpoints/new`, owner: true, picture: true },
   { name: "endpoint-edit", path: (ids) => `apps/${ids.app}/endpoints/${ids.endpoint}/edit`, owner: true },
-  { name: "deliveries", path: "deliveries", empty: true, picture: true },
+  { name: "deliveries", path: "deliveries", empty: true, picture: true, readme: 700 },
   { name: "deliveries-none", path: "deliveries?type=nothing.like.it", empty: true },
   { name: "delivery", path: (ids) => `deliveries/${ids.delivery}`, picture: true },
   { name: "delivery-exhausted", path: (ids) => `deliveries/${ids.exhausted}`, picture: true },
@@ -24,7 +25,7 @@ export const PAGES = [
   { name: "rotate", path: (ids) => `keyrings/${ids.keyring}/rotate`, owner: true, picture: true },
   { name: "leaked", path: (ids) => `keyrings/${ids.keyring}/rotate?leaked`, owner: true, picture: true },
   { name: "rotations", path: "rotations", empty: true, picture: true },
-  { name: "rotation", path: (ids) => `rotations/${ids.rotation}`, picture: true },
+  { name: "rotation", path: (ids) => `rotations/${ids.rotation}`, picture: true, readme: 780 },
   { name: "rotation-over", path: (ids) => `rotations/${ids.over}` },
   { name: "audit", path: "audit", empty: true, picture: true },
   { name: "api-keys", path: "api-keys", empty: true, owner: true, picture: true },

@@ -9,6 +9,7 @@
 mod apps;
 mod browser;
 mod deliveries;
+mod resent;
 mod rotating;
 mod samples;
 #[expect(

@@ -13,12 +13,13 @@ use serde::Deserialize;
 
 use super::super::super::error::{UiError, status_of};
 use super::super::super::frame::{Frame, Part, page};
+use super::super::super::once::Once;
 use super::super::super::problems::{Fields, Problems};
 use super::super::super::ring::{Ring, SecretView};
 use super::super::super::stale::Stale;
 use super::super::super::visitor::{Sent, Visitor};
 use super::super::super::{UiState, span};
-use super::once::{self, Asked, Once};
+use super::once::{self, Asked};
 use super::value::{Cause, SecretValue};
 use super::{OpenRotation, given, id, keyring, stale};
 use crate::service::ServiceError;
