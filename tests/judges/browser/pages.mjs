@@ -25,7 +25,7 @@ export const PAGES = [
   { name: "rotate", path: (ids) => `keyrings/${ids.keyring}/rotate`, owner: true, picture: true },
   { name: "leaked", path: (ids) => `keyrings/${ids.keyring}/rotate?leaked`, owner: true, picture: true },
   { name: "rotations", path: "rotations", empty: true, picture: true },
-  { name: "rotation", path: (ids) => `rotations/${ids.rotation}`, picture: true, readme: 780 },
+  { name: "rotation", path: (ids) => `rotations/${ids.rotation}`, picture: true, readme: 930 },
   { name: "rotation-over", path: (ids) => `rotations/${ids.over}` },
   { name: "audit", path: "audit", empty: true, picture: true },
   { name: "api-keys", path: "api-keys", empty: true, owner: true, picture: true },
