@@ -1,9 +1,9 @@
 //! What the tests need beside a Rust toolchain, and how it comes to be there.
 //!
-//! Two kinds of things. *Tools* (a C and a C++ compiler, curl, Node, Python) belong to the machine: as
+//! Two kinds of things. *Tools* (a C and a C++ compiler, curl, Node, Python, Chromium) belong to the machine: as
 //! root on Debian they are installed with apt, elsewhere the task says exactly what to install and
-//! stops. *Judges* (other people's webhook libraries, which verify what Hookturn signed) belong to
-//! this checkout: they go below the target directory, at the versions pinned in `tests/judges`.
+//! stops. *Judges* (other people's webhook libraries, which verify what Hookturn signed, and what drives the
+//! browser) belong to this checkout: they go below the target directory, at the versions pinned in `tests/judges`.
 //! Nothing outside these two places is written.
 
 use std::fs;
@@ -99,12 +99,19 @@ const TOOLS: &[Tool] = &[
         packages: &["npm"],
     },
     PYTHON,
+    Tool {
+        name: "Chromium with a font",
+        purpose: "the dashboard is tried in a browser",
+        programs: &["chromium", "chromium-browser", "google-chrome"],
+        arguments: &["--version"],
+        packages: &["chromium", "fonts-dejavu-core"],
+    },
 ];
 
 /// Where the judges are, for the scripts and for the tests that start them.
 #[derive(Debug)]
 pub(crate) struct Judges {
-    /// Holds `verify.mjs` beside its `node_modules`.
+    /// Holds `verify.mjs` beside its `node_modules`, which the scripts of `tests/judges/browser` use too.
     pub(crate) node: PathBuf,
     /// The interpreter that has the Python libraries.
     pub(crate) python: PathBuf,
@@ -363,7 +370,7 @@ mod tests {
     fn the_advice_names_every_package_that_is_missing() {
         let all: Vec<&Tool> = TOOLS.iter().collect();
         let advice = by_hand(&all);
-        for package in ["gcc", "g++", "nodejs", "npm", "python3-venv"] {
+        for package in ["gcc", "g++", "nodejs", "npm", "python3-venv", "chromium"] {
             assert!(advice.contains(package), "{advice}");
         }
         assert!(!by_hand(&all[..1]).contains("nodejs"));

@@ -47,7 +47,7 @@ pub use dialect::hopae::openapi as hopae_openapi;
 pub use dialect::kore::openapi as kore_openapi;
 pub use health::{Readiness, Ready};
 pub use openapi::openapi;
-pub use router::router;
+pub use router::{Lost, router};
 
 pub use crate::service::finishing::Finishing;
 pub use crate::service::test_events::{TestFuture, TestReport, TestSender};

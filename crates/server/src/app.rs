@@ -207,7 +207,7 @@ impl Server {
         let (stop, stopping) = watch::channel(false);
         let ready = Readiness::default();
         let finishing = Finishing::default();
-        let router = api::router(ApiState {
+        let api = ApiState {
             service: Arc::clone(&service),
             ready: ready.clone(),
             metrics: Arc::clone(&metrics) as _,
@@ -215,7 +215,8 @@ impl Server {
             tests: Arc::clone(&tests),
             finishing: finishing.clone(),
             entropy: entropy.clone(),
-        });
+        };
+        let router = api::router(api, ui::nowhere);
         let pages = UiState {
             service: Arc::clone(&service),
             clock: clock.clone(),

@@ -14,7 +14,7 @@
 //! Every link is relative to the `<base>` of its page, so the dashboard works behind a path prefix,
 //! which the reverse proxy takes off and names in `X-Forwarded-Prefix`.
 //!
-//! Absent on purpose: a build step, a font, a picture, an inline script or style, a dialog of the
+//! Absent on purpose: a build step, a font, a picture beside the mark, an inline script or style, a dialog of the
 //! browser's own.
 
 use std::fmt;
@@ -39,6 +39,7 @@ pub mod form;
 pub mod frame;
 mod guard;
 pub mod live;
+mod once;
 pub mod pages;
 mod part;
 mod problems;
@@ -49,6 +50,9 @@ mod span;
 mod stale;
 pub mod text;
 mod visitor;
+
+pub use error::nowhere;
+pub use guard::CONTENT_SECURITY_POLICY;
 
 /// What the pages stand on.
 #[derive(Clone)]

@@ -29,6 +29,7 @@ mod rotations;
 mod senders;
 #[path = "judges/signatures.rs"]
 mod signatures;
+#[expect(dead_code, reason = "these tests use a part of it only")]
 mod support;
 #[path = "judges/two_signatures.rs"]
 mod two_signatures;

@@ -7,8 +7,9 @@
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse as _, Response};
 use hookturn_core::workspace::Scope;
-use http::Uri;
+use http::{HeaderMap, Uri};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -154,12 +155,17 @@ pub(super) fn routes() -> (Router<ApiState>, OpenApi) {
         .split_for_parts()
 }
 
+/// What answers a browser at a path that leads nowhere; none for a program, which gets a problem.
+pub type Lost = fn(&HeaderMap) -> Option<Response>;
+
 /// The API over its state.
-pub fn router(state: ApiState) -> Router {
+pub fn router(state: ApiState, lost: Lost) -> Router {
     let (router, _) = routes();
     router
         .merge(dialect::router())
-        .fallback(no_route)
+        .fallback(async move |uri: Uri, headers: HeaderMap| {
+            lost(&headers).unwrap_or_else(|| no_route(&uri).into_response())
+        })
         .method_not_allowed_fallback(no_method)
         // Bodies are bounded where they are read, by the bound of their route.
         .layer(DefaultBodyLimit::disable())
@@ -167,7 +173,7 @@ pub fn router(state: ApiState) -> Router {
         .with_state(state)
 }
 
-async fn no_route(uri: Uri) -> Problem {
+fn no_route(uri: &Uri) -> Problem {
     let document = dialect::of(uri.path()).map_or("/openapi.json", Dialect::document);
     Problem::new(
         Code::NotFound,

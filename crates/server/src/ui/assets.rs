@@ -55,6 +55,8 @@ pub struct Assets {
     pub script: Asset,
     /// The command palette and the shortcuts.
     pub palette: Asset,
+    /// The mark, for the browser's tabs.
+    pub icon: Asset,
 }
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -79,12 +81,24 @@ pub static ASSETS: LazyLock<Assets> = LazyLock::new(|| Assets {
         include_bytes!("assets/hookturn.js"),
     ),
     palette: Asset::new("palette", "js", SCRIPT, include_bytes!("assets/palette.js")),
+    icon: Asset::new(
+        "icon",
+        "svg",
+        "image/svg+xml",
+        include_bytes!("assets/icon.svg"),
+    ),
 });
 
 impl Assets {
     /// Each of them.
-    pub fn all(&self) -> [&Asset; 4] {
-        [&self.style, &self.htmx, &self.script, &self.palette]
+    pub fn all(&self) -> [&Asset; 5] {
+        [
+            &self.style,
+            &self.htmx,
+            &self.script,
+            &self.palette,
+            &self.icon,
+        ]
     }
 }
 

@@ -2,10 +2,11 @@
 
 use askama::Template;
 use axum::response::{IntoResponse, Redirect, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::assets::{ASSETS, Assets};
-use super::frame::page;
+use super::frame::{base, page};
+use super::guard::dress;
 use crate::service::ServiceError;
 
 /// Why there is no page.
@@ -114,6 +115,18 @@ pub(super) fn status_of(error: &ServiceError) -> StatusCode {
             StatusCode::INTERNAL_SERVER_ERROR
         }
     }
+}
+
+/// Answers a path that leads nowhere with a page, if it is a browser that asks.
+pub fn nowhere(asked: &HeaderMap) -> Option<Response> {
+    let accepts = asked.get(header::ACCEPT)?.to_str().ok()?;
+    if !accepts.contains("text/html") {
+        return None;
+    }
+    let message = "there is no such page: the address is mistyped, or what it showed is gone";
+    let mut response = UiError::told(StatusCode::NOT_FOUND, &base(asked), message).into_response();
+    dress(response.headers_mut());
+    Some(response)
 }
 
 impl IntoResponse for UiError {

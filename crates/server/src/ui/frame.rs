@@ -3,6 +3,7 @@
 
 use askama::Template;
 use axum::response::{Html, IntoResponse as _, Response};
+use hookturn_core::id::draw;
 use hookturn_core::workspace::{Reach, Scope};
 use http::{HeaderMap, StatusCode};
 
@@ -83,6 +84,8 @@ pub struct Frame {
     pub assets: &'static Assets,
     /// What forms repeat.
     pub form_token: String,
+    /// What forms that make something hold of this page, so that they are carried out once.
+    pub once: String,
     /// The name of the workspace that is looked at.
     pub workspace: String,
     /// The name of the API key.
@@ -108,6 +111,7 @@ impl Frame {
             parts: Part::ALL,
             assets: &ASSETS,
             form_token: "0".repeat(32),
+            once: "0".repeat(32),
             workspace: "default".to_owned(),
             key: "sample".to_owned(),
             is_operator: true,
@@ -138,6 +142,7 @@ impl Frame {
             parts: Part::ALL,
             assets: &ASSETS,
             form_token: visitor.session.form_token.clone(),
+            once: hex::encode(draw::<16>(ui.entropy.as_ref())),
             workspace: ui.service.workspace_name(&visitor.caller),
             key: visible(&key.name),
             is_operator: matches!(key.reach, Reach::Operator),

@@ -3,12 +3,12 @@
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::UiState;
 
 /// Nothing but our own files, no inline script or style, no frame around or inside.
-pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'self'";
 
 /// What a page must not be: framed, sniffed, kept, or named to other sites.
@@ -23,17 +23,21 @@ const HEADERS: [(HeaderName, &str); 5] = [
     ),
 ];
 
-/// Adds them. A page that does not say otherwise is not kept by a cache.
+/// Adds them to every answer.
 pub(super) async fn headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    let headers = response.headers_mut();
+    dress(response.headers_mut());
+    response
+}
+
+/// Adds them to one. A page that does not say otherwise is not kept by a cache.
+pub(super) fn dress(headers: &mut HeaderMap) {
     for (name, value) in HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }
     headers
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
-    response
 }
 
 /// Runs what may change something in a task of its own, so that it finishes although its visitor left.

@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::UiState;
@@ -30,6 +31,8 @@ pub(super) struct Visitor {
     pub(super) base: String,
     /// Path and query of the page, relative to that.
     pub(super) here: String,
+    /// What their form holds of its own, and the SHA-256 of all that it says.
+    pub(super) form: Option<(String, [u8; 32])>,
 }
 
 impl Visitor {
@@ -60,6 +63,7 @@ impl FromRequestParts<UiState> for Visitor {
                     session,
                     base,
                     here: asked.unwrap_or_default().trim_start_matches('/').to_owned(),
+                    form: None,
                 })
             }
             // Revoked or expired meanwhile.
@@ -96,6 +100,8 @@ pub(super) struct Sent<T> {
 #[derive(Deserialize)]
 struct Token {
     form_token: String,
+    #[serde(default)]
+    once: String,
 }
 
 impl<T: DeserializeOwned> FromRequest<UiState> for Sent<T> {
@@ -103,7 +109,7 @@ impl<T: DeserializeOwned> FromRequest<UiState> for Sent<T> {
 
     async fn from_request(request: Request, ui: &UiState) -> Result<Self, UiError> {
         let (mut parts, body) = request.into_parts();
-        let visitor = Visitor::from_request_parts(&mut parts, ui).await?;
+        let mut visitor = Visitor::from_request_parts(&mut parts, ui).await?;
         refuse_foreign(&parts.headers, &visitor.base)?;
         let request = Request::from_parts(parts, body);
         let unreadable = || UiError::unreadable(&visitor.base);
@@ -115,6 +121,9 @@ impl<T: DeserializeOwned> FromRequest<UiState> for Sent<T> {
             return Err(UiError::foreign(&visitor.base));
         }
         let fields = serde_urlencoded::from_bytes(&form).map_err(|_| unreadable())?;
+        if !sent.once.is_empty() {
+            visitor.form = Some((sent.once, Sha256::digest(&form).into()));
+        }
         Ok(Self { visitor, fields })
     }
 }

@@ -288,7 +288,7 @@ impl Bench {
             .unwrap();
         let ready = Readiness::default();
         let tests = AlwaysAccepts::default();
-        let router = router(ApiState {
+        let state = ApiState {
             service,
             ready: ready.clone(),
             metrics: Arc::new(NoMetrics),
@@ -296,7 +296,8 @@ impl Bench {
             prober: Arc::new(tests.clone()),
             finishing: Finishing::default(),
             entropy,
-        });
+        };
+        let router = router(state, |_| None);
         let mut bench = Self {
             router,
             ready,

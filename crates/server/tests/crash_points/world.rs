@@ -123,7 +123,7 @@ impl World {
         }));
         let ready = Readiness::default();
         let finishing = Finishing::default();
-        let router = router(ApiState {
+        let state = ApiState {
             service: Arc::clone(&service),
             ready,
             metrics: Arc::new(Nobody),
@@ -131,7 +131,8 @@ impl World {
             prober: Arc::new(Nobody),
             finishing: finishing.clone(),
             entropy,
-        });
+        };
+        let router = router(state, |_| None);
         Self {
             store,
             service,

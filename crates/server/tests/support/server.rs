@@ -41,8 +41,23 @@ impl Server {
         key: &'static str,
         variables: &[(&str, &str)],
     ) -> Self {
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::start_on(data_dir, any_port, key, variables).await
+    }
+
+    /// Starts it again where one listened that was stopped, for clients that wait for it there.
+    pub(crate) async fn start_at(data_dir: &Path, address: SocketAddr) -> Self {
+        Self::start_on(data_dir, address, API_KEY, &[]).await
+    }
+
+    async fn start_on(
+        data_dir: &Path,
+        listen: SocketAddr,
+        key: &'static str,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hookturn"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .args(["serve", "--listen", &listen.to_string(), "--data-dir"])
             .arg(data_dir)
             .current_dir(data_dir)
             .env_clear()
@@ -64,7 +79,7 @@ impl Server {
         // The guard exists before the first wait, so that a server which never gets ready is killed.
         let mut server = Self {
             child,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            address: listen,
             key,
             log,
             ended,
@@ -78,6 +93,11 @@ impl Server {
     /// A client of its API.
     pub(crate) fn api(&self) -> Api {
         Api::new(self.address, self.key)
+    }
+
+    /// The address that it listens on.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Where it listens, without a slash at the end.

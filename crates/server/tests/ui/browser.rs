@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::{Server, within_deadline};
@@ -97,6 +98,28 @@ impl Browser {
     pub(crate) async fn post_all(&mut self, path: &str, fields: &[(&str, String)]) -> Page {
         let fields = fields.iter().map(|(name, value)| (*name, value.as_str()));
         self.post(path, &fields.collect::<Vec<_>>()).await
+    }
+
+    /// Sends a form and leaves: before the answer, or in the middle of it.
+    pub(crate) async fn post_and_leave(&self, path: &str, fields: &[(&str, &str)], waits: bool) {
+        let body = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(fields)
+            .finish();
+        let (authority, cookie) = (&self.authority, self.cookie.as_deref().unwrap());
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: {authority}\r\norigin: http://{authority}\r\n\
+             cookie: {cookie}\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        within_deadline(path, async {
+            let mut stream = TcpStream::connect(authority).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            if waits {
+                stream.read_u8().await.unwrap();
+            }
+        })
+        .await;
     }
 
     pub(crate) async fn post_with(

@@ -12,6 +12,7 @@ mod bulks;
 mod deliveries;
 mod inbox;
 mod overview;
+mod resent;
 mod rotating;
 mod samples;
 mod schedules;

@@ -16,7 +16,7 @@ use crate::{Server, started};
 const LOOKS: usize = 3_000;
 
 /// The fields of a form as a browser would send them, found by the form's action.
-fn form(page: &Page, action: &str) -> Vec<(String, String)> {
+pub(crate) fn form(page: &Page, action: &str) -> Vec<(String, String)> {
     let begin = format!(r#"action="{action}""#);
     let found = page.text.split_once(&begin);
     let (_, rest) = found.unwrap_or_else(|| panic!("no form {action} in {}", page.text));

@@ -22,6 +22,9 @@
 
   show();
 
+  // On a phone the navigation is wider than the window: where we are is in sight.
+  document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
   // Says something to those who do not see it happen, too.
   const say = (words) => {
     const place = document.getElementById("status");

@@ -15,13 +15,14 @@ use zeroize::Zeroizing;
 
 use super::super::error::UiError;
 use super::super::frame::{Frame, Part, page};
+use super::super::once::{self, Asked};
 use super::super::problems::{Fields, Problems};
 use super::super::text::{When, visible};
 use super::super::visitor::{Sent, Visitor};
 use super::super::{UiState, span};
 use super::keyrings::{given, id};
 use super::sign_in::NoFields;
-use crate::service::api_keys::{ListedKey, NewApiKey, NewReach};
+use crate::service::api_keys::{ListedKey, NewApiKey, NewKey, NewReach};
 
 /// Keys on one page.
 const ROWS: usize = 50;
@@ -256,17 +257,19 @@ pub(in crate::ui) async fn create(
         scopes,
         expires_at,
     };
+    let once = match once::asked(&ui, &visitor, "api-keys").await? {
+        Asked::Again(kept) => return KeyText::again(&ui, &visitor, &kept).await,
+        Asked::First(once) => once,
+    };
+    let record = |made: &NewKey| format!("{} {}", made.key.id, made.text.as_str()).into_bytes();
+    let recording = once.as_ref().map(|once| once.record(&record));
     match ui
         .service
-        .create_api_key(&visitor.caller, input, None)
+        .create_api_key(&visitor.caller, input, recording)
         .await
     {
         Ok(made) => {
-            let shown = KeyText {
-                frame: Frame::new(&ui, &visitor, Part::ApiKeys, "The new API key"),
-                key: KeyView::new(&made.key, None, &visitor, now),
-                text: made.text,
-            };
+            let shown = KeyText::new(&ui, &visitor, &made.key, made.text);
             Ok(page(StatusCode::CREATED, &shown))
         }
         Err(error) => {
@@ -442,6 +445,28 @@ impl OneKey {
 }
 
 impl KeyText {
+    fn new(ui: &UiState, visitor: &Visitor, key: &ApiKey, text: Zeroizing<String>) -> Self {
+        Self {
+            frame: Frame::new(ui, visitor, Part::ApiKeys, "The new API key"),
+            key: KeyView::new(key, None, visitor, ui.clock.now()),
+            text,
+        }
+    }
+
+    /// The answer of a form that was carried out before: the id of the key and its text.
+    async fn again(ui: &UiState, visitor: &Visitor, kept: &[u8]) -> Result<Response, UiError> {
+        let kept = std::str::from_utf8(kept).ok();
+        let Some((made, text)) = kept.and_then(|kept| kept.split_once(' ')) else {
+            return Err(UiError::unreadable(&visitor.base));
+        };
+        let made = id(made, "API key", visitor)?;
+        let found = ui.service.api_key(&visitor.caller, made).await;
+        let found = found.map_err(|error| UiError::service(&error, &visitor.base))?;
+        let text = Zeroizing::new(text.to_owned());
+        let shown = Self::new(ui, visitor, &found.key, text);
+        Ok(page(StatusCode::CREATED, &shown))
+    }
+
     /// The page as it is rendered for its samples.
     pub fn samples() -> Vec<(&'static str, Self)> {
         let shown = Self {

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use super::super::UiState;
 use super::super::error::{UiError, status_of};
 use super::super::frame::{Frame, Part, page};
+use super::super::once::{self, Asked};
 use super::super::text::{When, visible};
 use super::super::visitor::{Sent, Visitor};
 use crate::service::ServiceError;
@@ -187,11 +188,15 @@ pub(in crate::ui) async fn create(
         name: fields.name.clone(),
         ..NewApp::default()
     };
-    let (status, told) = match ui.service.create_app(&visitor.caller, new, None).await {
-        Ok(app) => {
-            let made = format!("{}apps/{}", visitor.base, app.id);
-            return Ok(Redirect::to(&made).into_response());
-        }
+    let led_to = |id: &str| Redirect::to(&format!("{}apps/{id}", visitor.base)).into_response();
+    let once = match once::asked(&ui, &visitor, "apps").await? {
+        Asked::Again(kept) => return Ok(led_to(&String::from_utf8_lossy(&kept))),
+        Asked::First(once) => once,
+    };
+    let record = |app: &App| app.id.to_string().into_bytes();
+    let recording = once.as_ref().map(|once| once.record(&record));
+    let (status, told) = match ui.service.create_app(&visitor.caller, new, recording).await {
+        Ok(app) => return Ok(led_to(&app.id.to_string())),
         Err(ServiceError::Invalid { message, .. } | ServiceError::Missing { message, .. }) => {
             (StatusCode::UNPROCESSABLE_ENTITY, message)
         }

@@ -4,15 +4,19 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use hookturn_core::endpoint::Endpoint;
+use hookturn_core::id::ClientId;
 use http::StatusCode;
+use serde::{Deserialize, Serialize};
 
 use super::super::super::UiState;
 use super::super::super::error::{UiError, status_of};
 use super::super::super::form::{Changed, Field, Wrong, changes, snapshot};
 use super::super::super::frame::{Frame, Part, page};
+use super::super::super::once::{self, Asked};
 use super::super::super::visitor::{Sent, Visitor};
 use super::values::{POINTERS, Typed, app_id, endpoint_id, fields};
 use crate::service::ServiceError;
+use crate::service::endpoints::CreatedEndpoint;
 
 /// The form.
 #[derive(Debug, Template)]
@@ -119,7 +123,53 @@ impl EndpointForm {
     }
 }
 
+/// What is told of an endpoint that was made, and kept for its form when that is sent again.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    id: String,
+    url: String,
+    /// Fingerprint and value.
+    secret: Option<(String, String)>,
+}
+
+impl Told {
+    fn of(made: &CreatedEndpoint) -> Self {
+        let url = made.endpoint.url.as_ref();
+        Self {
+            id: made.endpoint.id.to_string(),
+            url: url.map_or_else(String::new, ToString::to_string),
+            secret: made.once.as_ref().map(|once| {
+                let value = once.value.expose().to_owned();
+                (once.secret.fingerprint.to_string(), value)
+            }),
+        }
+    }
+}
+
 impl EndpointMade {
+    fn new(ui: &UiState, visitor: &Visitor, app: ClientId, told: Told) -> Self {
+        Self {
+            frame: Frame::new(ui, visitor, Part::Apps, "The endpoint is there"),
+            app: app.to_string(),
+            id: told.id,
+            url: told.url,
+            secret: told.secret,
+        }
+    }
+
+    /// The answer of a form that was carried out before.
+    fn again(
+        ui: &UiState,
+        visitor: &Visitor,
+        app: ClientId,
+        kept: &[u8],
+    ) -> Result<Response, UiError> {
+        let told = serde_json::from_slice(kept);
+        let told = told.map_err(|_| UiError::unreadable(&visitor.base))?;
+        let shown = Self::new(ui, visitor, app, told);
+        Ok(page(StatusCode::CREATED, &shown))
+    }
+
     /// The page as it is rendered for its samples.
     pub fn samples() -> Vec<(&'static str, Self)> {
         let sample = |secret: Option<(String, String)>| Self {
@@ -160,28 +210,21 @@ pub(in crate::ui) async fn create(
         fields: typed,
     } = sent;
     let app = app_id(&app, &visitor)?;
+    let once = match once::asked(&ui, &visitor, &format!("{app} endpoints")).await? {
+        Asked::Again(kept) => return EndpointMade::again(&ui, &visitor, app, &kept),
+        Asked::First(once) => once,
+    };
+    let record = |made: &CreatedEndpoint| serde_json::to_vec(&Told::of(made)).unwrap_or_default();
+    let recording = once.as_ref().map(|once| once.record(&record));
     let (status, wrong) = match typed.new_endpoint() {
         Err(wrong) => (StatusCode::UNPROCESSABLE_ENTITY, wrong),
         Ok(input) => {
             let made = ui
                 .service
-                .create_endpoint(&visitor.caller, app, input, None);
+                .create_endpoint(&visitor.caller, app, input, recording);
             match made.await {
                 Ok(made) => {
-                    let secret = made.once.map(|once| {
-                        let value = once.value.expose().to_owned();
-                        (once.secret.fingerprint.to_string(), value)
-                    });
-                    let shown = EndpointMade {
-                        frame: Frame::new(&ui, &visitor, Part::Apps, "The endpoint is there"),
-                        app: app.to_string(),
-                        id: made.endpoint.id.to_string(),
-                        url: made
-                            .endpoint
-                            .url
-                            .map_or_else(String::new, |u| u.to_string()),
-                        secret,
-                    };
+                    let shown = EndpointMade::new(&ui, &visitor, app, Told::of(&made));
                     return Ok(page(StatusCode::CREATED, &shown));
                 }
                 Err(error @ (ServiceError::NotFound { .. } | ServiceError::Forbidden { .. })) => {

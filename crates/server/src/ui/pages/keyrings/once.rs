@@ -1,14 +1,12 @@
 //! A form that makes a secret is answered once: sent again, because its answer was lost or its page was
 //! loaded anew, it gets the same answer and makes nothing.
 //!
-//! Every such form holds a random text of its own, which is an idempotency key like those of the API. The
-//! answer is kept sealed beside the change, bound to the API key of the session, for as long as theirs.
-//! A secret that is erased meanwhile is not shown again.
+//! As every form that makes something ([`super::super::super::once`]), and more strictly: it holds a text of its own
+//! keyring, and a form that says other things by now is decided by the keyring's version. A secret that is erased meanwhile is not shown again.
 
 use axum::response::Response;
 use hookturn_core::id::{KeyringId, RotationId, SecretId};
 use hookturn_core::rotation::{Rotation, SecretStatus};
-use hookturn_core::store::IdempotencyKey;
 use hookturn_verify::Secret;
 use http::StatusCode;
 use sha2::{Digest, Sha256};
@@ -16,12 +14,13 @@ use sha2::{Digest, Sha256};
 use super::super::super::UiState;
 use super::super::super::error::UiError;
 use super::super::super::frame::page;
+use super::super::super::once::{self, Once};
 use super::super::super::visitor::Visitor;
 use super::keyring;
 use super::value::{Cause, SecretValue};
-use crate::service::idempotency::{self, InFlightGuard, Lookup};
+use crate::service::ServiceError;
+use crate::service::idempotency::{self, Lookup};
 use crate::service::keyrings::SecretOnce;
-use crate::service::{Recording, ServiceError};
 
 /// What to do with a form.
 pub(super) enum Asked {
@@ -31,27 +30,6 @@ pub(super) enum Asked {
     Again(Response),
     /// Nothing is known, or it says other things by now: its version decides.
     Other,
-}
-
-/// The place of an answer, held while the form is carried out.
-pub(super) struct Once {
-    key: IdempotencyKey,
-    fingerprint: [u8; 32],
-    _guard: InFlightGuard,
-}
-
-impl Once {
-    /// Records the answer that `render` writes down.
-    pub(super) fn record<'a, T>(
-        &self,
-        render: &'a (dyn Fn(&T) -> Vec<u8> + Send + Sync),
-    ) -> Recording<'a, T> {
-        Recording {
-            key: self.key,
-            fingerprint: self.fingerprint,
-            render,
-        }
-    }
 }
 
 /// What is kept of an answer: ids and mode in words, then the value, which may hold spaces.
@@ -80,21 +58,21 @@ fn read(kept: &str) -> Option<(SecretId, Cause, Secret)> {
     Some((secret, cause, value))
 }
 
-/// Looks whether a form of a keyring was answered before. `once` is its text, `says` what else it says.
+/// Looks whether a form of a keyring was answered before. `text` is its own, `says` what else it says.
 pub(super) async fn asked(
     ui: &UiState,
     visitor: &Visitor,
     id: KeyringId,
-    once: &str,
+    text: &str,
     says: &[&str],
 ) -> Result<Asked, UiError> {
     let told = |error: ServiceError| UiError::service(&error, &visitor.base);
-    if once.is_empty() {
+    if text.is_empty() {
         return Ok(Asked::Other);
     }
     let caller = &visitor.caller;
     let path = format!("dashboard {} {id}", caller.key.id);
-    let key = idempotency::key(caller.workspace, "POST", &path, once);
+    let key = idempotency::key(caller.workspace, "POST", &path, text);
     let mut hash = Sha256::new();
     for part in says {
         hash.update((part.len() as u64).to_be_bytes());
@@ -107,19 +85,9 @@ pub(super) async fn asked(
         .await
         .map_err(told)?
     {
-        Lookup::Fresh(guard) => Ok(Asked::Fresh(Once {
-            key,
-            fingerprint,
-            _guard: guard,
-        })),
+        Lookup::Fresh(guard) => Ok(Asked::Fresh(Once::new(key, fingerprint, guard))),
         Lookup::Replay(kept) => again(ui, visitor, id, &kept).await,
-        Lookup::InProgress => {
-            let message = "the same form is being carried out; load the page again in a moment";
-            Err(told(ServiceError::conflict(
-                "idempotency_in_progress",
-                message,
-            )))
-        }
+        Lookup::InProgress => Err(told(once::in_progress())),
         Lookup::Mismatch => Ok(Asked::Other),
     }
 }

@@ -7,18 +7,19 @@ use axum::response::Response;
 use hookturn_core::id::{KeyringId, SecretId};
 use hookturn_core::proof::{OnDeadline, ProofPolicy};
 use hookturn_core::rotation::{Keyring, Rejected, SecretStatus};
-use hookturn_core::time::Millis;
+use hookturn_core::time::{HOUR, Millis};
 use http::StatusCode;
 use serde::Deserialize;
 
 use super::super::super::error::{UiError, status_of};
 use super::super::super::frame::{Frame, Part, page};
+use super::super::super::once::Once;
 use super::super::super::problems::{Fields, Problems};
 use super::super::super::ring::{Ring, SecretView};
 use super::super::super::stale::Stale;
 use super::super::super::visitor::{Sent, Visitor};
 use super::super::super::{UiState, span};
-use super::once::{self, Asked, Once};
+use super::once::{self, Asked};
 use super::value::{Cause, SecretValue};
 use super::{OpenRotation, given, id, keyring, stale};
 use crate::service::ServiceError;
@@ -292,7 +293,8 @@ impl Rotate {
         let ring = Ring::of(ui, visitor, keyring).await?;
         let now = ui.clock.now();
         let frame = Frame::new(ui, visitor, Part::Secrets, "Rotate");
-        let overlap = span::write(ui.service.default_overlap(keyring));
+        let overlap = ui.service.default_overlap(keyring);
+        let overlap = format!("about {}", span::write(overlap.next_multiple_of(HOUR)));
         let view = |secret| SecretView::new(secret, now);
         let active = keyring.active().map(view);
         let rotation = OpenRotation::of(keyring, now);
@@ -331,7 +333,7 @@ impl Rotate {
             leakable,
             active: Some(active),
             rotation: None,
-            default_overlap: "2 d".to_owned(),
+            default_overlap: "about 2 d".to_owned(),
             typed: Typed::default(),
             problems,
             stale: None,

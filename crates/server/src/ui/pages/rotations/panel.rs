@@ -65,8 +65,8 @@ pub struct StepView {
 pub struct EndpointView {
     /// It.
     pub user: User,
-    /// Where it stands, as the API calls it.
-    pub standing: &'static str,
+    /// Where it stands, in the API's words.
+    pub standing: String,
     /// The class that colours it.
     pub tone: &'static str,
     /// The same in a sentence.
@@ -97,7 +97,7 @@ impl EndpointView {
         let when = |at: Option<Timestamp>| at.map(|at| When::new(at, now));
         Self {
             user: User::new(&known.endpoint),
-            standing: known.standing.as_str(),
+            standing: known.standing.as_str().replace('_', " "),
             tone: match known.standing {
                 Standing::Proved { .. } => "good",
                 Standing::NotReady { .. } | Standing::DoesNotVerify => "bad",

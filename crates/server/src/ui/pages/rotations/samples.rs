@@ -94,7 +94,7 @@ impl OneRotation {
         };
         let endpoint = EndpointView {
             user: parts::ring().users[0].clone(),
-            standing: "collecting",
+            standing: "collecting".to_owned(),
             tone: "warn",
             words: "12 of 59 requests were accepted in a row".to_owned(),
             class: Some("list_aware"),
