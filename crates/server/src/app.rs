@@ -216,7 +216,6 @@ impl Server {
             finishing: finishing.clone(),
             entropy: entropy.clone(),
         };
-        let router = api::router(api, ui::nowhere);
         let pages = UiState {
             service: Arc::clone(&service),
             clock: clock.clone(),
@@ -227,10 +226,9 @@ impl Server {
             metrics: Arc::clone(&metrics),
             inbox,
         };
-        let router = router.merge(ui::router(pages));
+        let router = api::router(api, ui::nowhere).merge(ui::router(pages));
         let edge = http::Edge(entropy.clone(), clock.clone());
-        let accepting = http::accept(listener, router, edge, stopping.clone());
-        let accepting = tokio::spawn(accepting);
+        let accepting = tokio::spawn(http::accept(listener, router, edge, stopping.clone()));
         let sweeps = tokio::spawn(sweeps::run(sweeps::Parts {
             service,
             prober,

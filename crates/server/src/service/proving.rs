@@ -505,7 +505,8 @@ impl Service {
             .map(|endpoint| {
                 let known = self.live.findings(endpoint.id).evidence;
                 if promoted && self.check_can_be_probed(endpoint).is_err() {
-                    (endpoint.id, Some(unaskable(known, rotation.id, now)))
+                    let known = Evidence::about(known, rotation.id);
+                    (endpoint.id, Some(unaskable(&known, now)))
                 } else {
                     (endpoint.id, known)
                 }
@@ -618,14 +619,13 @@ struct DueProbe {
 
 /// The evidence of an endpoint that gets no probes, as if it had been asked and not answered: what cannot
 /// be asked holds nothing up.
-fn unaskable(known: Option<Evidence>, rotation: RotationId, now: Timestamp) -> Evidence {
-    let known = Evidence::about(known, rotation);
+fn unaskable(known: &Evidence, now: Timestamp) -> Evidence {
     let released = Released {
         silent: RELEASED_ASKED,
         asked_at: Some(now),
         ..known.released
     };
-    Evidence { released, ..known }
+    Evidence { released, ..*known }
 }
 
 pub(super) const fn system() -> Context {
