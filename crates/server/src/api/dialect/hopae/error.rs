@@ -67,7 +67,7 @@ words! {
     /// The first request with this idempotency key is still running.
     RequestInProgress = "IDEMPOTENCY_REQUEST_IN_PROGRESS", CONFLICT;
     /// The request came too slowly.
-    RequestTimeout = "SYSTEM_REQUEST_TIMEOUT", REQUEST_TIMEOUT;
+    RequestTimeout = "VALIDATION_REQUEST_TIMEOUT", REQUEST_TIMEOUT;
     /// The API key asks more often than it may.
     RateLimited = "RATE_LIMIT_EXCEEDED", TOO_MANY_REQUESTS;
     /// Our fault.
