@@ -3,8 +3,10 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod encoding;
 pub mod live;
 #[cfg(any(test, feature = "conformance"))]
 pub mod model;
 pub mod seal;
 pub mod sqlite;
+mod waiting;
