@@ -7,6 +7,7 @@ mod encoding;
 pub mod live;
 #[cfg(any(test, feature = "conformance"))]
 pub mod model;
+pub mod postgres;
 pub mod seal;
 pub mod sqlite;
 mod waiting;
