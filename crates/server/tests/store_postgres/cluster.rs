@@ -206,7 +206,7 @@ fn program(name: &str) -> Command {
         USER,
         "--clear-groups",
         "--pdeathsig",
-        "INT",
+        "QUIT",
         "--",
     ];
     command.args(user).arg(path);
@@ -257,11 +257,11 @@ fn start(directory: &Path, data: &Path) -> Child {
         .unwrap()
 }
 
-/// Asks the server to end what is open and stop, and waits until it has.
+/// Asks the server to stop at once, and waits until it has: nobody will read its files.
 fn stop(server: &mut Child) {
     let id = i32::try_from(server.id()).ok();
     if let Some(id) = id.and_then(rustix::process::Pid::from_raw) {
-        let _ = rustix::process::kill_process(id, rustix::process::Signal::INT);
+        let _ = rustix::process::kill_process(id, rustix::process::Signal::QUIT);
     }
     let _ = server.wait();
 }

@@ -79,10 +79,11 @@ impl Connector {
 impl MakeTlsConnect<Socket> for Connector {
     type Stream = Encrypted;
     type TlsConnect = Handshake;
-    type Error = rustls::pki_types::InvalidDnsNameError;
+    type Error = std::convert::Infallible;
 
+    /// A socket in a directory has no host; nothing is encrypted on it.
     fn make_tls_connect(&mut self, host: &str) -> Result<Handshake, Self::Error> {
-        let host = ServerName::try_from(host.to_owned())?;
+        let host = host.to_owned();
         let config = Arc::clone(&self.0);
         Ok(Handshake { config, host })
     }
@@ -91,7 +92,7 @@ impl MakeTlsConnect<Socket> for Connector {
 /// One handshake to come.
 pub(super) struct Handshake {
     config: Arc<ClientConfig>,
-    host: ServerName<'static>,
+    host: String,
 }
 
 impl TlsConnect<Socket> for Handshake {
@@ -101,8 +102,9 @@ impl TlsConnect<Socket> for Handshake {
 
     fn connect(self, stream: Socket) -> Self::Future {
         Box::pin(async move {
+            let host = ServerName::try_from(self.host).map_err(std::io::Error::other)?;
             let connector = tokio_rustls::TlsConnector::from(self.config);
-            let stream = connector.connect(self.host, stream).await?;
+            let stream = connector.connect(host, stream).await?;
             Ok(Encrypted(Box::new(stream)))
         })
     }
