@@ -153,9 +153,14 @@ fn guardian() {
     let users = lock_file(&directory, "users");
     let log = BufReader::new(server.stderr.take().unwrap());
     let (gone, ended) = mpsc::channel::<()>();
-    let mut kept = File::create(directory.join("log")).unwrap();
+    let mut kept = File::options()
+        .append(true)
+        .open(directory.join("log"))
+        .unwrap();
     std::thread::spawn(move || {
-        for line in log.lines().map_while(Result::ok) {
+        // As it comes: a statement in it may be in any encoding.
+        for line in log.split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line);
             let _ = writeln!(kept, "{line}");
             if line.contains("database system is ready to accept connections") {
                 // In one write and past the test harness.
