@@ -56,6 +56,11 @@ pub(crate) fn cluster() -> &'static Cluster {
 }
 
 impl Cluster {
+    /// Where its socket is.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The URL of a database.
     pub(crate) fn url(&self, database: &str) -> String {
         let host = self.directory.display().to_string().replace('/', "%2F");

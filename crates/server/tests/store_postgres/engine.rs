@@ -3,13 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hookturn::store::conformance::Engine;
+use hookturn::store::conformance::{Engine, Recorder};
 use hookturn::store::live::Live;
-use hookturn::store::postgres::{self, PostgresOptions, PostgresStore, Target};
+use hookturn::store::postgres::{self, OpenError, PostgresOptions, PostgresStore, Target};
 use hookturn_core::store::{HintSink, Store};
 use tempfile::TempDir;
 
 use super::cluster::cluster;
+
+/// Opens a database whose live view and hints nobody looks at.
+pub(crate) async fn open(target: &Target) -> Result<PostgresStore, OpenError> {
+    PostgresStore::open(PostgresOptions {
+        target: target.clone(),
+        live: Arc::new(Live::default()),
+        hints: Arc::new(Recorder::default()),
+    })
+    .await
+}
 
 /// The engine for many nodes, one database for each store.
 pub(crate) struct Postgres;

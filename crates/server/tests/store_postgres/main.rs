@@ -3,6 +3,10 @@
 
 mod cluster;
 mod engine;
+mod group_commit;
+mod losing;
+mod proxy;
+mod schema;
 
 use engine::Postgres;
 

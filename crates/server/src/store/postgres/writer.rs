@@ -68,7 +68,10 @@ pub(super) enum Work {
     Reseal(Vec<(SealedSecret, Arc<[u8]>)>),
     Touch(Vec<(ApiKeyId, Timestamp)>),
     /// With its share of the bound on what waits, held until it is written.
-    Accept(Accept, #[expect(dead_code, reason = "held, not read")] Share),
+    Accept(
+        Accept,
+        #[expect(dead_code, reason = "held, not read")] Share,
+    ),
     Finish {
         finishes: Vec<Finish>,
         receivers: Vec<(WorkspaceId, EndpointId, ReceiverState)>,
@@ -385,10 +388,13 @@ impl Thread {
                     source: Box::new(error),
                 })?;
         // Rows that are joined to arrays are few, and the tables may have grown since they were last
-        // counted: a plan is made once, and it is the one by the keys.
+        // counted: a plan is made once, and it is the one by the keys. An answer means that the log was
+        // synced (G1), whatever the database's default is; waiting for replicas is left to it.
         let settings =
             "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
-                        SET plan_cache_mode = force_generic_plan";
+                        SET plan_cache_mode = force_generic_plan;
+                        SELECT set_config('synchronous_commit', 'on', false)
+                        WHERE current_setting('synchronous_commit') = 'off'";
         run(&session, "connect to the database", settings).await?;
         if let Some(unsettled) = &self.unsettled {
             let committed = fate(&session, &unsettled.transaction).await?;
