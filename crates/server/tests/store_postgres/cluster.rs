@@ -4,8 +4,8 @@
 //! threads of one process or processes of their own, and however they end. Nobody counts them: each
 //! process holds a shared lock on a file, which the kernel gives back. A *guardian* (this test binary,
 //! started again, away from the terminal) has the server as its child, waits until it can lock that file
-//! for itself alone, stops the server by its process id and removes its files. If the guardian is killed, the
-//! kernel stops the server.
+//! for itself alone, stops the server by its process id and removes its data. If the guardian is killed, the
+//! kernel stops the server (as root; elsewhere it stays until the next run, which needs the same socket).
 //!
 //! The server listens on a socket in its own directory and on nothing else. It syncs like any other.
 
@@ -124,13 +124,14 @@ fn start_guardian(directory: &Path) {
         .args(["--exact", "cluster::guardian", "--nocapture"])
         .env(DIRECTORY, directory)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        // The test harness writes there when a test takes long, as this one may.
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
         // Away from the group that a terminal or a test runner ends.
         .process_group(0)
         .spawn()
         .unwrap();
-    let told = BufReader::new(guardian.stdout.take().unwrap());
+    let told = BufReader::new(guardian.stderr.take().unwrap());
     let ready = told
         .lines()
         .map_while(Result::ok)
@@ -168,8 +169,7 @@ fn guardian() {
             let line = String::from_utf8_lossy(&line);
             let _ = writeln!(kept, "{line}");
             if line.contains("database system is ready to accept connections") {
-                // In one write and past the test harness.
-                let _ = std::io::stdout().write_all(b"\nthe cluster is ready\n");
+                let _ = std::io::stderr().write_all(b"\nthe cluster is ready\n");
             }
         }
         drop(gone);
