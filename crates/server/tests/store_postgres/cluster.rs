@@ -119,6 +119,7 @@ fn runs(directory: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(socket(directory)).is_ok()
 }
 
+#[expect(clippy::zombie_processes, reason = "it outlives this process")]
 fn start_guardian(directory: &Path) {
     let mut guardian = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "cluster::guardian", "--nocapture"])

@@ -36,13 +36,11 @@ pub(super) fn failed(step: &'static str) -> impl FnOnce(tokio_postgres::Error) -
 /// Whether what is wrong is the database as a whole: gone, full, stopping or a replica. The same step can
 /// succeed once that is mended.
 fn cannot_write(error: &tokio_postgres::Error) -> bool {
-    let gone = |error: &tokio_postgres::Error| {
-        let io =
-            std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>());
-        error.is_closed() || io
-    };
     match error.code() {
-        None => gone(error),
+        None => {
+            let source = std::error::Error::source(error);
+            error.is_closed() || source.is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
+        }
         Some(code) => {
             // Insufficient resources, operator intervention, connection exceptions.
             let class = code.code().get(..2).unwrap_or_default();

@@ -120,6 +120,7 @@ pub(super) async fn prune(
 
 /// Drops the earliest day of which nothing is needed any more, if there is one.
 async fn drop_day(tx: &mut Tx<'_>, before: Timestamp, room: usize) -> Outcome<(usize, Stage)> {
+    const STEP: &str = "remove a day past its retention";
     let rows_next = || Stage::Settled(Uuid::nil(), String::new());
     let oldest = oldest_pending(tx.session).await?;
     // A delivery is made soon after its message, perhaps on the next day.
@@ -131,7 +132,6 @@ async fn drop_day(tx: &mut Tx<'_>, before: Timestamp, room: usize) -> Outcome<(u
     let Some(day) = day else {
         return Ok((0, rows_next()));
     };
-    const STEP: &str = "remove a day past its retention";
     run(tx.session, STEP, "SAVEPOINT day").await?;
     match days::drop_whole(tx.session, day).await {
         Ok(about) => {

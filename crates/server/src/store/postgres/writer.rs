@@ -117,9 +117,10 @@ pub(super) enum Answer {
     Pruned(Progress<()>),
 }
 
-enum Order {
-    Work(Work, oneshot::Sender<Outcome<Answer>>),
-    Stop,
+/// Work, and who waits for its answer.
+struct Order {
+    work: Work,
+    waiter: Waiter,
 }
 
 /// The open transaction, as a piece of work sees it.
@@ -192,7 +193,8 @@ impl Tx<'_> {
 
 /// The handle of the writer's thread.
 pub(super) struct Writer {
-    orders: mpsc::UnboundedSender<Order>,
+    /// Gone when the thread is to end, after what was queued.
+    orders: Option<mpsc::UnboundedSender<Order>>,
     commits: Arc<AtomicU64>,
     cannot_write: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -224,7 +226,7 @@ impl Writer {
             .spawn(move || runtime.block_on(thread.run()))
             .map_err(OpenError::Thread)?;
         Ok(Self {
-            orders,
+            orders: Some(orders),
             commits,
             cannot_write,
             thread: Mutex::new(Some(thread)),
@@ -243,16 +245,18 @@ impl Writer {
 
     /// Queues work: it is queued when this returns, whether or not the future is awaited.
     pub(super) fn order(&self, work: Work) -> impl Future<Output = Outcome<Answer>> + Send + use<> {
-        let (reply, answer) = oneshot::channel();
-        // When the thread is gone the reply is dropped with the order, and the answer says so.
-        let _ = self.orders.send(Order::Work(work, reply));
+        let (waiter, answer) = oneshot::channel();
+        if let Some(orders) = &self.orders {
+            // When the thread is gone the waiter is dropped with the order, and the answer says so.
+            let _ = orders.send(Order { work, waiter });
+        }
         async move { answer.await.unwrap_or(Err(StoreError::Stopped)) }
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        let _ = self.orders.send(Order::Stop);
+        self.orders = None;
         let thread = self
             .thread
             .lock()
@@ -320,42 +324,31 @@ struct Thread {
 impl Thread {
     async fn run(mut self) {
         self.connect().await;
-        let mut stopping = false;
-        while !stopping {
-            let next = if self.session.is_some() {
+        loop {
+            let first = if self.session.is_some() {
                 self.inbox.recv().await
+            } else if let Ok(first) = timeout_at(self.retry.at, self.inbox.recv()).await {
+                first
             } else {
-                match timeout_at(self.retry.at, self.inbox.recv()).await {
-                    Ok(next) => next,
-                    Err(_) => {
-                        self.connect().await;
-                        continue;
-                    }
-                }
+                self.connect().await;
+                continue;
+            };
+            let Some(first) = first else {
+                return;
             };
             let (mut works, mut waiters) = (Vec::new(), Vec::new());
             let mut rows = 0;
-            let mut next = next.unwrap_or(Order::Stop);
-            loop {
-                match next {
-                    Order::Work(work, waiter) => {
-                        rows += work.rows();
-                        works.push(work);
-                        waiters.push(waiter);
-                    }
-                    Order::Stop => stopping = true,
-                }
-                if stopping || works.len() >= BATCH_WORKS || rows >= BATCH_ROWS {
+            let mut next = Ok(first);
+            while let Ok(Order { work, waiter }) = next {
+                rows += work.rows();
+                works.push(work);
+                waiters.push(waiter);
+                if works.len() >= BATCH_WORKS || rows >= BATCH_ROWS {
                     break;
                 }
-                match self.inbox.try_recv() {
-                    Ok(order) => next = order,
-                    Err(_) => break,
-                }
+                next = self.inbox.try_recv();
             }
-            if !works.is_empty() {
-                self.commit(works, waiters).await;
-            }
+            self.commit(works, waiters).await;
         }
     }
 
