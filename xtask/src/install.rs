@@ -106,7 +106,27 @@ const TOOLS: &[Tool] = &[
         arguments: &["--version"],
         packages: &["chromium", "fonts-dejavu-core"],
     },
+    Tool {
+        name: "PostgreSQL 15 or newer",
+        purpose: "the store engine for many nodes is tested on private clusters",
+        programs: &[
+            "/usr/lib/postgresql/15/bin/postgres",
+            "/usr/lib/postgresql/16/bin/postgres",
+            "/usr/lib/postgresql/17/bin/postgres",
+            "/usr/lib/postgresql/18/bin/postgres",
+            "postgres",
+        ],
+        arguments: &["--version"],
+        packages: &["postgresql"],
+    },
 ];
+
+/// Debian's PostgreSQL makes and starts a cluster when it is installed, unless this file says otherwise. The
+/// tests start clusters of their own, and a machine that had none should not have one after them.
+const NO_CLUSTER: (&str, &str) = (
+    "/etc/postgresql-common/createcluster.conf",
+    "create_main_cluster = false\nstart_conf = 'manual'\n",
+);
 
 /// Where the judges are, for the scripts and for the tests that start them.
 #[derive(Debug)]
@@ -137,9 +157,20 @@ pub(crate) fn tools(workspace: &Workspace) -> Result<Outcome, Failure> {
     }
     let packages: Vec<&str> = packages(&missing);
     eprintln!("apt-get install {}", packages.join(" "));
+    if packages.contains(&"postgresql") {
+        forbid_a_cluster()?;
+    }
     let fetch = &["update", "-q"][..];
     let install = [
-        &["install", "-y", "-q", "--no-install-recommends"],
+        &[
+            "install",
+            "-y",
+            "-q",
+            "--no-install-recommends",
+            // What is configured stays as it is; nobody is there to be asked.
+            "-o",
+            "Dpkg::Options::=--force-confold",
+        ],
         &packages[..],
     ]
     .concat();
@@ -166,6 +197,18 @@ pub(crate) fn tools(workspace: &Workspace) -> Result<Outcome, Failure> {
             by_hand(&still)
         )))
     }
+}
+
+/// Writes what [`NO_CLUSTER`] says, where nobody has configured it.
+fn forbid_a_cluster() -> Result<(), Failure> {
+    let (path, text) = (Path::new(NO_CLUSTER.0), NO_CLUSTER.1);
+    if path.exists() {
+        return Ok(());
+    }
+    if let Some(directory) = path.parent() {
+        make(directory)?;
+    }
+    fs::write(path, text).map_err(|error| Failure::file(path, error))
 }
 
 fn missing(workspace: &Workspace) -> Vec<&'static Tool> {
@@ -370,7 +413,15 @@ mod tests {
     fn the_advice_names_every_package_that_is_missing() {
         let all: Vec<&Tool> = TOOLS.iter().collect();
         let advice = by_hand(&all);
-        for package in ["gcc", "g++", "nodejs", "npm", "python3-venv", "chromium"] {
+        for package in [
+            "gcc",
+            "g++",
+            "nodejs",
+            "npm",
+            "python3-venv",
+            "chromium",
+            "postgresql",
+        ] {
             assert!(advice.contains(package), "{advice}");
         }
         assert!(!by_hand(&all[..1]).contains("nodejs"));
@@ -394,7 +445,9 @@ mod tests {
         const START: &str = "Command::new(\"";
         let known = |program: &str| {
             let mut tools = TOOLS.iter().flat_map(|tool| tool.programs);
-            program == "/bin/sh" || tools.any(|known| *known == program)
+            // Every Debian has `setpriv`: it is in an essential package.
+            let always = ["/bin/sh", "setpriv"].contains(&program);
+            always || tools.any(|known| *known == program)
         };
         let server = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/server");
         let mut found = Vec::new();

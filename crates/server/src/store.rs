@@ -3,8 +3,11 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod encoding;
 pub mod live;
 #[cfg(any(test, feature = "conformance"))]
 pub mod model;
+pub mod postgres;
 pub mod seal;
 pub mod sqlite;
+mod waiting;

@@ -28,7 +28,6 @@ mod searching;
 mod tests;
 mod traffic;
 mod upkeep;
-mod waiting;
 mod writer;
 
 use std::fs::File;
@@ -54,8 +53,8 @@ use hookturn_core::time::Timestamp;
 use rusqlite::ErrorCode;
 
 use super::live::Live;
+use super::waiting::Waiting;
 use reader::Readers;
-use waiting::Waiting;
 use writer::Writer;
 
 pub use open::OpenError;

@@ -9,19 +9,9 @@ use super::configuration::{STEP, collect, execute, swapped};
 use super::reader::At;
 use super::rows::{self, as_i64, from_document, to_document};
 use super::writer::Tx;
+use crate::store::encoding::number_of_kind;
 
 type Outcome<T> = Result<T, StoreError>;
-
-/// The number of a kind in column `kind`: its place in [`ItemKind::ALL`].
-const fn number_of(kind: ItemKind) -> i64 {
-    match kind {
-        ItemKind::Waiting => 0,
-        ItemKind::Running => 1,
-        ItemKind::Stalled => 2,
-        ItemKind::Done => 3,
-        ItemKind::Failed => 4,
-    }
-}
 
 pub(super) fn put_bulk(tx: &Tx<'_>, bulk: &Bulk) -> Outcome<()> {
     let values = params![
@@ -44,7 +34,7 @@ pub(super) fn put_item(tx: &Tx<'_>, item: &BulkItem) -> Outcome<()> {
         tx.workspace(item.workspace)?,
         item.bulk.to_bytes(),
         item.position,
-        number_of(item.state.kind()),
+        number_of_kind(item.state.kind()),
         as_i64(item.version),
         to_document("bulk_item", item)?
     ];
@@ -120,7 +110,7 @@ pub(super) fn items(at: &At<'_>, query: BulkItemQuery) -> Outcome<Vec<BulkItem>>
             let sql = "SELECT position, document FROM bulk_item
                 WHERE workspace = ? AND bulk = ? AND kind = ? AND position >= ? AND position < ?
                 ORDER BY position LIMIT ?";
-            let values = params![number, bulk, number_of(kind), from, until, limit];
+            let values = params![number, bulk, number_of_kind(kind), from, until, limit];
             collect(at.connection, step, sql, values, read)
         }
     }
@@ -140,7 +130,7 @@ pub(super) fn counts(
     let sql = "SELECT count(*) FROM bulk_item
         WHERE workspace = ? AND bulk = ? AND kind = ? AND position >= ? AND position < ?";
     for kind in ItemKind::ALL {
-        let values = params![number, bulk.to_bytes(), number_of(kind), from, until];
+        let values = params![number, bulk.to_bytes(), number_of_kind(kind), from, until];
         let step = "count the items of a bulk rotation";
         let found = collect(at.connection, step, sql, values, |row| {
             Ok(Ok(rows::count(row, 0)?))

@@ -1,16 +1,17 @@
 //! The ledger: the audit chain of each workspace, and the answers that idempotency keys replay.
 
 use hookturn_core::audit::{self, AuditEntry, Context, Head, Recorded};
-use hookturn_core::id::{ApiKeyId, SecretId, WorkspaceId};
-use hookturn_core::store::{IdempotencyKey, IdempotencyRecord, Shown, Shows, StoreError};
+use hookturn_core::id::{SecretId, WorkspaceId};
+use hookturn_core::store::{IdempotencyKey, IdempotencyRecord, StoreError};
 use hookturn_core::time::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::configuration::{collect, execute};
 use super::failed;
 use super::reader::At;
-use super::rows::{self, as_i64, from_document, to_document};
+use super::rows::{self, as_i64, to_document};
 use super::writer::Tx;
+use crate::store::encoding::{self, shows_from_columns, shows_to_columns};
 
 type Outcome<T> = Result<T, StoreError>;
 
@@ -21,13 +22,7 @@ pub(super) fn put_idempotent_answer(
     record: &IdempotencyRecord,
     now: Timestamp,
 ) -> Outcome<()> {
-    let (shows, fingerprint) = match record.shows.map(|shows| shows.what) {
-        Some(Shown::Secret { id, fingerprint }) => {
-            (Some(id.to_string()), Some(fingerprint.to_string()))
-        }
-        Some(Shown::ApiKey(id)) => (Some(id.to_string()), None),
-        None => (None, None),
-    };
+    let (shows, fingerprint) = shows_to_columns(record);
     let sql = "INSERT INTO idempotency (key, fingerprint, response, expires_at, shows, shown_fingerprint, shown_to)
                VALUES (?1, ?2, ?3, ?4, ?6, ?7, ?8)
                ON CONFLICT (key) DO UPDATE
@@ -89,30 +84,9 @@ pub(super) fn idempotent_answer(
     let Some((record, shows, to)) = found else {
         return Ok(None);
     };
-    let shows = match (shows, to) {
-        ((Some(id), fingerprint), Some(to)) => Some(Shows {
-            what: shown(&id, fingerprint.as_deref()).map_err(|error| {
-                rows::impossible("idempotency", "shows", &hex::encode(key.0), error)
-            })?,
-            to: ApiKeyId::from_bytes(to),
-        }),
-        ((Some(_) | None, _), _) => None,
-    };
+    let columns = (shows.0.as_deref(), shows.1.as_deref());
+    let shows = shows_from_columns(key, columns, to)?;
     Ok(Some(IdempotencyRecord { shows, ..record }))
-}
-
-/// What an answer shows: only a secret has a fingerprint.
-fn shown(
-    id: &str,
-    fingerprint: Option<&str>,
-) -> Result<Shown, Box<dyn std::error::Error + Send + Sync>> {
-    Ok(match fingerprint {
-        Some(fingerprint) => Shown::Secret {
-            id: id.parse()?,
-            fingerprint: fingerprint.parse()?,
-        },
-        None => Shown::ApiKey(id.parse()?),
-    })
 }
 
 // ----- audit -----
@@ -191,26 +165,11 @@ pub(super) fn audit_log(
     entries.into_iter().collect()
 }
 
-/// An entry in its place. The columns are what the next entry was chained to: whoever changed one of
-/// them changed the log. So did whoever put into a document what its hash says nothing of, a member more
-/// or a space: a document is as it was written, to the byte, or it is damaged.
+/// An entry in its place.
 fn recorded(seq: i64, row: &Row<'_>) -> Outcome<Recorded> {
     let unreadable =
         |column, error: rusqlite::Error| rows::impossible("audit", column, &seq, error);
     let hash: [u8; 32] = row.get(2).map_err(|error| unreadable("hash", error))?;
     let document: String = row.get(1).map_err(|error| unreadable("document", error))?;
-    let recorded: Recorded = from_document("audit", &seq, &document)?;
-    if recorded.seq != seq.cast_unsigned() {
-        let error = format!("it is the document of entry {}", recorded.seq);
-        return Err(rows::impossible("audit", "document", &seq, error));
-    }
-    if to_document("audit", &recorded)? != document {
-        let error = "it is not as it was written: a member was added, repeated or rewritten";
-        return Err(rows::impossible("audit", "document", &seq, error));
-    }
-    if recorded.hash != hash {
-        let error = "its document has another hash";
-        return Err(rows::impossible("audit", "hash", &seq, error));
-    }
-    Ok(recorded)
+    encoding::recorded(seq, &document, hash)
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use hookturn_core::delivery::{Attempt, Delivery, DeliveryState, DeliveryStatus, ExhaustedReason};
+use hookturn_core::delivery::{Attempt, Delivery, DeliveryState, DeliveryStatus};
 use hookturn_core::id::{ClientId, DeliveryId, MessageId, WorkspaceId};
 use hookturn_core::message::{EventType, Message};
 use hookturn_core::store::{DeliveryQuery, Page, StoreError};
@@ -16,6 +16,7 @@ use super::configuration::collect;
 use super::reader::At;
 use super::rows::{self, as_i64, impossible};
 use super::traffic::message_at;
+use crate::store::encoding::{exhausted_from_word, range_of_query};
 
 type Outcome<T> = Result<T, StoreError>;
 
@@ -29,21 +30,15 @@ pub(super) fn settled_at(
     let id: DeliveryId = rows::id(row, 0)?;
     let (endpoint, event_type): (i64, i64) = (row.get(1)?, row.get(3)?);
     let settled_at = rows::time(row, 5)?;
-    let state = match row.get_ref(6)?.as_str_or_null()? {
+    let exhausted = match exhausted_from_word(&id, row.get_ref(6)?.as_str_or_null()?) {
+        Ok(exhausted) => exhausted,
+        Err(error) => return Ok(Err(error)),
+    };
+    let state = match exhausted {
         None => DeliveryState::Delivered { at: settled_at },
-        Some(word) => match ExhaustedReason::from_word(word) {
-            Some(reason) => DeliveryState::Exhausted {
-                at: settled_at,
-                reason,
-            },
-            None => {
-                return Ok(Err(impossible(
-                    "settled",
-                    "exhausted",
-                    &id,
-                    "an unknown word",
-                )));
-            }
+        Some(reason) => DeliveryState::Exhausted {
+            at: settled_at,
+            reason,
         },
     };
     let Some((_, endpoint)) = at.numbers.endpoint_of(endpoint) else {
@@ -203,7 +198,7 @@ fn listed(at: &At<'_>, query: &DeliveryQuery, kind: DeliveryStatus) -> Outcome<V
         Some(number) => number,
         None => None,
     };
-    let (from, before) = id_range(query);
+    let (from, before) = range_of_query(query);
     let pending = kind == DeliveryStatus::Pending;
     let exhausted = match query.status {
         Some(DeliveryStatus::Exhausted) => "AND exhausted IS NOT NULL",
@@ -238,28 +233,6 @@ fn listed(at: &At<'_>, query: &DeliveryQuery, kind: DeliveryStatus) -> Outcome<V
             settled_at(at, query.workspace, row)
         }
     })
-}
-
-/// The ids a query can match: `[from, before)`. Deliveries are made with their message.
-fn id_range(query: &DeliveryQuery) -> (DeliveryId, DeliveryId) {
-    let last = DeliveryId::from_bytes([0xff; 16]);
-    let since = query
-        .since
-        .map_or(DeliveryId::from_bytes([0; 16]), DeliveryId::first_at);
-    let until = query.until.map_or(last, DeliveryId::first_at);
-    let (made, made_before) = query.message.map_or((since, last), |message| {
-        let at = message.created_at();
-        (
-            DeliveryId::first_at(at),
-            DeliveryId::first_at(at.after(60_000)),
-        )
-    });
-    (
-        since.max(made),
-        until
-            .min(made_before)
-            .min(query.page.before.unwrap_or(last)),
-    )
 }
 
 const MESSAGE: &str = "SELECT app, id, event_type, event_id, accepted_at, payload FROM message";

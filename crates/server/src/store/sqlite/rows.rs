@@ -1,24 +1,20 @@
-//! Rows: how values are written into columns and read back, encoder and decoder side by side.
+//! Rows: how columns of this engine are read, beside what every engine writes alike
+//! ([`encoding`](crate::store::encoding)).
 //!
-//! - An id is its 16 bytes. A time is its milliseconds. A configured thing is a JSON document.
-//! - An attempt is one byte of format, then the postcard encoding of [`Attempt`].
-//! - A workspace, an endpoint and an event type have a small number in this file only.
+//! A workspace, an endpoint and an event type have a small number in this database only.
 
 use std::collections::HashMap;
-use std::fmt::Display;
 use std::sync::{PoisonError, RwLock};
 
-use hookturn_core::delivery::Attempt;
-use hookturn_core::id::{
-    ApiKeyId, BulkId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId,
-    ScheduleId, SecretId, WorkspaceId,
-};
+use hookturn_core::id::{ClientId, EndpointId, WorkspaceId};
 use hookturn_core::message::EventType;
-use hookturn_core::store::StoreError;
 use hookturn_core::time::Timestamp;
 use rusqlite::Row;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+
+pub(super) use crate::store::encoding::{
+    IdColumn, as_i64, attempt_from_record, attempt_to_record, from_document, impossible,
+    to_document,
+};
 
 /// The numbers of committed workspaces, endpoints and event types, both ways.
 #[derive(Debug, Default)]
@@ -139,48 +135,6 @@ impl Numbers {
     }
 }
 
-/// A column value that is an id.
-pub(super) trait IdColumn: Sized {
-    fn from_column(bytes: [u8; 16]) -> Self;
-}
-
-macro_rules! id_columns {
-    ($($id:ty),*) => {$(
-        impl IdColumn for $id {
-            fn from_column(bytes: [u8; 16]) -> Self {
-                Self::from_bytes(bytes)
-            }
-        }
-    )*};
-}
-id_columns!(
-    ApiKeyId,
-    BulkId,
-    DeliveryId,
-    EndpointId,
-    KeyringId,
-    MessageId,
-    RotationId,
-    ScheduleId,
-    SecretId,
-    WorkspaceId
-);
-
-/// An impossible row, by table, column and key.
-pub(super) fn impossible(
-    table: &'static str,
-    column: &'static str,
-    row: &dyn Display,
-    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> StoreError {
-    StoreError::ImpossibleRow {
-        table,
-        column,
-        row: row.to_string(),
-        source: source.into(),
-    }
-}
-
 fn bad_column(
     index: usize,
     source: impl std::error::Error + Send + Sync + 'static,
@@ -206,98 +160,4 @@ pub(super) fn client_id(row: &Row<'_>, index: usize) -> rusqlite::Result<ClientI
 pub(super) fn count(row: &Row<'_>, index: usize) -> rusqlite::Result<u32> {
     let number: i64 = row.get(index)?;
     u32::try_from(number).map_err(|error| bad_column(index, error))
-}
-
-/// A configured thing as its JSON document.
-pub(super) fn to_document<T: Serialize>(
-    table: &'static str,
-    value: &T,
-) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| impossible(table, "document", &"new", error))
-}
-
-/// The inverse of [`to_document`].
-pub(super) fn from_document<T: DeserializeOwned>(
-    table: &'static str,
-    row: &dyn Display,
-    document: &str,
-) -> Result<T, StoreError> {
-    serde_json::from_str(document).map_err(|error| impossible(table, "document", row, error))
-}
-
-const ATTEMPT_FORMAT: u8 = 1;
-
-/// An attempt as bytes.
-pub(super) fn attempt_to_record(attempt: &Attempt) -> Result<Vec<u8>, StoreError> {
-    postcard::to_extend(attempt, vec![ATTEMPT_FORMAT])
-        .map_err(|error| impossible("attempt", "record", &attempt.number, error))
-}
-
-/// The inverse of [`attempt_to_record`].
-pub(super) fn attempt_from_record(row: &dyn Display, record: &[u8]) -> Result<Attempt, StoreError> {
-    match record.split_first() {
-        Some((&ATTEMPT_FORMAT, rest)) => {
-            postcard::from_bytes(rest).map_err(|error| impossible("attempt", "record", row, error))
-        }
-        Some(_) | None => Err(impossible("attempt", "record", row, "an unknown format")),
-    }
-}
-
-/// Versions and sequence numbers are far below 2⁶³.
-pub(super) fn as_i64(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use hookturn_core::delivery::{
-        Answer, Exchange, ExchangeFailure, ExchangeReason, ExchangeResult, SignedWith, Timings,
-    };
-    use proptest::prelude::*;
-
-    prop_compose! {
-        fn any_exchange()(
-            answered in any::<bool>(), status in any::<u16>(), body in any::<Vec<u8>>(),
-            truncated in any::<bool>(), retry_after_millis in any::<Option<u64>>(),
-            reason in prop::sample::select(&ExchangeReason::ALL[..]), keys in prop::collection::vec(any::<([u8; 16], [u8; 4])>(), 0..3),
-            timestamp in any::<i64>(), text in ".{0,80}", micros in any::<u32>(),
-        ) -> Exchange {
-            Exchange {
-                reason,
-                signed_with: keys.into_iter().map(|(id, print)| SignedWith {
-                    secret: SecretId::from_bytes(id), fingerprint: hex::encode(print).parse().unwrap(),
-                }).collect(),
-                timestamp,
-                signature: text.clone(),
-                result: if answered {
-                    ExchangeResult::Answered(Answer {
-                        status, headers: vec![(text.clone(), text)], body, truncated, retry_after_millis,
-                    })
-                } else {
-                    ExchangeResult::Failed(ExchangeFailure { kind: text.clone(), detail: text })
-                },
-                timings: Timings { dns: micros, total: micros, ..Timings::default() },
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn attempts_round_trip(
-            number in any::<u32>(), millis in 0_i64..4_000_000_000_000, duration in any::<u32>(),
-            exchanges in prop::collection::vec(any_exchange(), 1..3),
-        ) {
-            let attempt = Attempt {
-                number, started_at: Timestamp::from_millis(millis), duration_millis: duration, exchanges,
-            };
-            let record = attempt_to_record(&attempt).unwrap();
-            prop_assert_eq!(attempt_from_record(&"x", &record).unwrap(), attempt);
-        }
-
-        #[test]
-        fn a_damaged_attempt_is_an_error_and_never_a_panic(record in any::<Vec<u8>>()) {
-            let _ = attempt_from_record(&"x", &record);
-        }
-    }
 }

@@ -30,6 +30,7 @@ use rusqlite::{Row, params};
 use super::configuration::collect;
 use super::reader::At;
 use super::rows::{self, as_i64, impossible};
+use crate::store::encoding::{exhausted_from_word, range_of_search};
 
 type Outcome<T> = Result<T, StoreError>;
 
@@ -172,7 +173,7 @@ impl<'a, 'b> Walk<'a, 'b> {
             endpoint,
             event_type,
             backwards: !matches!(search.from, SearchFrom::NewerThan(_)),
-            range: range(search),
+            range: range_of_search(search),
             sources,
             heap: BinaryHeap::new(),
             block: block.min(search.limit.max(SMALLEST_BLOCK)),
@@ -494,39 +495,12 @@ fn sources(
     Ok(sources)
 }
 
-/// The ids that can match: from, before. Deliveries are made with their message.
-fn range(search: &DeliverySearch) -> (u128, u128) {
-    let bits = |id: DeliveryId| u128::from_be_bytes(id.to_bytes());
-    let first_at = |time: Timestamp| bits(DeliveryId::first_at(time));
-    let mut from = search.since.map_or(0, first_at);
-    let mut before = search.until.map_or(u128::MAX, first_at);
-    let mut narrow = |low: u128, high: u128| {
-        from = from.max(low);
-        before = before.min(high);
-    };
-    if let Some(message) = search.message {
-        let at = message.created_at();
-        narrow(first_at(at), first_at(at.after(60_000)));
-    }
-    if let Some(only) = search.delivery {
-        narrow(bits(only), bits(only).saturating_add(1));
-    }
-    match search.from {
-        SearchFrom::Newest => {}
-        SearchFrom::OlderThan(id) => narrow(0, bits(id)),
-        SearchFrom::NewerThan(id) => narrow(bits(id).saturating_add(1), u128::MAX),
-    }
-    (from, before)
-}
-
 fn settled(row: &Row<'_>) -> rusqlite::Result<Outcome<Candidate>> {
     let id: DeliveryId = rows::id(row, 0)?;
-    let word = row.get_ref(7)?.as_str_or_null()?;
-    let exhausted = word.map(ExhaustedReason::from_word);
-    if exhausted == Some(None) {
-        let unknown = impossible("settled", "exhausted", &id, "an unknown word");
-        return Ok(Err(unknown));
-    }
+    let exhausted = match exhausted_from_word(&id, row.get_ref(7)?.as_str_or_null()?) {
+        Ok(exhausted) => exhausted,
+        Err(error) => return Ok(Err(error)),
+    };
     Ok(Ok(Candidate {
         id,
         endpoint: row.get(1)?,
@@ -536,7 +510,7 @@ fn settled(row: &Row<'_>) -> rusqlite::Result<Outcome<Candidate>> {
             event_type: row.get(4)?,
             app: rows::client_id(row, 5)?,
             at: rows::time(row, 6)?,
-            exhausted: exhausted.flatten(),
+            exhausted,
         },
     }))
 }

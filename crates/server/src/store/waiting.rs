@@ -12,18 +12,18 @@ const ROW_BYTES: usize = 96;
 
 /// How many bytes wait.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Waiting(Arc<AtomicUsize>);
+pub(in crate::store) struct Waiting(Arc<AtomicUsize>);
 
 /// A share of the bound, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(in crate::store) struct Share {
     of: Waiting,
     bytes: usize,
 }
 
 impl Waiting {
     /// Takes the share of these messages, or refuses.
-    pub(super) fn admit(&self, accept: &Accept) -> Result<Share, StoreError> {
+    pub(in crate::store) fn admit(&self, accept: &Accept) -> Result<Share, StoreError> {
         let size = |payload: usize, deliveries: usize| payload + ROW_BYTES * (1 + deliveries);
         let bytes = accept
             .messages

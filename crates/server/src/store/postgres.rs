@@ -1,0 +1,427 @@
+//! The engine for many nodes: PostgreSQL 15 or newer, as the store of record.
+//!
+//! One thread owns the only writing connection of this process ([`writer`]). It takes whatever waits, writes
+//! it in one transaction as a few statements over arrays, and answers after the commit, so that one sync
+//! pays for many. Readers have a few connections of their own ([`reader`]) and see the last commit. Isolation
+//! is *read committed*: what must not be overwritten is compared by version in the statement that writes it,
+//! and the head of an audit chain is locked.
+//!
+//! **Spreading.** The schema is one that a distributed PostgreSQL (Citus, Yugabyte) takes as it is. Such a
+//! database places rows by a column, and can promise uniqueness only within a key that begins with it. So:
+//!
+//! - every key begins with the workspace, and every statement of the hot path names it;
+//! - there is no foreign key: what belongs together is written together, and removed together;
+//! - there is no sequence: ids are made by the nodes and sort by time, and the audit log counts within its
+//!   workspace, in a row that is locked there;
+//! - what is unique over all workspaces is a table keyed by that alone: the name of a workspace, the hash
+//!   of an API key, the key of an idempotent answer. An index that is not unique (the mark of a leaked secret,
+//!   the expiry of an answer) may span workspaces, because such a question may be asked everywhere.
+//!
+//! **Time.** Messages, attempts and settled deliveries stand in partitions of a day ([`days`]) and are never
+//! changed but for a late attempt's count; retention drops whole days. What changes all the time is the
+//! `due` table, which holds pending deliveries only.
+//!
+//! **One node.** For now one process owns everything in the database: its live view is as of its own last
+//! commit. A second process on the same database would not see the first one's changes of keyrings.
+
+mod accepting;
+mod backup;
+mod bulks;
+mod configuration;
+mod connect;
+mod days;
+mod effects;
+mod finishing;
+mod group;
+mod ledger;
+mod listing;
+mod loading;
+mod marks;
+mod migrate;
+mod planned;
+mod reader;
+mod requeue;
+mod rows;
+mod searching;
+mod tls;
+mod upkeep;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hookturn_core::audit::{AuditEntry, Context, Recorded};
+use hookturn_core::bulk::{Bulk, BulkItem, ItemCounts};
+use hookturn_core::delivery::{Attempt, Delivery};
+use hookturn_core::id::{
+    ApiKeyId, BulkId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
+    WorkspaceId,
+};
+use hookturn_core::message::{EventType, Message};
+use hookturn_core::rotation::Rotation;
+use hookturn_core::store::{
+    Accept, BulkItemQuery, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch,
+    DueBlock, DueQuery, Finish, HintSink, IdempotencyKey, IdempotencyRecord, MarkedSecret, Page,
+    Progress, ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store, StoreError,
+    StoreFuture, StoreStats,
+};
+use hookturn_core::time::Timestamp;
+
+use super::live::Live;
+use super::waiting::Waiting;
+use connect::Session;
+use days::Day;
+use reader::Readers;
+use writer::{Answer, Work, Writer};
+
+pub use connect::{OpenError, Target};
+
+/// The store on PostgreSQL. Cloning is cheap; the threads stop when the last clone is dropped, after what
+/// was queued is written.
+#[derive(Clone)]
+pub struct PostgresStore {
+    writer: Arc<Writer>,
+    readers: Arc<Readers>,
+    waiting: Waiting,
+    target: Arc<Target>,
+}
+
+impl std::fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresStore")
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How to open the store on PostgreSQL.
+pub struct PostgresOptions {
+    /// The database. Its schema `hookturn` is made when missing.
+    pub target: Target,
+    /// Kept as of every commit.
+    pub live: Arc<Live>,
+    /// Told about due work after every commit.
+    pub hints: Arc<dyn HintSink>,
+}
+
+impl PostgresStore {
+    /// Connects, migrates, loads the live view and starts the threads.
+    pub async fn open(options: PostgresOptions) -> Result<Self, OpenError> {
+        let session = open_for_writing(&options.target).await?;
+        let loaded = prepare(&session).await.map_err(OpenError::Contents)?;
+        options.live.reset(loaded);
+        Ok(Self {
+            readers: Arc::new(Readers::start(&options.target)?),
+            writer: Arc::new(Writer::start(&options)?),
+            waiting: Waiting::default(),
+            target: Arc::new(options.target),
+        })
+    }
+
+    /// How many transactions were committed since the start: with the number of steps it tells how
+    /// many share one sync.
+    pub fn commits(&self) -> u64 {
+        self.writer.commits()
+    }
+
+    /// Whether the last transaction could not be written, or there is no connection.
+    pub fn cannot_write(&self) -> bool {
+        self.writer.cannot_write()
+    }
+
+    /// Writes something small, so that [`PostgresStore::cannot_write`] learns whether the database takes
+    /// it again.
+    pub fn try_writing(&self) -> StoreFuture<'_, ()> {
+        self.put_meta("write_check", b"ok".to_vec())
+    }
+
+    /// A value kept beside the data, such as the box that tells whether a master key fits.
+    pub fn meta(&self, key: &'static str) -> StoreFuture<'_, Option<Vec<u8>>> {
+        self.readers
+            .read(move |session| async move { configuration::meta(&session, key).await })
+    }
+
+    /// Keeps such a value.
+    pub fn put_meta(&self, key: &'static str, value: Vec<u8>) -> StoreFuture<'_, ()> {
+        self.step(Work::PutMeta { key, value })
+    }
+
+    /// Queues work whose answer is that it is done.
+    fn step(&self, work: Work) -> StoreFuture<'static, ()> {
+        let answer = self.writer.order(work);
+        Box::pin(async move { answer.await.map(drop) })
+    }
+}
+
+/// Fills an empty database from a backup, whole or not at all.
+pub async fn restore(target: &Target, backup: &Path) -> Result<(), StoreError> {
+    backup::restore(target, backup).await
+}
+
+/// A connection to a database whose schema is as this version wants it.
+async fn open_for_writing(target: &Target) -> Result<Session, OpenError> {
+    let connected = target.connect().await;
+    let mut session = connected.map_err(|source| OpenError::Unreachable {
+        database: target.name(),
+        source,
+    })?;
+    let tx = session.transaction().await.map_err(OpenError::Migration)?;
+    migrate::migrate(&tx).await?;
+    tx.commit().await.map_err(OpenError::Migration)?;
+    Ok(session)
+}
+
+/// Makes the days ahead and reads everything configured.
+async fn prepare(session: &Session) -> Result<Configuration, StoreError> {
+    const STEP: &str = "prepare the database";
+    let today = days::now(session).await?;
+    rows::run(session, STEP, "BEGIN").await?;
+    days::make(session, Day::ahead(today)).await?;
+    rows::run(session, STEP, "COMMIT").await?;
+    loading::load(session).await
+}
+
+impl Store for PostgresStore {
+    fn load(&self) -> StoreFuture<'_, Configuration> {
+        self.readers
+            .read(move |session| async move { loading::load(&session).await })
+    }
+
+    fn change(&self, change: Change) -> StoreFuture<'_, ()> {
+        self.step(Work::Change(Box::new(change)))
+    }
+
+    fn audit(
+        &self,
+        workspace: WorkspaceId,
+        context: Context,
+        entries: Vec<AuditEntry>,
+        at: Timestamp,
+    ) -> StoreFuture<'_, ()> {
+        self.step(Work::Audit {
+            workspace,
+            context,
+            entries,
+            at,
+        })
+    }
+
+    fn audit_log(
+        &self,
+        workspace: WorkspaceId,
+        after: u64,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<Recorded>> {
+        self.readers.read(move |session| async move {
+            ledger::audit_log(&session, workspace, after, limit).await
+        })
+    }
+
+    fn audit_head(&self, workspace: WorkspaceId) -> StoreFuture<'_, u64> {
+        self.readers
+            .read(move |session| async move { ledger::audit_head(&session, workspace).await })
+    }
+
+    fn idempotent_answer(
+        &self,
+        key: IdempotencyKey,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Option<IdempotencyRecord>> {
+        self.readers
+            .read(move |session| async move { ledger::idempotent_answer(&session, key, now).await })
+    }
+
+    fn rotation(
+        &self,
+        workspace: WorkspaceId,
+        id: RotationId,
+    ) -> StoreFuture<'_, Option<Rotation>> {
+        self.readers.read(move |session| async move {
+            configuration::rotation(&session, workspace, id).await
+        })
+    }
+
+    fn rotations(
+        &self,
+        workspace: WorkspaceId,
+        keyring: Option<KeyringId>,
+        page: Page<RotationId>,
+    ) -> StoreFuture<'_, Vec<Rotation>> {
+        self.readers.read(move |session| async move {
+            configuration::rotations(&session, workspace, keyring, page).await
+        })
+    }
+
+    fn marked(&self, marks: Vec<SecretMark>) -> StoreFuture<'_, Vec<MarkedSecret>> {
+        self.readers
+            .read(move |session| async move { marks::marked(&session, &marks).await })
+    }
+
+    fn unmarked(&self, limit: usize) -> StoreFuture<'_, Vec<SecretId>> {
+        self.readers
+            .read(move |session| async move { marks::unmarked(&session, limit).await })
+    }
+
+    fn bulk(&self, workspace: WorkspaceId, id: BulkId) -> StoreFuture<'_, Option<Bulk>> {
+        self.readers
+            .read(move |session| async move { bulks::bulk(&session, workspace, id).await })
+    }
+
+    fn bulks(&self, workspace: WorkspaceId, page: Page<BulkId>) -> StoreFuture<'_, Vec<Bulk>> {
+        self.readers
+            .read(move |session| async move { bulks::bulks(&session, workspace, page).await })
+    }
+
+    fn bulk_items(&self, query: BulkItemQuery) -> StoreFuture<'_, Vec<BulkItem>> {
+        self.readers
+            .read(move |session| async move { bulks::items(&session, query).await })
+    }
+
+    fn bulk_counts(
+        &self,
+        workspace: WorkspaceId,
+        bulk: BulkId,
+        from: u32,
+        until: u32,
+    ) -> StoreFuture<'_, ItemCounts> {
+        self.readers.read(move |session| async move {
+            bulks::counts(&session, workspace, bulk, from, until).await
+        })
+    }
+
+    fn reseal(&self, swaps: Vec<(SealedSecret, Arc<[u8]>)>) -> StoreFuture<'_, usize> {
+        let answer = self.writer.order(Work::Reseal(swaps));
+        Box::pin(async move {
+            match answer.await? {
+                Answer::Replaced(count) => Ok(count),
+                Answer::Done | Answer::Pruned(_) => Err(StoreError::Stopped),
+            }
+        })
+    }
+
+    fn touch_api_keys(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> StoreFuture<'_, ()> {
+        self.step(Work::Touch(uses))
+    }
+
+    fn accept(&self, accept: Accept) -> StoreFuture<'_, ()> {
+        match self.waiting.admit(&accept) {
+            Ok(share) => self.step(Work::Accept(accept, share)),
+            Err(busy) => Box::pin(std::future::ready(Err(busy))),
+        }
+    }
+
+    fn finish(
+        &self,
+        finishes: Vec<Finish>,
+        receivers: Vec<(WorkspaceId, EndpointId, ReceiverState)>,
+    ) -> StoreFuture<'static, ()> {
+        self.step(Work::Finish {
+            finishes,
+            receivers,
+        })
+    }
+
+    fn due(&self, query: DueQuery) -> StoreFuture<'_, DueBlock> {
+        // The barrier makes every finish queued before this call visible to the reader.
+        let barrier = self.writer.order(Work::Barrier);
+        Box::pin(async move {
+            barrier.await?;
+            self.readers
+                .read(move |session| async move { listing::due(&session, query).await })
+                .await
+        })
+    }
+
+    fn due_endpoints(&self) -> StoreFuture<'_, Vec<(WorkspaceId, EndpointId, Timestamp)>> {
+        self.readers
+            .read(move |session| async move { listing::due_endpoints(&session).await })
+    }
+
+    fn recoverable(
+        &self,
+        query: RecoverQuery,
+        after: Option<DeliveryId>,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<Delivery>> {
+        self.readers.read(move |session| async move {
+            requeue::recoverable(&session, query, after, limit).await
+        })
+    }
+
+    fn message(
+        &self,
+        workspace: WorkspaceId,
+        app: ClientId,
+        id: MessageId,
+    ) -> StoreFuture<'_, Option<Arc<Message>>> {
+        self.readers.read(move |session| async move {
+            listing::message(&session, workspace, app, id).await
+        })
+    }
+
+    fn messages(
+        &self,
+        workspace: WorkspaceId,
+        app: ClientId,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+        page: Page<MessageId>,
+    ) -> StoreFuture<'_, Vec<Arc<Message>>> {
+        self.readers.read(move |session| async move {
+            listing::messages(&session, workspace, app, since, until, page).await
+        })
+    }
+
+    fn delivery(
+        &self,
+        workspace: WorkspaceId,
+        id: DeliveryId,
+    ) -> StoreFuture<'_, Option<(Delivery, Vec<Attempt>)>> {
+        self.readers
+            .read(move |session| async move { listing::delivery(&session, workspace, id).await })
+    }
+
+    fn deliveries(&self, query: DeliveryQuery) -> StoreFuture<'_, Vec<Delivery>> {
+        self.readers
+            .read(move |session| async move { listing::deliveries(&session, &query).await })
+    }
+
+    fn search(&self, search: DeliverySearch) -> StoreFuture<'_, DeliveriesFound> {
+        self.readers
+            .read(move |session| async move { searching::search(&session, &search).await })
+    }
+
+    fn event_types(&self, workspace: WorkspaceId) -> StoreFuture<'_, Vec<EventType>> {
+        self.readers
+            .read(move |session| async move { listing::event_types(&session, workspace).await })
+    }
+
+    fn prune(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+        limit: usize,
+    ) -> StoreFuture<'_, Progress<()>> {
+        let answer = self.writer.order(Work::Prune { before, now, limit });
+        Box::pin(async move {
+            match answer.await? {
+                Answer::Pruned(progress) => Ok(progress),
+                Answer::Done | Answer::Replaced(_) => Err(StoreError::Stopped),
+            }
+        })
+    }
+
+    fn backup(&self, path: PathBuf) -> StoreFuture<'_, ()> {
+        self.readers
+            .read(move |session| async move { backup::backup(&session, &path).await })
+    }
+
+    fn stats(&self) -> StoreFuture<'_, StoreStats> {
+        self.readers
+            .read(move |session| async move { upkeep::stats(&session).await })
+    }
+
+    fn flush(&self) -> StoreFuture<'_, ()> {
+        self.step(Work::Barrier)
+    }
+}

@@ -1,0 +1,233 @@
+//! Where the database is, how a connection to it begins, and why a store cannot be opened on it.
+//!
+//! Every connection works in the schema `hookturn` of the database it is led to, so that the
+//! application's own tables can stand beside it. A statement that hangs on a dead network ends with the
+//! connection: the kernel gives up on what is not acknowledged for some seconds.
+
+use std::time::Duration;
+
+use deadpool_postgres::ClientWrapper;
+use hookturn_core::store::StoreError;
+use tokio_postgres::Config;
+use tokio_postgres::config::SslMode;
+
+use super::tls::{Connector, Trust};
+
+/// The schema that holds everything.
+pub(super) const SCHEMA: &str = "hookturn";
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long the other side may leave what was sent to it unacknowledged.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+
+/// A connection with its prepared statements.
+pub(super) type Session = ClientWrapper;
+
+/// Why the store could not be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The text is no URL of a database.
+    #[error(
+        "the store's URL cannot be read: {why}; it looks like postgres://user@host/database?sslmode=verify-full"
+    )]
+    Url {
+        /// What is wrong with it. Never the password.
+        why: String,
+    },
+    /// The file of root certificates cannot be used.
+    #[error(
+        "the root certificates in {path} cannot be used; check `sslrootcert` in the store's URL"
+    )]
+    RootCertificates {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No connection.
+    #[error(
+        "cannot connect to the database {database}; check that PostgreSQL runs there and lets this user in"
+    )]
+    Unreachable {
+        /// Host and name of the database.
+        database: String,
+        /// The reason.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// Written by a newer Hookturn.
+    #[error(
+        "the database has schema {found}, newer than the {known} this version knows; start the newer hookturn"
+    )]
+    Newer {
+        /// Its schema.
+        found: i32,
+        /// The newest schema of this version.
+        known: i32,
+    },
+    /// The schema could not be made or brought up to date.
+    #[error("the tables of the store cannot be made; check that the user may create a schema")]
+    Migration(#[source] tokio_postgres::Error),
+    /// A stored row cannot be.
+    #[error("the stored configuration cannot be read")]
+    Contents(#[source] StoreError),
+    /// A thread could not be started.
+    #[error("cannot start a thread for the store")]
+    Thread(#[source] std::io::Error),
+}
+
+/// A database to open the store on.
+#[derive(Clone)]
+pub struct Target {
+    config: Config,
+    connector: Connector,
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Target").field(&self.name()).finish()
+    }
+}
+
+impl Target {
+    /// Reads a URL as libpq does, with `sslmode` (`disable`, `prefer`, `require`, `verify-full`) and
+    /// `sslrootcert` (a PEM file; without it the public ones count).
+    ///
+    /// `prefer` and `require` encrypt without asking who answers, as libpq does; only `verify-full` keeps
+    /// out someone in between.
+    pub fn parse(url: &str) -> Result<Self, OpenError> {
+        let refused = |why: &dyn std::fmt::Display| OpenError::Url {
+            why: why.to_string(),
+        };
+        let (plain, tls) = split_tls(url).map_err(|why| refused(&why))?;
+        let mut config: Config = plain.parse().map_err(|error: tokio_postgres::Error| {
+            // The source says which part; the text itself is not repeated.
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            refused(&source.unwrap_or_else(|| error.to_string()))
+        })?;
+        let (mode, trust) = match tls.mode.as_deref() {
+            Some("disable") => (SslMode::Disable, Trust::Anyone),
+            None | Some("prefer") => (SslMode::Prefer, Trust::Anyone),
+            Some("require") => (SslMode::Require, Trust::Anyone),
+            Some("verify-full") => (SslMode::Require, Trust::roots(tls.roots.as_deref())?),
+            Some(other) => {
+                return Err(refused(&format!(
+                    "sslmode is disable, prefer, require or verify-full, not {other}"
+                )));
+            }
+        };
+        let settings = format!("-c search_path={SCHEMA} -c client_min_messages=warning");
+        let options = match config.get_options() {
+            Some(given) => format!("{given} {settings}"),
+            None => settings,
+        };
+        config
+            .ssl_mode(mode)
+            .options(options)
+            .application_name("hookturn")
+            .connect_timeout(CONNECT)
+            .tcp_user_timeout(UNACKNOWLEDGED);
+        let connector = Connector::new(trust);
+        Ok(Self { config, connector })
+    }
+
+    /// The same database with a password that is not in the URL.
+    #[must_use]
+    pub fn with_password(mut self, password: &str) -> Self {
+        self.config.password(password);
+        self
+    }
+
+    /// Host and name, for people.
+    pub fn name(&self) -> String {
+        use tokio_postgres::config::Host;
+        let host = match self.config.get_hosts().first() {
+            Some(Host::Tcp(name)) => name.clone(),
+            #[cfg(unix)]
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => "localhost".to_owned(),
+        };
+        let database = self.config.get_dbname().or(self.config.get_user());
+        format!("{} on {host}", database.unwrap_or("?"))
+    }
+
+    pub(super) const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) fn connector(&self) -> Connector {
+        self.connector.clone()
+    }
+
+    /// A connection that is driven on the runtime this is called on.
+    pub(super) async fn connect(&self) -> Result<Session, tokio_postgres::Error> {
+        let (client, connection) = self.config.connect(self.connector()).await?;
+        // Its end shows at the client, whose next statement fails.
+        let driver = tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Ok(ClientWrapper::new(client, driver))
+    }
+}
+
+/// What a URL says of TLS.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct TlsParameters {
+    mode: Option<String>,
+    roots: Option<String>,
+}
+
+/// Takes the parameters of TLS out of a URL: the client library knows only some of their values.
+fn split_tls(url: &str) -> Result<(String, TlsParameters), String> {
+    if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+        return Err("it does not begin with postgres://".to_owned());
+    }
+    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    let mut tls = TlsParameters::default();
+    let mut kept = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value: String = url::form_urlencoded::parse(format!("v={value}").as_bytes())
+            .next()
+            .map_or_else(String::new, |(_, value)| value.into_owned());
+        match name {
+            "sslmode" => tls.mode = Some(value),
+            "sslrootcert" => tls.roots = Some(value),
+            _ => kept.push(pair),
+        }
+    }
+    let separator = if kept.is_empty() { "" } else { "?" };
+    Ok((format!("{base}{separator}{}", kept.join("&")), tls))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_of_tls_are_taken_out_of_the_url() {
+        let (plain, tls) = split_tls(
+            "postgres://u@h/d?sslmode=verify-full&target_session_attrs=any&sslrootcert=%2Fa%20b",
+        )
+        .unwrap();
+        assert_eq!(plain, "postgres://u@h/d?target_session_attrs=any");
+        assert_eq!(tls.mode.as_deref(), Some("verify-full"));
+        assert_eq!(tls.roots.as_deref(), Some("/a b"));
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_read_is_refused_without_its_password() {
+        for url in [
+            "mysql://u:geheim@h/d",
+            "postgres://u:geheim@h/d?sslmode=verify-ca",
+            "postgres://u:geheim@h:port/d",
+        ] {
+            let error = Target::parse(url).unwrap_err();
+            assert!(!error.to_string().contains("geheim"), "{error}");
+        }
+        assert!(!format!("{:?}", Target::parse("postgres://u:geheim@h/d")).contains("geheim"));
+    }
+}

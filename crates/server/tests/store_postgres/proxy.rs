@@ -1,0 +1,96 @@
+//! Something between a store and its database that can lose what the two say to each other.
+//!
+//! It listens on a socket in a directory of its own and carries bytes both ways, until a commit passes by
+//! and it was told to lose it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use hookturn::store::postgres::Target;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::cluster::cluster;
+
+/// What is lost of the next commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Lose {
+    Nothing,
+    /// The database never hears of it.
+    Request,
+    /// It happens, and nobody is told.
+    Answer,
+}
+
+pub(crate) struct Proxy {
+    directory: TempDir,
+    lose: Arc<AtomicU8>,
+}
+
+impl Proxy {
+    pub(crate) fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(socket(directory.path())).unwrap();
+        let lose = Arc::new(AtomicU8::new(Lose::Nothing as u8));
+        let told = Arc::clone(&lose);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(carry(client, Arc::clone(&told)));
+            }
+        });
+        Self { directory, lose }
+    }
+
+    /// A database, reached through this.
+    pub(crate) fn target(&self, database: &str) -> Target {
+        let host = self.directory.path().display().to_string();
+        let host = host.replace('/', "%2F");
+        Target::parse(&format!("postgres://postgres@{host}/{database}")).unwrap()
+    }
+
+    /// Loses a part of the next commit, once.
+    pub(crate) fn lose(&self, what: Lose) {
+        self.lose.store(what as u8, Ordering::SeqCst);
+    }
+}
+
+fn socket(directory: &Path) -> std::path::PathBuf {
+    directory.join(".s.PGSQL.5432")
+}
+
+/// Carries one connection until one side ends it, or a commit is lost.
+async fn carry(client: UnixStream, lose: Arc<AtomicU8>) {
+    let server = UnixStream::connect(socket(cluster().directory())).await;
+    let (mut from_server, mut to_server) = server.unwrap().into_split();
+    let (mut from_client, mut to_client) = client.into_split();
+    let answers = tokio::spawn(async move {
+        let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
+        from_server
+    });
+    let mut bytes = vec![0; 64 * 1024];
+    while let Ok(count @ 1..) = from_client.read(&mut bytes).await {
+        let said = &bytes[..count];
+        let commits = said.windows(7).any(|part| part == b"COMMIT\0");
+        let taken = if commits {
+            lose.swap(Lose::Nothing as u8, Ordering::SeqCst)
+        } else {
+            Lose::Nothing as u8
+        };
+        if taken == Lose::Nothing as u8 {
+            if to_server.write_all(said).await.is_err() {
+                return;
+            }
+            continue;
+        }
+        // The client hears nothing more, whatever the server says.
+        answers.abort();
+        if taken == Lose::Answer as u8 {
+            let _ = to_server.write_all(said).await;
+        }
+        return;
+    }
+    answers.abort();
+}
