@@ -204,8 +204,11 @@ async fn a_database_that_is_gone_is_an_error_at_once() {
     store.put_meta("a", b"1".to_vec()).await.unwrap();
     assert!(!store.cannot_write());
     let client = cluster().connect("postgres").await;
-    let gone = format!("DROP DATABASE {} WITH (FORCE)", place.database);
+    let gone = format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", place.database);
     client.batch_execute(&gone).await.unwrap();
+    let cut =
+        "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE datname = $1";
+    client.query_one(cut, &[&place.database]).await.unwrap();
     for _ in 0..3 {
         let answer = tokio::time::timeout(PATIENCE, store.put_meta("a", b"2".to_vec())).await;
         let answer = answer.unwrap();
