@@ -93,6 +93,14 @@ pub struct Plan {
     pub may_start: bool,
 }
 
+/// What its fields are about: the first one of each group.
+const GROUPS: &[(&str, &str)] = &[
+    ("all", "Which keyrings"),
+    ("mode", "How"),
+    ("waves", "How fast"),
+    ("reason", ""),
+];
+
 /// What was typed.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
@@ -316,6 +324,11 @@ fn number<T: std::str::FromStr>(name: &'static str, text: &str, wrong: &mut Wron
 }
 
 impl BulkForm {
+    /// Its fields under what they are about.
+    pub fn groups(&self) -> Vec<(&'static str, &[Field])> {
+        form::grouped(&self.fields, GROUPS)
+    }
+
     pub(super) fn new(frame: Frame, typed: &Typed, wrong: &Wrong, plan: Option<Plan>) -> Self {
         Self {
             frame,

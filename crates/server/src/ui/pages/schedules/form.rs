@@ -8,12 +8,12 @@ use http::StatusCode;
 
 use super::super::super::UiState;
 use super::super::super::error::{UiError, status_of};
-use super::super::super::form::{Changed, Field, Wrong, changes, snapshot};
+use super::super::super::form::{Changed, Field, Wrong, changes, grouped, snapshot};
 use super::super::super::frame::{Frame, Part, page};
 use super::super::super::once::{self, Asked};
 use super::super::super::visitor::{Sent, Visitor};
 use super::known;
-use super::values::{POINTERS, Typed, fields};
+use super::values::{GROUPS, POINTERS, Typed, fields};
 use crate::service::ServiceError;
 use crate::service::schedules::ShownSchedule;
 
@@ -38,6 +38,11 @@ pub struct ScheduleForm {
 }
 
 impl ScheduleForm {
+    /// Its fields under what they are about.
+    pub fn groups(&self) -> Vec<(&'static str, &[Field])> {
+        grouped(&self.fields, GROUPS)
+    }
+
     fn new(frame: Frame, id: Option<String>, typed: &Typed, wrong: &Wrong) -> Self {
         let fields = fields(typed, id.is_none(), wrong);
         Self {
