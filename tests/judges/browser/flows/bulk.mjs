@@ -42,7 +42,8 @@ await run(async (t) => {
   await heading(page, "Bulk rotation, overlap");
   await page.evaluate(() => (globalThis.loadedOnce = true));
   const panel = page.locator("#bulk-panel");
-  await panel.getByText("completed", { exact: true }).waitFor();
+  const state = (word) => panel.getByRole("status").locator(".state", { hasText: word });
+  await state("completed").waitFor();
   await panel.getByText("6 of 6 keyrings, wave 2 of 2").waitFor();
   assert.ok(await page.evaluate(() => globalThis.loadedOnce), "the page was not loaded again");
   assert.equal(await opened(), 6);
@@ -61,9 +62,9 @@ await run(async (t) => {
   const second = await t.api("POST", "/v1/bulk-rotations", start);
   await page.goto(`bulk-rotations/${second.id}`);
   await panel.getByText("3 of 6 keyrings").waitFor();
-  for (const [button, state] of [["Pause", "paused"], ["Resume", "running"], ["Cancel", "cancelled"]]) {
+  for (const [button, word] of [["Pause", "paused"], ["Resume", "running"], ["Cancel", "cancelled"]]) {
     await page.getByRole("button", { name: button, exact: true }).click();
-    await panel.getByText(state, { exact: true }).waitFor();
+    await state(word).waitFor();
   }
   assert.equal(await page.getByRole("button", { name: /^(Pause|Resume|Cancel)$/ }).count(), 0);
   await panel.getByRole("link", { name: "3 waiting" }).waitFor();

@@ -30,7 +30,7 @@ await run(async (t) => {
   const stale = await page.context().newPage();
   await stale.goto(page.url());
   await page.getByRole("button", { name: "Pause" }).click();
-  await page.getByRole("main").getByText("paused", { exact: true }).waitFor();
+  await page.locator("main .state", { hasText: "paused" }).waitFor();
   await page.getByText("It is paused: nothing is opened").waitFor();
   await t.examine(page, "schedule, paused");
   stale.on("dialog", () => t.troubles.push("a dialog of the browser's own"));
@@ -51,7 +51,7 @@ await run(async (t) => {
   await page.getByRole("button", { name: "Store mine over it" }).click();
   await heading(page, "every quarter, in Berlin");
   await page.getByRole("button", { name: "Resume" }).click();
-  await page.getByRole("main").getByText("running", { exact: true }).waitFor();
+  await page.locator("main .state", { hasText: "running" }).waitFor();
 
   await page.getByText("Delete", { exact: true }).click();
   await page.getByRole("button", { name: "Delete the schedule" }).click();
