@@ -20,7 +20,7 @@ export const PAGES = [
   { name: "endpoint-failing", path: (ids) => `apps/${ids.app}/endpoints/${ids.failing}` },
   { name: "endpoint-new", path: (ids) => `apps/${ids.app}/endpoints/new`, owner: true, picture: true },
   { name: "endpoint-edit", path: (ids) => `apps/${ids.app}/endpoints/${ids.endpoint}/edit`, owner: true },
-  { name: "deliveries", path: "deliveries", empty: true, picture: true, readme: 700 },
+  { name: "deliveries", path: "deliveries", empty: true, picture: true, readme: 930 },
   { name: "deliveries-none", path: "deliveries?type=nothing.like.it", empty: true },
   { name: "delivery", path: (ids) => `deliveries/${ids.delivery}`, picture: true },
   { name: "delivery-exhausted", path: (ids) => `deliveries/${ids.exhausted}`, picture: true },
