@@ -12,11 +12,11 @@ export const LOOKS = [
 export const TWO_LOOKS = LOOKS.filter((look) => ["light", "dark-phone"].includes(look.name));
 
 /** Examines the page that stands there in every look, and takes two pictures of it where they are wanted. */
-export async function everyLook(t, page, name, { picture = false, looks = LOOKS } = {}) {
+export async function everyLook(t, page, name, { picture = false, window = false, looks = LOOKS } = {}) {
   for (const look of looks) {
     await page.emulateMedia({ colorScheme: look.theme });
     await page.setViewportSize(look.viewport);
     await t.examine(page, `${name}, ${look.name}`);
-    if (picture && TWO_LOOKS.includes(look)) await t.picture(page, `${name}-${look.name}`);
+    if (picture && TWO_LOOKS.includes(look)) await t.picture(page, `${name}-${look.name}`, { fullPage: !window });
   }
 }

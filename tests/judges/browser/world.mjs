@@ -71,9 +71,54 @@ async function rotateShared(t, app) {
   return { keyring, rotation: opened.id };
 }
 
+/** An app with keyrings of its own of which a bulk rotation waits for its second wave; one cannot be rotated. */
+async function rotateMany(t) {
+  const app = await t.api("POST", "/v1/apps", { name: "Lakeside Tickets", labels: { tier: "silver" } });
+  const receiver = await t.receiver();
+  const keyrings = [];
+  for (const name of ["tickets", "refunds", "seats", "venues", "partners", "print"]) {
+    const fields = { url: receiver.called(`${name}.lakeside`), events: [`${name}.*`] };
+    const made = await t.api("POST", `/v1/apps/${app.clientId}/endpoints`, fields);
+    keyrings.push(made.keyringId);
+    if (name === "refunds") await t.api("POST", `/v1/keyrings/${made.keyringId}/rotations`, { mode: "staged" });
+  }
+  const start = { mode: "overlap", overlapSeconds: 86_400, stopAtFailedPercent: 100 };
+  const all = { selector: { apps: [app.clientId] }, waves: [50, 100], pauseSeconds: 3_600, reason: "yearly rotation" };
+  const first = await t.api("POST", "/v1/bulk-rotations", { ...start, ...all });
+  await counted(t, first.id, (counts) => counts.waiting === 3 && counts.running === 0);
+  const one = { selector: { keyrings: keyrings.slice(-1) }, waves: [100], reason: "tried with one" };
+  const over = await t.api("POST", "/v1/bulk-rotations", { ...start, ...one });
+  await t.until("a bulk rotation is over", async () => {
+    const found = await t.api("GET", `/v1/bulk-rotations/${over.id}`);
+    return found.state === "completed";
+  });
+  return { tickets: app.clientId, bulk: first.id, bulkOver: over.id };
+}
+
+/** Waits until what became of a bulk rotation's keyrings is so. */
+export async function counted(t, bulk, isSo) {
+  return t.until("a bulk rotation is so far", async () => {
+    const found = await t.api("GET", `/v1/bulk-rotations/${bulk}`);
+    return isSo(found.counts) && found;
+  });
+}
+
+/** Two schedules, of which one is paused. */
+async function scheduleSome(t, app) {
+  const berlin = { timeZone: "Europe/Berlin", jitterSeconds: 3_600 };
+  const schedule = await t.api("POST", "/v1/schedules", {
+    name: "Every quarter, never over a weekend",
+    calendar: { everyMonths: 3, dayOfMonth: 1, time: "04:00" },
+    weeklyBlackouts: [{ fromDay: "friday", fromTime: "18:00", untilDay: "monday", untilTime: "08:00" }],
+    ...berlin,
+  });
+  const paused = await t.api("POST", "/v1/schedules", { name: "Acme Shop", clientId: app, everyDays: 90, paused: true });
+  return { schedule: schedule.id, paused: paused.id };
+}
+
 /**
- * Two apps with endpoints of which one fails, one is paused and three are in the middle of a rotation;
- * deliveries in every state; rotations open and over; keys. Answers the ids that pages need.
+ * Three apps with endpoints of which one fails, one is paused, one is at the test inbox and three are in the
+ * middle of a rotation; deliveries in every state; rotations open and over, in bulk and by schedule; keys. Answers the ids that pages need.
  */
 export async function furnish(t) {
   const shop = await t.api("POST", "/v1/apps", { name: "Acme Shop", labels: { tier: "gold" } });
@@ -110,12 +155,20 @@ export async function furnish(t) {
   await t.api("POST", `/v1/rotations/${over.id}/finish`, { reason: "the shop has the new one" });
   await t.api("POST", `/v1/keyrings/${paused.keyringId}/secrets`, { name: "autumn" });
   const key = await t.api("POST", "/v1/api-keys", { name: "nightly job", scopes: ["publish"], environment: "test" });
+  const many = await rotateMany(t);
+  const schedules = await scheduleSome(t, shop.clientId);
+  const inbox = await endpoint(shop.clientId, { url: "http://inbox.hookturn.invalid/acme", description: "Test inbox", events: ["sample.*"] });
+  await t.api("POST", `/v1/apps/${shop.clientId}/messages`, { eventType: "sample.order", payload: ORDER });
+  await accepted(t, shop.clientId, inbox.id);
   const kept = await t.api("GET", `/v1/apps/${shop.clientId}/deliveries?status=exhausted&limit=1`);
   const delivered = await t.api("GET", `/v1/apps/${shop.clientId}/deliveries?status=delivered&limit=1`);
   const ring = await t.api("GET", `/v1/keyrings/${orders.keyringId}/secrets`);
   assert.ok(ring.data.length >= 2);
   return {
-    apps: 2,
+    apps: 3,
+    ...many,
+    ...schedules,
+    inbox: inbox.id,
     app: shop.clientId,
     endpoint: orders.id,
     failing: failing.id,

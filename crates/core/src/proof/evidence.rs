@@ -214,6 +214,29 @@ impl Standing {
 
     /// The same in a sentence for people: what was seen, and no more.
     pub fn words(self, policy: &ProofPolicy) -> String {
+        let phrase = self.phrase(policy);
+        match self.moment() {
+            Some(at) => format!("{phrase} at {at}"),
+            None => phrase,
+        }
+    }
+
+    /// The time that ends the sentence, if it ends with one.
+    pub const fn moment(self) -> Option<Timestamp> {
+        match self {
+            Self::NotReady { refused_at } => Some(refused_at),
+            Self::HoldingDown { until, .. } => Some(until),
+            Self::NotAsked
+            | Self::DoesNotVerify
+            | Self::Unreachable
+            | Self::Collecting { .. }
+            | Self::AwaitingControl { .. }
+            | Self::Proved { .. } => None,
+        }
+    }
+
+    /// The sentence without the time that ends it, for whoever says times in a way of their own.
+    pub fn phrase(self, policy: &ProofPolicy) -> String {
         let confidence = policy.confidence_percent;
         match self {
             Self::NotAsked => "nothing was asked yet".to_owned(),
@@ -224,18 +247,16 @@ impl Standing {
             Self::Unreachable => {
                 "it does not answer in a way that says anything about the new secret".to_owned()
             }
-            Self::NotReady { refused_at } => {
-                format!("it refused the new secret, last at {refused_at}")
-            }
+            Self::NotReady { .. } => "it refused the new secret, last".to_owned(),
             Self::Collecting { passes, needed } => {
                 format!("{passes} of {needed} requests signed with the new secret were accepted in a row")
             }
             Self::AwaitingControl { passes } => format!(
                 "{passes} in a row were accepted; a request signed with a random key must still be refused"
             ),
-            Self::HoldingDown { passes, until } => {
-                format!("{passes} in a row were accepted; nothing may be refused until {until}")
-            }
+            Self::HoldingDown { passes, .. } => format!(
+                "{passes} in a row were accepted; proved, if nothing is refused before the hold-down ends"
+            ),
             Self::Proved {
                 passes,
                 rules_out_percent,

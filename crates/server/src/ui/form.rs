@@ -67,6 +67,24 @@ impl Field {
     }
 }
 
+/// The fields of a long form under what they are about. Of each group, `headings` names its first field and
+/// what stands above it; a group whose first field is not there goes on with the one before it.
+pub(super) fn grouped<'a>(
+    fields: &'a [Field],
+    headings: &[(&str, &'static str)],
+) -> Vec<(&'static str, &'a [Field])> {
+    let mut groups = Vec::new();
+    let mut end = fields.len();
+    for (first, heading) in headings.iter().rev() {
+        if let Some(start) = fields.iter().position(|field| field.name == *first) {
+            groups.push((*heading, &fields[start..end]));
+            end = start;
+        }
+    }
+    groups.reverse();
+    groups
+}
+
 /// What was wrong with each field; under an empty name, with the form.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wrong(BTreeMap<&'static str, String>);
@@ -205,6 +223,27 @@ mod tests {
             let wrong = Wrong::of(&ServiceError::invalid(pointer, "no"), &fields);
             assert_eq!(wrong.with(field).as_deref(), Some(told), "{pointer}");
         }
+    }
+
+    #[test]
+    fn every_field_stands_once_under_what_it_is_about() {
+        let fields = ["name", "days", "zone", "paused"].map(|name| field(name, ""));
+        let headings = [
+            ("name", ""),
+            ("kind", "Which"),
+            ("days", "When"),
+            ("paused", ""),
+        ];
+        let names = |(heading, fields): &(&'static str, &[Field])| {
+            (*heading, fields.iter().map(|field| field.name).collect())
+        };
+        let groups: Vec<(_, Vec<_>)> = grouped(&fields, &headings).iter().map(names).collect();
+        let expected = [
+            ("", vec!["name"]),
+            ("When", vec!["days", "zone"]),
+            ("", vec!["paused"]),
+        ];
+        assert_eq!(groups, expected);
     }
 
     #[test]

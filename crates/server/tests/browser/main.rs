@@ -66,6 +66,26 @@ async fn the_keyboard_alone_completes_a_rotation() {
 }
 
 #[tokio::test]
+async fn the_first_run_shows_a_request_with_a_valid_signature() {
+    flow("first_run").await;
+}
+
+#[tokio::test]
+async fn a_bulk_rotation_is_planned_started_and_watched_to_its_end() {
+    flow("bulk").await;
+}
+
+#[tokio::test]
+async fn a_schedule_is_made_paused_and_changed() {
+    flow("scheduled").await;
+}
+
+#[tokio::test]
+async fn the_palette_and_the_shortcuts_are_used_by_keyboard_alone() {
+    flow("palette").await;
+}
+
+#[tokio::test]
 async fn hostile_text_is_text() {
     flow("hostile").await;
 }

@@ -24,13 +24,20 @@ await run(async (t) => {
   await settled(t, id);
   const name = EVIL.replace("\u0000", "");
   await t.api("POST", `/v1/keyrings/${endpoint.keyringId}/secrets`, { name });
+  const inbox = await t.api("POST", `/v1/apps/${id}/endpoints`, { url: "http://inbox.hookturn.invalid/hostile", events: ["order.paid"] });
+  for (const payload of [{ evil: EVIL }, { long: LONG }]) {
+    await t.api("POST", `/v1/apps/${id}/messages`, { eventType: "order.paid", payload });
+  }
+  await settled(t, id);
+  const bulk = await t.api("POST", "/v1/bulk-rotations", { selector: { all: true }, mode: "staged", waves: [100], reason: name });
+  const schedule = await t.api("POST", "/v1/schedules", { name, clientId: id, everyDays: 30 });
   const deliveries = await t.api("GET", `/v1/apps/${id}/deliveries?limit=10`);
   const rotations = await t.api("GET", "/v1/rotations");
 
   const page = await t.signIn();
   page.expected.add(422);
   page.expected.add(404);
-  assert.equal(deliveries.data.length, 2);
+  assert.equal(deliveries.data.length, 6);
   const paths = [
     "",
     "apps",
@@ -46,6 +53,12 @@ await run(async (t) => {
     `keyrings/${endpoint.keyringId}/rotate`,
     "rotations",
     ...rotations.data.map((rotation) => `rotations/${rotation.id}`),
+    `inbox/${id}/${inbox.id}`,
+    "bulk-rotations",
+    `bulk-rotations/${bulk.id}`,
+    "schedules",
+    `schedules/${schedule.id}`,
+    `schedules/${schedule.id}/edit`,
     "audit",
     `audit?actor=${encodeURIComponent(EVIL)}`,
     `no-such-page/${encodeURIComponent(EVIL)}`,

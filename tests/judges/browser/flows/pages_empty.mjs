@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { everyLook } from "../every.mjs";
 import { run } from "../lib.mjs";
-import { ERRORS, PAGES, at } from "../pages.mjs";
+import { ERRORS, PAGES, REFUSED, visit } from "../pages.mjs";
 
 await run(async (t) => {
   const stranger = await t.open();
@@ -10,8 +10,16 @@ await run(async (t) => {
   await everyLook(t, stranger, "sign-in", { picture: true });
   const page = await t.signIn();
   for (const entry of PAGES.filter((entry) => entry.empty)) {
-    await page.goto(at(entry));
+    await visit(page, entry);
     await everyLook(t, page, `${entry.name}-empty`, entry);
+  }
+  for (const entry of REFUSED) {
+    page.expected.add(422);
+    await page.goto(entry.path);
+    for (const [label, text] of Object.entries(entry.typed)) await page.getByLabel(label).fill(text);
+    await page.getByRole("button", { name: entry.button }).click();
+    await page.locator("[aria-invalid=true]").first().waitFor();
+    await everyLook(t, page, entry.name, { picture: true });
   }
   for (const entry of ERRORS) {
     page.expected.add(entry.status);

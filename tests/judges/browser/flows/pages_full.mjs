@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { everyLook } from "../every.mjs";
 import { run } from "../lib.mjs";
-import { PAGES, at } from "../pages.mjs";
+import { PAGES, visit } from "../pages.mjs";
 import { furnish } from "../world.mjs";
 
 // What a browser loads that was never here, compressed.
@@ -27,7 +27,7 @@ await run(async (t) => {
   const ids = await furnish(t);
   const page = await t.signIn();
   for (const entry of PAGES) {
-    const answer = await page.goto(at(entry, ids));
+    const answer = await visit(page, entry, ids);
     assert.equal(answer.status(), 200, entry.name);
     await everyLook(t, page, entry.name, entry);
     if (entry.readme) await t.readme(page, entry);

@@ -15,6 +15,8 @@ await run(async (t) => {
   // Samples ask nobody for news.
   await page.route("**/rotations/*/news**", (route) => route.fulfill({ status: 204 }));
   await page.route("**/deliveries/live**", (route) => route.fulfill({ status: 204 }));
+  await page.route("**/bulk-rotations/*", (route) => route.fulfill({ status: 204 }));
+  await page.route("**/inbox/**", (route) => route.fulfill({ status: 204 }));
   for (const name of Object.keys(pages)) {
     await page.goto(`samples/${name}`);
     for (const details of await page.locator("details").all()) await details.evaluate((element) => (element.open = true));

@@ -10,8 +10,8 @@ use hookturn_core::workspace::Scope;
 use super::INBOX_HOST;
 use crate::service::apps::NewApp;
 use crate::service::endpoints::NewEndpoint;
-use crate::service::messages::NewMessageInput;
-use crate::service::{Caller, Service, ServiceError};
+use crate::service::messages::{NewMessageInput, TestSent};
+use crate::service::{Caller, Recording, Service, ServiceError};
 
 /// The event that is sent.
 const EVENT_TYPE: &str = "order.paid";
@@ -32,19 +32,18 @@ impl Service {
     /// Makes an app with an endpoint at the test inbox, unless the workspace has one already, and sends an
     /// event to it. Needs `manage` and `publish`. When a later step fails, an app without its endpoint may
     /// be left.
-    pub async fn first_run(&self, caller: &Caller) -> Result<FirstRun, ServiceError> {
+    pub async fn first_run(
+        &self,
+        caller: &Caller,
+        recording: Option<Recording<'_, FirstRun>>,
+    ) -> Result<FirstRun, ServiceError> {
         self.require(caller, Scope::Manage).await?;
         self.require(caller, Scope::Publish).await?;
         let (app, endpoint) = match self.inbox_endpoint(caller) {
             Some(known) => known,
             None => self.open_inbox(caller).await?,
         };
-        let message = self.send_sample(caller, app, endpoint).await?;
-        Ok(FirstRun {
-            app,
-            endpoint,
-            message,
-        })
+        self.send_sample(caller, app, endpoint, recording).await
     }
 
     /// Sends the event of the first run once more to an endpoint. Needs `manage`.
@@ -53,7 +52,8 @@ impl Service {
         caller: &Caller,
         app: ClientId,
         endpoint: EndpointId,
-    ) -> Result<MessageId, ServiceError> {
+        recording: Option<Recording<'_, FirstRun>>,
+    ) -> Result<FirstRun, ServiceError> {
         let event_type = EventType::new(EVENT_TYPE)
             .map_err(|error| ServiceError::invalid("/eventType", error))?;
         let sample = NewMessageInput {
@@ -61,8 +61,22 @@ impl Service {
             payload: Bytes::from_static(PAYLOAD.as_bytes()),
             event_id: None,
         };
-        let sent = self.send_test(caller, app, endpoint, sample, None).await?;
-        Ok(sent.message)
+        let first_run = |sent: &TestSent| FirstRun {
+            app,
+            endpoint,
+            message: sent.message,
+        };
+        let render = |sent: &TestSent| match recording {
+            Some(recording) => (recording.render)(&first_run(sent)),
+            None => Vec::new(),
+        };
+        let recording = recording.map(|recording| Recording {
+            key: recording.key,
+            fingerprint: recording.fingerprint,
+            render: &render,
+        });
+        let sent = self.send_test(caller, app, endpoint, sample, recording);
+        Ok(first_run(&sent.await?))
     }
 
     /// An enabled endpoint of the workspace at the test inbox.

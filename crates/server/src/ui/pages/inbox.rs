@@ -16,11 +16,12 @@ use serde::Deserialize;
 use super::super::UiState;
 use super::super::error::{UiError, status_of};
 use super::super::frame::{Frame, Part, page};
+use super::super::once::{self, Asked};
 use super::super::text::{State as Shown, When, excerpt, visible};
 use super::super::visitor::{Sent, Visitor};
 use super::apps::endpoint::NoFields;
 use super::apps::values::endpoint_id;
-use crate::service::inbox::{INBOX_HOST, InboxRequest, KEPT_BYTES};
+use crate::service::inbox::{FirstRun, INBOX_HOST, InboxRequest, KEPT_BYTES};
 
 /// Every path of the inbox.
 pub(in crate::ui) fn routes() -> Router<UiState> {
@@ -187,11 +188,13 @@ pub(in crate::ui) struct Wanted {
     since: i64,
 }
 
-/// Leads to the inbox, where a request since `now` is waited for.
-fn waiting(visitor: &Visitor, (app, id): (ClientId, EndpointId), now: Timestamp) -> Response {
-    let since = now.as_millis();
-    let inbox = format!("{}inbox/{app}/{id}?since={since}", visitor.base);
-    Redirect::to(&inbox).into_response()
+/// Where a request since `now` is waited for, relative to the base.
+fn waiting(app: ClientId, id: EndpointId, now: Timestamp) -> String {
+    format!("inbox/{app}/{id}?since={}", now.as_millis())
+}
+
+fn led_to(visitor: &Visitor, inbox: &str) -> Response {
+    Redirect::to(&format!("{}{inbox}", visitor.base)).into_response()
 }
 
 pub(in crate::ui) async fn first_run(
@@ -199,10 +202,17 @@ pub(in crate::ui) async fn first_run(
     sent: Sent<NoFields>,
 ) -> Result<Response, UiError> {
     let visitor = sent.visitor;
+    let once = match once::asked(&ui, &visitor, "first-run").await? {
+        Asked::Again(kept) => return Ok(led_to(&visitor, &String::from_utf8_lossy(&kept))),
+        Asked::First(once) => once,
+    };
     let now = ui.clock.now();
-    let made = ui.service.first_run(&visitor.caller).await;
+    let inbox = |made: &FirstRun| waiting(made.app, made.endpoint, now);
+    let record = |made: &FirstRun| inbox(made).into_bytes();
+    let recording = once.as_ref().map(|once| once.record(&record));
+    let made = ui.service.first_run(&visitor.caller, recording).await;
     let made = made.map_err(|error| UiError::service(&error, &visitor.base))?;
-    Ok(waiting(&visitor, (made.app, made.endpoint), now))
+    Ok(led_to(&visitor, &inbox(&made)))
 }
 
 pub(in crate::ui) async fn show(
@@ -221,11 +231,17 @@ pub(in crate::ui) async fn send(
     sent: Sent<NoFields>,
 ) -> Result<Response, UiError> {
     let visitor = sent.visitor;
-    let ids = endpoint_id((&app, &endpoint), &visitor)?;
-    let now = ui.clock.now();
-    let sent = ui.service.send_sample(&visitor.caller, ids.0, ids.1).await;
-    match sent {
-        Ok(_) => Ok(waiting(&visitor, ids, now)),
+    let (to, id) = endpoint_id((&app, &endpoint), &visitor)?;
+    let once = match once::asked(&ui, &visitor, &format!("inbox {id}")).await? {
+        Asked::Again(kept) => return Ok(led_to(&visitor, &String::from_utf8_lossy(&kept))),
+        Asked::First(once) => once,
+    };
+    let inbox = waiting(to, id, ui.clock.now());
+    let record = |_: &FirstRun| inbox.clone().into_bytes();
+    let recording = once.as_ref().map(|once| once.record(&record));
+    let sent = ui.service.send_sample(&visitor.caller, to, id, recording);
+    match sent.await {
+        Ok(_) => Ok(led_to(&visitor, &inbox)),
         Err(error) => {
             let mut shown = InboxPage::of(&ui, &visitor, (&app, &endpoint), 0).await?;
             shown.error = Some(error.to_string());

@@ -1,5 +1,5 @@
 //! The form of a bulk rotation: which keyrings, how and how fast; then its plan, which rotates nothing;
-//! then its start, which happens once however often the form is sent.
+//! then its start, which happens once however often the form is sent, and only of what was planned.
 
 use std::collections::BTreeMap;
 
@@ -7,25 +7,24 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use hookturn_core::bulk::{Manner, Pacing, Selector};
-use hookturn_core::id::{BulkId, draw};
+use hookturn_core::id::BulkId;
 use hookturn_core::proof::ProofPolicy;
 use hookturn_core::time::Millis;
 use http::StatusCode;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 use super::super::super::error::{UiError, status_of};
 use super::super::super::form::{self, Control, Field, Wrong};
 use super::super::super::frame::{Frame, Part, page};
+use super::super::super::once::{self, Asked};
 use super::super::super::ring::Ring;
 use super::super::super::text::visible;
 use super::super::super::visitor::{Sent, Visitor};
 use super::super::super::{UiState, span};
 use super::super::keyrings::given;
+use crate::service::ServiceError;
 use crate::service::bulk::{NewBulk, StartedBulk};
-use crate::service::idempotency::{self, Lookup};
 use crate::service::leaks::LeakHash;
-use crate::service::{Recording, ServiceError};
 
 /// Keyrings of a plan that are shown; the others are counted.
 const SHOWN: usize = 20;
@@ -94,6 +93,14 @@ pub struct Plan {
     pub may_start: bool,
 }
 
+/// What its fields are about: the first one of each group.
+const GROUPS: &[(&str, &str)] = &[
+    ("all", "Which keyrings"),
+    ("mode", "How"),
+    ("waves", "How fast"),
+    ("reason", ""),
+];
+
 /// What was typed.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
@@ -112,7 +119,6 @@ pub(in crate::ui) struct Typed {
     stop_at: String,
     patience: String,
     reason: String,
-    once: String,
 }
 
 impl Default for Typed {
@@ -135,7 +141,6 @@ impl Default for Typed {
             stop_at: usual.stop_at_failed_percent.to_string(),
             patience: span::write(usual.patience_millis),
             reason: empty(),
-            once: empty(),
         }
     }
 }
@@ -197,13 +202,9 @@ pub(super) fn selected(selector: &Selector) -> Vec<String> {
 
 impl Typed {
     /// What the start repeats.
-    fn parts(&self, once: String) -> Vec<(&'static str, String)> {
-        let mut parts: Vec<_> = fields(self, &Wrong::default())
-            .into_iter()
-            .map(|field| (field.name, field.value))
-            .collect();
-        parts.push(("once", once));
-        parts
+    fn parts(&self) -> Vec<(&'static str, String)> {
+        let fields = fields(self, &Wrong::default()).into_iter();
+        fields.map(|field| (field.name, field.value)).collect()
     }
 
     /// The bulk rotation to plan or start, or what was wrong.
@@ -272,16 +273,6 @@ impl Typed {
             }
         }
     }
-
-    /// All that it says, to tell it from another form.
-    fn fingerprint(&self) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        for field in fields(self, &Wrong::default()) {
-            hash.update((field.value.len() as u64).to_be_bytes());
-            hash.update(field.value);
-        }
-        hash.finalize().into()
-    }
 }
 
 /// A hash as it is typed.
@@ -333,6 +324,11 @@ fn number<T: std::str::FromStr>(name: &'static str, text: &str, wrong: &mut Wron
 }
 
 impl BulkForm {
+    /// Its fields under what they are about.
+    pub fn groups(&self) -> Vec<(&'static str, &[Field])> {
+        form::grouped(&self.fields, GROUPS)
+    }
+
     pub(super) fn new(frame: Frame, typed: &Typed, wrong: &Wrong, plan: Option<Plan>) -> Self {
         Self {
             frame,
@@ -380,7 +376,7 @@ impl Plan {
         let ends = &planned.bulk.wave_ends;
         let starts = std::iter::once(&0).chain(ends);
         Ok(Self {
-            parts: typed.parts(hex::encode(draw::<16>(ui.entropy.as_ref()))),
+            parts: typed.parts(),
             mode: typed.mode.clone(),
             keyrings: planned.keyrings.len(),
             waves: ends
@@ -466,34 +462,23 @@ pub(in crate::ui) async fn start(
             return Ok(page(StatusCode::UNPROCESSABLE_ENTITY, &form));
         }
     };
-    let told = |error: &ServiceError| UiError::service(error, &visitor.base);
     let caller = match visitor.caller.because(given(&typed.reason).as_deref()) {
         Ok(caller) => caller,
         Err(error) => return refused(&ui, &visitor, &typed, &error),
     };
-    let path = format!("dashboard {} bulk-rotations", caller.key.id);
-    let key = idempotency::key(caller.workspace, "POST", &path, &typed.once);
-    let fingerprint = typed.fingerprint();
-    let lookup = ui.service.lookup(&caller, key, fingerprint).await;
-    let _guard = match lookup.map_err(|error| told(&error))? {
-        Lookup::Fresh(guard) if !typed.once.is_empty() => guard,
-        Lookup::Replay(kept) => {
-            let started = std::str::from_utf8(&kept).unwrap_or_default();
-            return Ok(to_bulk(&visitor, started));
-        }
-        Lookup::Fresh(_) | Lookup::InProgress | Lookup::Mismatch => {
+    let once = match once::asked(&ui, &visitor, "bulk-rotations").await? {
+        Asked::Again(kept) => return Ok(to_bulk(&visitor, &String::from_utf8_lossy(&kept))),
+        Asked::First(Some(once)) => once,
+        // What it says was not planned.
+        Asked::First(None) => {
             let message = "the form was sent before, or is another than was planned: look at the list of bulk rotations, then plan anew";
             let again = ServiceError::conflict("already_started", message);
             return refused(&ui, &visitor, &typed, &again);
         }
     };
     let render = |started: &StartedBulk| started.bulk.id.to_string().into_bytes();
-    let recording = Recording {
-        key,
-        fingerprint,
-        render: &render,
-    };
-    let started = ui.service.start_bulk(&caller, input, Some(recording)).await;
+    let recording = Some(once.record(&render));
+    let started = ui.service.start_bulk(&caller, input, recording).await;
     match started {
         Ok(started) => Ok(to_bulk(&visitor, &started.bulk.id.to_string())),
         Err(error) => refused(&ui, &visitor, &typed, &error),

@@ -1,4 +1,6 @@
 //! Sending many deliveries again: first a count of what that means, then, when it is confirmed, doing it.
+//!
+//! What was done is kept when all of it is done: the same form sent again shows that and queues nothing.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +13,12 @@ use hookturn_core::limits;
 use hookturn_core::store::SearchFrom;
 use hookturn_core::time::Timestamp;
 use http::StatusCode;
+use serde::{Deserialize, Serialize};
 
 use super::super::super::UiState;
 use super::super::super::error::{UiError, status_of};
 use super::super::super::frame::{Frame, Part, page};
+use super::super::super::once::{self, Asked, Once};
 use super::super::super::visitor::{Sent, Visitor};
 use super::filter::Filter;
 use crate::service::ServiceError;
@@ -44,6 +48,15 @@ pub struct Retry {
     pub back: String,
     /// Why nothing was done.
     pub error: Option<String>,
+}
+
+/// What was done, as it is kept for the same form sent again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Done {
+    count: usize,
+    has_more: bool,
+    left_out: Vec<(String, usize)>,
+    parts: Vec<(String, String)>,
 }
 
 /// The form, with names that may stand in it several times.
@@ -80,14 +93,46 @@ impl Retry {
         }
     }
 
-    fn matching(mut self, retried: &Retried) -> Self {
+    fn matching(&mut self, retried: &Retried) {
         self.count = retried.queued;
         self.has_more = retried.resume.is_some();
         if retried.left_out > 0 {
             let why = "their endpoint takes nothing now, or their message is gone";
             self.left_out.push((why.to_owned(), retried.left_out));
         }
-        self
+    }
+
+    /// Keeps what was done.
+    async fn keep(
+        &self,
+        ui: &UiState,
+        visitor: &Visitor,
+        once: Option<Once>,
+    ) -> Result<(), UiError> {
+        let done = Done {
+            count: self.count,
+            has_more: self.has_more,
+            left_out: self.left_out.clone(),
+            parts: self.parts.clone(),
+        };
+        // A list of texts and numbers always becomes JSON.
+        let record = |done: &Done| serde_json::to_vec(done).unwrap_or_default();
+        let recording = once.as_ref().map(|once| once.record(&record));
+        let kept = ui.service.keep_answer(&visitor.caller, done, recording);
+        let kept = kept.await.map(drop);
+        kept.map_err(|error| UiError::service(&error, &visitor.base))
+    }
+
+    /// Shows what was done when the form was sent before.
+    fn again(&mut self, kept: &[u8]) -> Result<(), UiError> {
+        let done: Done =
+            serde_json::from_slice(kept).map_err(|_| UiError::unreadable(&self.frame.base))?;
+        self.count = done.count;
+        self.has_more = done.has_more;
+        self.left_out = done.left_out;
+        self.parts = done.parts;
+        self.done = true;
+        Ok(())
     }
 
     /// The page as it is rendered for its samples.
@@ -126,18 +171,45 @@ pub(in crate::ui) async fn retry(
         fields: pairs,
     } = sent;
     let filter = Filter::of_pairs(&pairs);
+    let what = match value(&pairs, "what") {
+        Some("all") => "all",
+        Some("page") => "page",
+        Some("ticked") | None => "ticked",
+        Some(_) => return Err(UiError::unreadable(&visitor.base)),
+    };
     let confirmed = value(&pairs, "confirmed").is_some();
-    match value(&pairs, "what") {
-        Some("all") => all(&ui, &visitor, filter, &pairs, confirmed).await,
-        Some("page") => {
-            let shown = ids(&pairs, "shown");
-            some(&ui, &visitor, &filter, "page", shown, confirmed).await
+    let mut shown = Retry::new(&ui, &visitor, &filter, what);
+    let once = match once::asked(&ui, &visitor, "deliveries/retry").await? {
+        Asked::First(once) => once,
+        Asked::Again(kept) => {
+            shown.again(&kept)?;
+            return Ok(page(StatusCode::OK, &shown));
         }
-        Some("ticked") | None => {
-            let ticked = ids(&pairs, "d");
-            some(&ui, &visitor, &filter, "ticked", ticked, confirmed).await
+    };
+    let done = match what {
+        "all" => all(&ui, &visitor, &mut shown, filter, &pairs, confirmed).await?,
+        what => {
+            let name = if what == "page" { "shown" } else { "d" };
+            some(
+                &ui,
+                &visitor,
+                &mut shown,
+                name,
+                ids(&pairs, name),
+                confirmed,
+            )
+            .await
         }
-        Some(_) => Err(UiError::unreadable(&visitor.base)),
+    };
+    match done {
+        Ok(()) => {
+            shown.done = confirmed;
+            shown
+                .keep(&ui, &visitor, once.filter(|_| confirmed))
+                .await?;
+            Ok(page(StatusCode::OK, &shown))
+        }
+        Err(error) => Ok(refused(shown, &error)),
     }
 }
 
@@ -145,15 +217,15 @@ pub(in crate::ui) async fn retry(
 async fn all(
     ui: &UiState,
     visitor: &Visitor,
+    shown: &mut Retry,
     mut filter: Filter,
     pairs: &[(String, String)],
     confirmed: bool,
-) -> Result<Response, UiError> {
+) -> Result<Result<(), ServiceError>, UiError> {
     // What is made after the count is not in what the visitor confirms.
     let upper = value(pairs, "upper").and_then(|text| text.parse::<Timestamp>().ok());
     let upper = upper.unwrap_or_else(|| ui.clock.now());
     let from = value(pairs, "from").and_then(|text| text.parse().ok());
-    let mut shown = Retry::new(ui, visitor, &filter, "all");
     shown.parts.push(("upper".to_owned(), upper.to_string()));
     if filter.until.is_empty() {
         filter.until = upper.to_string();
@@ -165,18 +237,17 @@ async fn all(
     let retried = ui
         .service
         .retry_matching(&visitor.caller, &search, from, !confirmed);
-    match retried.await {
-        Ok(retried) => {
-            if let (true, Some(resume)) = (confirmed, retried.resume) {
-                shown.parts.push(("from".to_owned(), resume.to_string()));
-            } else if let Some(from) = value(pairs, "from") {
-                shown.parts.push(("from".to_owned(), from.to_owned()));
-            }
-            shown.done = confirmed;
-            Ok(page(StatusCode::OK, &shown.matching(&retried)))
-        }
-        Err(error) => Ok(refused(shown, &error)),
+    let retried = match retried.await {
+        Ok(retried) => retried,
+        Err(error) => return Ok(Err(error)),
+    };
+    if let (true, Some(resume)) = (confirmed, retried.resume) {
+        shown.parts.push(("from".to_owned(), resume.to_string()));
+    } else if let Some(from) = value(pairs, "from") {
+        shown.parts.push(("from".to_owned(), from.to_owned()));
     }
+    shown.matching(&retried);
+    Ok(Ok(()))
 }
 
 fn refused(mut shown: Retry, error: &ServiceError) -> Response {
@@ -188,18 +259,16 @@ fn refused(mut shown: Retry, error: &ServiceError) -> Response {
 async fn some(
     ui: &UiState,
     visitor: &Visitor,
-    filter: &Filter,
-    what: &'static str,
+    shown: &mut Retry,
+    name: &str,
     named: Vec<DeliveryId>,
     confirmed: bool,
-) -> Result<Response, UiError> {
-    let mut shown = Retry::new(ui, visitor, filter, what);
-    let name = if what == "page" { "shown" } else { "d" };
+) -> Result<(), ServiceError> {
     let fields = named.iter().map(|id| (name.to_owned(), id.to_string()));
     shown.parts.extend(fields);
     if named.is_empty() {
-        shown.error = Some("nothing was ticked: go back and tick some".to_owned());
-        return Ok(page(StatusCode::UNPROCESSABLE_ENTITY, &shown));
+        let message = "nothing was ticked: go back and tick some".to_owned();
+        return Err(ServiceError::invalid("/d", message));
     }
     let mut left_out: BTreeMap<String, usize> = BTreeMap::new();
     for id in named {
@@ -212,14 +281,13 @@ async fn some(
         match done {
             Ok(()) => shown.count += 1,
             Err(error @ (ServiceError::Forbidden { .. } | ServiceError::Unauthorized)) => {
-                return Ok(refused(shown, &error));
+                return Err(error);
             }
             Err(error) => *left_out.entry(error.to_string()).or_default() += 1,
         }
     }
     shown.left_out = left_out.into_iter().collect();
-    shown.done = confirmed;
-    Ok(page(StatusCode::OK, &shown))
+    Ok(())
 }
 
 /// Whether sending one again would be taken, as far as that can be told before.

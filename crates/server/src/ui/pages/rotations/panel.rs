@@ -71,12 +71,16 @@ pub struct EndpointView {
     pub tone: &'static str,
     /// The same in a sentence.
     pub words: String,
+    /// The time that ends that.
+    pub moment: Option<When>,
     /// How its receiver verifies, as the last rehearsal found.
     pub class: Option<&'static str>,
     /// Passes in a row.
     pub passes: u32,
     /// Passes that are needed.
     pub needed: u32,
+    /// The passes in a row, no more than are needed.
+    pub counted: u32,
     /// Passes of probes and of deliveries in all.
     pub of_probes: u32,
     /// See `of_probes`.
@@ -95,6 +99,7 @@ impl EndpointView {
     fn new(known: &EndpointStanding, policy: &ProofPolicy, now: Timestamp) -> Self {
         let evidence = &known.evidence;
         let when = |at: Option<Timestamp>| at.map(|at| When::new(at, now));
+        let needed = required_passes(policy, evidence.broken);
         Self {
             user: User::new(&known.endpoint),
             standing: known.standing.as_str().replace('_', " "),
@@ -107,10 +112,12 @@ impl EndpointView {
                 | Standing::AwaitingControl { .. }
                 | Standing::HoldingDown { .. } => "warn",
             },
-            words: known.standing.words(policy),
+            words: known.standing.phrase(policy),
+            moment: when(known.standing.moment()),
             class: known.rehearsed.map(|found| found.finding.class.as_str()),
             passes: evidence.run,
-            needed: required_passes(policy, evidence.broken),
+            needed,
+            counted: evidence.run.min(needed),
             of_probes: evidence.probe_passes,
             of_deliveries: evidence.delivery_passes,
             refusals: evidence.refusals,

@@ -94,12 +94,14 @@ impl OneRotation {
         };
         let endpoint = EndpointView {
             user: parts::ring().users[0].clone(),
-            standing: "collecting".to_owned(),
-            tone: "warn",
-            words: "12 of 59 requests were accepted in a row".to_owned(),
+            standing: "not ready".to_owned(),
+            tone: "bad",
+            words: "it refused the new secret, last".to_owned(),
             class: Some("list_aware"),
-            passes: 12,
+            moment: Some(When::new(NOW, NOW)),
+            passes: 245,
             needed: 59,
+            counted: 59,
             of_probes: 10,
             of_deliveries: 2,
             refusals: 1,

@@ -8,12 +8,14 @@ use http::StatusCode;
 
 use super::super::super::UiState;
 use super::super::super::error::{UiError, status_of};
-use super::super::super::form::{Changed, Field, Wrong, changes, snapshot};
+use super::super::super::form::{Changed, Field, Wrong, changes, grouped, snapshot};
 use super::super::super::frame::{Frame, Part, page};
+use super::super::super::once::{self, Asked};
 use super::super::super::visitor::{Sent, Visitor};
 use super::known;
-use super::values::{POINTERS, Typed, fields};
+use super::values::{GROUPS, POINTERS, Typed, fields};
 use crate::service::ServiceError;
+use crate::service::schedules::ShownSchedule;
 
 /// The form.
 #[derive(Debug, Template)]
@@ -36,6 +38,11 @@ pub struct ScheduleForm {
 }
 
 impl ScheduleForm {
+    /// Its fields under what they are about.
+    pub fn groups(&self) -> Vec<(&'static str, &[Field])> {
+        grouped(&self.fields, GROUPS)
+    }
+
     fn new(frame: Frame, id: Option<String>, typed: &Typed, wrong: &Wrong) -> Self {
         let fields = fields(typed, id.is_none(), wrong);
         Self {
@@ -119,22 +126,28 @@ pub(in crate::ui) async fn create(
         visitor,
         fields: typed,
     } = sent;
+    let led_to =
+        |id: &str| Redirect::to(&format!("{}schedules/{id}", visitor.base)).into_response();
+    let once = match once::asked(&ui, &visitor, "schedules").await? {
+        Asked::Again(kept) => return Ok(led_to(&String::from_utf8_lossy(&kept))),
+        Asked::First(once) => once,
+    };
+    let record = |made: &ShownSchedule| made.schedule.id.to_string().into_bytes();
+    let recording = once.as_ref().map(|once| once.record(&record));
     let (status, wrong) = match typed.new_schedule() {
         Err(wrong) => (StatusCode::UNPROCESSABLE_ENTITY, wrong),
-        Ok(input) => match ui
-            .service
-            .create_schedule(&visitor.caller, input, None)
-            .await
-        {
-            Ok(made) => {
-                let there = format!("{}schedules/{}", visitor.base, made.schedule.id);
-                return Ok(Redirect::to(&there).into_response());
+        Ok(input) => {
+            let made = ui
+                .service
+                .create_schedule(&visitor.caller, input, recording);
+            match made.await {
+                Ok(made) => return Ok(led_to(&made.schedule.id.to_string())),
+                Err(error @ ServiceError::Forbidden { .. }) => {
+                    return Err(UiError::service(&error, &visitor.base));
+                }
+                Err(error) => (status_of(&error), Wrong::of(&error, POINTERS)),
             }
-            Err(error @ ServiceError::Forbidden { .. }) => {
-                return Err(UiError::service(&error, &visitor.base));
-            }
-            Err(error) => (status_of(&error), Wrong::of(&error, POINTERS)),
-        },
+        }
     };
     let form = ScheduleForm::of_new(&ui, &visitor, &typed, &wrong);
     Ok(page(status, &form))

@@ -42,6 +42,15 @@ const MONTHS: &[(&str, &str)] = &[
     ("12", "every January"),
 ];
 
+/// What the fields are about: the first one of each group.
+pub(super) const GROUPS: &[(&str, &str)] = &[
+    ("name", ""),
+    ("kind", "Which keyrings"),
+    ("timing", "When a rotation is due"),
+    ("jitter", "When none is opened"),
+    ("paused", ""),
+];
+
 /// What was typed.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
