@@ -50,6 +50,7 @@ mod frames;
 mod head;
 pub mod headers;
 mod outcome;
+mod pieces;
 mod pool;
 pub mod resolver;
 mod stream;

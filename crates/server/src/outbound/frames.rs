@@ -1,10 +1,12 @@
-//! The heads of HTTP/2 answers, cut to what is kept before the parser sees them.
+//! The frames of HTTP/2 answers, cut to what is kept before the parser sees them.
 //!
 //! What [`head`](super::head) does for HTTP/1.1, for the same reasons and with the same bounds. An answer's
 //! head is a HEADERS frame and the CONTINUATION frames after it; it is taken apart field by field
 //! ([`Field`]), and the parser gets one HEADERS frame with those that are kept:
 //!
-//! 1. All other frames are passed on as they are.
+//! 1. Bodies are passed on in frames that are small ([`Pieces`]), and of what is neither head nor body, such
+//!    as the words with which a connection is ended, the first [`OTHER_BYTES`] of each frame. The parser
+//!    makes room for the whole of a frame.
 //! 2. The first field, which is the status, and changes of the table's size are kept, and a `retry-after`
 //!    that is not long.
 //! 3. Any other field is kept while there are fewer than [`RESPONSE_HEADERS`] of them and
@@ -24,6 +26,7 @@ use http::HeaderName;
 
 use super::config::{KEPT_HEAD_BYTES, RESPONSE_HEAD_BYTES};
 use super::fields::Field;
+use super::pieces::{PIECE_BYTES, Pieces};
 
 /// The header by which the head says what became of it; never the receiver's.
 pub(super) const NOTE: HeaderName = HeaderName::from_static("hookturn-head");
@@ -38,6 +41,11 @@ const ORDINARY_BYTES: usize = KEPT_HEAD_BYTES - 512;
 const USEFUL_BYTES: usize = 128;
 
 const FRAME_HEAD_BYTES: usize = 9;
+/// Longest frame that a receiver may send; the parser refuses a longer one by its first bytes.
+const FRAME_BYTES: usize = 16 * 1024;
+/// What is passed on of a frame that is neither head nor body: 170 settings, of which there are seven.
+const OTHER_BYTES: usize = 170 * 6;
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const PUSH_PROMISE: u8 = 5;
 const CONTINUATION: u8 = 9;
@@ -61,8 +69,10 @@ enum At {
         bytes: [u8; FRAME_HEAD_BYTES],
         have: usize,
     },
-    /// So many bytes of a frame are passed on.
-    Passed(usize),
+    /// So many bytes of a frame are passed on, and so many more are left out.
+    Passed { left: usize, beyond: usize },
+    /// In a part of a body.
+    Data(Pieces),
     /// In a part of a head.
     Fragment(Fragment),
 }
@@ -146,10 +156,10 @@ impl Frames {
         }
     }
 
-    /// Whether there is nothing of a head in these bytes. They are passed on then.
-    pub(super) fn is_no_head(&mut self, mut bytes: &[u8]) -> bool {
+    /// Whether all of these bytes are passed on as they are.
+    pub(super) fn is_usual(&mut self, mut bytes: &[u8]) -> bool {
         let mut left = match (self.at, &self.block) {
-            (At::Passed(left), None) => left,
+            (At::Passed { left, beyond: 0 }, None) => left,
             (At::Start { have: 0, .. }, None) => 0,
             _ => return false,
         };
@@ -157,16 +167,21 @@ impl Frames {
             let here = left.min(bytes.len());
             (left, bytes) = (left - here, &bytes[here..]);
             if bytes.is_empty() {
-                self.at = if left == 0 { START } else { At::Passed(left) };
+                self.at = if left == 0 {
+                    START
+                } else {
+                    At::Passed { left, beyond: 0 }
+                };
                 return true;
             }
             let Some((start, rest)) = bytes.split_first_chunk::<FRAME_HEAD_BYTES>() else {
                 return false;
             };
-            if matches!(start[3], HEADERS | PUSH_PROMISE) {
+            let length = length_of(start);
+            if matches!(start[3], HEADERS | PUSH_PROMISE) || is_long(start[3], length) {
                 return false;
             }
-            (left, bytes) = (length_of(start), rest);
+            (left, bytes) = (length, rest);
         }
     }
 
@@ -187,10 +202,26 @@ impl Frames {
                     }
                     used
                 }
-                At::Passed(left) => {
+                At::Passed { left: 0, beyond } => {
+                    let used = bytes.len().min(beyond);
+                    self.at = At::Passed {
+                        left: 0,
+                        beyond: beyond - used,
+                    };
+                    used
+                }
+                At::Passed { left, beyond } => {
                     let used = bytes.len().min(left);
                     self.ready.extend_from_slice(&bytes[..used]);
-                    self.at = At::Passed(left - used);
+                    self.at = At::Passed {
+                        left: left - used,
+                        beyond,
+                    };
+                    used
+                }
+                At::Data(mut pieces) => {
+                    let used = pieces.take(bytes, &mut self.ready);
+                    self.at = At::Data(pieces);
                     used
                 }
                 At::Fragment(fragment) => self.take_fragment(fragment, bytes)?,
@@ -224,8 +255,7 @@ impl Frames {
                 if let Some(block) = under_way.take() {
                     self.ready.extend(block.frame(0));
                 }
-                self.ready.extend_from_slice(&start);
-                self.at = At::Passed(left);
+                self.pass(&start);
                 return Ok(());
             }
         }
@@ -238,6 +268,29 @@ impl Frames {
             is_last: flags & END_HEADERS != 0,
         });
         Ok(())
+    }
+
+    /// Begins a frame without a part of a head.
+    fn pass(&mut self, start: &[u8; FRAME_HEAD_BYTES]) {
+        let (length, kind) = (length_of(start), start[3]);
+        if !is_long(kind, length) {
+            self.ready.extend_from_slice(start);
+            self.at = At::Passed {
+                left: length,
+                beyond: 0,
+            };
+        } else if kind == DATA {
+            let stream = [start[5], start[6], start[7], start[8]];
+            self.at = At::Data(Pieces::begin(length, start[4], stream, &mut self.ready));
+        } else {
+            let left = u32::try_from(OTHER_BYTES).unwrap_or(0).to_be_bytes();
+            self.ready.extend_from_slice(&left[1..]);
+            self.ready.extend_from_slice(&start[3..]);
+            self.at = At::Passed {
+                left: OTHER_BYTES,
+                beyond: length - OTHER_BYTES,
+            };
+        }
     }
 
     /// Takes the next bytes of a frame with a part of a head; how many that are.
@@ -271,7 +324,8 @@ impl Frames {
     /// Goes on to the next frame where one is over.
     fn end_frame(&mut self) {
         match self.at {
-            At::Passed(0) => self.at = START,
+            At::Passed { left: 0, beyond: 0 } => self.at = START,
+            At::Data(pieces) if pieces.are_over() => self.at = START,
             At::Fragment(Fragment {
                 left: 0, is_last, ..
             }) => {
@@ -280,7 +334,7 @@ impl Frames {
                     self.ready.extend(block.end());
                 }
             }
-            At::Start { .. } | At::Passed(_) | At::Fragment(_) => {}
+            At::Start { .. } | At::Passed { .. } | At::Data(_) | At::Fragment(_) => {}
         }
     }
 }
@@ -392,194 +446,20 @@ impl Block {
     }
 }
 
+/// Whether a frame without a part of a head is longer than the parser gets it.
+fn is_long(kind: u8, length: usize) -> bool {
+    let most = if kind == DATA {
+        PIECE_BYTES
+    } else {
+        OTHER_BYTES
+    };
+    (most + 1..=FRAME_BYTES).contains(&length)
+}
+
 fn length_of(start: &[u8; FRAME_HEAD_BYTES]) -> usize {
     let length = u32::from_be_bytes([0, start[0], start[1], start[2]]);
     usize::try_from(length).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        [&length[1..], &[kind, flags], &[0, 0, 0, 1], payload].concat()
-    }
-
-    fn field(name: &str, value: &str) -> Vec<u8> {
-        let mut field = vec![0];
-        for text in [name, value] {
-            let length = u8::try_from(text.len()).unwrap();
-            assert!(length < 127);
-            field.push(length);
-            field.extend_from_slice(text.as_bytes());
-        }
-        field
-    }
-
-    /// A head in frames of this size, with END_STREAM.
-    fn head(block: &[u8], piece: usize) -> Vec<u8> {
-        let mut frames = Vec::new();
-        let pieces: Vec<_> = block.chunks(piece).collect();
-        for (n, piece) in pieces.iter().enumerate() {
-            let end = if n + 1 == pieces.len() {
-                END_HEADERS
-            } else {
-                0
-            };
-            let (kind, flags) = if n == 0 {
-                (HEADERS, END_STREAM | end)
-            } else {
-                (CONTINUATION, end)
-            };
-            frames.extend(frame(kind, flags, piece));
-        }
-        frames
-    }
-
-    /// What the parser gets of bytes that come in pieces of this size, and the most that is held.
-    fn cut(bytes: &[u8], piece: usize) -> Result<(Vec<u8>, usize), Forbidden> {
-        let mut frames = Frames::default();
-        let (mut given, mut most) = (Vec::new(), 0);
-        for piece in bytes.chunks(piece) {
-            if frames.ready().is_empty() && frames.is_no_head(piece) {
-                given.extend_from_slice(piece);
-                continue;
-            }
-            frames.take(piece)?;
-            given.extend_from_slice(frames.ready());
-            frames.give(frames.ready().len());
-            if let Some(block) = &frames.block {
-                most = most.max(block.kept.capacity() + block.field.bytes().len());
-            }
-        }
-        Ok((given, most))
-    }
-
-    fn both_ways(bytes: &[u8]) -> Vec<u8> {
-        let whole = cut(bytes, bytes.len()).unwrap().0;
-        for piece in [1, 7, 10, 2_048] {
-            let (given, held) = cut(bytes, piece).unwrap();
-            assert_eq!(given, whole, "in pieces of {piece}");
-            assert!(held <= 3 * KEPT_HEAD_BYTES, "{held} bytes held");
-        }
-        whole
-    }
-
-    #[test]
-    fn what_fits_is_passed_on_as_it_is() {
-        let block = [&b"\x88"[..], &field("x", "y"), &field("content-type", "a")].concat();
-        let frames = [
-            frame(4, 0, &[]),
-            frame(6, 0, &[7; 8]),
-            frame(HEADERS, END_HEADERS, &block),
-            frame(0, 0, &[b'z'; 5_000]),
-            frame(0, END_STREAM, &[]),
-            frame(200, 0xff, b"unknown"),
-            frame(HEADERS, END_HEADERS | END_STREAM, &field("trailer", "x")),
-        ];
-        assert_eq!(both_ways(&frames.concat()), frames.concat());
-        // Broken off in a field, broken into, and nothing to break into.
-        for strange in [
-            frame(HEADERS, END_HEADERS, b"\x88\x00\x05na"),
-            [frame(HEADERS, 0, b"\x88"), frame(0, 0, b"data")].concat(),
-            frame(CONTINUATION, END_HEADERS, b"\x88"),
-        ] {
-            assert_eq!(both_ways(&strange), strange);
-        }
-    }
-
-    #[test]
-    fn a_head_in_parts_and_with_padding_becomes_one_frame() {
-        let block = [&b"\x88"[..], &field("x", "y"), &field("a", "b")].concat();
-        let whole = frame(HEADERS, END_HEADERS | END_STREAM, &block);
-        for piece in [1, 2, 3, 7] {
-            assert_eq!(both_ways(&head(&block, piece)), whole, "{piece}");
-        }
-        let padded = [&[3_u8][..], &[0, 0, 0, 9, 1], &block, &[0, 0, 0]].concat();
-        let flags = END_HEADERS | END_STREAM | PADDED | PRIORITY;
-        assert_eq!(both_ways(&frame(HEADERS, flags, &padded)), whole);
-    }
-
-    #[test]
-    fn informational_answers_are_left_out() {
-        let link = field("link", "</a>");
-        let early = frame(HEADERS, END_HEADERS, &[b"\x08\x03103", &link[..]].concat());
-        let answer = frame(HEADERS, END_HEADERS | END_STREAM, b"\x89");
-        let given = both_ways(&[early.repeat(3), answer.clone()].concat());
-        assert_eq!(given, answer);
-    }
-
-    #[test]
-    fn g10_fields_beyond_the_bounds_are_left_out_and_those_that_are_needed_are_not() {
-        let long = [&b"\x00\x06x-long\x7f\xa1\x9b\x01"[..], &vec![b'z'; 20_000]].concat();
-        let many = field("x", "y").repeat(500);
-        let after = b"\x0f\x26\x017".to_vec();
-        let block = [b"\x88".to_vec(), long.clone(), many, long, after.clone()].concat();
-        let note = field(NOTE.as_str(), CUT);
-        let kept = field("x", "y").repeat(RESPONSE_HEADERS);
-        let kept = [b"\x88".to_vec(), kept, after, note].concat();
-        let expected = frame(HEADERS, END_HEADERS | END_STREAM, &kept);
-        assert_eq!(both_ways(&head(&block, 16_384)), expected);
-    }
-
-    #[test]
-    fn g10_a_head_without_end_is_said_to_be_too_large_at_once() {
-        let endless = [
-            &b"\x88\x00\x01x\x7f\xff\xff\xff\x01"[..],
-            &vec![b'z'; 100_000],
-        ]
-        .concat();
-        let mut bytes = head(&endless, 16_384);
-        let note = [b"\x88", &field(NOTE.as_str(), TOO_LARGE)[..]].concat();
-        let expected = frame(HEADERS, END_HEADERS | END_STREAM, &note);
-        assert_eq!(both_ways(&bytes[..80_000]), expected);
-        // The connection goes on, without the rest of it.
-        let next = frame(0, 0, b"data");
-        bytes.extend_from_slice(&next);
-        assert_eq!(both_ways(&bytes), [expected, next].concat());
-    }
-
-    #[test]
-    fn g10_what_was_told_to_be_off_is_cut_off() {
-        assert_eq!(
-            cut(&frame(PUSH_PROMISE, END_HEADERS, b"x"), 3),
-            Err(Forbidden)
-        );
-        // Referring to the table is one thing, and to what was left out of it another.
-        let inserted = b"\x40\x01x\x01y".to_vec();
-        let referred = frame(HEADERS, END_HEADERS, b"\x88\xbe");
-        let few = frame(HEADERS, END_HEADERS, &[b"\x88", &inserted[..]].concat());
-        let whole = [few, referred.clone()].concat();
-        assert_eq!(both_ways(&whole), whole);
-        let many = frame(
-            HEADERS,
-            END_HEADERS,
-            &[b"\x88", &inserted.repeat(70)[..]].concat(),
-        );
-        assert_eq!(cut(&[many, referred].concat(), 100), Err(Forbidden));
-    }
-
-    proptest! {
-        /// G10: whatever comes and in whatever pieces, it makes no difference, and what is held is bounded.
-        #[test]
-        fn g10_pieces_make_no_difference(
-            block in proptest::collection::vec(any::<u8>(), 0..9_000),
-            kinds in proptest::collection::vec((0_u8..10, any::<u8>(), 0_usize..4_000), 0..8),
-            piece in 1_usize..3_000,
-        ) {
-            let mut bytes = Vec::new();
-            for (kind, flags, length) in kinds {
-                bytes.extend(frame(kind, flags, &block[..length.min(block.len())]));
-            }
-            match (cut(&bytes, bytes.len().max(1)), cut(&bytes, piece)) {
-                (Ok((whole, _)), Ok((given, held))) => {
-                    prop_assert_eq!(whole, given);
-                    prop_assert!(held <= 3 * KEPT_HEAD_BYTES);
-                }
-                (one, other) => prop_assert_eq!(one.is_err(), other.is_err()),
-            }
-        }
-    }
-}
+mod tests;

@@ -6,8 +6,12 @@
 //!
 //! What is granted may still be milliseconds of work for the parser, such as a thousand informational
 //! responses of forty bytes. A delivery shard is one thread, and every other endpoint of it would wait.
-//! So an HTTP/1.1 connection reads little in each turn of its task, and has the next one after the
-//! others (G10).
+//! So a connection reads little in each turn of its task, and has the next one after the others (G10).
+//!
+//! Over HTTP/2 this bounds memory too. Its parser runs in a task of its own and keeps what it reads until the
+//! exchange takes it. How much that may be is not for the window to say: the parser grants the usual 64 KiB
+//! until the receiver confirms the smaller one, which a hostile one never does. Now the exchange takes what
+//! came before more is read.
 //!
 //! Heads are cut here as well, each version's by its own rules ([`Head`], [`Frames`]).
 
@@ -151,6 +155,7 @@ impl Stream {
 
     /// A connection that speaks HTTP/2.
     pub(super) fn http2(transport: Transport, allowance: Arc<Allowance>) -> Self {
+        allowance.begin_turn();
         Self {
             transport,
             heads: Heads::Http2(Box::default()),
@@ -261,10 +266,16 @@ fn poll_http2(
             frames.give(given);
             return Poll::Ready(Ok(()));
         }
+        if allowance.turn() == 0 {
+            // What came is read by the exchanges first.
+            allowance.begin_turn();
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let read = ready!(transport.poll_part(allowance, cx, buf))?;
         let filled = buf.filled().len();
         let part = &buf.initialize_unfilled_to(read)[..read];
-        if read == 0 || frames.is_no_head(part) {
+        if read == 0 || frames.is_usual(part) {
             buf.set_filled(filled + read);
             return Poll::Ready(Ok(()));
         }
