@@ -4,6 +4,7 @@
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod encoding;
+mod happened;
 pub mod live;
 #[cfg(any(test, feature = "conformance"))]
 pub mod model;

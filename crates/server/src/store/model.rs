@@ -36,6 +36,7 @@ use hookturn_core::store::{
 use hookturn_core::time::Timestamp;
 use tokio::task::coop::consume_budget;
 
+use super::happened::Happened;
 use super::live::Live;
 use configuration::Documents;
 use traffic::Traffic;
@@ -197,7 +198,7 @@ fn answer<T: Send + 'static>(result: Outcome<T>) -> StoreFuture<'static, T> {
 }
 
 impl Effects {
-    /// Live view first, then hints: whoever follows a hint must see the new configuration.
+    /// Tells the live view and whoever listens.
     fn happen(self, live: &Live, sink: &dyn HintSink) {
         let mut hints: Vec<Hint> = Vec::new();
         for (workspace, endpoint) in self.requeued {
@@ -206,31 +207,16 @@ impl Effects {
                 hints.push(Hint::Requeued(workspace, endpoint));
             }
         }
-        hints.extend(self.writes.iter().filter_map(|write| match write {
-            Write::Endpoint(endpoint) => Some(Hint::Endpoint(Arc::new(endpoint.clone()))),
-            _ => None,
-        }));
-        if !self.writes.is_empty() {
-            live.apply(self.writes);
-        }
-        if !self.grown.is_empty() {
-            live.note_audited(&self.grown);
-        }
-        for (fresh, old) in &self.reseals {
-            live.reseal(fresh, old);
-        }
-        for (endpoint, receiver) in self.receivers {
-            live.put_receiver(endpoint, receiver);
-        }
-        for endpoint in self.forgotten {
-            live.forget_endpoint(endpoint);
-        }
-        if !self.accepted.is_empty() {
-            hints.push(Hint::Accepted(self.accepted));
-        }
-        if !hints.is_empty() {
-            sink.hint(hints);
-        }
+        let happened = Happened {
+            writes: self.writes,
+            reseals: self.reseals,
+            receivers: self.receivers,
+            accepted: self.accepted,
+            hints,
+            forgotten: self.forgotten,
+            audited: self.grown,
+        };
+        happened.tell(live, sink);
     }
 }
 

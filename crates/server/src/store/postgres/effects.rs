@@ -1,7 +1,6 @@
 //! What happens in memory once a transaction is committed: the live view, the hints, and what the writer
 //! itself knows of the database.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use hookturn_core::id::{EndpointId, WorkspaceId};
@@ -10,6 +9,7 @@ use hookturn_core::store::{Due, Hint, HintSink, ReceiverState, SealedSecret, Wri
 
 use super::days::Day;
 use super::upkeep::Sweep;
+use crate::store::happened::Happened;
 use crate::store::live::Live;
 
 #[derive(Debug, Default)]
@@ -78,36 +78,17 @@ impl Effects {
         self.dropped.truncate(dropped);
     }
 
-    /// Live view first, then hints: whoever follows a hint must see the new configuration.
+    /// Tells the live view and whoever listens.
     pub(super) fn happen(self, live: &Live, sink: &dyn HintSink) {
-        let mut hints = self.hints;
-        hints.extend(self.writes.iter().filter_map(|write| match write {
-            Write::Endpoint(endpoint) => Some(Hint::Endpoint(Arc::new(endpoint.clone()))),
-            _ => None,
-        }));
-        if !self.writes.is_empty() {
-            live.apply(self.writes);
-        }
-        if !self.audited.is_empty() {
-            live.note_audited(&self.audited);
-        }
-        for (fresh, old) in &self.reseals {
-            live.reseal(fresh, old);
-        }
-        for (endpoint, receiver) in self.receivers {
-            live.put_receiver(endpoint, receiver);
-        }
-        for endpoint in self.forgotten {
-            live.forget_endpoint(endpoint);
-        }
-        if !self.accepted.is_empty() {
-            hints.push(Hint::Accepted(self.accepted));
-        }
-        // What is committed stays committed, whatever becomes of its listener.
-        if !hints.is_empty() && catch_unwind(AssertUnwindSafe(|| sink.hint(hints))).is_err() {
-            tracing::error!(
-                "a listener for due work panicked; the due rows in the database are kept"
-            );
-        }
+        let happened = Happened {
+            writes: self.writes,
+            reseals: self.reseals,
+            receivers: self.receivers,
+            accepted: self.accepted,
+            hints: self.hints,
+            forgotten: self.forgotten,
+            audited: self.audited,
+        };
+        happened.tell(live, sink);
     }
 }

@@ -26,6 +26,7 @@ use super::checkpoint::{self, Checkpointer};
 use super::open::OpenError;
 use super::rows::{NewNumber, Numbers};
 use super::{SqliteOptions, failed};
+use crate::store::happened::Happened;
 use crate::store::live::Live;
 
 /// Steps that share one transaction at most: beyond this a sync is no longer what costs.
@@ -94,41 +95,21 @@ impl Effects {
         self.audited.truncate(audited);
     }
 
-    /// Live view first, then hints: whoever follows a hint must see the new configuration.
+    /// Tells the live view and whoever listens.
     fn happen(self, live: &Live, numbers: &Numbers, sink: &dyn HintSink) {
-        let endpoints: Vec<_> = self
-            .writes
-            .iter()
-            .filter_map(|write| match write {
-                Write::Endpoint(endpoint) => Some(Hint::Endpoint(Arc::new(endpoint.clone()))),
-                _ => None,
-            })
-            .collect();
-        if !self.writes.is_empty() {
-            live.apply(self.writes);
+        for endpoint in &self.forgotten {
+            numbers.forget_endpoint(*endpoint);
         }
-        if !self.audited.is_empty() {
-            live.note_audited(&self.audited);
-        }
-        for (fresh, old) in &self.reseals {
-            live.reseal(fresh, old);
-        }
-        for (endpoint, receiver) in self.receivers {
-            live.put_receiver(endpoint, receiver);
-        }
-        for endpoint in self.forgotten {
-            live.forget_endpoint(endpoint);
-            numbers.forget_endpoint(endpoint);
-        }
-        let mut hints = self.hints;
-        hints.extend(endpoints);
-        if !self.accepted.is_empty() {
-            hints.push(Hint::Accepted(self.accepted));
-        }
-        // What is committed stays committed, whatever becomes of its listener.
-        if !hints.is_empty() && catch_unwind(AssertUnwindSafe(|| sink.hint(hints))).is_err() {
-            tracing::error!("a listener for due work panicked; the due rows on disk are kept");
-        }
+        let happened = Happened {
+            writes: self.writes,
+            reseals: self.reseals,
+            receivers: self.receivers,
+            accepted: self.accepted,
+            hints: self.hints,
+            forgotten: self.forgotten,
+            audited: self.audited,
+        };
+        happened.tell(live, sink);
     }
 }
 

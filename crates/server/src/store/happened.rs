@@ -1,0 +1,55 @@
+//! What happens in memory once a transaction is committed, alike for every engine.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use hookturn_core::id::{EndpointId, WorkspaceId};
+use hookturn_core::store::{Due, Hint, HintSink, ReceiverState, SealedSecret, Write};
+
+use super::live::Live;
+
+/// What a committed transaction did.
+#[derive(Debug, Default)]
+pub(super) struct Happened {
+    pub(super) writes: Vec<Write>,
+    pub(super) reseals: Vec<(SealedSecret, Arc<[u8]>)>,
+    pub(super) receivers: Vec<(EndpointId, ReceiverState)>,
+    pub(super) accepted: Vec<Due>,
+    pub(super) hints: Vec<Hint>,
+    pub(super) forgotten: Vec<EndpointId>,
+    /// Workspaces whose audit log grew.
+    pub(super) audited: Vec<WorkspaceId>,
+}
+
+impl Happened {
+    /// Live view first, then hints: whoever follows a hint must see the new configuration.
+    pub(super) fn tell(self, live: &Live, sink: &dyn HintSink) {
+        let mut hints = self.hints;
+        hints.extend(self.writes.iter().filter_map(|write| match write {
+            Write::Endpoint(endpoint) => Some(Hint::Endpoint(Arc::new(endpoint.clone()))),
+            _ => None,
+        }));
+        if !self.writes.is_empty() {
+            live.apply(self.writes);
+        }
+        if !self.audited.is_empty() {
+            live.note_audited(&self.audited);
+        }
+        for (fresh, old) in &self.reseals {
+            live.reseal(fresh, old);
+        }
+        for (endpoint, receiver) in self.receivers {
+            live.put_receiver(endpoint, receiver);
+        }
+        for endpoint in self.forgotten {
+            live.forget_endpoint(endpoint);
+        }
+        if !self.accepted.is_empty() {
+            hints.push(Hint::Accepted(self.accepted));
+        }
+        // What is committed stays committed, whatever becomes of its listener.
+        if !hints.is_empty() && catch_unwind(AssertUnwindSafe(|| sink.hint(hints))).is_err() {
+            tracing::error!("a listener for due work panicked; the due rows in the store are kept");
+        }
+    }
+}
