@@ -4,10 +4,11 @@
 //! because HTTP does not allow it or there is too much of it, is refused here ([`wire`], [`refused`]).
 
 mod complaints;
+mod place;
 mod wire;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -83,12 +84,12 @@ pub(super) async fn accept(
         };
         // Answers are small and complete: they must not wait for more.
         let _ = stream.set_nodelay(true);
-        let begun = Arc::new(AtomicBool::new(false));
+        let taken = Arc::new(AtomicUsize::new(0));
         let noted = {
-            let (service, begun) = (service.clone(), Arc::clone(&begun));
+            let (service, taken) = (service.clone(), Arc::clone(&taken));
             let entropy = Arc::clone(&edge.0);
             service_fn(move |request| {
-                begun.store(true, Ordering::Relaxed);
+                taken.fetch_add(1, Ordering::Relaxed);
                 match refused(&request) {
                     None => Either::Left(service.call(request)),
                     Some(problem) => {
@@ -99,7 +100,7 @@ pub(super) async fn accept(
                 }
             })
         };
-        let (wire, remains) = Wire::new(stream);
+        let (wire, remains) = Wire::new(stream, Arc::clone(&taken));
         let connection = builder
             .serve_connection_with_upgrades(TokioIo::new(wire), noted)
             .into_owned();
@@ -111,7 +112,7 @@ pub(super) async fn accept(
             // client that sends nothing never tells.
             let end = match tokio::time::timeout(HEADER_TIME, &mut watched).await {
                 Ok(ended) => end_of(ended),
-                Err(_) if begun.load(Ordering::Relaxed) => end_of(watched.as_mut().await),
+                Err(_) if taken.load(Ordering::Relaxed) > 0 => end_of(watched.as_mut().await),
                 Err(_) => End::TooLate,
             };
             drop(watched);

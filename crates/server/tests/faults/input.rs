@@ -1,5 +1,6 @@
 //! Bad input over raw HTTP: the right status, a problem that says where, and nothing stored.
 
+mod dialects;
 mod heads;
 mod payloads;
 

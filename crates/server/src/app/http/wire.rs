@@ -7,11 +7,12 @@
 //! document when hyper is done, and stays until the client has it. So it does for a request whose head
 //! came in part and no further in time: hyper closes without a word.
 //!
-//! Where in a request the bytes stand is not said by hyper, and followed here as far as the answers need
-//! it ([`Place`]).
+//! An answer is in the words of whose path the request was for. Which request that is, and how far it came,
+//! is not said by hyper, and followed beside it ([`Place`]).
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use tokio::net::TcpStream;
 use crate::api;
 use crate::api::problem::{Code, Problem};
 
+use super::place::Place;
 use super::{Edge, HEAD_BYTES, HEADER_TIME};
 
 /// What is read and dropped after a refusal, so that the client sees it: time and bytes.
@@ -47,68 +49,19 @@ pub(super) enum End {
     Other,
 }
 
-/// Where in the requests of a connection the bytes stand that came last.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Place {
-    /// Bytes of the line under way.
-    line: usize,
-    /// Whether the line under way has nothing but its end so far.
-    line_is_blank: bool,
-    /// Whether the line before was not blank: then the one under way belongs to a head, or to a body.
-    within: bool,
-    /// Whether something of a request came since the last answer.
-    begun: bool,
-    /// Whether the first bytes were those of HTTP/2; `None` before the first.
-    http2: Option<bool>,
-}
-
-impl Place {
-    fn came(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
-        self.http2.get_or_insert_with(|| bytes.starts_with(b"PRI"));
-        self.begun |= !is_blank(bytes);
-        let Some(end) = memchr::memrchr(b'\n', bytes) else {
-            self.line_is_blank = (self.line == 0 || self.line_is_blank) && is_blank(bytes);
-            self.line += bytes.len();
-            return;
-        };
-        let (before, after) = (&bytes[..end], &bytes[end + 1..]);
-        self.within = match memchr::memrchr(b'\n', before) {
-            Some(start) => !is_blank(&before[start..]),
-            None => !((self.line == 0 || self.line_is_blank) && is_blank(before)),
-        };
-        self.line = after.len();
-        self.line_is_blank = is_blank(after);
-    }
-
-    fn answered(&mut self) {
-        self.begun = false;
-    }
-
-    /// Whether a head that is too large has nothing but a request line so far. With requests that follow
-    /// one another it is not known where in the bytes this one begins; but before a request line there is
-    /// a blank line, or a body, before which there is one.
-    fn is_request_line(&self, too_large: usize) -> bool {
-        !self.within && self.line >= too_large
-    }
-
-    /// Whether a client waits for an answer to half a head.
-    fn is_half_a_head(&self) -> bool {
-        self.begun && self.http2 != Some(true)
-    }
-}
-
-fn is_blank(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
-}
-
 /// What is left when hyper is done.
 pub(super) struct Left {
     stream: TcpStream,
     held_back: Option<HeldBack>,
     place: Place,
+    /// How many requests hyper has made of the bytes.
+    taken: Arc<AtomicUsize>,
+}
+
+impl Left {
+    fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
 }
 
 /// Where it is left. Empty while hyper has the connection.
@@ -122,12 +75,14 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream) -> (Self, Remains) {
+    /// `taken` is counted up with every request that hyper hands on.
+    pub(super) fn new(stream: TcpStream, taken: Arc<AtomicUsize>) -> (Self, Remains) {
         let remains = Remains::default();
         let left = Left {
             stream,
             held_back: None,
             place: Place::default(),
+            taken,
         };
         let wire = Self {
             left: Some(left),
@@ -159,7 +114,8 @@ impl AsyncRead for Wire {
         let left = self.left()?;
         let before = buf.filled().len();
         let polled = Pin::new(&mut left.stream).poll_read(cx, buf);
-        left.place.came(&buf.filled()[before..]);
+        let taken = left.taken();
+        left.place.came(&buf.filled()[before..], taken);
         polled
     }
 }
@@ -175,7 +131,6 @@ impl AsyncWrite for Wire {
             left.held_back = Some(refusal);
             return Poll::Ready(Ok(buf.len()));
         }
-        left.place.answered();
         Pin::new(&mut left.stream).poll_write(cx, buf)
     }
 
@@ -208,9 +163,10 @@ fn refusal(bytes: &[u8]) -> Option<HeldBack> {
     })
 }
 
-fn problem(status: u16, place: &Place) -> Problem {
+fn problem(status: u16, left: &Left) -> Problem {
+    let is_request_line = || left.place.is_request_line(left.taken(), HEAD_BYTES);
     match status {
-        431 if !place.is_request_line(HEAD_BYTES) => head_too_large(),
+        431 if !is_request_line() => head_too_large(),
         431 | 414 => uri_too_long(),
         _ => Problem::new(
             Code::MalformedRequest,
@@ -256,8 +212,8 @@ pub(super) async fn answer(remains: &Remains, end: End, Edge(entropy, clock): &E
         return;
     };
     let (problem, date) = match left.held_back.take() {
-        Some(held_back) => (problem(held_back.status, &left.place), held_back.date),
-        None if end == End::TooLate && left.place.is_half_a_head() => {
+        Some(held_back) => (problem(held_back.status, &left), held_back.date),
+        None if end == End::TooLate && left.place.is_half_a_head(left.taken()) => {
             (too_late(), date(clock.as_ref()))
         }
         None => {
@@ -265,7 +221,8 @@ pub(super) async fn answer(remains: &Remains, end: End, Edge(entropy, clock): &E
             return;
         }
     };
-    let response = api::refusal(entropy.as_ref(), "", problem);
+    let path = left.place.path(left.taken());
+    let response = api::refusal(entropy.as_ref(), &path, problem);
     let bytes = written(response, date.as_deref()).await;
     // A client that breaks off is its own affair.
     let finish = async {
@@ -307,55 +264,4 @@ async fn written(response: Response, date: Option<&str>) -> Vec<u8> {
     bytes.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
     bytes.extend_from_slice(&body);
     bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn place(bytes: &[u8], piece: usize) -> Place {
-        let mut place = Place::default();
-        for bytes in bytes.chunks(piece) {
-            place.came(bytes);
-        }
-        place
-    }
-
-    #[test]
-    fn a_request_line_is_told_from_headers_wherever_it_stands() {
-        let long = "p".repeat(50);
-        let get = "GET / HTTP/1.1\r\nhost: x\r\n";
-        let post = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}";
-        for (text, line) in [
-            (format!("GET /{long}"), true),
-            (format!("\r\nGET /{long}"), true),
-            (format!("{get}\r\nGET /{long}"), true),
-            (format!("{post}GET /{long}"), true),
-            (format!("{get}x-long: {long}"), false),
-            (format!("{get}\r\n{get}x-long: {long}"), false),
-            (format!("{post}{get}x-long: {long}"), false),
-            (format!("{get}\r\n{get}x: y\r\n\r\n"), false),
-            (format!("{get}\r\n{get}x: y\r\n\r\nGET /"), false),
-        ] {
-            for piece in [1, 2, 3, 7, text.len()] {
-                let place = place(text.as_bytes(), piece);
-                assert_eq!(place.is_request_line(50), line, "{text:?} by {piece}");
-            }
-        }
-    }
-
-    #[test]
-    fn half_a_head_is_what_came_since_the_last_answer() {
-        assert!(!place(b"", 1).is_half_a_head());
-        assert!(!place(b"\r\n", 1).is_half_a_head());
-        assert!(!place(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24).is_half_a_head());
-        let mut place = place(b"POST / HTTP/1.1\r\n", 4);
-        assert!(place.is_half_a_head());
-        place.answered();
-        assert!(!place.is_half_a_head());
-        place.came(b"\r\n");
-        assert!(!place.is_half_a_head());
-        place.came(b"G");
-        assert!(place.is_half_a_head());
-    }
 }
