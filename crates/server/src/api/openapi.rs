@@ -108,16 +108,21 @@ fn complete() -> Value {
     document
 }
 
+/// What every path of every API can answer before a handler is asked: the request is not one that HTTP allows,
+/// its method is another, its head did not come in time or is too large.
+pub(super) const BEFORE_HANDLERS: &[&str] = &["400", "405", "408", "414", "431"];
+
 fn complete_operation(operation: &mut Value, route: &Route) {
     let mut parameters = path_parameters(route.path);
     let mut statuses = vec!["500"];
+    statuses.extend(BEFORE_HANDLERS);
     match route.scope {
         None => operation["security"] = json!([]),
         Some(scope) => {
             operation["security"] = json!([{ "bearer": [] }]);
             operation["x-required-scope"] = scope.as_str().into();
             parameters.extend([shared("Workspace"), shared("Reason")]);
-            statuses.extend(["400", "401", "403", "404", "429", "503"]);
+            statuses.extend(["401", "403", "404", "429", "503"]);
         }
     }
     if route.path == "/readyz" {
@@ -230,6 +235,14 @@ const PROBLEMS: &[(&str, &str)] = &[
     ),
     ("404", "There is no such thing in this workspace."),
     (
+        "405",
+        "The path has other methods; the header `Allow` lists them.",
+    ),
+    (
+        "408",
+        "The request line and headers did not come in time; nothing was done.",
+    ),
+    (
         "409",
         "The state of the resource does not allow it, or the first request with this Idempotency-Key is still running.",
     ),
@@ -238,6 +251,7 @@ const PROBLEMS: &[(&str, &str)] = &[
         "If-Match names another version than the current one.",
     ),
     ("413", "The body or the payload is too large."),
+    ("414", "The path and query are longer than any of this API."),
     (
         "415",
         "The body is not declared as application/json, or has a Content-Encoding.",
@@ -249,6 +263,10 @@ const PROBLEMS: &[(&str, &str)] = &[
     (
         "429",
         "This API key asks more often than it may; nothing was done.",
+    ),
+    (
+        "431",
+        "The request line and headers are larger than 32 KiB, or the headers more than 100. Over HTTP/2 a head of more than 256 KiB gets the bare status, without a body.",
     ),
     ("500", "Internal error; the log has the cause."),
     (
@@ -280,6 +298,9 @@ pub(super) fn error_responses<'a>(
         if status == "401" {
             headers["WWW-Authenticate"] =
                 json!({ "schema": { "type": "string" }, "description": "`Bearer`." });
+        }
+        if status == "405" {
+            headers["Allow"] = json!({ "schema": { "type": "string" }, "description": "The methods that the path has." });
         }
         if matches!(status, "409" | "429" | "503") {
             headers["Retry-After"] = json!({ "schema": { "type": "integer", "minimum": 1 },
@@ -402,6 +423,9 @@ mod tests {
             let statuses = operation["responses"].as_object().unwrap();
             assert!(statuses.keys().any(|s| s.starts_with('2')), "{route:?}");
             assert!(statuses.contains_key("500"), "{route:?}");
+            for status in BEFORE_HANDLERS {
+                assert!(statuses.contains_key(*status), "{status} of {route:?}");
+            }
             assert_eq!(
                 operation["x-required-scope"].as_str(),
                 route.scope.map(Scope::as_str),

@@ -271,6 +271,16 @@ async fn http_2_heads_that_are_too_large_get_the_same_answer() {
     let (answer, _) = client.send_request(request, true).unwrap();
     let answer = within(SOON, "an answer", answer).await.unwrap();
     assert_eq!(answer.status(), 431);
+    // As the documents of all three APIs say, it is bare.
+    assert!(answer.headers().is_empty(), "{answer:?}");
+    assert!(answer.body().is_end_stream(), "{answer:?}");
+    let whole = http::Request::get("http://hookturn/livez")
+        .body(())
+        .unwrap();
+    let mut client = client.ready().await.unwrap();
+    let (answer, _) = client.send_request(whole, true).unwrap();
+    let answer = within(SOON, "an answer", answer).await.unwrap();
+    assert_eq!(answer.status(), 200);
     drop(client);
     driving.abort();
     stand.nothing_stored().await;

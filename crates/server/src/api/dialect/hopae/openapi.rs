@@ -11,7 +11,7 @@ use http::{HeaderValue, header};
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use super::super::super::openapi::{ErrorForm, error_responses};
+use super::super::super::openapi::{BEFORE_HANDLERS, ErrorForm, error_responses};
 use super::super::super::schema;
 use super::error::ErrorDocument;
 use super::{DOCUMENT, documented};
@@ -91,15 +91,19 @@ fn complete() -> Value {
     }
     document["paths"][ROTATE]["post"]["requestBody"] = empty_body();
     add_old_spelling(&mut document);
+    let mut document_responses = json!({ "200": {
+        "description": "OpenAPI 3.1.",
+        "headers": { "X-Request-Id": { "$ref": "#/components/headers/RequestId" } },
+        "content": { "application/json": { "schema": { "$ref": "#/components/schemas/AnyJson" } } }
+    } });
+    for status in BEFORE_HANDLERS.iter().chain(&["500"]) {
+        document_responses[*status] = error_of(status);
+    }
     document["paths"][DOCUMENT] = json!({ "get": {
         "operationId": "getOpenapi",
         "summary": "This document.",
         "security": [],
-        "responses": { "200": {
-            "description": "OpenAPI 3.1.",
-            "headers": { "X-Request-Id": { "$ref": "#/components/headers/RequestId" } },
-            "content": { "application/json": { "schema": { "$ref": "#/components/schemas/AnyJson" } } }
-        } }
+        "responses": document_responses
     } });
     document["components"]["securitySchemes"] = json!({
         "bearer": {
@@ -119,9 +123,8 @@ fn complete_operation(operation: &mut Value, method: &str, path: &str, scope: Sc
     operation["security"] = json!([{ "bearer": [] }]);
     operation["x-required-scope"] = scope.as_str().into();
     let mut parameters = vec![shared("Workspace"), shared("Reason")];
-    let mut statuses = vec![
-        "400", "401", "403", "404", "405", "414", "429", "431", "500", "503",
-    ];
+    let mut statuses = vec!["401", "403", "404", "429", "500", "503"];
+    statuses.extend(BEFORE_HANDLERS);
     if path.contains("{clientId}") {
         parameters.push(shared("ClientId"));
     }
@@ -152,10 +155,13 @@ fn complete_operation(operation: &mut Value, method: &str, path: &str, scope: Sc
             }
         }
         for status in statuses {
-            let answer = json!({ "$ref": format!("#/components/responses/Error{status}") });
-            responses.insert(status.to_owned(), answer);
+            responses.insert(status.to_owned(), error_of(status));
         }
     }
+}
+
+fn error_of(status: &str) -> Value {
+    json!({ "$ref": format!("#/components/responses/Error{status}") })
 }
 
 /// The body of a call that has none: absent, or an object without members.
@@ -206,6 +212,10 @@ const ERRORS: &[(&str, &str)] = &[
         "`RESOURCE_METHOD_NOT_ALLOWED`: the path has other methods; the header `Allow` lists them.",
     ),
     (
+        "408",
+        "`VALIDATION_REQUEST_TIMEOUT`: the request line and headers did not come in time. Nothing was done.",
+    ),
+    (
         "409",
         "`RESOURCE_CONFLICT`, `IDEMPOTENCY_KEY_CONFLICT` or `IDEMPOTENCY_REQUEST_IN_PROGRESS`. Nothing was changed.",
     ),
@@ -223,7 +233,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "431",
-        "`VALIDATION_HEADERS_TOO_LARGE`: the request line and headers are too large, or the headers too many.",
+        "`VALIDATION_HEADERS_TOO_LARGE`: the request line and headers are too large, or the headers too many. Over HTTP/2 a head of more than 256 KiB gets the bare status, without a body.",
     ),
     (
         "500",

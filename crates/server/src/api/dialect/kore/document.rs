@@ -9,7 +9,7 @@ use http::{HeaderValue, header};
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
-use super::super::super::openapi::{ErrorForm, error_responses};
+use super::super::super::openapi::{BEFORE_HANDLERS, ErrorForm, error_responses};
 use super::super::super::schema;
 use super::problem::ErrorView;
 use super::routes;
@@ -85,6 +85,11 @@ const ERRORS: &[(&str, &str, &[&str])] = &[
         &["post", "get", "patch"],
     ),
     (
+        "408",
+        "The request line and headers did not come in time; nothing was done.",
+        &["post", "get", "patch"],
+    ),
+    (
         "409",
         "Nothing was changed. `rotation_open`: the native API gave the last rotation of this keyring an overlap, which is not over; create again when it is, or finish it. `secret_disabled`: the secret is neither active nor pending. `not_proven`: the pending secret belongs to a rotation that waits for proof. `contended`: others changed the same thing. `idempotency_in_progress`: the first request with this Idempotency-Key is still running.",
         &["post", "patch"],
@@ -107,7 +112,7 @@ const ERRORS: &[(&str, &str, &[&str])] = &[
     ),
     (
         "431",
-        "The request line and headers are too large, or the headers too many.",
+        "The request line and headers are too large, or the headers too many. Over HTTP/2 a head of more than 256 KiB gets the bare status, without a body.",
         &["post", "get", "patch"],
     ),
     (
@@ -187,8 +192,9 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
     if method == "post" {
         headers["Idempotency-Replayed"] = json!({ "$ref": "#/components/headers/Replayed" });
     }
+    let is_public = |status| status == "500" || BEFORE_HANDLERS.contains(&status);
     for (status, _, methods) in ERRORS {
-        if methods.contains(&method) && (!public || *status == "500") {
+        if methods.contains(&method) && (!public || is_public(status)) {
             operation["responses"][status] =
                 json!({ "$ref": format!("#/components/responses/Error{status}") });
         }
