@@ -231,7 +231,8 @@ impl Service {
             .await
     }
 
-    /// Changes what a secret is called. Needs `secrets`.
+    /// Changes what a secret is called. What is so already changes nothing, the keyring's version included.
+    /// Needs `secrets`.
     pub async fn rename_secret(
         &self,
         caller: &Caller,
@@ -263,7 +264,13 @@ impl Service {
         self.change(caller, recording, |now| {
             let keyring = self.own_keyring(caller, keyring)?;
             check_version(if_match, keyring.version)?;
-            self.own_secret(caller, &keyring, secret)?;
+            let known = self.own_secret(caller, &keyring, secret)?;
+            if is_called_so_already(&command, &known) {
+                return Ok(Decision::nothing(ChangedSecret {
+                    secret: known,
+                    keyring: Keyring::clone(&keyring),
+                }));
+            }
             let applied = apply(&keyring, command.clone(), now)?;
             let writes = writes_of(&applied);
             // A command never forgets the secret it names.
@@ -440,6 +447,11 @@ pub(super) fn check_words(
         check_text("/name", name)?;
     }
     caller.because(reason)
+}
+
+/// Whether a command gives a secret the name it has.
+fn is_called_so_already(command: &Command, known: &SecretVersion) -> bool {
+    matches!(command, Command::Rename { name, .. } if *name == known.name)
 }
 
 /// The secret of that id in a keyring.

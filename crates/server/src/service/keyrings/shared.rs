@@ -96,15 +96,10 @@ impl Service {
                 commands.push(Command::Rename { secret, name });
             }
             if commands.is_empty() {
-                return Ok(Decision {
-                shows: None,
-                    writes: Vec::new(),
-                    audit: Vec::new(),
-                    out: ChangedSecret {
-                        secret: known,
-                        keyring: Keyring::clone(&keyring),
-                    },
-                });
+                return Ok(Decision::nothing(ChangedSecret {
+                    secret: known,
+                    keyring: Keyring::clone(&keyring),
+                }));
             }
             let applied = apply_all(&keyring, commands, now)?;
             Ok(Decision {

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use hookturn_core::audit::AuditAction;
-use hookturn_core::id::KeyringId;
+use hookturn_core::id::{KeyringId, SecretId};
 use hookturn_core::rotation::{Rejected, SecretStatus};
+use hookturn_core::store::Store as _;
 use hookturn_core::time::{DAY, HOUR, MINUTE};
 use hookturn_core::workspace::RevealPolicy;
 
@@ -274,6 +275,7 @@ async fn create_and_activate_work_as_kore_documents_them() {
         .rename_secret(owner, keyring, third, Some("mine".into()), None, None)
         .await
         .unwrap();
+    saying_the_same_name_writes_nothing(&bench, keyring, third).await;
     service
         .destroy_secret(owner, keyring, first, None, None)
         .await
@@ -287,6 +289,32 @@ async fn create_and_activate_work_as_kore_documents_them() {
     let third = view.secret(third).unwrap();
     assert_eq!(third.name.as_deref(), Some("mine"));
     assert!(third.compromised.is_some());
+}
+
+async fn saying_the_same_name_writes_nothing(bench: &Bench, keyring: KeyringId, secret: SecretId) {
+    let (service, owner) = (&bench.service, &bench.owner);
+    let head = async || bench.store.audit_head(owner.workspace).await.unwrap();
+    let before = (bench.live.keyring(keyring).unwrap(), head().await);
+    bench.clock.advance(1_000);
+    let name = Some("mine".to_owned());
+    let version = Some(before.0.version);
+    let same = service.rename_secret(owner, keyring, secret, name.clone(), version, None);
+    let same = same.await.unwrap();
+    assert_eq!(same.keyring, *before.0);
+    assert_eq!(Some(&same.secret), before.0.secret(secret));
+    let after = (bench.live.keyring(keyring).unwrap(), head().await);
+    assert_eq!(after, before);
+    // It is still a request for this version of the keyring.
+    let stale = service.rename_secret(owner, keyring, secret, name, Some(1), None);
+    assert!(matches!(
+        stale.await,
+        Err(ServiceError::PreconditionFailed { .. })
+    ));
+    let gone = service.rename_secret(owner, keyring, secret, None, None, None);
+    assert_eq!(gone.await.unwrap().secret.name, None);
+    assert_eq!(head().await, before.1 + 1);
+    let back = service.rename_secret(owner, keyring, secret, Some("mine".into()), None, None);
+    back.await.unwrap();
 }
 
 #[tokio::test]
