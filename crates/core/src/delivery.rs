@@ -180,6 +180,12 @@ pub struct Exchange {
     pub result: ExchangeResult,
     /// Where the time went.
     pub timings: Timings,
+    /// Whether the request was written twice: a connection that had been kept alive ended before a byte of
+    /// its answer, so the request went once more over a new one, signed anew. The receiver may have
+    /// processed both. All of the above is of the last one that was signed.
+    // Records are stored by position, and the store keeps this beside those of its first format.
+    #[serde(skip)]
+    pub resent: bool,
 }
 
 impl Exchange {

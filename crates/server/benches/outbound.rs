@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookturn::outbound::{AddressPolicy, Client, ClientConfig, Request, SystemResolver, Target};
+use hookturn::outbound::{
+    AddressPolicy, Client, ClientConfig, Request, Sending, SystemResolver, Target,
+};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -99,6 +101,7 @@ fn ours(address: SocketAddr, requests: u64) -> Cost {
                         body: Bytes::from_static(BODY),
                         timeout_millis: 15_000,
                         connect_timeout_millis: 5_000,
+                        sending: Sending::AtLeastOnce,
                     };
                     let made = || Ok::<_, std::convert::Infallible>(headers());
                     let Ok(exchange) = client.send(request, made).await;

@@ -6,7 +6,7 @@
 //! asked then, for the fallback once more, and the signature covers exactly the bytes on the wire.
 //! The record is of what was signed then. An exchange that got no connection signed nothing. One whose
 //! kept-alive connection turned out to be gone is written once more, signed anew
-//! ([`Client::send`]); its record is of what was signed last.
+//! ([`Client::send`]); its record says so, and is of what was signed last.
 //!
 //! The courier stores nothing and retries nothing. Deliveries (`dispatch`) and test events
 //! (`service`) share it, so that both are signed and recorded the same way.
@@ -34,7 +34,7 @@ use hookturn_verify::{Scheme, Secret, Signer};
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use crate::outbound::{self, Client};
+use crate::outbound::{self, Client, Sending};
 use crate::store::live::{Live, SigningView};
 use keys::{KeyCache, KeyError};
 use request::{Outgoing, PrepareError, Prepared};
@@ -206,8 +206,9 @@ impl Courier {
             signature: text,
             timings,
             result,
+            resent: answer.resent,
         };
-        log_exchange(errand, &exchange, answer.resent);
+        log_exchange(errand, &exchange);
         Ok(Made { exchange, signed })
     }
 
@@ -259,7 +260,7 @@ impl Courier {
 
 /// What an operator who follows a delivery wants to read. Secrets go by their fingerprints; URL, headers,
 /// payload, signature and the receiver's words stay in the record.
-fn log_exchange(errand: &Errand<'_>, exchange: &Exchange, resent: bool) {
+fn log_exchange(errand: &Errand<'_>, exchange: &Exchange) {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return;
     }
@@ -279,7 +280,7 @@ fn log_exchange(errand: &Errand<'_>, exchange: &Exchange, resent: bool) {
         ?signed_with,
         status,
         failure,
-        resent,
+        resent = exchange.resent,
         micros = exchange.timings.total,
         "an exchange ended"
     );
@@ -299,7 +300,7 @@ pub struct Probed {
 impl Courier {
     /// Sends a probe: `message` in one exchange, signed with `keys` in this order, where `random`
     /// stands for the key that nobody holds. A secret signs only while it is live (G4). Nothing is
-    /// recorded, and an answer is not asked for twice.
+    /// recorded, and it is sent at most once, so it goes over a connection of its own.
     pub async fn probe(
         &self,
         client: &Client,
@@ -310,7 +311,11 @@ impl Courier {
     ) -> Result<Probed, NotSent> {
         let outgoing = prepared.outgoing(&[message])?;
         let mut sent_at = None;
-        let sent = client.send(prepared.request(&outgoing), || {
+        let request = outbound::Request {
+            sending: Sending::AtMostOnce,
+            ..prepared.request(&outgoing)
+        };
+        let sent = client.send(request, || {
             let now = self.clock.now();
             let signers = self.probe_signers(prepared, keys, random, now)?;
             let signed = prepared.sign(&outgoing, &signers, now)?;

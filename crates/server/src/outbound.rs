@@ -36,7 +36,8 @@
 //!
 //! That a failed request was not processed: a receiver may process it and then vanish. Nor that a request
 //! reaches the receiver once: where a connection that was kept alive ends before a byte of the answer, it is
-//! sent once more. Deliveries carry the same message id each time for that reason.
+//! sent once more. Deliveries carry the same message id each time for that reason; a probe, which must not come
+//! twice, goes [at most once](Sending::AtMostOnce).
 
 pub mod address;
 mod client;
@@ -58,7 +59,7 @@ mod target;
 mod tls;
 
 pub use address::{AddressPolicy, Network, Refused, Rule};
-pub use client::{Client, Request};
+pub use client::{Client, Request, Sending};
 pub use config::{ClientConfig, ConfigError, RESPONSE_HEAD_BYTES};
 pub use dial::{Dial, Dialling, Wire};
 pub use headers::{HeaderRefused, check_custom_header, check_custom_headers};

@@ -19,7 +19,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hookturn::outbound::{AddressPolicy, Client, ClientConfig, Request, SystemResolver, Target};
+use hookturn::outbound::{
+    AddressPolicy, Client, ClientConfig, Request, Sending, SystemResolver, Target,
+};
 use hookturn_core::limits::ATTEMPT_BYTES;
 use rustls::pki_types::PrivateKeyDer;
 
@@ -344,6 +346,7 @@ async fn peak_of(client: &Arc<Client>, url: &str) -> (usize, usize) {
         body: Bytes::from_static(b"{}"),
         timeout_millis: 2_000,
         connect_timeout_millis: 2_000,
+        sending: Sending::AtLeastOnce,
     };
     let headers = || Ok::<_, std::convert::Infallible>(http::HeaderMap::new());
     let client = Arc::clone(client);

@@ -13,6 +13,8 @@
 
 #[path = "proven/deadlines.rs"]
 mod deadlines;
+#[path = "proven/once.rs"]
+mod once;
 #[expect(
     dead_code,
     unused_imports,

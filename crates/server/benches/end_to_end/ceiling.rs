@@ -10,7 +10,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookturn::outbound::{AddressPolicy, Client, ClientConfig, Request, SystemResolver, Target};
+use hookturn::outbound::{
+    AddressPolicy, Client, ClientConfig, Request, Sending, SystemResolver, Target,
+};
 use hookturn::telemetry::SystemClock;
 use hookturn_core::id::MessageId;
 use hookturn_core::time::Clock;
@@ -128,6 +130,7 @@ impl Sender {
             body: self.body.clone(),
             timeout_millis: TIMEOUT_MILLIS,
             connect_timeout_millis: TIMEOUT_MILLIS,
+            sending: Sending::AtLeastOnce,
         }
     }
 

@@ -257,6 +257,7 @@ impl Filler {
                 retry_after_millis: None,
             }),
             timings: Timings::default(),
+            resent: false,
         };
         Attempt {
             number: 1,

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::callback::parameters;
-use crate::outbound::{Refused, Request, Target};
+use crate::outbound::{Refused, Request, Sending, Target};
 
 /// Everything about an endpoint that is the same for all its requests, parsed once.
 #[derive(Debug)]
@@ -200,7 +200,7 @@ impl Prepared {
         Ok(Arc::new(Target::new(&url)?))
     }
 
-    /// The request that carries it, without its headers.
+    /// The request that carries it, without its headers: that of a delivery.
     pub fn request(&self, outgoing: &Outgoing<'_>) -> Request {
         Request {
             method: match self.endpoint.method {
@@ -211,6 +211,7 @@ impl Prepared {
             body: outgoing.body.clone(),
             timeout_millis: self.endpoint.timeout_millis,
             connect_timeout_millis: self.endpoint.connect_timeout_millis,
+            sending: Sending::AtLeastOnce,
         }
     }
 

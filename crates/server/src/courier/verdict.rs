@@ -195,6 +195,7 @@ mod tests {
             signature: String::new(),
             result,
             timings: Timings::default(),
+            resent: false,
         }
     }
 

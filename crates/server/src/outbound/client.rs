@@ -34,6 +34,19 @@ pub struct Request {
     pub timeout_millis: Millis,
     /// Time for DNS, connect and TLS together, within the above.
     pub connect_timeout_millis: Millis,
+    /// How often it may be written.
+    pub sending: Sending,
+}
+
+/// How often a request may be written on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sending {
+    /// A connection that was kept alive is used where there is one. Where it turns out to be gone, the
+    /// request goes once more: a delivery, which must arrive, and may arrive twice.
+    AtLeastOnce,
+    /// Never twice: a probe, whose every copy would be another question. So it goes over a connection of
+    /// its own, which cannot have been closed before, and costs no wrong "no answer" for that.
+    AtMostOnce,
 }
 
 /// Sends requests and keeps connections. One for each delivery shard: the connections belong to the
@@ -66,7 +79,8 @@ impl Client {
     /// old as the request on the wire (G4). Its error is returned as it is: then nothing was sent
     /// that a receiver processed.
     ///
-    /// The request is written at most once, except when a connection that was kept alive turns out to be
+    /// A request that goes [at most once](Sending::AtMostOnce) takes no connection that was kept alive, and leaves
+    /// none. Another one is written at most once, except when a connection that was kept alive turns out to be
     /// gone: the receiver closed an HTTP/1.1 connection before the first byte of its answer, or it refused
     /// an HTTP/2 stream. Then it goes once more over a new connection, with headers made anew, within the
     /// same deadline. In the first case the receiver may have processed it all the same, and sees the same
@@ -129,7 +143,7 @@ impl Client {
     ) -> Result<Response, Stopped<E>> {
         let target = &request.target;
         let mut stale = None;
-        while let Some(connection) = self.pool.take(target.key(), trace.started) {
+        while let Some(connection) = self.kept(request, trace.started) {
             trace.reused = true;
             let shared = matches!(connection, Connection::H2(_));
             match self
@@ -163,6 +177,13 @@ impl Client {
         }
     }
 
+    fn kept(&self, request: &Request, now: Instant) -> Option<Connection> {
+        match request.sending {
+            Sending::AtLeastOnce => self.pool.take(request.target.key(), now),
+            Sending::AtMostOnce => None,
+        }
+    }
+
     async fn connect(
         &self,
         target: &Target,
@@ -189,13 +210,20 @@ impl Client {
         match connection {
             Connection::H1(mut h1) => {
                 let finished = over_h1(&mut h1, compose, target, trace).await?;
-                if finished.reusable {
+                if finished.reusable && request.sending == Sending::AtLeastOnce {
                     self.pool
                         .put_h1(target.key(), h1, finished.announced, Instant::now());
                 }
                 Ok(finished.response)
             }
-            Connection::H2(h2) => self.exchange_h2(h2, compose, target, trace).await,
+            Connection::H2(h2) => {
+                if !trace.reused && request.sending == Sending::AtLeastOnce {
+                    // Others may join while this exchange runs.
+                    self.pool
+                        .put_h2(target.key(), h2.connection(), Instant::now());
+                }
+                self.exchange_h2(h2, compose, target, trace).await
+            }
         }
     }
 
@@ -217,11 +245,6 @@ impl Client {
         target: &Target,
         trace: &mut Trace,
     ) -> Result<Response, Stopped<E>> {
-        if !trace.reused {
-            // Others may join while this exchange runs.
-            self.pool
-                .put_h2(target.key(), claimed.connection(), Instant::now());
-        }
         let result = over_h2(&mut claimed, compose, target, trace).await;
         if let Err(Stopped::Unsent | Stopped::Failed(_)) = result {
             self.pool.forget_h2(target.key(), claimed.connection().id());

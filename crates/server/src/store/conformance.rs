@@ -140,6 +140,7 @@ macro_rules! store_conformance {
                 recovering_goes_in_blocks_and_can_be_counted_first;
             finishing:
                 a_delivered_row_is_settled_with_its_attempt,
+                an_attempt_says_which_requests_were_sent_twice,
                 a_failed_row_waits_for_its_retry,
                 an_ordered_row_keeps_its_place_while_it_waits,
                 an_exhausted_row_says_why,

@@ -1,7 +1,8 @@
 //! How values are written into columns, whatever the engine: encoder and decoder side by side.
 //!
 //! - An id is its 16 bytes. A time is its milliseconds. A configured thing is a JSON document.
-//! - An attempt is one byte of format, then the postcard encoding of [`Attempt`].
+//! - An attempt is one byte of format, then the postcard encoding of [`Attempt`], in format 1. In format 2 it is that of
+//!   the pair of it and, for each exchange, whether its request was sent twice: only such attempts have it.
 //! - The kind of a bulk rotation's item is its place in [`ItemKind::ALL`].
 //! - What an idempotent answer shows is the text of an id, with the fingerprint if it is a secret's.
 
@@ -84,11 +85,17 @@ pub(in crate::store) fn from_document<T: DeserializeOwned>(
 }
 
 const ATTEMPT_FORMAT: u8 = 1;
+const RESENT_FORMAT: u8 = 2;
 
 /// An attempt as bytes.
 pub(in crate::store) fn attempt_to_record(attempt: &Attempt) -> Result<Vec<u8>, StoreError> {
-    postcard::to_extend(attempt, vec![ATTEMPT_FORMAT])
-        .map_err(|error| impossible("attempt", "record", &attempt.number, error))
+    let resent: Vec<bool> = attempt.exchanges.iter().map(|made| made.resent).collect();
+    let record = if resent.contains(&true) {
+        postcard::to_extend(&(attempt, resent), vec![RESENT_FORMAT])
+    } else {
+        postcard::to_extend(attempt, vec![ATTEMPT_FORMAT])
+    };
+    record.map_err(|error| impossible("attempt", "record", &attempt.number, error))
 }
 
 /// The inverse of [`attempt_to_record`].
@@ -100,8 +107,22 @@ pub(in crate::store) fn attempt_from_record(
         Some((&ATTEMPT_FORMAT, rest)) => {
             postcard::from_bytes(rest).map_err(|error| impossible("attempt", "record", row, error))
         }
+        Some((&RESENT_FORMAT, rest)) => postcard::from_bytes(rest)
+            .map_err(|error| impossible("attempt", "record", row, error))
+            .and_then(|(attempt, resent): (Attempt, Vec<bool>)| with_resent(row, attempt, &resent)),
         Some(_) | None => Err(impossible("attempt", "record", row, "an unknown format")),
     }
+}
+
+fn with_resent(row: &dyn Display, mut attempt: Attempt, resent: &[bool]) -> Outcome<Attempt> {
+    if resent.len() != attempt.exchanges.len() {
+        let error = "it does not say of each exchange whether it was sent twice";
+        return Err(impossible("attempt", "record", row, error));
+    }
+    for (exchange, resent) in std::iter::zip(&mut attempt.exchanges, resent) {
+        exchange.resent = *resent;
+    }
+    Ok(attempt)
 }
 
 /// Versions and sequence numbers are far below 2⁶³.
@@ -257,7 +278,7 @@ mod tests {
             answered in any::<bool>(), status in any::<u16>(), body in any::<Vec<u8>>(),
             truncated in any::<bool>(), retry_after_millis in any::<Option<u64>>(),
             reason in prop::sample::select(&ExchangeReason::ALL[..]), keys in prop::collection::vec(any::<([u8; 16], [u8; 4])>(), 0..3),
-            timestamp in any::<i64>(), text in ".{0,80}", micros in any::<u32>(),
+            timestamp in any::<i64>(), text in ".{0,80}", micros in any::<u32>(), resent in any::<bool>(),
         ) -> Exchange {
             Exchange {
                 reason,
@@ -274,6 +295,7 @@ mod tests {
                     ExchangeResult::Failed(ExchangeFailure { kind: text.clone(), detail: text })
                 },
                 timings: Timings { dns: micros, total: micros, ..Timings::default() },
+                resent,
             }
         }
     }
@@ -292,8 +314,65 @@ mod tests {
         }
 
         #[test]
+        fn an_attempt_in_its_first_format_was_sent_once(mut exchange in any_exchange()) {
+            exchange.resent = false;
+            let attempt = Attempt {
+                number: 1, started_at: Timestamp::EPOCH, duration_millis: 1, exchanges: vec![exchange],
+            };
+            let first = postcard::to_extend(&attempt, vec![1]).unwrap();
+            prop_assert_eq!(attempt_from_record(&"x", &first).unwrap(), attempt.clone());
+            prop_assert_eq!(attempt_to_record(&attempt).unwrap(), first);
+            // What it would be without an answer for each exchange.
+            let short = postcard::to_extend(&(&attempt, [true; 0].as_slice()), vec![2]).unwrap();
+            prop_assert!(attempt_from_record(&"x", &short).is_err());
+        }
+
+        #[test]
         fn a_damaged_attempt_is_an_error_and_never_a_panic(record in any::<Vec<u8>>()) {
             let _ = attempt_from_record(&"x", &record);
         }
+    }
+
+    /// A row that was stored before it was said which requests were sent twice.
+    #[test]
+    fn an_old_row_is_read() {
+        let text = concat!(
+            "01",
+            "02",
+            "a09c01",
+            "0c",
+            "01", // attempt 2, at 10 s, for 12 ms, one exchange
+            "02",
+            "01",
+            "07070707070707070707070707070707",
+            "08",
+            "6131623263336434", // signed
+            "14",
+            "04",
+            "76312c41", // at second 10, `v1,A`
+            "01",
+            "05",
+            "7265736574",
+            "04",
+            "676f6e65", // failed: reset, gone
+            "00",
+            "05",
+            "06",
+            "07",
+            "08", // timings
+        );
+        let attempt = attempt_from_record(&"x", &hex::decode(text).unwrap()).unwrap();
+        let exchange = &attempt.exchanges[0];
+        assert_eq!((attempt.number, attempt.duration_millis), (2, 12));
+        assert_eq!(attempt.started_at, Timestamp::from_millis(10_000));
+        assert_eq!(exchange.reason, ExchangeReason::Steady);
+        assert_eq!(exchange.signed_with[0].fingerprint.to_string(), "a1b2c3d4");
+        assert_eq!((exchange.timestamp, &*exchange.signature), (10, "v1,A"));
+        assert_eq!(exchange.timings.total, 8);
+        assert!(!exchange.resent);
+        assert_eq!(
+            attempt_to_record(&attempt).unwrap(),
+            hex::decode(text).unwrap()
+        );
     }
 }

@@ -222,6 +222,7 @@ impl TestSender for AlwaysAccepts {
                 retry_after_millis: None,
             }),
             timings: Timings::default(),
+            resent: false,
         };
         Box::pin(async move {
             Ok(TestReport {

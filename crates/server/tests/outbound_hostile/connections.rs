@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hookturn::outbound::{Client, FailureKind};
+use hookturn::outbound::{Client, FailureKind, Request, Sending};
 use http::HeaderMap;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -208,6 +208,45 @@ async fn g10_a_request_is_sent_at_most_once_more() {
     self::failure(exchange, FailureKind::Reset);
     assert_eq!(event(&mut receiver.finished).await.len(), 1);
     assert!(receiver.finished.try_recv().is_err(), "it came once more");
+}
+
+/// What may not be sent twice takes no connection that may be gone: so it fails only where the receiver does.
+#[tokio::test]
+async fn a_request_that_goes_at_most_once_has_a_connection_of_its_own() {
+    let mut receiver = in_ways(&[
+        &[Way::Answers, Way::Closes],
+        &[Way::Answers, Way::Answers],
+        &[Way::Closes],
+        &[Way::Answers],
+    ])
+    .await;
+    let client = client();
+    let made = Cell::new(0);
+    let url = receiver.url();
+    let once = || Request {
+        sending: Sending::AtMostOnce,
+        ..request(&url)
+    };
+    // One is kept, which the receiver closes over the next request.
+    answer(send_with(&client, request(&receiver.url()), || numbered(&made)).await);
+    let exchange = send_with(&client, once(), || numbered(&made)).await;
+    assert!(!exchange.reused && !exchange.resent, "{exchange:?}");
+    assert_eq!(answer(exchange).status, 200);
+    assert_eq!(numbers(&event(&mut receiver.finished).await), [2]);
+    assert_eq!(client.idle_connections(), 1, "the one that was kept before");
+    // A receiver that ends it without an answer has had it, and is not asked again.
+    let exchange = send_with(&client, once(), || numbered(&made)).await;
+    assert!(!exchange.reused && !exchange.resent, "{exchange:?}");
+    let failure = failure(exchange, FailureKind::Reset);
+    assert!(!failure.detail.contains("was sent before"), "{failure}");
+    assert_eq!(numbers(&event(&mut receiver.finished).await), [3]);
+    assert!(receiver.finished.try_recv().is_err(), "it came once more");
+    // Others go on over what is kept.
+    let exchange = send_with(&client, request(&receiver.url()), || numbered(&made)).await;
+    assert!(exchange.resent, "{exchange:?}");
+    assert_eq!(numbers(&event(&mut receiver.finished).await), [1, 4]);
+    drop(client);
+    assert_eq!(numbers(&event(&mut receiver.finished).await), [5]);
 }
 
 #[tokio::test]

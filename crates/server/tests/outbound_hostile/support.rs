@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hookturn::outbound::{
     AddressPolicy, Client, ClientConfig, Exchange, Failure, FailureKind, Request, Resolve,
-    ResolveError, Resolving, Response, Target,
+    ResolveError, Resolving, Response, Sending, Target,
 };
 use http::HeaderMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -84,6 +84,7 @@ pub(crate) fn request(url: &str) -> Request {
         body: Bytes::from_static(b"{\"hello\":\"world\"}"),
         timeout_millis: DEADLINE_MILLIS,
         connect_timeout_millis: DEADLINE_MILLIS,
+        sending: Sending::AtLeastOnce,
     }
 }
 

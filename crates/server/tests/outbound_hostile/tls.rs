@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use hookturn::outbound::{Client, Exchange, FailureKind, Request, RetryAfter};
+use hookturn::outbound::{Client, Exchange, FailureKind, Request, RetryAfter, Sending};
 use hookturn_core::limits::{RESPONSE_BODY_BYTES, RESPONSE_HEADERS};
 use http_body_util::StreamBody;
 use hyper::body::{Frame, Incoming};
@@ -53,6 +53,7 @@ fn patient(url: &str) -> Request {
     Request {
         timeout_millis: 20_000,
         connect_timeout_millis: 20_000,
+        sending: Sending::AtLeastOnce,
         ..request(url)
     }
 }

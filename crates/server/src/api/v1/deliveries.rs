@@ -158,6 +158,10 @@ pub(in crate::api) struct ExchangeView {
     failure: Option<FailureView>,
     /// Where the time went.
     timings: TimingsView,
+    /// Whether the request was written twice: a connection that had been kept alive ended before a byte of its
+    /// answer, so the request went once more over a new one, signed anew. The receiver may have processed both,
+    /// which have the same message id. The other members are of the last one that was signed.
+    resent: bool,
 }
 
 /// A secret that signed.
@@ -281,6 +285,7 @@ impl ExchangeView {
                 first_byte: timings.first_byte,
                 total: timings.total,
             },
+            resent: exchange.resent,
         }
     }
 }

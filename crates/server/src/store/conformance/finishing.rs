@@ -1,11 +1,12 @@
 //! Recording what came of due deliveries.
 
-use hookturn_core::delivery::{DeliveryState, ExhaustedReason, Next};
+use hookturn_core::delivery::{Attempt, DeliveryState, ExhaustedReason, Next};
 use hookturn_core::id::{EndpointId, SecretId};
 use hookturn_core::receiver::{Belief, ReceiverClass, ReceiverView};
-use hookturn_core::store::{Due, Finish, ReceiverState};
+use hookturn_core::store::{DeliverySearch, Due, Finish, ReceiverState};
 
 use super::Engine;
+use super::listing::search_of;
 use super::world::{START, World, all_of, attempt, finished, keys};
 
 async fn state<E: Engine>(world: &World<'_, E>, due: &Due) -> (DeliveryState, u32, Vec<u32>) {
@@ -35,6 +36,52 @@ pub async fn a_delivered_row_is_settled_with_its_attempt(engine: &impl Engine) {
     assert_eq!(found.await.unwrap().unwrap().1.pop(), made);
     let block = world.due(&tenant.endpoints[0], START.after(100)).await;
     assert!(block.rows.is_empty());
+}
+
+/// The record of an attempt says which of its requests went over the wire twice, wherever it is read.
+pub async fn an_attempt_says_which_requests_were_sent_twice(engine: &impl Engine) {
+    let mut world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let mut row = world.accept_one(&tenant, START).await;
+    let sent = [[false, false], [true, false], [false, true]];
+    for (number, resent) in sent.into_iter().enumerate() {
+        let last = number + 1 == sent.len();
+        let retry_at = row.due_at.after(1_000);
+        let next = if last {
+            Next::Delivered
+        } else {
+            Next::RetryAt(retry_at)
+        };
+        let mut finish = finished(&row, 503, next);
+        let made = finish.attempt.as_mut().unwrap();
+        made.exchanges.push(made.exchanges[0].clone());
+        for (exchange, resent) in std::iter::zip(&mut made.exchanges, resent) {
+            exchange.resent = resent;
+        }
+        world.finish(vec![finish]).await;
+        if !last {
+            row = world
+                .due(&tenant.endpoints[0], retry_at)
+                .await
+                .rows
+                .remove(0);
+        }
+    }
+    world.restart().await;
+    let told = |attempt: &Attempt| {
+        let made = &attempt.exchanges;
+        [made[0].resent, made[1].resent]
+    };
+    let found = world.store().delivery(tenant.workspace.id, row.delivery);
+    let (_, attempts) = found.await.unwrap().unwrap();
+    assert_eq!(attempts.iter().map(told).collect::<Vec<_>>(), sent);
+    let search = DeliverySearch {
+        with_attempts: true,
+        ..search_of(&tenant)
+    };
+    let found = world.store().search(search).await.unwrap();
+    let last = found.items[0].last_attempt.as_ref().unwrap();
+    assert_eq!(told(last), sent[2]);
 }
 
 /// A retry moves the row to its time and counts the attempt.

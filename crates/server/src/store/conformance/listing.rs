@@ -287,7 +287,7 @@ pub async fn nothing_is_read_across_workspaces(engine: &impl Engine) {
     assert!(found.is_none());
 }
 
-fn search_of(tenant: &Tenant) -> DeliverySearch {
+pub(super) fn search_of(tenant: &Tenant) -> DeliverySearch {
     DeliverySearch {
         workspace: tenant.workspace.id,
         app: None,

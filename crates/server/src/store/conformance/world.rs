@@ -458,6 +458,7 @@ pub fn attempt(number: u32, status: u16) -> Attempt {
                 retry_after_millis: None,
             }),
             timings: Timings::default(),
+            resent: false,
         }],
     }
 }

@@ -52,6 +52,8 @@ pub struct ExchangeView {
     pub failure: Option<(String, String)>,
     /// Where the time went.
     pub timings: Vec<(&'static str, String)>,
+    /// Whether the request was written twice.
+    pub resent: bool,
 }
 
 /// A signature and who made it.
@@ -157,6 +159,7 @@ impl ExchangeView {
             answer,
             failure,
             timings: timings(exchange.timings),
+            resent: exchange.resent,
         }
     }
 }
@@ -344,6 +347,7 @@ mod tests {
                 retry_after_millis: None,
             }),
             timings: Timings::default(),
+            resent: false,
         };
         let command = curl(&sent, &exchange);
         assert!(

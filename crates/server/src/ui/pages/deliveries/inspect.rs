@@ -235,6 +235,7 @@ fn sample_exchange(
             total: 40_000,
             ..Timings::default()
         },
+        resent: index == 1,
     };
     let sent = SentRequest {
         method: "POST",
