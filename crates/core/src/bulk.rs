@@ -254,9 +254,14 @@ impl BulkState {
 
     /// Whether it can still open rotations, now or after a command.
     pub const fn is_open(self) -> bool {
+        self.over_at().is_none()
+    }
+
+    /// Since when it is over, if it is: one that stopped can be resumed, so it is not.
+    pub const fn over_at(self) -> Option<Timestamp> {
         match self {
-            Self::Running | Self::Paused { .. } | Self::Stopped { .. } => true,
-            Self::Completed { .. } | Self::Cancelled { .. } => false,
+            Self::Running | Self::Paused { .. } | Self::Stopped { .. } => None,
+            Self::Completed { at } | Self::Cancelled { at } => Some(at),
         }
     }
 }

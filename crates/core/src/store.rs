@@ -809,8 +809,9 @@ pub trait Store: Send + Sync {
     // ----- upkeep -----
 
     /// Removes a block of messages accepted before `before` whose deliveries are all settled, with
-    /// those deliveries and attempts, and of idempotent answers expired by `now`. Audit entries
-    /// are never removed. `resume` is set while more is left.
+    /// those deliveries and attempts; of bulk rotations that were over before `before`, each after its
+    /// items; and of idempotent answers expired by `now`. Audit entries are never removed, nor rotations.
+    /// `resume` is set while more is left.
     fn prune(
         &self,
         before: Timestamp,

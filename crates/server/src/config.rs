@@ -150,7 +150,8 @@ impl Delivery {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
-    /// Days that settled messages and their attempts are kept. The audit log is kept for ever.
+    /// Days that settled messages and their attempts are kept, and bulk rotations after they are over. The audit log is
+    /// kept for ever, and so are rotations.
     #[serde(deserialize_with = "numbers::retention_days")]
     pub days: u32,
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use hookturn_core::audit::{Head, verify_chain};
+use hookturn_core::bulk::{Bulk, BulkItem, BulkState};
 use hookturn_core::delivery::{DeliveryStatus, ExhaustedReason, Next};
 use hookturn_core::endpoint::EndpointState;
 use hookturn_core::id::{Entropy, MessageId, Sequence};
-use hookturn_core::store::{Accept, DeliveryQuery, Finish, Page, StoreStats, Write};
+use hookturn_core::store::{Accept, BulkItemQuery, DeliveryQuery, Finish, Page, StoreStats, Write};
 use hookturn_core::time::{DAY, Timestamp};
 
 use super::Engine;
@@ -116,6 +117,75 @@ pub async fn pruning_goes_in_blocks_until_nothing_is_left(engine: &impl Engine) 
     assert_eq!(prune_all(&world, START.after(1), 7).await, 23 + 15);
     assert!(messages(&world, &tenant).await.is_empty());
     assert_eq!(prune_all(&world, START.after(1), 7).await, 0);
+}
+
+/// A bulk rotation goes with its items when it was over before that time, in blocks that end; one that is open,
+/// or can be resumed, stays however old it is.
+pub async fn bulk_rotations_that_are_over_go_with_their_items(engine: &impl Engine) {
+    let mut world = World::new(engine).await;
+    let (tenant, other) = (world.tenant("acme").await, world.tenant("other").await);
+    let (old, young) = (START.after(100), START.after(9_000));
+    let stopped = |at| BulkState::Stopped {
+        at,
+        failed: 1,
+        of: 2,
+    };
+    let cases = [
+        (&tenant, BulkState::Completed { at: old }, false),
+        (&tenant, BulkState::Running, true),
+        (&tenant, BulkState::Paused { at: old }, true),
+        (&tenant, stopped(old), true),
+        (&tenant, BulkState::Completed { at: young }, true),
+        (&other, BulkState::Cancelled { at: old }, false),
+        (&other, BulkState::Cancelled { at: young }, true),
+        (&tenant, BulkState::Cancelled { at: old }, false),
+    ];
+    let mut made = Vec::new();
+    for (tenant, state, stays) in cases {
+        let workspace = tenant.workspace.id;
+        let (bulk, items) = world.bulk(workspace, 10);
+        let mut writes = vec![Write::Bulk(bulk.clone())];
+        writes.extend(items.iter().cloned().map(Write::BulkItem));
+        world.write(workspace, writes).await;
+        let version = bulk.version + 1;
+        let bulk = Bulk {
+            state,
+            version,
+            ..bulk
+        };
+        world
+            .write(workspace, vec![Write::Bulk(bulk.clone())])
+            .await;
+        made.push((bulk, items, stays));
+    }
+    let log = world.store().audit_head(tenant.workspace.id).await.unwrap();
+    assert_eq!(prune_all(&world, START.after(5_000), 7).await, 3 * 11);
+    assert_eq!(prune_all(&world, START.after(5_000), 7).await, 0);
+    for restarted in [false, true] {
+        if restarted {
+            world.restart().await;
+        }
+        for (bulk, items, stays) in &made {
+            let found = world.store().bulk(bulk.workspace, bulk.id).await.unwrap();
+            assert_eq!(found.as_ref(), stays.then_some(bulk));
+            let query = BulkItemQuery {
+                workspace: bulk.workspace,
+                bulk: bulk.id,
+                from: 0,
+                until: u32::MAX,
+                kind: None,
+                limit: 1_000,
+            };
+            let found = world.store().bulk_items(query).await.unwrap();
+            let left: &[BulkItem] = if *stays { items } else { &[] };
+            assert_eq!(found, left, "{:?}", bulk.state);
+        }
+        assert_eq!(world.live.open_bulks().len(), 3);
+    }
+    let audited = world.store().audit_head(tenant.workspace.id).await.unwrap();
+    assert_eq!(audited, log);
+    // What ended last goes when its time has come.
+    assert_eq!(prune_all(&world, young.after(1), 1_000).await, 2 * 11);
 }
 
 /// Much that is old and pending stays, and what lies between it goes, in blocks that end.

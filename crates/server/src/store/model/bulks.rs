@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hookturn_core::bulk::{Bulk, BulkItem, ItemCounts};
 use hookturn_core::id::{BulkId, SecretId, WorkspaceId};
 use hookturn_core::store::{BulkItemQuery, MarkedSecret, Page, SecretMark};
+use hookturn_core::time::Timestamp;
 
 use super::Outcome;
 use super::configuration::{conflict, next_version};
@@ -51,6 +52,28 @@ impl Bulks {
             .take(page.limit)
             .cloned()
             .collect()
+    }
+
+    /// Removes at most `limit` rows of bulk rotations that were over before that time, items first.
+    pub(super) fn prune(&mut self, before: Timestamp, limit: usize) -> usize {
+        let is_past = |bulk: &Bulk| bulk.state.over_at().is_some_and(|at| at < before);
+        let past = self.bulks.values().filter(|bulk| is_past(bulk));
+        let past: Vec<_> = past.map(|bulk| bulk.id).collect();
+        let mut removed = 0;
+        for bulk in past {
+            let items = self.items.range((bulk, 0)..=(bulk, u32::MAX));
+            let items: Vec<_> = items.map(|(place, _)| *place).collect();
+            for place in items.into_iter().take(limit - removed) {
+                self.items.remove(&place);
+                removed += 1;
+            }
+            if removed == limit {
+                break;
+            }
+            self.bulks.remove(&bulk);
+            removed += 1;
+        }
+        removed
     }
 
     fn within(

@@ -16,8 +16,8 @@ const ENDPOINT_GRACE: Millis = HOUR;
 const BYTES: u64 = 1;
 
 impl Contents {
-    /// Settled deliveries first, then messages that nothing needs, then expired answers, and endpoints
-    /// once nothing older is left.
+    /// Settled deliveries first, then messages that nothing needs, then bulk rotations that are over, then
+    /// expired answers, and endpoints once nothing older is left.
     pub(super) fn prune(
         &mut self,
         before: Timestamp,
@@ -27,6 +27,7 @@ impl Contents {
     ) -> Progress<()> {
         let mut removed = self.traffic.prune_settled(before, limit);
         removed += self.traffic.prune_messages(before, limit - removed);
+        removed += self.documents.bulks.prune(before, limit - removed);
         let expired = self.answers.values().filter(|one| one.expires_at <= now);
         let expired = expired.map(|one| one.key.0).take(limit - removed);
         for key in expired.collect::<Vec<_>>() {

@@ -3,12 +3,18 @@
 use hookturn_core::bulk::{Bulk, BulkItem, ItemCounts, ItemKind};
 use hookturn_core::id::{BulkId, WorkspaceId};
 use hookturn_core::store::{BulkItemQuery, Page};
+use hookturn_core::time::Timestamp;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
 
 use super::configuration::{STEP, swapped};
 use super::connect::Session;
 use super::rows::{Outcome, collect, column, execute, first, id, uuid};
 use crate::store::encoding::{as_i64, from_document, impossible, number_of_kind, to_document};
+
+/// Bulk rotations that are read at once when old ones are looked for.
+const LOOKED_AT: usize = 100;
 
 pub(super) async fn put_bulk(session: &Session, bulk: &Bulk) -> Outcome<()> {
     let (workspace, id) = (uuid(bulk.workspace.to_bytes()), uuid(bulk.id.to_bytes()));
@@ -50,6 +56,52 @@ pub(super) async fn load_open(session: &Session) -> Outcome<Vec<Bulk>> {
 fn read_bulk(row: &Row) -> Outcome<Bulk> {
     let bulk: BulkId = id(row, 0)?;
     from_document("bulk", &bulk, column(row, 1)?)
+}
+
+/// Removes at most `limit` rows of bulk rotations that were over before that time. Each goes after its items,
+/// so that what one step leaves of it is found by the next.
+pub(super) async fn prune(session: &Session, before: Timestamp, limit: usize) -> Outcome<usize> {
+    const PRUNE: &str = "remove bulk rotations past their retention";
+    let made_before = uuid(BulkId::first_at(before).to_bytes());
+    let mut removed = 0;
+    let mut passed = (Uuid::nil(), Uuid::nil());
+    loop {
+        let sql = "SELECT id, document, workspace FROM bulk
+            WHERE (workspace, id) > ($1, $2) AND NOT is_open AND id < $3
+            ORDER BY workspace, id LIMIT $4";
+        let looked_at = as_i64(LOOKED_AT as u64);
+        let values: [&(dyn ToSql + Sync); 4] = [&passed.0, &passed.1, &made_before, &looked_at];
+        let read = |row: &Row| Ok((column::<Uuid>(row, 2)?, read_bulk(row)?));
+        let block = collect(session, PRUNE, sql, &values, read).await?;
+        for (workspace, bulk) in &block {
+            let room = limit - removed;
+            if room == 0 {
+                return Ok(removed);
+            }
+            let id = uuid(bulk.id.to_bytes());
+            passed = (*workspace, id);
+            if bulk.state.over_at().is_none_or(|at| at >= before) {
+                continue;
+            }
+            let sql =
+                "DELETE FROM bulk_item WHERE workspace = $1 AND bulk = $2 AND position = ANY(ARRAY(
+                SELECT position FROM bulk_item WHERE workspace = $1 AND bulk = $2
+                ORDER BY position LIMIT $3))";
+            let most = as_i64(room as u64);
+            let values: [&(dyn ToSql + Sync); 3] = [workspace, &id, &most];
+            let items = usize::try_from(execute(session, PRUNE, sql, &values).await?);
+            let items = items.unwrap_or(room);
+            removed += items;
+            if items < room {
+                let sql = "DELETE FROM bulk WHERE workspace = $1 AND id = $2";
+                execute(session, PRUNE, sql, &[workspace, &id]).await?;
+                removed += 1;
+            }
+        }
+        if block.len() < LOOKED_AT {
+            return Ok(removed);
+        }
+    }
 }
 
 pub(super) async fn bulk(

@@ -13,6 +13,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::bulks;
 use super::connect::{SCHEMA, Session};
 use super::days::{self, Day};
 use super::listing::due_endpoints;
@@ -47,7 +48,7 @@ enum Stage {
     Settled(Uuid, String),
     /// Messages after this one.
     Messages(Uuid, String, Uuid),
-    /// Expired answers, then endpoints that nothing refers to any more.
+    /// Bulk rotations that are over, expired answers, then endpoints that nothing refers to any more.
     Rest,
 }
 
@@ -83,6 +84,9 @@ pub(super) async fn prune(
                 prune_messages(tx.session, swept, (*workspace, app, *id), room).await?
             }
             Stage::Rest => {
+                let bulks = bulks::prune(tx.session, swept, room).await?;
+                removed += bulks;
+                let room = room - bulks;
                 let sql = "DELETE FROM idempotency WHERE key = ANY(ARRAY(
                                SELECT key FROM idempotency WHERE expires_at <= $1 LIMIT $2))";
                 let step = "remove expired answers";

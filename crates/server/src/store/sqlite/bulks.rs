@@ -3,6 +3,7 @@
 use hookturn_core::bulk::{Bulk, BulkItem, ItemCounts, ItemKind};
 use hookturn_core::id::{BulkId, WorkspaceId};
 use hookturn_core::store::{BulkItemQuery, Page, StoreError};
+use hookturn_core::time::Timestamp;
 use rusqlite::{Connection, Row, params};
 
 use super::configuration::{STEP, collect, execute, swapped};
@@ -12,6 +13,9 @@ use super::writer::Tx;
 use crate::store::encoding::number_of_kind;
 
 type Outcome<T> = Result<T, StoreError>;
+
+/// Bulk rotations that are read at once when old ones are looked for.
+const LOOKED_AT: usize = 100;
 
 pub(super) fn put_bulk(tx: &Tx<'_>, bulk: &Bulk) -> Outcome<()> {
     let values = params![
@@ -46,6 +50,48 @@ pub(super) fn put_item(tx: &Tx<'_>, item: &BulkItem) -> Outcome<()> {
     };
     let changed = execute(tx, STEP, sql, values)?;
     swapped(changed, "an item of bulk rotation", &item.bulk)
+}
+
+/// Removes at most `limit` rows of bulk rotations that were over before that time. Each goes after its items,
+/// so that what one step leaves of it is found by the next.
+pub(super) fn prune(tx: &Tx<'_>, before: Timestamp, limit: usize) -> Outcome<usize> {
+    const PRUNE: &str = "remove bulk rotations past their retention";
+    let made_before = BulkId::first_at(before).to_bytes();
+    let mut removed = 0;
+    let mut passed = (0_i64, [0_u8; 16]);
+    loop {
+        let sql = "SELECT id, document, workspace FROM bulk
+            WHERE (workspace, id) > (?1, ?2) AND NOT is_open AND id < ?3
+            ORDER BY workspace, id LIMIT ?4";
+        let values = params![passed.0, passed.1, made_before, as_i64(LOOKED_AT as u64)];
+        let block = collect(tx.connection, PRUNE, sql, values, |row| {
+            let workspace: i64 = row.get(2)?;
+            Ok(read_bulk(row)?.map(|bulk| (workspace, bulk)))
+        })?;
+        for (workspace, bulk) in &block {
+            let room = limit - removed;
+            if room == 0 {
+                return Ok(removed);
+            }
+            let id = bulk.id.to_bytes();
+            passed = (*workspace, id);
+            if bulk.state.over_at().is_none_or(|at| at >= before) {
+                continue;
+            }
+            let sql = "DELETE FROM bulk_item WHERE workspace = ?1 AND bulk = ?2 AND position IN (
+                SELECT position FROM bulk_item WHERE workspace = ?1 AND bulk = ?2
+                ORDER BY position LIMIT ?3)";
+            let items = execute(tx, PRUNE, sql, params![workspace, id, as_i64(room as u64)])?;
+            removed += items;
+            if items < room {
+                let sql = "DELETE FROM bulk WHERE workspace = ?1 AND id = ?2";
+                removed += execute(tx, PRUNE, sql, params![workspace, id])?;
+            }
+        }
+        if block.len() < LOOKED_AT {
+            return Ok(removed);
+        }
+    }
 }
 
 pub(super) fn load_open(connection: &Connection) -> Outcome<Vec<Bulk>> {

@@ -10,10 +10,10 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::configuration::{collect, execute};
-use super::failed;
 use super::reader::At;
 use super::rows::{self, as_i64};
 use super::writer::Tx;
+use super::{bulks, failed};
 
 /// Pages copied per step of a backup, so that other readers get their turn.
 const BACKUP_PAGES: i32 = 512;
@@ -62,8 +62,8 @@ impl Default for Stage {
 }
 
 /// Removes a block of at most `limit` rows of what is older than `before`: settled deliveries with
-/// their attempts, then messages that no due row refers to, then expired answers; and, once nothing
-/// older is left, deleted endpoints that nothing refers to.
+/// their attempts, then messages that no due row refers to, then bulk rotations that are over, then expired
+/// answers; and, once nothing older is left, deleted endpoints that nothing refers to.
 ///
 /// A delivery that is still pending keeps its message and its attempts, however old they are.
 pub(super) fn prune(
@@ -87,6 +87,9 @@ pub(super) fn prune(
         let (gone, ended) = prune_messages(tx, sweep, limit - removed)?;
         removed += gone;
         swept = ended;
+    }
+    if swept && removed < limit {
+        removed += bulks::prune(tx, before, limit - removed)?;
     }
     if swept && removed < limit {
         let sql = "DELETE FROM idempotency WHERE key IN (
