@@ -182,7 +182,7 @@ impl Place {
     fn line_ended(&mut self, line: &[u8]) {
         let blank = is_blank(line);
         self.at = match self.at {
-            At::RequestLine if blank => At::RequestLine,
+            At::RequestLine | At::Trailers if blank => At::RequestLine,
             At::RequestLine => {
                 self.paths.push_back(Path::of_line(line, true));
                 self.body = Body::None;
@@ -205,7 +205,6 @@ impl Place {
                 None => At::Unknown,
             },
             At::ChunkEnd if blank => At::ChunkSize,
-            At::Trailers if blank => At::RequestLine,
             At::Trailers => At::Trailers,
             At::ChunkEnd | At::Body(_) | At::Chunk(_) | At::Unknown => At::Unknown,
         };
@@ -416,6 +415,41 @@ mod tests {
         let long = place(&format!("GET /{} HTTP/1.1\r\n", "ä".repeat(900)), 64);
         assert_eq!(long.path(0), format!("/{}", "ä".repeat(15)));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn how_bytes_are_cut_changes_nothing(
+            parts in proptest::collection::vec(proptest::sample::select(PARTS), 0..30),
+            piece in 1..40_usize,
+        ) {
+            let text = format!("G{}", parts.concat());
+            let whole = place(&text, text.len());
+            let cut = place(&text, piece);
+            proptest::prop_assert_eq!(&cut, &whole);
+            // Whatever was taken, there is an answer.
+            for taken in 0..text.len() {
+                let _ = (whole.path(taken), whole.is_half_a_head(taken), whole.is_request_line(taken, 8));
+            }
+        }
+    }
+
+    const PARTS: &[&str] = &[
+        GET,
+        POST,
+        CHUNKS,
+        "\r\n",
+        "\n",
+        "\r",
+        "GET /a HTTP/1.1",
+        "content-length: 3",
+        "abc",
+        "0",
+        "transfer-encoding: chunked",
+        "ffffffffffffffff",
+        "\u{0}",
+        ":",
+        " ",
+    ];
 
     #[test]
     fn what_cannot_be_followed_is_said_to_be_unknown() {
