@@ -335,7 +335,8 @@ pub enum ItemState {
         /// When it was opened.
         at: Timestamp,
     },
-    /// Its rotation is open and goes on by itself: the bulk's patience is over.
+    /// Its rotation is open and goes on by itself: the bulk's patience is over. When the rotation is
+    /// promoted or comes to nothing, that is written down all the same.
     Stalled {
         /// The rotation.
         rotation: RotationId,
@@ -464,14 +465,21 @@ impl BulkItem {
     /// 3. It is still staged after the bulk's patience: stalled, and waited for no longer.
     /// 4. Its keyring went on to another rotation, or is gone: done or failed can no longer be told from
     ///    here, so it is failed with a word for that.
+    ///
+    /// All of that holds for one that is stalled, too: the bulk waits for it no longer, and still says what
+    /// became of it.
     pub fn settled(
         &self,
         keyring: Option<&Keyring>,
         pacing: &Pacing,
         now: Timestamp,
     ) -> Option<ItemState> {
-        let ItemState::Running { rotation, at } = self.state else {
-            return None;
+        let (rotation, patient_until) = match self.state {
+            ItemState::Running { rotation, at } => {
+                (rotation, Some(at.after(pacing.patience_millis)))
+            }
+            ItemState::Stalled { rotation, .. } => (rotation, None),
+            ItemState::Waiting | ItemState::Done { .. } | ItemState::Failed { .. } => return None,
         };
         let failed = |code: &str, message: &str| ItemState::Failed {
             rotation: Some(rotation),
@@ -487,7 +495,7 @@ impl BulkItem {
             ));
         };
         match known.stage.at(now) {
-            Stage::Staged if now >= at.after(pacing.patience_millis) => {
+            Stage::Staged if patient_until.is_some_and(|until| now >= until) => {
                 Some(ItemState::Stalled { rotation, at: now })
             }
             Stage::Staged => None,

@@ -307,6 +307,15 @@ fn an_item_settles_by_what_its_rotation_became() {
             other => panic!("{other:?}"),
         }
     }
+    // One that stalled is not waited for, and still told of.
+    let stalled = running.moved(ItemState::Stalled { rotation, at: late });
+    let settled = |keyring| stalled.settled(keyring, &pacing, late.after(DAY));
+    assert_eq!(settled(Some(&staged)), None);
+    let kinds = [Some(&promoted), Some(&cancelled.keyring), None]
+        .map(|keyring| settled(keyring).map(|state| state.kind()));
+    let failed_kind = Some(ItemKind::Failed);
+    assert_eq!(kinds, [Some(ItemKind::Done), failed_kind, failed_kind]);
+    assert_eq!(items[0].settled(Some(&promoted), &pacing, late), None);
     // A stored item and bulk come back as they were.
     for item in [&items[0], &running, &running.moved(failed(late))] {
         let stored = serde_json::to_string(item).unwrap();

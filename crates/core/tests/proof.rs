@@ -342,6 +342,80 @@ fn the_share_of_canaries_is_the_share_that_was_asked_for() {
 }
 
 #[test]
+fn probes_that_are_rarer_than_controls_may_be_take_turns_with_them() {
+    // Backing off, and by the policy itself: neither may ask for controls alone.
+    let rare = ProofPolicy {
+        probe_every_millis: MINUTE,
+        control_every_millis: MINUTE,
+        ..ProofPolicy::default()
+    };
+    let backed_off = ProofPolicy {
+        probe_back_off_max_millis: HOUR,
+        control_every_millis: MINUTE,
+        ..ProofPolicy::default()
+    };
+    for (policy, deployed) in [(rare, START), (backed_off, START.after(6 * HOUR))] {
+        let end = START.after(24 * HOUR);
+        let (_, proved) = probe_until(&policy, end, |question, now| {
+            let holds = question == Question::NewSecret && now >= deployed;
+            Some(if holds { 204 } else { 401 })
+        });
+        assert!(proved.is_some(), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_policy_that_could_prove_nothing_without_traffic_and_has_no_canaries_is_refused() {
+    let silent = ProofPolicy {
+        canary_percent: [0, 0, 0],
+        ..ProofPolicy::default()
+    };
+    assert_eq!(silent.check(), Ok(()));
+    let window = ProofPolicy {
+        window_millis: 20 * SECOND,
+        hold_down_millis: SECOND,
+        ..silent
+    };
+    let budget = ProofPolicy {
+        probes_per_hour: 1,
+        window_millis: HOUR,
+        ..silent
+    };
+    for (policy, field) in [(window, "windowMillis"), (budget, "probesPerHour")] {
+        assert_eq!(policy.check().unwrap_err().field, field);
+        // With traffic the canaries can.
+        let canaries = ProofPolicy {
+            canary_percent: [0, 0, 1],
+            ..policy
+        };
+        assert_eq!(canaries.check(), Ok(()));
+    }
+    let (_, proved) = probe_until(&budget, START.after(200 * HOUR), |question, _| {
+        Some(correct(question))
+    });
+    assert_eq!(proved, None);
+}
+
+#[test]
+fn no_passes_to_the_next_share_are_taken_for_one() {
+    let share = |canary_passes| {
+        let policy = ProofPolicy {
+            canary_passes,
+            ..ProofPolicy::default()
+        };
+        assert_eq!(policy.check(), Ok(()));
+        let mut evidence = Evidence::new(rotation());
+        evidence = evidence.after(&policy, Observed::Control, ProbeAnswer::Refused, START);
+        [0; 3].map(|_| {
+            evidence = evidence.after(&policy, Observed::Probe, ProbeAnswer::Accepted, START);
+            evidence.canary_percent(&policy)
+        })
+    };
+    assert_eq!(share(0), [1, 10, 50]);
+    assert_eq!(share(0), share(1));
+}
+
+#[test]
 fn the_old_secret_is_quiet_only_after_the_quiet_time() {
     let policy = ProofPolicy::default();
     let promoted = START;
@@ -420,6 +494,33 @@ proptest! {
         }
         let canaries = evidence.canary_percent(&policy);
         prop_assert!(canaries == 0 || evidence.current_refused || last_control == Some(false));
+    }
+
+    /// Whatever policy is accepted without canaries proves a receiver that holds the new secret.
+    #[test]
+    fn accepted_policies_prove_by_probes_alone(
+        every in 200_u64..10_000,
+        per_hour in 1_u32..400,
+        control_every in 1_u64..20_000,
+        window in 2_u64..3 * HOUR,
+        held in 0_u64..100,
+    ) {
+        let policy = ProofPolicy {
+            confidence_percent: 80,
+            stale_percent: 20,
+            canary_percent: [0, 0, 0],
+            probe_every_millis: every,
+            probes_per_hour: per_hour,
+            control_every_millis: control_every,
+            window_millis: window,
+            hold_down_millis: window * held / 100,
+            ..ProofPolicy::default()
+        };
+        if policy.check().is_ok() {
+            let end = START.after(policy.hold_down_millis + 60 * HOUR);
+            let (evidence, proved) = probe_until(&policy, end, |question, _| Some(correct(question)));
+            prop_assert!(proved.is_some(), "{policy:?} {evidence:?}");
+        }
     }
 
     /// The budget of probes holds for any receiver.

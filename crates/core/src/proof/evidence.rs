@@ -6,6 +6,7 @@ use super::policy::{ProofPolicy, required_passes, ruled_out_percent};
 use super::rehearsal::{ASKED_AT_MOST, ProbeAnswer};
 use super::released::Released;
 use crate::id::{EndpointId, MessageId, RotationId};
+use crate::rotation::Rotation;
 use crate::time::{HOUR, Timestamp};
 
 /// What is known about one endpoint's receiver and the secret that an open rotation brings.
@@ -38,6 +39,10 @@ pub struct Evidence {
     /// Whether that one was refused with 500, which a broken receiver answers too.
     #[serde(default)]
     pub refused_by_500: bool,
+    /// When the latest probe signed with the new secret alone was sent that was refused. A delivery may be
+    /// refused for what is in it; a probe that was accepted before is refused for its signature.
+    #[serde(default)]
+    pub probe_refused_at: Option<Timestamp>,
     /// When the latest request was sent that was accepted, whichever secret signed it.
     pub accepted_at: Option<Timestamp>,
     /// Real deliveries of the time before the promotion that were signed with the new secret first.
@@ -282,6 +287,7 @@ impl Evidence {
             refusals: 0,
             refused_at: None,
             refused_by_500: false,
+            probe_refused_at: None,
             accepted_at: None,
             canaries: 0,
             fallbacks: 0,
@@ -317,6 +323,15 @@ impl Evidence {
     pub fn holds_new(&self) -> bool {
         let refused = self.refused_at.max(self.old_needed_at);
         self.passed_at.is_some_and(|passed| Some(passed) > refused)
+    }
+
+    /// Since when the receiver is known to lack the new secret, and so to need the old one: the latest
+    /// probe signed with the new one was refused, as late as the latest request with it that was accepted
+    /// or later, and it does verify.
+    pub fn lacks_new_since(&self) -> Option<Timestamp> {
+        let verifies = self.control.is_none() || self.verified_at().is_some();
+        self.probe_refused_at
+            .filter(|at| verifies && Some(*at) >= self.passed_at)
     }
 
     /// What is known after an answer to a request that was sent at `sent_at`.
@@ -392,10 +407,10 @@ impl Evidence {
     ) {
         match answer {
             ProbeAnswer::Accepted => self.pass(policy, observed, sent_at),
-            ProbeAnswer::Refused => self.refuse(sent_at),
+            ProbeAnswer::Refused => self.refuse(observed, sent_at),
             // In a run it ends the run, which is the careful side: it costs time, and no proof.
             ProbeAnswer::Threw if self.throws() && (self.run > 0 || self.answers_others()) => {
-                self.refuse(sent_at);
+                self.refuse(observed, sent_at);
                 self.refused_by_500 = true;
             }
             ProbeAnswer::Threw | ProbeAnswer::Silent => {
@@ -429,7 +444,10 @@ impl Evidence {
         *total = total.saturating_add(1);
     }
 
-    fn refuse(&mut self, sent_at: Timestamp) {
+    fn refuse(&mut self, observed: Observed, sent_at: Timestamp) {
+        if observed == Observed::Probe {
+            self.probe_refused_at = self.probe_refused_at.max(Some(sent_at));
+        }
         self.silent = 0;
         self.refused_by_500 = false;
         self.refusals = self.refusals.saturating_add(1);
@@ -562,12 +580,30 @@ impl Evidence {
         }
     }
 
+    /// Where the endpoint stands in its rotation at `now`: [`Evidence::standing`], except that once the
+    /// new secret is active what was proved stays proved while the next control is due. That one is asked
+    /// to see whether the receiver still verifies; nothing waits for it any more.
+    pub fn standing_in(&self, rotation: &Rotation, policy: &ProofPolicy, now: Timestamp) -> Standing {
+        let standing = self.standing(policy, now);
+        let controlled = self.verified_at() >= self.enough_at;
+        match standing {
+            Standing::AwaitingControl { passes } if controlled && rotation.promotion.is_some() => {
+                Standing::Proved {
+                    passes,
+                    rules_out_percent: ruled_out_percent(policy, passes),
+                }
+            }
+            other => other,
+        }
+    }
+
     /// What to ask next and when, at the earliest.
     ///
     /// 1. Nothing, when it does not verify: probes cannot prove anything.
     /// 2. A control first, again when there were enough passes, whenever the last refused one is as
     ///    old as the policy allows, and after a refusal with 500: what answers 500 to both, and accepts
-    ///    nothing in between, is broken.
+    ///    nothing in between, is broken. Age alone asks for none right after another: where probes are
+    ///    further apart than controls may be, the two take turns.
     /// 3. Otherwise the new secret, every `probeEveryMillis`; each probe in a row that was refused or
     ///    not answered doubles that, up to the longest time.
     /// 4. Never more than `probesPerHour` in the hour that began with the first of them.
@@ -594,7 +630,7 @@ impl Evidence {
         };
         let at = due.max(now);
         let control_is_fresh = self.verified_at().is_some_and(|refused| {
-            at < refused.after(policy.control_every_millis)
+            (at < refused.after(policy.control_every_millis) || refused == probed_at)
                 && Some(refused) >= self.enough_at
                 && !(self.refused_by_500 && Some(refused) < self.refused_at)
         });
@@ -630,13 +666,24 @@ impl Evidence {
     /// Whether the old secret has not been needed for the policy's quiet time, counted from `since`
     /// (the promotion) at the earliest.
     pub fn is_quiet(&self, policy: &ProofPolicy, since: Timestamp, now: Timestamp) -> bool {
-        now >= self.quiet_at(policy, since)
+        self.quiet_at(policy, since).is_some_and(|at| now >= at)
     }
 
-    /// From when on the old secret is quiet, unless it is needed once more.
-    pub fn quiet_at(&self, policy: &ProofPolicy, since: Timestamp) -> Timestamp {
-        let last = self.old_needed_at.map_or(since, |at| at.max(since));
-        last.after(policy.quiet_millis)
+    /// From when on the old secret is quiet, unless it is needed once more. Needed is what a delivery got
+    /// accepted by, and what a receiver that refuses probes with the new one must still hold: `None` for as
+    /// long as that is the latest that is known.
+    pub fn quiet_at(&self, policy: &ProofPolicy, since: Timestamp) -> Option<Timestamp> {
+        if self.lacks_new_since().is_some() {
+            return None;
+        }
+        let last = self.old_needed_at.max(self.probe_refused_at);
+        Some(last.map_or(since, |at| at.max(since)).after(policy.quiet_millis))
+    }
+
+    /// Whether something needed the old secret after `since`, the promotion, or needs it now.
+    pub fn needed_old_since(&self, since: Timestamp) -> bool {
+        self.lacks_new_since().is_some()
+            || self.old_needed_at.max(self.probe_refused_at) > Some(since)
     }
 }
 

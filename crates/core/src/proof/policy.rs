@@ -30,7 +30,7 @@ pub struct ProofPolicy {
     /// Shares of real deliveries that are signed with the new secret first, in percent, smallest
     /// first; the last one stays until promotion.
     pub canary_percent: [u8; 3],
-    /// Passes after which the next share is taken.
+    /// Passes after which the next share is taken; 0 counts as 1.
     pub canary_passes: u32,
     /// Whether the rotation promotes itself when it is proved.
     pub promote_by_itself: bool,
@@ -118,6 +118,7 @@ impl ProofPolicy {
     /// 3. Hold-down and quiet time end before the deadline; the hold-down is within the window, for
     ///    a pass must still count when it is over.
     /// 4. Canary shares do not shrink and are at most 100.
+    /// 5. Without canaries the probes alone can prove it ([`ProofPolicy::check_probes`]).
     pub fn check(&self) -> Result<(), InvalidPolicy> {
         let refused = |field, reason| Err(InvalidPolicy { field, reason });
         if !(50..=99).contains(&self.confidence_percent) {
@@ -158,6 +159,40 @@ impl ProofPolicy {
                 "canaryPercent",
                 "must be three shares up to 100, smallest first",
             );
+        }
+        if third == 0 {
+            self.check_probes()?;
+        }
+        Ok(())
+    }
+
+    /// Whether probes alone can prove anything, where no delivery ever is a canary. Controls and new
+    /// probes may have to take turns, and a run must outlast a control:
+    ///
+    /// 1. Two probes in a row fit into the window.
+    /// 2. The budget of an hour leaves no pause as long as the window, or it holds all passes of a run with
+    ///    its controls and its hold-down.
+    fn check_probes(&self) -> Result<(), InvalidPolicy> {
+        let every = self.probe_every_millis;
+        if every.saturating_mul(2) >= self.window_millis {
+            return Err(InvalidPolicy {
+                field: "windowMillis",
+                reason: "must be longer than two times probeEveryMillis where canaryPercent is all 0: no two passes would be of one run, and nothing could be proved",
+            });
+        }
+        let budget = u64::from(self.probes_per_hour);
+        let used = every.saturating_mul(budget);
+        let pause = HOUR.saturating_sub(used).saturating_add(every.saturating_mul(2));
+        let passes = u64::from(required_passes(self, 0)) + self.hold_down_millis.div_ceil(every);
+        let controls = passes
+            .saturating_mul(every)
+            .div_ceil(self.control_every_millis)
+            .min(passes);
+        if used < HOUR && pause >= self.window_millis && budget < passes + controls + 4 {
+            return Err(InvalidPolicy {
+                field: "probesPerHour",
+                reason: "is too few for windowMillis where canaryPercent is all 0: no run would last for as many passes as are needed, and nothing could be proved",
+            });
         }
         Ok(())
     }

@@ -37,10 +37,13 @@ const EXTEND_BEFORE: u64 = HOUR;
 /// 1. While staged: proof, or waiting for it. The deadline changes nothing here: without proof the old
 ///    secret stays active, and only the owner may cancel or force.
 /// 2. In overlap, when no endpoint needed the old secret for the quiet time: ask each whether it refuses
-///    it now ([`super::Released::ask_at`]), then finish, whatever they answered.
+///    it now ([`super::Released::ask_at`]), then finish, whether or not they still accept it. An endpoint
+///    whose latest probe with the new secret was refused needs the old one, whether or not anything is
+///    delivered to it ([`Evidence::quiet_at`]).
 /// 3. In overlap, within an hour of the old secret's end (or of a quarter of what is left to extend,
-///    if that is shorter), while it is not quiet: move the end if the policy extends; ask as in 2 if it
-///    cuts.
+///    if that is shorter), while it is not quiet: move the end if the policy extends and an endpoint needed
+///    the old secret since the promotion; ask as in 2 if it cuts, or if nobody did, so that the end comes
+///    before the quiet time is over by its length alone.
 /// 4. Idempotent: the same rotation, evidence and time give the same step, and a step that was taken
 ///    is not given again.
 pub fn next_step(
@@ -62,8 +65,9 @@ pub fn next_step(
                 .promotion
                 .as_ref()
                 .map_or(rotation.opened_at, |made| made.at);
-            let quiet_at = quiet_at(&policy, rotation, endpoints, since);
-            if now >= quiet_at {
+            if let Some(quiet_at) = quiet_at(&policy, rotation, endpoints, since)
+                && now >= quiet_at
+            {
                 let unasked = unasked(&policy, rotation, endpoints, quiet_at, now);
                 return if unasked.is_empty() {
                     Step::Finish
@@ -75,9 +79,14 @@ pub fn next_step(
             if now < last_call {
                 return Step::Watch;
             }
+            let needed = endpoints.iter().any(|(_, evidence)| {
+                Evidence::about(*evidence, rotation.id).needed_old_since(since)
+            });
             match policy.on_deadline {
-                OnDeadline::Extend => Step::Extend(retire_at.after(policy.extend_millis)),
-                OnDeadline::Cut => {
+                OnDeadline::Extend if needed => {
+                    Step::Extend(retire_at.after(policy.extend_millis))
+                }
+                OnDeadline::Extend | OnDeadline::Cut => {
                     let unasked = unasked(&policy, rotation, endpoints, last_call, now);
                     if unasked.is_empty() {
                         Step::Watch
@@ -91,18 +100,17 @@ pub fn next_step(
     }
 }
 
-/// From when on no endpoint needs the old secret, as far as is known now.
+/// From when on no endpoint needs the old secret, as far as is known now; `None` while one does.
 fn quiet_at(
     policy: &ProofPolicy,
     rotation: &Rotation,
     endpoints: &[(EndpointId, Option<Evidence>)],
     since: Timestamp,
-) -> Timestamp {
-    endpoints
-        .iter()
-        .map(|(_, evidence)| Evidence::about(*evidence, rotation.id).quiet_at(policy, since))
-        .max()
-        .unwrap_or(since)
+) -> Option<Timestamp> {
+    endpoints.iter().try_fold(since, |latest, (_, evidence)| {
+        let known = Evidence::about(*evidence, rotation.id);
+        Some(known.quiet_at(policy, since)?.max(latest))
+    })
 }
 
 /// The endpoints that were not asked enough since the old secret was about to go, and when to ask.

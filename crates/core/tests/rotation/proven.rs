@@ -162,6 +162,145 @@ fn step_2_retires_the_old_secret_when_it_is_quiet() {
     );
 }
 
+/// What is known after these answers to probes with the new secret, each a minute after the last.
+#[expect(
+    clippy::large_types_passed_by_value,
+    reason = "cases read better with values"
+)]
+fn probed(
+    policy: &ProofPolicy,
+    evidence: Evidence,
+    since: Timestamp,
+    answers: &[ProbeAnswer],
+) -> Evidence {
+    let minutes = (0_u64..).map(|minute| since.after(minute * 60_000));
+    let answers = answers.iter().zip(minutes);
+    answers.fold(evidence, |evidence, (answer, sent_at)| {
+        evidence.after(policy, Observed::Probe, *answer, sent_at)
+    })
+}
+
+#[test]
+fn step_2_keeps_the_old_secret_while_the_receiver_refuses_the_new_one_and_nothing_is_delivered() {
+    let policy = ProofPolicy::default();
+    let bench = promoted(policy);
+    let quiet = at(HOUR + policy.quiet_millis);
+    let control = |evidence: Evidence, answer| {
+        evidence.after(&policy, Observed::Control, answer, at(3 * HOUR))
+    };
+    // Promoted by force before the receiver deployed; and rolled back after it was proved.
+    let never = control(Evidence::new(rotation_id(2)), ProbeAnswer::Refused);
+    for before in [never, passed(&policy, 60, at(0))] {
+        let refused = probed(&policy, before, at(2 * HOUR), &[ProbeAnswer::Refused]);
+        let asked = refused.after(&policy, Observed::Released, ProbeAnswer::Accepted, quiet);
+        for late in [quiet, quiet.after(5 * DAY)] {
+            assert_eq!(step(&bench, refused, late), Step::Watch);
+            assert_eq!(step(&bench, asked, late), Step::Watch, "whatever else");
+        }
+        let near = at(policy.deadline_millis).before(HOUR);
+        let later = at(policy.deadline_millis + policy.extend_millis);
+        assert_eq!(step(&bench, refused, near), Step::Extend(later));
+        // Silence says nothing about it, and does not unsay the refusal.
+        let silent = probed(&policy, refused, at(3 * HOUR), &[ProbeAnswer::Silent; 4]);
+        assert_eq!(step(&bench, silent, quiet.after(DAY)), Step::Watch);
+        // Deployed: the quiet time runs from the last refusal.
+        let deployed = probed(&policy, refused, at(5 * HOUR), &[ProbeAnswer::Accepted]);
+        assert_eq!(step(&bench, deployed, quiet), Step::Watch);
+        let quiet = at(2 * HOUR + policy.quiet_millis);
+        assert_eq!(
+            step(&bench, deployed, quiet),
+            Step::AskReleased(vec![(ENDPOINT, quiet)])
+        );
+        // One that verifies nothing needs no secret.
+        let fooled = control(refused, ProbeAnswer::Accepted);
+        assert_ne!(step(&bench, fooled, quiet), Step::Watch);
+    }
+    // A delivery may be refused for what is in it.
+    let delivered = passed(&policy, 60, at(0)).after(
+        &policy,
+        Observed::Delivery,
+        ProbeAnswer::Refused,
+        at(2 * HOUR),
+    );
+    assert_ne!(step(&bench, delivered, quiet), Step::Watch);
+    // The policy may cut all the same.
+    let policy = ProofPolicy {
+        on_deadline: OnDeadline::Cut,
+        ..policy
+    };
+    let bench = promoted(policy);
+    let refused = probed(
+        &policy,
+        passed(&policy, 60, at(0)),
+        at(2 * HOUR),
+        &[ProbeAnswer::Refused],
+    );
+    let near = at(policy.deadline_millis).before(HOUR);
+    assert_eq!(
+        step(&bench, refused, near),
+        Step::AskReleased(vec![(ENDPOINT, near)])
+    );
+}
+
+#[test]
+fn step_3_extends_nothing_that_nobody_needed() {
+    let policy = ProofPolicy::default();
+    let mut bench = opened(policy);
+    let late = at(policy.deadline_millis + DAY);
+    let grounds = Grounds::Proof(proof(rotation_id(2), late));
+    let rotation_id = rotation_id(2);
+    bench.run(
+        late,
+        Command::Promote {
+            rotation: rotation_id,
+            grounds,
+        },
+    );
+    // The end is that of the quiet time, because the deadline had passed before.
+    let end = late.after(policy.quiet_millis);
+    assert_eq!(rotation(&bench).stage, Stage::Overlap { retire_at: end });
+    let evidence = passed(&policy, 60, late);
+    let near = end.before(60_000);
+    assert_eq!(
+        step(&bench, evidence, near),
+        Step::AskReleased(vec![(ENDPOINT, near)])
+    );
+    let asked = released(&policy, evidence, near);
+    assert_eq!(step(&bench, asked, near), Step::Watch);
+    let needed = Evidence {
+        old_needed: 1,
+        old_needed_at: Some(late.after(1)),
+        ..evidence
+    };
+    assert_eq!(
+        step(&bench, needed, near),
+        Step::Extend(end.after(policy.extend_millis))
+    );
+}
+
+#[test]
+fn what_was_proved_stays_proved_while_the_next_control_is_due() {
+    let policy = ProofPolicy::default();
+    let evidence = passed(&policy, 60, at(0));
+    let pass = at(policy.control_every_millis);
+    let due = evidence.after(&policy, Observed::Probe, ProbeAnswer::Accepted, pass);
+    let staged = opened(policy);
+    let standing = |bench: &Bench, evidence: &Evidence| {
+        evidence.standing_in(rotation(bench), &policy, pass.after(1)).as_str()
+    };
+    assert_eq!(standing(&staged, &due), "awaiting_control");
+    let bench = promoted(policy);
+    assert_eq!(standing(&bench, &due), "proved");
+    // What never had a control after its passes was not proved.
+    let mut never = Evidence::new(rotation_id(2));
+    for _ in 0..60 {
+        never = never.after(&policy, Observed::Probe, ProbeAnswer::Accepted, pass);
+    }
+    assert_eq!(standing(&bench, &never), "awaiting_control");
+    let refused = due.after(&policy, Observed::Probe, ProbeAnswer::Refused, pass);
+    assert_eq!(standing(&bench, &refused), "not_ready");
+}
+
 #[test]
 fn step_2_asks_whether_the_old_secret_is_refused_before_it_goes() {
     let policy = ProofPolicy::default();
