@@ -232,9 +232,10 @@ pub fn words(recorded: &Recorded, names: &Names) -> String {
         AuditAction::RotationFinished => {
             format!("the old secret {old} of {whose} was retired before its end")
         }
-        AuditAction::RotationCompleted => {
-            format!("the rotation of {whose} to secret {new} is over: {old} signs no longer")
-        }
+        AuditAction::RotationCompleted => format!(
+            "the rotation of {whose} to secret {new} is over: {old} signs no longer{}",
+            known_words(&entry.detail)
+        ),
         AuditAction::RotationCancelled => {
             format!("the rotation of {whose} to secret {new} was cancelled: {old} stays active")
         }
@@ -281,14 +282,43 @@ fn whose(subject: &Subject, names: &Names) -> String {
     }
 }
 
+/// What was known of the receivers when a rotation ended, if its entry tells.
+fn known_words(detail: &BTreeMap<String, String>) -> String {
+    let known = |name: &str| detail.get(name);
+    match (
+        known("endpoints"),
+        known("acceptNew"),
+        known("refuseNew"),
+        known("acceptOld"),
+    ) {
+        (Some(endpoints), Some(accept), Some(refuse), Some(old)) => format!(
+            "; as far as was known, of {endpoints} endpoint(s) {accept} accepted the new secret last, \
+             {refuse} refused it in a probe, and {old} still accepted the old one"
+        ),
+        _ => String::new(),
+    }
+}
+
 fn stall_words(why: &str, detail: &BTreeMap<String, String>) -> String {
     let last = detail.get("last").map_or("?", String::as_str);
     match why {
         "nobody_counts" => {
             "no endpoint accepted anything lately, so there is none to prove it by".to_owned()
         }
-        "not_asked" => {
-            "the receiver cannot be asked: its endpoint is not enabled, or accepted nothing yet"
+        "not_asked" => "nothing was asked yet".to_owned(),
+        "endpoint_not_enabled" => {
+            "the receiver cannot be asked, because its endpoint is not enabled: enable it, or cancel \
+             the rotation"
+                .to_owned()
+        }
+        "probes_off" => {
+            "the receiver cannot be asked, because probes are turned off for its endpoint: turn them \
+             on, or cancel the rotation"
+                .to_owned()
+        }
+        "never_contacted" => {
+            "the receiver cannot be asked, because its endpoint accepted nothing yet: send a test \
+             event, or cancel the rotation"
                 .to_owned()
         }
         "does_not_verify" => {

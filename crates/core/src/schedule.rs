@@ -147,6 +147,8 @@ pub enum Blocked {
     NothingToProve,
     /// Nothing can be proved for another reason, such as probes that are turned off.
     NotProvable,
+    /// A receiver is known to accept any signature.
+    DoesNotVerify,
     /// Secrets are not shown again in this workspace, so nobody could get the new one.
     RevealDisabled,
 }
@@ -160,6 +162,7 @@ impl Blocked {
             Self::NeverContacted => "never_contacted",
             Self::NothingToProve => "nothing_to_prove",
             Self::NotProvable => "not_provable",
+            Self::DoesNotVerify => "does_not_verify",
             Self::RevealDisabled => "reveal_disabled",
         }
     }
@@ -176,6 +179,10 @@ impl Blocked {
                 "no endpoint of this keyring accepted a delivery lately, so nothing can be proved"
             }
             Self::NotProvable => "nothing can be proved about the receiver: rehearse it to see why",
+            Self::DoesNotVerify => {
+                "the receiver accepted a request signed with a random key, so nothing can be proved: \
+                 make it verify and rehearse it, or rotate by hand with mode overlap"
+            }
             Self::RevealDisabled => {
                 "this workspace never shows a secret again, so nobody could get the new one: allow \
                  it, or rotate by hand"

@@ -101,6 +101,7 @@ pub struct Service {
     leak_pacer: pace::Pacer,
     /// One step of one bulk rotation at a time: who pauses one waits for the step that is being taken.
     bulk_turn: tokio::sync::Mutex<()>,
+    bulks_followed: tokio::sync::Mutex<bulk::Following>,
     scheduling: schedules::Scheduling,
     signed_out: sessions::SignedOut,
     sign_in_pace: sessions::SignInPace,
@@ -288,6 +289,7 @@ impl Service {
             agenda: agenda::Agenda::default(),
             leak_pacer: pace::Pacer::new(leaks::PACE),
             bulk_turn: tokio::sync::Mutex::default(),
+            bulks_followed: tokio::sync::Mutex::default(),
             scheduling: schedules::Scheduling::default(),
             signed_out: sessions::SignedOut::default(),
             sign_in_pace: sessions::SignInPace::default(),

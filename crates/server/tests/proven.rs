@@ -24,6 +24,8 @@ mod support;
 #[path = "proven/zoo.rs"]
 mod zoo;
 
+use hookturn::telemetry::SystemClock;
+use hookturn_core::time::Clock as _;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -223,6 +225,42 @@ async fn g7_an_unproved_rotation_is_promoted_by_force_only_and_that_is_audited()
     let entry = entry.unwrap();
     assert_eq!(entry["detail"]["grounds"], "force");
     assert_eq!(entry["reason"], "the receiver is ours");
+    server.stop().await;
+}
+
+/// Promoted by force before the receiver deployed, and nothing is published: probes tell that it lacks the
+/// new secret, so the old one stays, and goes when they tell that it does not any more.
+#[tokio::test]
+async fn g6_the_old_secret_stays_while_probes_are_refused_and_nothing_is_published() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path()).await;
+    let api = server.api();
+    let animal = Animal::new("forced", "hopae", Reads::Any).deploys(Deploys::Never);
+    let (rotation, mut beast) = rotate(&api, animal).await;
+    let path = format!("/v1/rotations/{}", rotation["id"].as_str().unwrap());
+    let promote = format!("{path}/promote");
+    api.post(&promote, &json!({ "force": true })).await;
+    // Five quiet times, told by the probes.
+    let late = SystemClock.now().after(1_500);
+    while SystemClock.now() < late {
+        beast.receiver.next().await;
+    }
+    let kept = api.get(&path).await;
+    assert_eq!(
+        (&kept["stage"], &kept["endpoints"][0]["standing"]),
+        (&json!("overlap"), &json!("not_ready")),
+        "{kept}"
+    );
+    beast.deploy_at(vec![SystemClock.now()]);
+    while api.get(&path).await["open"] == true {
+        beast.receiver.next().await;
+    }
+    let log = api.get("/v1/audit?limit=50").await;
+    let mut entries = log["data"].as_array().unwrap().iter();
+    let over = entries.find(|entry| entry["action"] == "rotation.completed");
+    let known = &over.unwrap()["detail"];
+    let told = ["endpoints", "acceptNew", "refuseNew", "acceptOld"].map(|name| &known[name]);
+    assert_eq!(told, ["1", "1", "0", "0"], "{known}");
     server.stop().await;
 }
 

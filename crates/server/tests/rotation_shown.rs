@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "rotation_shown/said.rs"]
+mod said;
 #[expect(
     dead_code,
     unused_imports,

@@ -583,7 +583,12 @@ impl Evidence {
     /// Where the endpoint stands in its rotation at `now`: [`Evidence::standing`], except that once the
     /// new secret is active what was proved stays proved while the next control is due. That one is asked
     /// to see whether the receiver still verifies; nothing waits for it any more.
-    pub fn standing_in(&self, rotation: &Rotation, policy: &ProofPolicy, now: Timestamp) -> Standing {
+    pub fn standing_in(
+        &self,
+        rotation: &Rotation,
+        policy: &ProofPolicy,
+        now: Timestamp,
+    ) -> Standing {
         let standing = self.standing(policy, now);
         let controlled = self.verified_at() >= self.enough_at;
         match standing {
@@ -677,7 +682,10 @@ impl Evidence {
             return None;
         }
         let last = self.old_needed_at.max(self.probe_refused_at);
-        Some(last.map_or(since, |at| at.max(since)).after(policy.quiet_millis))
+        Some(
+            last.map_or(since, |at| at.max(since))
+                .after(policy.quiet_millis),
+        )
     }
 
     /// Whether something needed the old secret after `since`, the promotion, or needs it now.

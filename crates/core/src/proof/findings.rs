@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::evidence::Evidence;
+use super::evidence::{Evidence, Verdict};
 use super::rehearsal::Finding;
 use crate::receiver::ReceiverClass;
 use crate::time::Timestamp;
@@ -41,6 +41,22 @@ impl Findings {
     pub fn class(&self) -> ReceiverClass {
         self.rehearsed
             .map_or(ReceiverClass::Unknown, |rehearsed| rehearsed.finding.class)
+    }
+
+    /// Whether its receiver is known to accept any signature: the latest of rehearsals and controls that
+    /// told says so.
+    pub fn does_not_verify(&self) -> bool {
+        let rehearsed = self.rehearsed.map(|found| {
+            let fooled = found.finding.class == ReceiverClass::DoesNotVerify;
+            (found.at, fooled)
+        });
+        let control = self.evidence.and_then(|evidence| evidence.control);
+        let control = control.map(|control| {
+            let fooled = control.verdict == Verdict::AcceptsAnything;
+            (control.at, fooled)
+        });
+        // Of the same moment the one that warns.
+        rehearsed.max(control).is_some_and(|(_, fooled)| fooled)
     }
 
     /// The findings after a rehearsal.

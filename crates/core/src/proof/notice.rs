@@ -79,7 +79,7 @@ pub enum Notice {
 pub enum Stall {
     /// No endpoint accepted anything lately, so there is none to prove it by.
     NobodyCounts,
-    /// The receiver cannot be asked: its endpoint is disabled, or accepted nothing yet.
+    /// Nothing was asked yet. Whoever knows the endpoint says why it cannot be.
     NotAsked,
     /// It verifies nothing.
     DoesNotVerify,

@@ -182,7 +182,9 @@ impl ProofPolicy {
         }
         let budget = u64::from(self.probes_per_hour);
         let used = every.saturating_mul(budget);
-        let pause = HOUR.saturating_sub(used).saturating_add(every.saturating_mul(2));
+        let pause = HOUR
+            .saturating_sub(used)
+            .saturating_add(every.saturating_mul(2));
         let passes = u64::from(required_passes(self, 0)) + self.hold_down_millis.div_ceil(every);
         let controls = passes
             .saturating_mul(every)

@@ -103,6 +103,7 @@ struct Asked {
     keys: ProbeKeys,
     times: u8,
     answer: Option<ProbeAnswer>,
+    status: Option<u16>,
 }
 
 /// What to do next.
@@ -126,6 +127,10 @@ pub struct Finding {
     /// Whether it refused the probe that the current secret signed alone: it holds another secret, or
     /// it refuses the probe itself.
     pub refused_current: bool,
+    /// What it answered to a signature that does not match, where it accepts the current secret and that
+    /// status says nothing about signatures: a delivery that it answers so is not repaired by a fallback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub odd_status: Option<u16>,
 }
 
 impl Rehearsal {
@@ -135,6 +140,7 @@ impl Rehearsal {
             keys,
             times: 0,
             answer: None,
+            status: None,
         };
         Self {
             questions: ProbeKeys::of(scheme).iter().map(asked).collect(),
@@ -159,15 +165,17 @@ impl Rehearsal {
         Ask::Found(self.finding())
     }
 
-    /// Notes the answer to a probe.
+    /// Notes the answer to a probe: its status, `None` without one.
     #[must_use]
-    pub fn after(mut self, keys: ProbeKeys, answer: ProbeAnswer) -> Self {
+    pub fn after(mut self, keys: ProbeKeys, status: Option<u16>) -> Self {
+        let answer = ProbeAnswer::of(status);
         for asked in &mut self.questions {
             if asked.keys == keys && !asked.is_settled() {
                 asked.times += 1;
                 // Silence after a 500 does not unsay it.
                 if asked.answer != Some(ProbeAnswer::Threw) || answer != ProbeAnswer::Silent {
                     asked.answer = Some(answer);
+                    asked.status = status;
                 }
             }
         }
@@ -209,7 +217,17 @@ impl Rehearsal {
                 )
             }
         };
+        let odd = |asked: &&Asked| asked.answer == Some(ProbeAnswer::Silent);
+        let odd_status = self
+            .questions
+            .iter()
+            .filter(odd)
+            .find_map(|asked| asked.status)
+            .filter(|_| {
+                class == ReceiverClass::Unreachable && current == Some(ProbeAnswer::Accepted)
+            });
         Finding {
+            odd_status,
             class,
             throws: random == Some(ProbeAnswer::Threw),
             refused_current: current == Some(ProbeAnswer::Refused),
@@ -249,7 +267,17 @@ impl Asked {
 
 impl Finding {
     /// What was found, in one sentence.
-    pub const fn words(&self) -> &'static str {
+    pub fn words(&self) -> String {
+        if let Some(status) = self.odd_status {
+            return format!(
+                "it accepted a request signed with the current secret, and answered {status} to a \
+                 signature that does not match: no status that tells of signatures"
+            );
+        }
+        self.class_words().to_owned()
+    }
+
+    const fn class_words(&self) -> &'static str {
         match self.class {
             ReceiverClass::ListAware => {
                 "it reads every signature of a request and accepts when one of them matches"
@@ -273,6 +301,11 @@ impl Finding {
 
     /// What that means for a rotation, in one sentence.
     pub const fn consequence(&self) -> &'static str {
+        if self.odd_status.is_some() {
+            return "nothing can be proved, and in an overlap a delivery that it answers so is not \
+                    repaired with the other secret: make it answer 401 to a signature that does not \
+                    match, then rehearse again";
+        }
         match self.class {
             ReceiverClass::ListAware => {
                 "a rotation signs with both secrets while both are live; the receiver may switch at \
@@ -313,7 +346,7 @@ mod tests {
                 Ask::Found(finding) => return (finding, asked),
                 Ask::Probe(keys) => {
                     let status = answer(keys, asked);
-                    rehearsal = rehearsal.after(keys, ProbeAnswer::of(status));
+                    rehearsal = rehearsal.after(keys, status);
                     asked += 1;
                 }
             }
@@ -393,6 +426,34 @@ mod tests {
             let (finding, _) = rehearse(Scheme::Hopae, |_, _| status);
             assert_eq!(finding.class, ReceiverClass::Unreachable, "{status:?}");
             assert!(!finding.refused_current);
+        }
+    }
+
+    #[test]
+    fn a_status_that_tells_nothing_of_signatures_is_named_where_the_secret_is_accepted() {
+        use ProbeKeys::{Current, CurrentRandom, RandomCurrent};
+        for (scheme, status) in [
+            (Scheme::Hopae, 404),
+            (Scheme::Standard, 302),
+            (Scheme::Standard, 503),
+        ] {
+            for accepted in [&[Current][..], &[Current, CurrentRandom, RandomCurrent]] {
+                let (finding, _) = rehearse(scheme, accepting(accepted, status));
+                assert_eq!(finding.class, ReceiverClass::Unreachable);
+                assert_eq!(finding.odd_status, Some(status));
+                let words = finding.words();
+                assert!(words.contains(&format!("answered {status}")), "{words}");
+                assert!(finding.consequence().contains("answer 401"));
+            }
+        }
+        // A timeout has no status, and what does not accept the secret tells nothing by another.
+        for (status, of_current) in [(None, 200), (Some(404), 404)] {
+            let (finding, _) = rehearse(Scheme::Hopae, |keys, _| match keys {
+                Current => Some(of_current),
+                _ => status,
+            });
+            assert_eq!(finding.class, ReceiverClass::Unreachable);
+            assert_eq!(finding.odd_status, None);
         }
     }
 

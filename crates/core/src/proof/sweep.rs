@@ -83,9 +83,7 @@ pub fn next_step(
                 Evidence::about(*evidence, rotation.id).needed_old_since(since)
             });
             match policy.on_deadline {
-                OnDeadline::Extend if needed => {
-                    Step::Extend(retire_at.after(policy.extend_millis))
-                }
+                OnDeadline::Extend if needed => Step::Extend(retire_at.after(policy.extend_millis)),
                 OnDeadline::Extend | OnDeadline::Cut => {
                     let unasked = unasked(&policy, rotation, endpoints, last_call, now);
                     if unasked.is_empty() {

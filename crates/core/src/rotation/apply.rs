@@ -281,7 +281,7 @@ impl Change {
             return Err(Rejected::NotLater { retire_at: present });
         }
         if retire_at > self.now.after(limits::OVERLAP_MAX) {
-            return Err(Rejected::OverlapTooLong);
+            return Err(Rejected::RetiresTooLate);
         }
         let stage = match rotation.stage {
             Stage::Undone { at, .. } => Stage::Undone { at, retire_at },
@@ -362,7 +362,11 @@ impl Change {
     fn compromise(&mut self, id: SecretId) -> Result<(), Rejected> {
         let secret = self.known(id)?;
         if let Some(since) = secret.compromised {
-            return Err(Rejected::AlreadyCompromised { secret: id, since });
+            return Err(Rejected::AlreadyCompromised {
+                secret: id,
+                since,
+                status: secret.status(self.now),
+            });
         }
         let status = secret.status(self.now);
         let now = self.now;

@@ -185,12 +185,21 @@ pub enum Rejected {
         status: SecretStatus,
     },
     /// It was marked before.
-    #[error("secret {secret} is marked as compromised since {since}: rotate away from it")]
+    #[error(
+        "secret {secret} is marked as compromised since {since}{}",
+        match status {
+            SecretStatus::Active => ": it signs until you rotate away from it",
+            SecretStatus::Pending | SecretStatus::Retiring | SecretStatus::Retired
+            | SecretStatus::Destroyed => " and signs nothing: nothing is left to do about it",
+        }
+    )]
     AlreadyCompromised {
         /// What was asked for.
         secret: SecretId,
         /// Since when.
         since: Timestamp,
+        /// What it is.
+        status: SecretStatus,
     },
     /// Not the latest rotation, so nothing about it can change any longer.
     #[error("rotation {rotation} is not the latest one of this keyring: only the latest changes")]
@@ -213,8 +222,14 @@ pub enum Rejected {
     },
     /// Extend and finish need a retiring secret.
     #[error(
-        "rotation {rotation} is {} and has no retiring secret, so there is no end to move",
-        stage.as_str()
+        "rotation {rotation} is {} and has no retiring secret, so there is no end to move and nothing \
+         to retire{}",
+        stage.as_str(),
+        match stage {
+            Stage::Staged => ": promote or cancel it",
+            Stage::Overlap { .. } | Stage::Completed { .. } | Stage::Cancelled { .. }
+            | Stage::Undone { .. } => "",
+        }
     )]
     NothingRetiring {
         /// The rotation.
@@ -228,6 +243,9 @@ pub enum Rejected {
         /// The present end.
         retire_at: Timestamp,
     },
+    /// The new end is too late.
+    #[error("the secret may sign for at most {} days from now", limits::OVERLAP_MAX / DAY)]
+    RetiresTooLate,
     /// The overlap is longer than allowed.
     #[error("the overlap may last at most {} days from now", limits::OVERLAP_MAX / DAY)]
     OverlapTooLong,
@@ -294,6 +312,7 @@ impl Rejected {
             Self::NotStaged { .. } => "not_staged",
             Self::NothingRetiring { .. } => "nothing_retiring",
             Self::NotLater { .. } => "not_later",
+            Self::RetiresTooLate => "retires_too_late",
             Self::OverlapTooLong => "overlap_too_long",
             Self::NothingToUndo { .. } => "nothing_to_undo",
             Self::UndoDestroyed { .. } => "undo_destroyed",

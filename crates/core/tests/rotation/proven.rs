@@ -286,7 +286,9 @@ fn what_was_proved_stays_proved_while_the_next_control_is_due() {
     let due = evidence.after(&policy, Observed::Probe, ProbeAnswer::Accepted, pass);
     let staged = opened(policy);
     let standing = |bench: &Bench, evidence: &Evidence| {
-        evidence.standing_in(rotation(bench), &policy, pass.after(1)).as_str()
+        evidence
+            .standing_in(rotation(bench), &policy, pass.after(1))
+            .as_str()
     };
     assert_eq!(standing(&staged, &due), "awaiting_control");
     let bench = promoted(policy);

@@ -310,7 +310,7 @@ fn rule_6_extend_moves_the_end_later_within_the_limit() {
     );
     assert_eq!(
         bench.refuse(at(1), extend(at(limits::OVERLAP_MAX + 2))),
-        Rejected::OverlapTooLong
+        Rejected::RetiresTooLate
     );
     bench.run(at(1), extend(at(limits::OVERLAP_MAX + 1)));
     assert_eq!(

@@ -93,6 +93,7 @@ impl From<Rejected> for Problem {
             Rejected::DuplicateSecret { existing, .. } => {
                 problem.with("existingSecretId", existing.to_string())
             }
+            Rejected::RetiresTooLate => Self::field("/retireAt", rejected.to_string()),
             Rejected::OverlapTooLong => Self::field("/overlapSeconds", rejected.to_string()),
             Rejected::TextTooLong { field } => {
                 Self::field(format!("/{field}"), rejected.to_string())

@@ -86,8 +86,11 @@ impl<S: Send + Sync> FromRequest<S> for AnyBody {
 }
 
 impl AnyBody {
-    /// The body as a `T`.
+    /// The body as a `T`. Without one, what is missing is the body.
     pub(super) fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Problem> {
+        if self.bytes.trim_ascii().is_empty() {
+            return Err(Problem::missing_field("", "is missing: send a JSON object"));
+        }
         parse(&self.bytes)
     }
 }

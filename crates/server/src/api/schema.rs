@@ -147,7 +147,8 @@ words! {
     /// Schema of a day of the week.
     WeekdayText: ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"], "A day of the week.";
     /// Schema of why a scheduled rotation is not opened.
-    BlockedText: ["rotation_open", "endpoint_not_enabled", "never_contacted", "nothing_to_prove", "not_provable", "reveal_disabled"], "Why a rotation that is due cannot be opened yet.";
+    UnaskedText: ["endpoint_not_enabled", "probes_off", "never_contacted"], "Why an endpoint cannot be asked about secrets.";
+    BlockedText: ["rotation_open", "endpoint_not_enabled", "never_contacted", "nothing_to_prove", "not_provable", "does_not_verify", "reveal_disabled"], "Why a rotation that is due cannot be opened yet.";
     /// Schema of the kind of a key.
     KeyKindText: ["symmetric", "ed25519"], "`symmetric`: `whsec_…`; `ed25519`: `whsk_…`, for the preset `standard`.";
     /// Schema of a key's environment.

@@ -596,15 +596,28 @@ fn ask_released(bulk: &str, why: Why, client: &Client, output: &mut Output) -> O
         rotations.extend(item["rotationId"].as_str().map(str::to_owned));
     })?;
     let body = why.into(json!({}));
+    let mut unasked: BTreeMap<String, (usize, String)> = BTreeMap::new();
     for rotation in &rotations {
         let request = Request::post(format!("/v1/rotations/{rotation}/released"), &body);
         if let Err(failure) = client.call(&request) {
-            // A rotation whose old secret is active or destroyed has nothing to ask; the others have.
+            // A rotation whose old secret is active, retired or destroyed has nothing to ask; the others
+            // have.
             if failure.exit() != Exit::Conflict && failure.exit() != Exit::NotFound {
                 return Err(failure);
             }
-            output.hint(format!("{}: {failure}", printable(rotation)));
+            let why = failure.to_string().replace(rotation.as_str(), "it");
+            let what = why.lines().next().unwrap_or_default();
+            let (count, _) = unasked
+                .entry(what.trim_start_matches("error: ").to_owned())
+                .or_insert_with(|| (0, printable(rotation)));
+            *count += 1;
         }
+    }
+    for (why, (count, first)) in &unasked {
+        output.hint(format!(
+            "{count} of {} rotations were not asked, such as {first}: {why}",
+            rotations.len()
+        ));
     }
     report(bulk, client, output)
 }

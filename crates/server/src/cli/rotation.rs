@@ -13,7 +13,7 @@ use serde_json::json;
 use super::args::{Id, IfVersion, Paging, Remote, Span, ValueOut, When, Why};
 use super::client::Request;
 use super::exit::{Failure, Outcome};
-use super::output::{Column, Output};
+use super::output::{Column, Format, Output};
 use super::plan::{Plan, Planned, carry_out};
 use super::{Edge, input, plan};
 
@@ -62,7 +62,8 @@ pub(super) enum Rotation {
     },
     /// Ask the receivers whether they still accept the old secret, with one inert request each.
     ///
-    /// Also when the old secret is retired. It is the only way to see from outside that it is dropped.
+    /// Only while the old secret is retiring: a retired one signs nothing. It is the only way to see
+    /// from outside that it is dropped.
     Released {
         /// The rotation's id.
         rotation: Id,
@@ -188,6 +189,10 @@ pub(super) fn run(remote: Remote<Rotation>, edge: &Edge, output: &mut Output) ->
             let clock = edge.clock.as_ref();
             watch::run(&client, &rotation.to_string(), every, clock, output)
         }
+        Rotation::Show { rotation, .. } if output.format == Format::Table => {
+            let client = remote.connection.client(edge)?;
+            watch::once(&client, &rotation.to_string(), edge.clock.as_ref(), output)
+        }
         command => {
             let connection = remote.connection;
             let remote = Remote {
@@ -242,6 +247,7 @@ impl Planned for Rotation {
                     .with("keyringId", keyring);
                 Plan::list(request, paging, COLUMNS)
             }
+            // With a table it is shown by `run`.
             Self::Show { rotation, .. } => {
                 Plan::object(Request::get(format!("/v1/rotations/{rotation}")))
             }

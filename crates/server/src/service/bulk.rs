@@ -14,6 +14,8 @@
 //!
 //! Not promised: that a rotation opened by a bulk ends well; see `core::bulk`.
 
+mod following;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +38,7 @@ use tokio::time::{Instant, sleep_until};
 use super::leaks::LeakHash;
 use super::page::{Listed, fetch};
 use super::{Caller, Decision, Recording, Service, ServiceError};
+pub(super) use following::Following;
 
 /// Groups in which the rotations of a step are opened, one after the other. Those of a group share a
 /// commit; were they all in one, every message that is published then would wait for all of them.
@@ -381,8 +384,9 @@ impl Service {
 
     // ----- the sweep -----
 
-    /// Takes the next step of every bulk rotation that is running. Without one it costs nothing. What the
-    /// steps open is spread over about the given time.
+    /// Takes the next step of every bulk rotation that is running, and looks on at what nothing waits for
+    /// any more. Without a bulk rotation it costs nothing. What the steps open is spread over about the
+    /// given time.
     pub async fn advance_bulks(&self, spread: Duration) -> Result<(), ServiceError> {
         let mut running = self.live.open_bulks();
         running.retain(|bulk| bulk.state == BulkState::Running);
@@ -390,7 +394,7 @@ impl Service {
         for bulk in running {
             self.advance_bulk(bulk.id, share).await?;
         }
-        Ok(())
+        self.follow_items().await
     }
 
     async fn advance_bulk(&self, id: BulkId, spread: Duration) -> Result<(), ServiceError> {

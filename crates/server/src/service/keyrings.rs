@@ -375,7 +375,7 @@ impl Service {
                 Ok(Decision {
                     shows: None,
                     writes: writes_of(&applied),
-                    audit: applied.audit,
+                    audit: self.with_knowledge(&applied, now),
                     out: (),
                 })
             })

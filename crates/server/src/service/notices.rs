@@ -120,8 +120,12 @@ impl Service {
                 endpoints,
                 stall,
             } => {
+                // Why nothing moves there is first of all that it cannot be asked.
+                let unasked = endpoint
+                    .and_then(|id| self.live.endpoint(id))
+                    .and_then(|endpoint| self.unasked(rotation, &endpoint, now));
                 let entry = entry(AuditAction::RotationStalled, endpoint.or(owner))
-                    .with("why", stall.as_str())
+                    .with("why", unasked.unwrap_or(stall.as_str()))
                     .with("endpoints", endpoints);
                 match stall.last() {
                     Some(last) => entry.with("last", last),

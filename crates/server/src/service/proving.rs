@@ -9,6 +9,7 @@
 //! owner has not turned them off, never retried, never counted as a delivery or toward disabling,
 //! within the budget of the policy and of the host ([`politeness`]), and to be looked at.
 
+mod knowledge;
 mod politeness;
 
 use std::collections::HashMap;
@@ -21,8 +22,8 @@ use hookturn_core::endpoint::{Endpoint, EndpointState, ProbeMode};
 use hookturn_core::id::{EndpointId, KeyringId, RotationId};
 use hookturn_core::limits;
 use hookturn_core::proof::{
-    Ask, Evidence, Findings, Observed, ProbeAnswer, ProbeKey, ProbeKeys, Question, RELEASED_ASKED,
-    Rehearsal, Rehearsed, Released, Standing, Step, next_step, policy_of,
+    Ask, Evidence, Findings, Observed, ProbeAnswer, ProbeKey, ProbeKeys, Question, Rehearsal,
+    Rehearsed, Standing, Step, next_step, policy_of,
 };
 use hookturn_core::receiver::ReceiverClass;
 use hookturn_core::rotation::{
@@ -84,6 +85,8 @@ pub struct EndpointStanding {
     pub standing: Standing,
     /// What the last rehearsal found.
     pub rehearsed: Option<Rehearsed>,
+    /// Why it cannot be asked, while its rotation asks: a stable word.
+    pub unasked: Option<&'static str>,
 }
 
 impl Service {
@@ -118,7 +121,7 @@ impl Service {
             let purpose = ProbePurpose::Rehearsal;
             self.politeness
                 .remember(id, purpose, &signing, report.clone());
-            rehearsal = rehearsal.after(keys, ProbeAnswer::of(report.status));
+            rehearsal = rehearsal.after(keys, report.status);
             asked.push((keys, report));
         };
         let rehearsed = Rehearsed {
@@ -237,6 +240,14 @@ impl Service {
         mode: Mode,
         now: Timestamp,
     ) -> Result<(), ServiceError> {
+        // That another one is open comes before what could be proved: its id is what is needed.
+        if let (Mode::Proven { .. }, Some(open)) = (mode, keyring.open_rotation(now)) {
+            return Err(Rejected::RotationOpen {
+                open: open.id,
+                stage: open.stage,
+            }
+            .into());
+        }
         let (Mode::Proven { .. }, KeyringOwner::Endpoint { endpoint }) = (mode, keyring.owner)
         else {
             return if matches!(mode, Mode::Proven { .. })
@@ -323,7 +334,7 @@ impl Service {
                 for endpoint in self.endpoints_that_count(&keyring, rotation.mode, now) {
                     let evidence =
                         Evidence::about(self.live.findings(endpoint.id).evidence, rotation.id);
-                    let standing = evidence.standing(&policy, now).as_str();
+                    let standing = evidence.standing_in(rotation, &policy, now).as_str();
                     *figures.standing.entry(standing).or_default() += 1;
                 }
             }
@@ -348,7 +359,8 @@ impl Service {
                 let findings = self.live.findings(endpoint.id);
                 let evidence = Evidence::about(findings.evidence, rotation.id);
                 EndpointStanding {
-                    standing: evidence.standing(&policy, now),
+                    standing: evidence.standing_in(rotation, &policy, now),
+                    unasked: self.unasked(rotation, &endpoint, now),
                     evidence,
                     rehearsed: findings.rehearsed,
                     endpoint,
@@ -506,7 +518,8 @@ impl Service {
                 let known = self.live.findings(endpoint.id).evidence;
                 if promoted && self.check_can_be_probed(endpoint).is_err() {
                     let known = Evidence::about(known, rotation.id);
-                    (endpoint.id, Some(unaskable(&known, now)))
+                    let sends = endpoint.state.takes_messages();
+                    (endpoint.id, Some(knowledge::unaskable(&known, sends, now)))
                 } else {
                     (endpoint.id, known)
                 }
@@ -575,7 +588,7 @@ impl Service {
                 Ok(Decision {
                     shows: None,
                     writes: writes_of(&applied),
-                    audit: applied.audit,
+                    audit: self.with_knowledge(&applied, now),
                     out: (),
                 })
             })
@@ -615,17 +628,6 @@ struct DueProbe {
     observed: Observed,
     key: ProbeKey,
     at: Timestamp,
-}
-
-/// The evidence of an endpoint that gets no probes, as if it had been asked and not answered: what cannot
-/// be asked holds nothing up.
-fn unaskable(known: &Evidence, now: Timestamp) -> Evidence {
-    let released = Released {
-        silent: RELEASED_ASKED,
-        asked_at: Some(now),
-        ..known.released
-    };
-    Evidence { released, ..*known }
 }
 
 pub(super) const fn system() -> Context {

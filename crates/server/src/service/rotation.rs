@@ -36,6 +36,8 @@ pub struct NewRotation {
     pub overlap: Option<Millis>,
     /// For mode `proven`: how much proof is enough; the default without.
     pub policy: Option<ProofPolicy>,
+    /// For mode `proven`: when the old secret goes at the latest, in place of the policy's time from now.
+    pub deadline_at: Option<Timestamp>,
     /// What the new secret is called.
     pub name: Option<String>,
     /// A value to import; generated without.
@@ -84,6 +86,7 @@ impl Service {
         recording: Option<Recording<'_, OpenedRotation>>,
     ) -> Result<OpenedRotation, ServiceError> {
         self.require(caller, Scope::Secrets).await?;
+        let input = with_deadline(input, self.clock.now())?;
         check_numbers(&input)?;
         let caller = &check_words(caller, input.name.as_deref(), input.reason.as_deref())?;
         let _turn = self.keyring_turn(keyring).await?;
@@ -294,7 +297,7 @@ impl Service {
             Ok(Decision {
                 shows: None,
                 writes: writes_of(&applied),
-                audit: applied.audit,
+                audit: self.with_knowledge(&applied, now),
                 out: ChangedRotation {
                     rotation,
                     keyring: applied.keyring,
@@ -302,6 +305,32 @@ impl Service {
             })
         })
         .await
+    }
+}
+
+/// The same with its deadline as the policy says it: a span from the opening.
+fn with_deadline(input: NewRotation, now: Timestamp) -> Result<NewRotation, ServiceError> {
+    let Some(deadline) = input.deadline_at else {
+        return Ok(input);
+    };
+    let refused = |message| Err(ServiceError::invalid("/deadlineAt", message));
+    if input.mode != ModeName::Proven {
+        return refused("belongs to mode proven: use overlapSeconds with another mode");
+    }
+    if deadline <= now {
+        return refused("must be later than now");
+    }
+    let policy = ProofPolicy {
+        deadline_millis: deadline.since(now),
+        ..input.policy.unwrap_or_default()
+    };
+    match policy.check() {
+        Err(invalid) if invalid.field == "deadlineMillis" => refused(invalid.reason),
+        Err(_) | Ok(()) => Ok(NewRotation {
+            deadline_at: None,
+            policy: Some(policy),
+            ..input
+        }),
     }
 }
 

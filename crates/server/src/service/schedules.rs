@@ -12,6 +12,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hookturn_core::audit::{AuditAction, AuditEntry, Context, Subject};
+use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{ClientId, KeyringId, RotationId, ScheduleId, draw};
 use hookturn_core::limits;
 use hookturn_core::proof::ProofPolicy;
@@ -438,7 +439,11 @@ impl Service {
             policy: schedule.policy,
         };
         match self.check_provable(keyring, mode, now) {
-            Ok(()) => None,
+            Ok(()) => {
+                let counted = self.endpoints_that_count(keyring, mode, now);
+                let fooled = |one: &Arc<Endpoint>| self.live.findings(one.id).does_not_verify();
+                counted.iter().any(fooled).then_some(Blocked::DoesNotVerify)
+            }
             Err(error) => Some(match error.code() {
                 "endpoint_not_enabled" => Blocked::EndpointNotEnabled,
                 "never_contacted" => Blocked::NeverContacted,

@@ -297,6 +297,7 @@ impl Rig {
         let input = NewRotation {
             mode,
             overlap,
+            deadline_at: None,
             policy: None,
             name: None,
             value: None,

@@ -33,6 +33,7 @@ pub(crate) async fn all_read_lists(data_dir: &Path) {
         class: ReceiverClass::ListAware,
         throws: false,
         refused_current: false,
+        odd_status: None,
     };
     let findings = Findings::default().after_rehearsal(Rehearsed { finding, at });
     for endpoint in &configured.endpoints {

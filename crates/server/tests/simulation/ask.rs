@@ -324,6 +324,7 @@ fn new_rotation(mode: ModeWord, overlap_millis: u64) -> NewRotation {
     NewRotation {
         mode,
         overlap,
+        deadline_at: None,
         policy,
         name: None,
         value: None,

@@ -438,7 +438,7 @@ impl CompromisedSecret {
             ),
             SecretState::Retired { at } if marked_now(at) => (
                 "it was retired at once and its rotation is completed: what is not signed yet is signed with the active secret alone, retries included; requests on the wire arrive as they were signed",
-                "ask whether receivers still accept it: POST /v1/rotations/{rotationId}/released",
+                DROP_IT,
             ),
             SecretState::Destroyed { at } if marked_now(at) => (
                 "it was waiting to be activated: it is destroyed and its rotation cancelled; deliveries go on with the active secret alone",
@@ -449,7 +449,7 @@ impl CompromisedSecret {
             | SecretState::Retired { .. }
             | SecretState::Destroyed { .. } => (
                 "it signed nothing any more: nothing changes for deliveries, and no undo brings it back",
-                "ask whether receivers still accept it: POST /v1/rotations/{rotationId}/released",
+                DROP_IT,
             ),
         };
         Self {
@@ -459,6 +459,10 @@ impl CompromisedSecret {
         }
     }
 }
+
+/// What is left to do about a secret that is marked and signs nothing: to ask would be to sign with it.
+const DROP_IT: &str = "make sure that every receiver has dropped it: it signs nothing any more, not even a probe, so it \
+    can no longer be asked who still accepts it";
 
 /// Mark a secret as leaked: it never co-signs, is never a fallback, and no undo brings it back.
 #[utoipa::path(post, path = "/v1/keyrings/{keyringId}/secrets/{secretId}/compromise", tag = "Secrets", operation_id = "compromiseSecret",

@@ -213,6 +213,10 @@ struct EvidenceView {
     /// Where it stands on the way to proof.
     #[schema(value_type = schema::StandingText)]
     standing: &'static str,
+    /// Why it cannot be asked at the moment; absent while it can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::UnaskedText>)]
+    unasked: Option<&'static str>,
     /// The same in a sentence.
     words: String,
     /// Requests in a row that were signed with the new secret alone and accepted.
@@ -221,7 +225,8 @@ struct EvidenceView {
     needed: u32,
     /// The smallest stale share of a fleet, in percent, that the passes rule out with the policy's confidence.
     rules_out_percent: u8,
-    /// The last three in words: `59 of 59, rules out 5 % stale at 95 %`.
+    /// The last three in words: `59 of 59, rules out 5 % stale at 95 %`; with more than are needed
+    /// `90 of 90 (59 needed), …`.
     coverage: String,
     /// Passes of probes in all.
     probe_passes: u32,
@@ -293,7 +298,8 @@ impl EvidenceView {
         Self {
             endpoint_id: known.endpoint.id,
             standing: known.standing.as_str(),
-            words: known.standing.words(policy),
+            unasked: known.unasked,
+            words: known.words(policy),
             passes: evidence.run,
             needed: required_passes(policy, evidence.broken),
             rules_out_percent: ruled_out_percent(policy, evidence.run),
@@ -322,10 +328,15 @@ impl EvidenceView {
 /// What passes in a row say of a fleet, in words.
 fn coverage(passes: u32, broken: u32, policy: &ProofPolicy) -> String {
     let needed = required_passes(policy, broken);
+    let counted = if passes > needed {
+        format!("{passes} of {passes} ({needed} needed)")
+    } else {
+        format!("{passes} of {needed}")
+    };
     match ruled_out_percent(policy, passes) {
-        100 => format!("{passes} of {needed}, rules out nothing yet"),
+        100 => format!("{counted}, rules out nothing yet"),
         share => format!(
-            "{passes} of {needed}, rules out {share} % stale at {} %",
+            "{counted}, rules out {share} % stale at {} %",
             policy.confidence_percent
         ),
     }
@@ -340,7 +351,7 @@ pub(super) struct FindingView {
     #[schema(value_type = schema::ReceiverClassText)]
     class: &'static str,
     /// What was found, in a sentence.
-    words: &'static str,
+    words: String,
     /// What it means for a rotation, in a sentence.
     consequence: &'static str,
     /// When.

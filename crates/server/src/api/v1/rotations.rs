@@ -36,6 +36,9 @@ pub(in crate::api) struct OpenRotation {
     /// as the default says.
     #[schema(value_type = Option<ProofPolicyView>)]
     policy: Option<Object<ProofPolicyView>>,
+    /// For mode `proven`: when the old secret goes at the latest, in place of the policy's `deadlineMillis`.
+    #[schema(value_type = Option<schema::TimeText>)]
+    deadline_at: Option<Timestamp>,
     /// What the new secret is called.
     #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     name: Option<String>,
@@ -197,6 +200,7 @@ pub(in crate::api) async fn open(
         mode: asked.mode.into(),
         overlap: millis(asked.overlap_seconds),
         policy: asked.policy.map(|policy| policy.0.into()),
+        deadline_at: asked.deadline_at,
         name: asked.name,
         value: asked.secret.map(GivenSecret::into_inner),
         reason: asked.reason,

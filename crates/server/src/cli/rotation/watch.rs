@@ -70,6 +70,48 @@ pub(super) fn run(
     }
 }
 
+/// Shows a rotation once: a sentence and a bar of where it stands, then all of it.
+pub(super) fn once(
+    client: &Client,
+    rotation: &str,
+    clock: &dyn Clock,
+    output: &mut Output,
+) -> Outcome {
+    let request = Request::get(format!("/v1/rotations/{rotation}"));
+    let document = client.call(&request)?.json()?;
+    let progress = Progress::of(&document, clock.now());
+    output.line(sentence(&document, &progress))?;
+    output.line(format!("{}\n", progress.line()))?;
+    output.object(&document)?;
+    Ok(Exit::Done)
+}
+
+/// Where a rotation stands, in one sentence.
+fn sentence(rotation: &Value, progress: &Progress) -> String {
+    let mode = text(rotation, "mode");
+    let ended = text(rotation, "endedAt");
+    match rotation["stage"].as_str() {
+        Some("staged") => format!(
+            "rotation {} ({mode}) waits to be promoted: {}",
+            text(rotation, "id"),
+            progress.words
+        ),
+        Some("overlap") => format!(
+            "rotation {} ({mode}) is in its overlap: {}",
+            text(rotation, "id"),
+            progress.words
+        ),
+        _ => format!(
+            "rotation {} ({mode}) is {} since {ended}",
+            text(rotation, "id"),
+            progress.words
+        ),
+    }
+}
+
+/// Cells of a bar that is printed.
+const BAR: u64 = 30;
+
 fn bar(shown: bool) -> ProgressBar {
     let target = if shown {
         ProgressDrawTarget::stderr()
@@ -122,6 +164,18 @@ impl Progress {
         }
     }
 
+    /// It as one line of text.
+    fn line(&self) -> String {
+        let total = self.total.max(1);
+        let done = self.done.min(total);
+        let percent = u128::from(done) * 100 / u128::from(total);
+        let cells = (0..BAR).map(|cell| {
+            let full = u128::from(done) * u128::from(BAR) > u128::from(cell) * u128::from(total);
+            if full { '#' } else { '-' }
+        });
+        format!("[{}] {percent} %", cells.collect::<String>())
+    }
+
     fn proving(endpoints: &[Value]) -> Self {
         let passes = |endpoint: &Value| {
             let needed = number(endpoint, "needed");
@@ -171,11 +225,19 @@ impl Progress {
             None => "not needed since".to_owned(),
         };
         let until = text(rotation, "retireAt");
+        // One that lacks the new secret keeps the old one, whatever was delivered.
+        let lacks = endpoints
+            .iter()
+            .find(|endpoint| endpoint["standing"] == "not_ready");
+        let lacks = lacks.map_or_else(String::new, |endpoint| {
+            let (id, words) = (text(endpoint, "endpointId"), text(endpoint, "words"));
+            format!("; {id}: {words}")
+        });
         Self {
             done: done.min(total),
             total: total.max(1),
             words: format!(
-                "the new secret is active; the old one is {last}, and goes at {until} or sooner"
+                "the new secret is active; the old one is {last}, and goes at {until} or sooner{lacks}"
             ),
         }
     }
@@ -226,6 +288,27 @@ mod tests {
     }
 
     #[test]
+    fn a_rotation_is_shown_with_a_sentence_and_a_bar_first() {
+        let rotation = json!({"id": "rot_1", "stage": "staged", "mode": "proven",
+            "endpoints": [endpoint("collecting", 23)]});
+        let progress = Progress::of(&rotation, NOW);
+        assert_eq!(
+            sentence(&rotation, &progress),
+            "rotation rot_1 (proven) waits to be promoted: collecting words"
+        );
+        let bar = format!("[{}{}] 38 %", "#".repeat(12), "-".repeat(18));
+        assert_eq!(progress.line(), bar);
+        let rotation = json!({"id": "rot_1", "stage": "completed", "mode": "overlap",
+            "endedAt": "2026-01-01T00:00:00.000Z", "endpoints": []});
+        let progress = Progress::of(&rotation, NOW);
+        assert_eq!(
+            sentence(&rotation, &progress),
+            "rotation rot_1 (overlap) is completed since 2026-01-01T00:00:00.000Z"
+        );
+        assert_eq!(progress.line(), format!("[{}] 100 %", "#".repeat(30)));
+    }
+
+    #[test]
     fn after_the_promotion_time_makes_the_bar() {
         let rotation = json!({
             "stage": "overlap", "mode": "proven", "openedAt": Timestamp::from_millis(0).to_string(),
@@ -237,6 +320,13 @@ mod tests {
         assert_eq!((progress.done, progress.total), (500_000, 1_000_000));
         assert!(
             progress.words.contains("needed for 3 deliveries"),
+            "{progress:?}"
+        );
+        let mut rotation = rotation;
+        rotation["endpoints"] = json!([endpoint("not_ready", 0)]);
+        let progress = Progress::of(&rotation, NOW);
+        assert!(
+            progress.words.ends_with("; ep_1: not_ready words"),
             "{progress:?}"
         );
     }

@@ -103,6 +103,7 @@ async fn what_belongs_to_another_workspace_does_not_exist() {
     let input = NewRotation {
         mode: ModeName::Overlap,
         overlap: None,
+        deadline_at: None,
         policy: None,
         name: None,
         value: None,

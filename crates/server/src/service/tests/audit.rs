@@ -261,6 +261,7 @@ impl Walk {
                 let input = NewRotation {
                     mode,
                     overlap: (mode != ModeName::Immediate).then_some(HOUR),
+                    deadline_at: None,
                     policy: None,
                     name: None,
                     value: None,

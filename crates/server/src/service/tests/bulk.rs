@@ -9,7 +9,7 @@ use hookturn_core::store::{ReceiverState, Store as _};
 use hookturn_core::time::{DAY, HOUR};
 use hookturn_core::workspace::{RevealPolicy, Scope};
 
-use super::super::bulk::{NewBulk, StartedBulk};
+use super::super::bulk::{Following, NewBulk, StartedBulk};
 use super::super::leaks::LeakHash;
 use super::super::rotation::{ModeName, NewRotation};
 use super::super::testing::{Bench, endpoint_input};
@@ -73,6 +73,7 @@ fn overlap() -> NewRotation {
     NewRotation {
         mode: ModeName::Overlap,
         overlap: Some(HOUR),
+        deadline_at: None,
         policy: None,
         name: None,
         value: None,
@@ -272,9 +273,84 @@ async fn a_proven_bulk_waits_for_proof_with_patience() {
     let (state, counted) = run(&bench, id).await;
     assert!(matches!(state, BulkState::Completed { .. }), "{state:?}");
     assert_eq!((counted.stalled, counted.done, counted.failed), (1, 1, 1));
-    // The stalled one goes on by itself.
+    // The stalled one goes on by itself, and what becomes of it is told, after a restart too.
     let stalled = bench.live.keyring(keyrings[1]).unwrap();
-    assert!(stalled.open_rotation(bench.service.now()).is_some());
+    let rotation = stalled.open_rotation(bench.service.now()).unwrap().id;
+    for _ in 0..3 {
+        bench.service.advance_bulks(Duration::ZERO).await.unwrap();
+    }
+    assert_eq!(counts(&bench, id).await.1.stalled, 1);
+    *bench.service.bulks_followed.lock().await = Following::default();
+    let promoted = bench
+        .service
+        .promote_rotation(&bench.owner, rotation, true, None, None);
+    promoted.await.unwrap();
+    for _ in 0..3 {
+        bench.service.advance_bulks(Duration::ZERO).await.unwrap();
+    }
+    let counted = counts(&bench, id).await.1;
+    assert_eq!((counted.stalled, counted.done, counted.failed), (0, 2, 1));
+    let items = bench
+        .service
+        .bulk_items(&bench.owner, id, Some(ItemKind::Done), 0, 10);
+    let items = items.await.unwrap().items;
+    assert!(
+        items
+            .iter()
+            .any(|item| item.item.state.rotation() == Some(rotation))
+    );
+}
+
+/// A bulk that does not run any more still says what its rotations came to.
+#[tokio::test]
+async fn rotations_of_a_bulk_that_was_paused_and_cancelled_are_still_told_of() {
+    let bench = Bench::new().await;
+    let keyrings = keyrings(&bench, 3).await;
+    for keyring in &keyrings {
+        let keyring = bench.live.keyring(*keyring).unwrap();
+        let endpoint = bench.live.keyring_users(&keyring)[0].id;
+        let known = ReceiverState {
+            accepted_at: Some(bench.service.now()),
+            ..ReceiverState::default()
+        };
+        bench.live.put_receiver(endpoint, known);
+    }
+    let policy = ProofPolicy::default();
+    let mut input = all(Manner::Proven { policy });
+    input.pacing.waves = vec![100];
+    let id = start(&bench, input).await.bulk.id;
+    bench.service.advance_bulks(Duration::ZERO).await.unwrap();
+    let rotation = |keyring| {
+        let keyring = bench.live.keyring(keyring).unwrap();
+        keyring.rotation.as_ref().unwrap().id
+    };
+    let sweep = async || {
+        for _ in 0..4 {
+            bench.service.advance_bulks(Duration::ZERO).await.unwrap();
+        }
+        counts(&bench, id).await.1
+    };
+    let command = async |command| {
+        let said = bench
+            .service
+            .command_bulk(&bench.owner, id, command, None, None);
+        said.await.unwrap();
+    };
+    command(BulkCommand::Pause).await;
+    let cancel = bench
+        .service
+        .cancel_rotation(&bench.owner, rotation(keyrings[0]), None, None);
+    cancel.await.unwrap();
+    let counted = sweep().await;
+    assert_eq!((counted.running, counted.failed), (2, 1));
+    command(BulkCommand::Cancel).await;
+    let promote =
+        bench
+            .service
+            .promote_rotation(&bench.owner, rotation(keyrings[1]), true, None, None);
+    promote.await.unwrap();
+    let counted = sweep().await;
+    assert_eq!((counted.running, counted.done, counted.failed), (1, 1, 1));
 }
 
 #[tokio::test]

@@ -354,6 +354,7 @@ async fn deleting_an_app_erases_its_secrets_and_ends_its_rotations() {
     let staged = NewRotation {
         mode: ModeName::Staged,
         overlap: None,
+        deadline_at: None,
         policy: None,
         name: None,
         value: None,

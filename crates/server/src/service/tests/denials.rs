@@ -275,6 +275,7 @@ async fn g9_a_stranger_is_in_the_log_of_whatever_they_named() {
     let staged = NewRotation {
         mode: ModeName::Staged,
         overlap: None,
+        deadline_at: None,
         policy: None,
         name: None,
         value: None,

@@ -31,6 +31,7 @@ fn immediate() -> NewRotation {
     NewRotation {
         mode: ModeName::Immediate,
         overlap: None,
+        deadline_at: None,
         policy: None,
         name: None,
         value: None,

@@ -21,6 +21,7 @@ fn rotate(mode: ModeName) -> NewRotation {
     NewRotation {
         mode,
         overlap: None,
+        deadline_at: None,
         policy: None,
         name: None,
         value: None,

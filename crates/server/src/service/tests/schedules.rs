@@ -2,7 +2,8 @@
 
 use hookturn_core::audit::{AuditAction, Recorded};
 use hookturn_core::id::{EndpointId, KeyringId, ScheduleId};
-use hookturn_core::proof::ProofPolicy;
+use hookturn_core::proof::{Finding, ProofPolicy, Rehearsed};
+use hookturn_core::receiver::ReceiverClass;
 use hookturn_core::rotation::{Mode, Rotation, Stage};
 use hookturn_core::schedule::{Blocked, Selector, Timing, Zone};
 use hookturn_core::store::{ReceiverState, Store as _};
@@ -207,6 +208,21 @@ async fn what_cannot_be_proved_is_skipped_with_its_reason_and_tried_again() {
     reveal(RevealPolicy::Never).await;
     assert_eq!(skipped().await, Blocked::RevealDisabled);
     reveal(RevealPolicy::Allowed).await;
+    let rehearsed = |class| {
+        let finding = Finding {
+            class,
+            throws: false,
+            refused_current: false,
+            odd_status: None,
+        };
+        let at = bench.service.now();
+        bench.live.find(endpoint.id, |known| {
+            known.after_rehearsal(Rehearsed { finding, at })
+        });
+    };
+    rehearsed(ReceiverClass::DoesNotVerify);
+    assert_eq!(skipped().await, Blocked::DoesNotVerify);
+    rehearsed(ReceiverClass::Single);
     // Each reason was said once, with its words.
     let said = logged(&bench, AuditAction::ScheduleSkipped).await;
     let reasons: Vec<_> = said
@@ -215,7 +231,12 @@ async fn what_cannot_be_proved_is_skipped_with_its_reason_and_tried_again() {
         .collect();
     assert_eq!(
         reasons,
-        ["never_contacted", "endpoint_not_enabled", "reveal_disabled"]
+        [
+            "never_contacted",
+            "endpoint_not_enabled",
+            "reveal_disabled",
+            "does_not_verify"
+        ]
     );
     assert!(said[0].entry.detail["words"].contains("test event"));
     assert_eq!(sweep(&bench).await, 1);

@@ -27,7 +27,18 @@ impl Body {
         if self.0.trim_ascii().is_empty() {
             return Err(Problem::missing_field("", "is missing: send a JSON object"));
         }
-        json::parse(&self.0).map_err(|problem| self.locate(problem))
+        json::parse(&self.0).map_err(|problem| {
+            // No body has this field, and whoever sends it wants something that exists.
+            let pointer = problem.errors().first().and_then(|e| e.pointer.as_deref());
+            if pointer == Some("/secret") {
+                Problem::field(
+                    "/secret",
+                    "cannot be set: POST …/rotate-secret makes a new one",
+                )
+            } else {
+                self.locate(problem)
+            }
+        })
     }
 
     /// The same bytes for every body that says nothing: none, white space, `{}`.

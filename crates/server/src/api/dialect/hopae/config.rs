@@ -4,7 +4,7 @@ use axum::extract::State;
 use hookturn_core::endpoint::{Endpoint, EndpointState, Preset};
 use hookturn_core::id::ClientId;
 use hookturn_core::time::SECOND;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::super::ApiState;
@@ -107,9 +107,6 @@ pub(super) struct PatchConfig {
     /// Which event types are delivered, as a whole; all of them when empty.
     #[schema(value_type = Option<Vec<schema::EventFilterText>>, max_items = 200)]
     events: Option<Vec<String>>,
-    #[serde(default, rename = "secret")]
-    #[schema(ignore)]
-    _secret: NeverSet,
 }
 
 impl From<PatchConfig> for PrimaryPatch {
@@ -121,18 +118,6 @@ impl From<PatchConfig> for PrimaryPatch {
             timeout_seconds: asked.timeout_seconds.map(Whole::get),
             events: asked.events,
         }
-    }
-}
-
-/// A field that a request must not have.
-#[derive(Default)]
-struct NeverSet;
-
-impl<'de> Deserialize<'de> for NeverSet {
-    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-        Err(serde::de::Error::custom(
-            "cannot be set: POST …/rotate-secret makes a new one",
-        ))
     }
 }
 

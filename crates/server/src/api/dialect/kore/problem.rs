@@ -57,7 +57,12 @@ fn message_of(problem: &Problem) -> String {
         return problem.detail().to_owned();
     }
     let errors: Vec<_> = problem.errors().iter().map(sentence).collect();
-    format!("nothing was changed: {}", errors.join("; "))
+    let errors = errors.join("; ");
+    match problem.code() {
+        // Of a call that reads: there was nothing to change.
+        Code::InvalidParameter => errors,
+        _ => format!("nothing was changed: {errors}"),
+    }
 }
 
 /// What is wrong with a field, a parameter or a header, by the name that the caller gave it.

@@ -252,6 +252,7 @@ impl Typed {
         Ok(NewRotation {
             mode,
             overlap,
+            deadline_at: None,
             policy,
             name: given(&self.name),
             value: given(&self.value).map(Into::into),
@@ -497,6 +498,7 @@ pub(in crate::ui) async fn leaked(
     let asked = NewRotation {
         mode: ModeName::Immediate,
         overlap: None,
+        deadline_at: None,
         policy: None,
         name: given(&fields.name),
         value: None,

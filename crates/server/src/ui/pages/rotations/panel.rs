@@ -112,7 +112,7 @@ impl EndpointView {
                 | Standing::AwaitingControl { .. }
                 | Standing::HoldingDown { .. } => "warn",
             },
-            words: known.standing.phrase(policy),
+            words: known.phrase(policy),
             moment: when(known.standing.moment()),
             class: known.rehearsed.map(|found| found.finding.class.as_str()),
             passes: evidence.run,
