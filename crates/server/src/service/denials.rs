@@ -138,7 +138,7 @@ impl Service {
     }
 
     /// Writes down that a caller named what belongs to `owner`, another workspace. The answer, which
-    /// is that of a thing that does not exist, does not wait for it.
+    /// is that of a thing that does not exist, does not wait for it: it must not come later than that.
     pub(super) fn note_foreign(&self, caller: &Caller, owner: WorkspaceId) {
         let noted = self.admitted(caller, owner, |entry| {
             entry.with("cause", "belongs to another workspace")

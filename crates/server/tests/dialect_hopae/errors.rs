@@ -216,6 +216,14 @@ const INPUT: &[(&str, &str, &str, &str, &str, &str)] = &[
         "7",
     ),
     (
+        "PATCH",
+        "/APP/webhook-config",
+        r#"{"colour":1}"#,
+        INVALID,
+        "colour",
+        "1",
+    ),
+    (
         "POST",
         "/APP/webhook-config/rotate-secret",
         r#"{"secret":"whsec_a1"}"#,
@@ -272,6 +280,8 @@ async fn input_that_cannot_be_is_named_and_changes_nothing() {
                 reply.text
             );
             assert!(!reply.text.contains("whsec_a1"), "{}", reply.text);
+            // What is never taken is not named among what is.
+            assert!(!reply.text.contains("`secret`"), "{}", reply.text);
         }
     }
     assert_eq!(desk.get(&desk.config_path()).await.ok(), before);

@@ -19,7 +19,14 @@ type Row = (
 );
 
 const BODIES: &[Row] = &[
-    ("POST", SECRETS, "", 400, "malformed_json", "line 1"),
+    (
+        "POST",
+        SECRETS,
+        "",
+        400,
+        "invalid_field",
+        "the body: is missing: send a JSON object",
+    ),
     ("POST", SECRETS, "{", 400, "malformed_json", "line 1"),
     (
         "POST",
@@ -94,7 +101,14 @@ const BODIES: &[Row] = &[
         "invalid_field",
         "Name: holds a control",
     ),
-    ("PATCH", ONE, "", 400, "malformed_json", "line 1"),
+    (
+        "PATCH",
+        ONE,
+        "",
+        400,
+        "invalid_field",
+        "the body: is missing: send a JSON object",
+    ),
     (
         "PATCH",
         ONE,
@@ -219,6 +233,9 @@ async fn what_is_asked_wrongly_is_a_clear_error() {
         );
         let message = reply.json()["message"].as_str().unwrap().to_owned();
         assert!(message.contains(says), "{method} {path} {body}: {message}");
+        // Who only asked is not told what became of a change.
+        let reads = *method == "GET";
+        assert!(!reads || !message.contains("changed"), "{message}");
         assert_documented(method, path, *status);
     }
     let large = format!(r#"{{"Name":"{}"}}"#, "a".repeat(limits::BODY_BYTES));

@@ -143,7 +143,7 @@ async fn what_is_marked_as_leaked_can_not_be_asked_about_and_nobody_is_sent_to_a
     // The active one signs until it is replaced.
     let secrets = world.api.get(&keyring).await["secrets"].take();
     let active = secrets.as_array().unwrap().iter();
-    let active = active.clone().find(|secret| secret["state"] == "active");
+    let active = active.clone().find(|secret| secret["status"] == "active");
     let id = active.unwrap()["id"].as_str().unwrap();
     let mark = format!("{keyring}/secrets/{id}/compromise");
     world.api.post(&mark, &json!({})).await;

@@ -29,14 +29,12 @@ impl Body {
         }
         json::parse(&self.0).map_err(|problem| {
             // No body has this field, and whoever sends it wants something that exists.
-            let pointer = problem.errors().first().and_then(|e| e.pointer.as_deref());
-            if pointer == Some("/secret") {
-                Problem::field(
-                    "/secret",
+            match problem.errors().first().and_then(|e| e.pointer.clone()) {
+                Some(pointer) if pointer.ends_with("/secret") => self.locate(Problem::field(
+                    pointer,
                     "cannot be set: POST …/rotate-secret makes a new one",
-                )
-            } else {
-                self.locate(problem)
+                )),
+                Some(_) | None => self.locate(problem),
             }
         })
     }
