@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hookturn_core::store::StoreError;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 /// Marks a file as Hookturn's: "hktn".
@@ -288,6 +289,10 @@ fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, OpenError> {
     let flags = mode | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
     let connection = Connection::open_with_flags(path, flags).map_err(classify(path))?;
     connection.busy_timeout(BUSY).map_err(classify(path))?;
+    // Without it, SQLite plans some cached statements anew at every use, for the values bound to them.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map_err(classify(path))?;
     connection
         .execute_batch(
             "PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;",
