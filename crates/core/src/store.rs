@@ -288,6 +288,15 @@ pub struct Change {
     pub idempotency: Option<IdempotencyRecord>,
 }
 
+impl Change {
+    /// Whether it moves items of a bulk rotation, for which nobody waits. An engine may let it wait a few
+    /// milliseconds for something that somebody waits for.
+    pub fn moves_items(&self) -> bool {
+        let item = |write: &Write| matches!(write, Write::BulkItem(_));
+        self.idempotency.is_none() && self.writes.iter().any(item)
+    }
+}
+
 /// The stored answer of a request with an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyRecord {
