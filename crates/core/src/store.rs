@@ -819,8 +819,8 @@ pub trait Store: Send + Sync {
 
     /// Removes a block of messages accepted before `before` whose deliveries are all settled, with
     /// those deliveries and attempts; of bulk rotations that were over before `before`, each after its
-    /// items; and of idempotent answers expired by `now`. Audit entries are never removed, nor rotations.
-    /// `resume` is set while more is left.
+    /// items, and of items from before it whose bulk rotation was never written; and of idempotent answers
+    /// expired by `now`. Audit entries are never removed, nor rotations. `resume` is set while more is left.
     fn prune(
         &self,
         before: Timestamp,

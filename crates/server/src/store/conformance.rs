@@ -165,6 +165,7 @@ macro_rules! store_conformance {
                 pruning_goes_in_blocks_until_nothing_is_left,
                 g1_pruning_goes_past_much_that_is_pending,
                 bulk_rotations_that_are_over_go_with_their_items,
+                items_without_their_bulk_rotation_go,
                 what_a_removed_app_left_is_listed_until_it_is_pruned,
                 a_backup_taken_while_writing_opens_with_the_same_contents,
                 a_backup_never_replaces_a_file,
