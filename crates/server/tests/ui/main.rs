@@ -10,12 +10,14 @@ mod apps;
 mod browser;
 mod bulks;
 mod deliveries;
+mod forms;
 mod inbox;
 mod overview;
 mod resent;
 mod rotating;
 mod samples;
 mod schedules;
+mod states;
 #[expect(
     dead_code,
     unused_imports,
