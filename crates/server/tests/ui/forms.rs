@@ -177,6 +177,38 @@ const SETTINGS: (&str, &str) = ("settings", "settings");
 /// `LONG` stands for a text that is longer than any name may be, `AWKWARD` for one that needs care.
 const REFUSED: &[Refused] = &[
     refused(
+        ROTATE,
+        &[
+            ("mode", "overlap"),
+            ("overlap", "90 d"),
+            ("name", "AWKWARD"),
+        ],
+        "name=\"overlap\"",
+        "at most 30 days",
+    ),
+    refused(
+        (
+            "keyrings/{third}",
+            "keyrings/{third}/secrets/{pending}/activate",
+        ),
+        &[("overlap", "90 d")],
+        "name=\"overlap\"",
+        "at most 30 days",
+    ),
+    refused(
+        ("rotations/{overlap}", "rotations/{overlap}/extend"),
+        &[("by", "90 d"), ("reason", "AWKWARD")],
+        "id=\"extend-by\"",
+        "at most 30 days",
+    ),
+    refused(SETTINGS, &[("overlap", "90 d")], "name=\"overlap\"", ""),
+    refused(
+        BULK,
+        &[("all", "on"), ("mode", "overlap"), ("overlap", "90 d")],
+        "name=\"overlap\"",
+        "",
+    ),
+    refused(
         ("apps", "apps"),
         &[("name", "LONG")],
         "name=\"name\"",

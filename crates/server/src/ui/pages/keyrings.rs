@@ -36,6 +36,9 @@ const ROWS: usize = 50;
 /// The fields of a new secret.
 const CREATE: &Fields = &[("/name", "name"), ("/secret", "value")];
 
+/// The field of an activation.
+const ACTIVATE: &Fields = &[("/overlapSeconds", "overlap")];
+
 /// The list of keyrings.
 #[derive(Debug, Template)]
 #[template(path = "secrets.html")]
@@ -408,7 +411,7 @@ pub(in crate::ui) async fn activate(
                 version: fields.version,
                 seen: fields.seen,
             };
-            let refused = OneKeyring::refused(&ui, &visitor, id, &error, (seen, &[]));
+            let refused = OneKeyring::refused(&ui, &visitor, id, &error, (seen, ACTIVATE));
             let (mut shown, status) = refused.await?;
             shown.overlap = fields.overlap;
             Ok(page(status, &shown))
