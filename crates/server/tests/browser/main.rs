@@ -66,6 +66,11 @@ async fn nothing_moves_under_its_reader_while_live_updates_come() {
 }
 
 #[tokio::test]
+async fn everything_works_behind_a_path_prefix() {
+    flow("prefixed").await;
+}
+
+#[tokio::test]
 async fn deliveries_are_counted_and_sent_again() {
     flow("retried").await;
 }
