@@ -443,7 +443,7 @@ fn open_store(
 /// What is counted, from now on.
 fn counting(clock: SystemClock) -> Arc<Metrics> {
     let metrics = Metrics::default();
-    metrics.tally().begin(clock.now());
+    metrics.tally().begin_again(clock.now());
     Arc::new(metrics)
 }
 
