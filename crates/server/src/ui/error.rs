@@ -2,6 +2,7 @@
 
 use askama::Template;
 use axum::response::{IntoResponse, Redirect, Response};
+use hookturn_core::rotation::Rejected;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::assets::{ASSETS, Assets};
@@ -134,9 +135,12 @@ pub(super) fn status_of(error: &ServiceError) -> StatusCode {
         ServiceError::NotFound { .. } => StatusCode::NOT_FOUND,
         ServiceError::Forbidden { .. } | ServiceError::OperatorOnly => StatusCode::FORBIDDEN,
         ServiceError::Unauthorized => StatusCode::UNAUTHORIZED,
-        ServiceError::Invalid { .. } | ServiceError::Missing { .. } => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
+        ServiceError::Invalid { .. }
+        | ServiceError::Missing { .. }
+        // A field is to blame, and not what is so.
+        | ServiceError::Rejected(
+            Rejected::OverlapTooLong | Rejected::NotLater { .. } | Rejected::InvalidPolicy(_),
+        ) => StatusCode::UNPROCESSABLE_ENTITY,
         ServiceError::Rejected(_)
         | ServiceError::Conflict { .. }
         | ServiceError::IdempotencyKeyUsed => StatusCode::CONFLICT,

@@ -74,8 +74,7 @@ impl Problems {
                 let about = about(rejected);
                 let field = fields.iter().find(|(known, _)| about.contains(known));
                 if let Some((_, field)) = field {
-                    let problems = Self::field(field, error.to_string());
-                    return Ok((problems, StatusCode::UNPROCESSABLE_ENTITY));
+                    return Ok((Self::field(field, error.to_string()), status));
                 }
                 Self::whole(error.to_string())
             }

@@ -359,12 +359,11 @@ impl Rotate {
             shown.stale = Some(stale(ui, visitor, id, seen, reload).await?);
             return Ok(page(StatusCode::PRECONDITION_FAILED, &shown));
         }
-        let (mut problems, mut status) = Problems::refused(error, visitor, FIELDS)?;
+        let (mut problems, status) = Problems::refused(error, visitor, FIELDS)?;
         if let ServiceError::Rejected(Rejected::InvalidPolicy(invalid)) = error
             && let Some((_, field)) = POLICY.iter().find(|(known, _)| *known == invalid.field)
         {
             problems = Problems::field(field, invalid.reason);
-            status = StatusCode::UNPROCESSABLE_ENTITY;
         }
         let keyring = keyring(ui, visitor, id).await?;
         let mut shown = Self::of(ui, visitor, &keyring, is_leak, typed).await?;
