@@ -109,7 +109,9 @@ async fn store_figures(parts: &Parts) {
         let forget_before = parts.clock.now().before(tally::HORIZON);
         let stored = parts.store.keep_figures(kept.collect(), forget_before);
         if let Err(error) = stored.await {
-            some.iter().for_each(|workspace| tally.not_kept(*workspace));
+            for workspace in some {
+                tally.not_kept(*workspace);
+            }
             return log_step("keep what was counted", Err(error));
         }
     }

@@ -73,7 +73,7 @@ pub(crate) async fn flow_with(name: &str, variables: &[(&str, &str)]) {
                 match (what.as_str(), server.take()) {
                     ("stop", Some(running)) => running.stop().await,
                     ("start", None) => {
-                        server = Some(Server::start_at(data.path(), address, KEY).await)
+                        server = Some(Server::start_at(data.path(), address, KEY).await);
                     }
                     (what, _) => panic!("{name} asks for {what} at the wrong time"),
                 }

@@ -275,7 +275,8 @@ impl Workshop {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let verify = fs::canonicalize(root.join("crates/verify")).unwrap();
         let manifest = format!(
-            "[package]\nname = \"snippets\"\nedition = \"2024\"\n\n[dependencies]\nhookturn-verify = {{ path = {verify:?} }}\n\n[workspace]\n"
+            "[package]\nname = \"snippets\"\nedition = \"2024\"\n\n[dependencies]\nhookturn-verify = {{ path = \"{}\" }}\n\n[workspace]\n",
+            verify.display()
         );
         self.write("rust/Cargo.toml", &manifest);
         // The versions that Hookturn is built with, and no others.

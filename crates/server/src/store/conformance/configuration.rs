@@ -369,7 +369,7 @@ pub async fn what_was_counted_is_kept_by_workspace_and_forgotten_by_age(engine: 
         world.store().kept_figures(2).await.unwrap(),
         newest_first[..2]
     );
-    let again = counted(1, START.after(3), &[7; 100_000]);
+    let again = counted(1, START.after(3), &[7].repeat(100_000));
     let keep = world
         .store()
         .keep_figures(vec![again.clone()], START.after(2));

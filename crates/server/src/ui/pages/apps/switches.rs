@@ -58,7 +58,7 @@ pub(super) fn offers(state: &str) -> Vec<Offer> {
 
 /// The form of a switch.
 #[derive(Debug, Deserialize)]
-pub(in crate::ui) struct To {
+pub(in crate::ui) struct Asked {
     to: String,
     version: u64,
     #[serde(default)]
@@ -95,7 +95,7 @@ async fn refused(
 pub(in crate::ui) async fn switch(
     State(ui): State<UiState>,
     Path((app, id)): Path<(String, String)>,
-    sent: Sent<To>,
+    sent: Sent<Asked>,
 ) -> Result<Response, UiError> {
     let Sent { visitor, fields } = sent;
     let (app, id) = endpoint_id((&app, &id), &visitor)?;
