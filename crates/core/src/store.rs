@@ -39,6 +39,17 @@ use crate::schedule::{Schedule, ScheduleNote};
 use crate::time::{Millis, Timestamp};
 use crate::workspace::{ApiKey, App, Workspace};
 
+/// What was counted of a workspace lately, so that it outlives a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptFigures {
+    /// Whose.
+    pub workspace: WorkspaceId,
+    /// When something was last counted.
+    pub at: Timestamp,
+    /// The counts; what the bytes mean is known to whoever counts.
+    pub counted: Vec<u8>,
+}
+
 /// What every method of [`Store`] returns.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
@@ -744,6 +755,14 @@ pub trait Store: Send + Sync {
 
     /// Remembers when keys were last used.
     fn touch_api_keys(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> StoreFuture<'_, ()>;
+
+    /// Keeps what was counted of workspaces, each in place of what was kept of it before, and forgets those
+    /// of before this time; what is kept of others stays. All in one transaction.
+    fn keep_figures(&self, kept: Vec<KeptFigures>, forget_before: Timestamp)
+    -> StoreFuture<'_, ()>;
+
+    /// What was kept of at most so many workspaces, the latest first.
+    fn kept_figures(&self, limit: usize) -> StoreFuture<'_, Vec<KeptFigures>>;
 
     // ----- traffic -----
 

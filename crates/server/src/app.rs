@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use hookturn_core::limits;
 use hookturn_core::store::{Store, StoreError};
-use hookturn_core::time::Clock as _;
+use hookturn_core::time::{Clock as _, Millis, SECOND};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -443,7 +443,7 @@ fn open_store(
 /// What is counted, from now on.
 fn counting(clock: SystemClock) -> Arc<Metrics> {
     let metrics = Metrics::default();
-    metrics.tally().begin(clock.now());
+    metrics.tally().begin_again(clock.now());
     Arc::new(metrics)
 }
 
@@ -474,6 +474,7 @@ fn settings(config: &Config) -> service::Settings {
     let events = config.operational.events.as_ref();
     service::Settings {
         max_in_flight: config.delivery.max_in_flight,
+        session: Millis::from(config.dashboard.session_seconds) * SECOND,
         pace: service::pace::Pace {
             requests_per_second: config.api.requests_per_second,
             burst: config.api.request_burst,

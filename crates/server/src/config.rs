@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use hookturn_core::limits;
-use hookturn_core::time::{DAY, HOUR, Millis};
+use hookturn_core::time::{DAY, HOUR, Millis, SECOND};
 use hookturn_core::workspace::{WeakKeyText, check_key_text};
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -49,6 +49,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// How the API is used.
     pub api: Api,
+    /// How the dashboard is used.
+    pub dashboard: Dashboard,
     /// Where to deliver, and where not.
     pub outbound: Outbound,
     /// How to deliver.
@@ -86,6 +88,23 @@ impl Default for Api {
         Self {
             requests_per_second: limits::REQUESTS_PER_SECOND,
             request_burst: limits::REQUEST_BURST,
+        }
+    }
+}
+
+/// `[dashboard]`: how the dashboard is used.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dashboard {
+    /// Seconds that a session lasts after its sign-in.
+    #[serde(deserialize_with = "numbers::session_seconds")]
+    pub session_seconds: u32,
+}
+
+impl Default for Dashboard {
+    fn default() -> Self {
+        Self {
+            session_seconds: u32::try_from(limits::SESSION / SECOND).unwrap_or(u32::MAX),
         }
     }
 }
@@ -224,6 +243,7 @@ struct File {
     listen: Option<String>,
     store: Option<String>,
     api: Api,
+    dashboard: Dashboard,
     outbound: Outbound,
     delivery: Delivery,
     retention: Retention,
@@ -337,6 +357,7 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
             &listen,
         )?,
         api: file.api,
+        dashboard: file.dashboard,
         outbound: file.outbound,
         delivery: file.delivery,
         retention: file.retention,
@@ -392,6 +413,9 @@ fn apply_environment(
     }
     if let Some(requests) = numbers::REQUEST_BURST.take(variables)? {
         config.api.request_burst = requests;
+    }
+    if let Some(seconds) = numbers::SESSION_SECONDS.take(variables)? {
+        config.dashboard.session_seconds = seconds;
     }
     if let Some(text) = variables.get("HOOKTURN_EXTRA_ROOTS_FILE") {
         config.outbound.extra_roots_file = Some(text.into());
@@ -603,6 +627,12 @@ mod tests {
                 1_000_000,
             ),
             ("api", "request_burst", "HOOKTURN_REQUEST_BURST", 1_000_000),
+            (
+                "dashboard",
+                "session_seconds",
+                "HOOKTURN_SESSION_SECONDS",
+                2_592_000,
+            ),
         ] {
             let least = u64::from(!matches!(key, "shards" | "requests_per_second"));
             let with = |number: &str| {

@@ -15,6 +15,7 @@ use crate::service::Service;
 use crate::service::proving::Prober;
 use crate::store::sqlite::SqliteStore;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::tally;
 
 /// How often it is looked whether the disk takes writes, and tried while it does not.
 const WATCH: Duration = Duration::from_millis(500);
@@ -34,6 +35,10 @@ const NOTE: Duration = Duration::from_secs(1);
 const OPEN: Duration = Duration::from_secs(1);
 /// How often what is past its retention is removed.
 const PRUNE: Duration = Duration::from_mins(10);
+/// How often the figures of the overview are kept: a server that is killed loses as much of them.
+const KEEP: Duration = Duration::from_mins(1);
+/// Workspaces whose figures are kept in one transaction.
+const FIGURES: usize = 50;
 /// How often the store counts itself for the metrics.
 const COUNT: Duration = Duration::from_secs(15);
 /// Rows one pruning step removes of each kind, so that a commit stays within milliseconds.
@@ -62,7 +67,54 @@ pub(super) async fn run(parts: Parts) {
         prove(&parts),
         rotate_in_bulk(&parts),
         report(&parts),
+        keep_figures(&parts),
     );
+}
+
+/// Restores what the overview's figures were before the start, which waits for nothing of it, and keeps them
+/// while the server runs and when it stops.
+async fn keep_figures(parts: &Parts) {
+    let tally = parts.metrics.tally();
+    match parts.store.kept_figures(tally::WORKSPACES).await {
+        Ok(kept) => {
+            let left_out = tally.restore(&kept, parts.clock.now());
+            if left_out > 0 {
+                tracing::warn!(
+                    left_out,
+                    "figures of the overview were kept in another form; they begin anew"
+                );
+            }
+        }
+        Err(error) => {
+            tally.restored();
+            log_step("read what was counted before the start", Err(error));
+        }
+    }
+    let mut keep = period(KEEP);
+    let mut stopping = parts.stopping.clone();
+    loop {
+        tokio::select! {
+            _ = stopping.changed() => return store_figures(parts).await,
+            _ = keep.tick() => store_figures(parts).await,
+        }
+    }
+}
+
+/// Keeps what was counted since the last time; nothing is written while nothing happens.
+async fn store_figures(parts: &Parts) {
+    let tally = parts.metrics.tally();
+    let changed = tally.changed();
+    for some in changed.chunks(FIGURES) {
+        let kept = some.iter().filter_map(|workspace| tally.kept(*workspace));
+        let forget_before = parts.clock.now().before(tally::HORIZON);
+        let stored = parts.store.keep_figures(kept.collect(), forget_before);
+        if let Err(error) = stored.await {
+            for workspace in some {
+                tally.not_kept(*workspace);
+            }
+            return log_step("keep what was counted", Err(error));
+        }
+    }
 }
 
 /// Takes steps of bulk rotations for as long as the server runs, once everything is marked that was made

@@ -102,6 +102,7 @@ macro_rules! store_conformance {
                 a_reseal_swaps_only_what_still_is_the_old_value,
                 findings_are_kept_until_their_endpoint_is_forgotten,
                 the_last_use_of_a_key_only_moves_forward,
+                what_was_counted_is_kept_by_workspace_and_forgotten_by_age,
                 rotations_are_paged_newest_first;
             marks:
                 a_secret_is_found_by_its_mark_also_when_its_value_is_erased,

@@ -31,6 +31,7 @@ mod configuration;
 mod connect;
 mod days;
 mod effects;
+mod figures;
 mod finishing;
 mod group;
 mod ledger;
@@ -61,9 +62,9 @@ use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
     Accept, BulkItemQuery, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch,
-    DueBlock, DueQuery, Finish, HintSink, IdempotencyKey, IdempotencyRecord, MarkedSecret, Page,
-    Progress, ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store, StoreError,
-    StoreFuture, StoreStats,
+    DueBlock, DueQuery, Finish, HintSink, IdempotencyKey, IdempotencyRecord, KeptFigures,
+    MarkedSecret, Page, Progress, ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store,
+    StoreError, StoreFuture, StoreStats,
 };
 use hookturn_core::time::Timestamp;
 
@@ -301,6 +302,22 @@ impl Store for PostgresStore {
 
     fn touch_api_keys(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> StoreFuture<'_, ()> {
         self.step(Work::Touch(uses))
+    }
+
+    fn keep_figures(
+        &self,
+        kept: Vec<KeptFigures>,
+        forget_before: Timestamp,
+    ) -> StoreFuture<'_, ()> {
+        self.step(Work::Figures {
+            kept,
+            forget_before,
+        })
+    }
+
+    fn kept_figures(&self, limit: usize) -> StoreFuture<'_, Vec<KeptFigures>> {
+        self.readers
+            .read(move |session| async move { figures::kept(&session, limit).await })
     }
 
     fn accept(&self, accept: Accept) -> StoreFuture<'_, ()> {

@@ -14,6 +14,7 @@
 mod bulks;
 mod checkpoint;
 mod configuration;
+mod figures;
 mod ledger;
 mod listing;
 mod loading;
@@ -46,9 +47,9 @@ use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
     Accept, BulkItemQuery, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch,
-    DueBlock, DueQuery, Finish, HintSink, IdempotencyKey, IdempotencyRecord, MarkedSecret, Page,
-    Progress, ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store, StoreError,
-    StoreFuture, StoreStats,
+    DueBlock, DueQuery, Finish, HintSink, IdempotencyKey, IdempotencyRecord, KeptFigures,
+    MarkedSecret, Page, Progress, ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store,
+    StoreError, StoreFuture, StoreStats,
 };
 use hookturn_core::time::Timestamp;
 use rusqlite::ErrorCode;
@@ -324,6 +325,19 @@ impl Store for SqliteStore {
     fn touch_api_keys(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> StoreFuture<'_, ()> {
         self.writer
             .step(move |tx| configuration::touch_api_keys(tx, &uses))
+    }
+
+    fn keep_figures(
+        &self,
+        kept: Vec<KeptFigures>,
+        forget_before: Timestamp,
+    ) -> StoreFuture<'_, ()> {
+        self.writer
+            .guarded_step(move |tx| figures::keep(tx, &kept, forget_before))
+    }
+
+    fn kept_figures(&self, limit: usize) -> StoreFuture<'_, Vec<KeptFigures>> {
+        self.readers.read(move |at| figures::kept(at, limit))
     }
 
     fn accept(&self, accept: Accept) -> StoreFuture<'_, ()> {

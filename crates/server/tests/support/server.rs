@@ -46,8 +46,8 @@ impl Server {
     }
 
     /// Starts it again where one listened that was stopped, for clients that wait for it there.
-    pub(crate) async fn start_at(data_dir: &Path, address: SocketAddr) -> Self {
-        Self::start_on(data_dir, address, API_KEY, &[]).await
+    pub(crate) async fn start_at(data_dir: &Path, address: SocketAddr, key: &'static str) -> Self {
+        Self::start_on(data_dir, address, key, &[]).await
     }
 
     async fn start_on(

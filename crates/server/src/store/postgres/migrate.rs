@@ -7,7 +7,10 @@ use tokio_postgres::Transaction;
 use super::connect::{OpenError, SCHEMA};
 
 /// The steps, in order; the database remembers which it has seen.
-const MIGRATIONS: &[&str] = &[include_str!("schema/0001.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema/0001.sql"),
+    include_str!("schema/0002.sql"),
+];
 
 /// The newest schema of this version.
 pub(super) fn newest() -> i32 {

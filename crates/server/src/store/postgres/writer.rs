@@ -28,7 +28,8 @@ use hookturn_core::audit::{AuditEntry, Context};
 use hookturn_core::id::{ApiKeyId, EndpointId, WorkspaceId};
 use hookturn_core::message::EventType;
 use hookturn_core::store::{
-    Accept, Change, Finish, HintSink, Progress, ReceiverState, SealedSecret, StoreError, Write,
+    Accept, Change, Finish, HintSink, KeptFigures, Progress, ReceiverState, SealedSecret,
+    StoreError, Write,
 };
 use hookturn_core::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
@@ -40,7 +41,7 @@ use super::effects::Effects;
 use super::group::Group;
 use super::rows::{Outcome, column, failed, first, run};
 use super::upkeep::{self, Sweep};
-use super::{PostgresOptions, configuration, ledger, open_for_writing};
+use super::{PostgresOptions, configuration, figures, ledger, open_for_writing};
 use crate::store::live::Live;
 use crate::store::waiting::Share;
 
@@ -67,6 +68,10 @@ pub(super) enum Work {
     },
     Reseal(Vec<(SealedSecret, Arc<[u8]>)>),
     Touch(Vec<(ApiKeyId, Timestamp)>),
+    Figures {
+        kept: Vec<KeptFigures>,
+        forget_before: Timestamp,
+    },
     /// With its share of the bound on what waits, held until it is written.
     Accept(
         Accept,
@@ -98,6 +103,7 @@ impl Work {
                 rows.sum()
             }
             Self::Finish { finishes, .. } => finishes.len(),
+            Self::Figures { kept, .. } => kept.len() + 1,
             Self::Prune { limit, .. } => *limit,
             Self::Audit { .. }
             | Self::Reseal(_)
@@ -625,6 +631,10 @@ async fn alone(tx: &mut Tx<'_>, work: &Work) -> Outcome<Answer> {
         } => ledger::append_audit(tx, *workspace, context, entries, *at).await?,
         Work::Reseal(swaps) => return configuration::reseal(tx, swaps).await.map(Answer::Replaced),
         Work::Touch(uses) => configuration::touch_api_keys(tx.session, uses).await?,
+        Work::Figures {
+            kept,
+            forget_before,
+        } => figures::keep(tx.session, kept, *forget_before).await?,
         Work::Accept(..) | Work::Finish { .. } => return Group::alone(tx, work).await,
         Work::Prune { before, now, limit } => {
             let progress = upkeep::prune(tx, *before, *now, *limit).await?;

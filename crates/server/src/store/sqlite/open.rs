@@ -23,6 +23,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/0004.sql"),
     include_str!("schema/0005.sql"),
     include_str!("schema/0006.sql"),
+    include_str!("schema/0007.sql"),
 ];
 /// How long a connection waits for another process that holds a lock, such as a backup.
 const BUSY: Duration = Duration::from_secs(5);
