@@ -190,7 +190,7 @@ pub async fn bulk_rotations_that_are_over_go_with_their_items(engine: &impl Engi
 
 /// Items that were laid out for a bulk rotation that never began go when they are old, and only those.
 pub async fn items_without_their_bulk_rotation_go(engine: &impl Engine) {
-    let mut world = World::new(engine).await;
+    let world = World::new(engine).await;
     let (tenant, other) = (world.tenant("acme").await, world.tenant("other").await);
     let mut left = Vec::new();
     for (tenant, began) in [
