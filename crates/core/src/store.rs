@@ -91,9 +91,12 @@ pub enum StoreError {
     /// The store is stopping or its writer is gone. Whether the step happened is unknown.
     #[error("the store has stopped")]
     Stopped,
-    /// The engine cannot write at the moment: its disk is full, read-only or failing. Nothing of the
-    /// step was written, and the same step can succeed once that is mended.
-    #[error("the store cannot write to {step}: its disk is full, read-only or failing")]
+    /// The engine cannot write at the moment: its disk is full, read-only or failing, or its database
+    /// cannot be reached. Nothing of the step was written, and the same step can succeed once that is
+    /// mended.
+    #[error(
+        "the store cannot write to {step}: its disk is full, read-only or failing, or its database is away"
+    )]
     Unwritable {
         /// What it was doing.
         step: &'static str,
@@ -101,6 +104,10 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The engine lost its database between a commit and its answer: whether the step happened is not
+    /// known yet. The engine finds it out before it writes anything else.
+    #[error("the store lost its database while it stored this; whether it did is not known yet")]
+    Uncertain,
     /// The engine failed. Nothing of the step was written unless the engine says otherwise.
     #[error("the store failed to {step}")]
     Engine {

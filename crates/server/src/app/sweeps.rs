@@ -9,15 +9,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::engine::Engine;
 use super::log_step;
 use crate::api::{Readiness, Ready};
 use crate::service::Service;
 use crate::service::proving::Prober;
-use crate::store::sqlite::SqliteStore;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::tally;
 
-/// How often it is looked whether the disk takes writes, and tried while it does not.
+/// How often it is looked whether the store takes writes, and tried while it does not.
 const WATCH: Duration = Duration::from_millis(500);
 /// How often keyrings are settled. Bookkeeping only: signing never waits for it.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -50,8 +50,8 @@ pub(super) struct Parts {
     pub(super) service: Arc<Service>,
     pub(super) prober: Arc<dyn Prober>,
     pub(super) store: Arc<dyn Store>,
-    /// The engine below it, which knows whether its disk takes writes.
-    pub(super) engine: SqliteStore,
+    /// The engine below it, which knows whether its disk or its database takes writes.
+    pub(super) engine: Engine,
     pub(super) ready: Readiness,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Arc<dyn Clock>,
@@ -63,7 +63,7 @@ pub(super) async fn run(parts: Parts) {
     // Apart, because removing what is old can take minutes.
     tokio::join!(
         keep_house(&parts),
-        watch_disk(&parts),
+        watch_store(&parts),
         prove(&parts),
         rotate_in_bulk(&parts),
         report(&parts),
@@ -206,20 +206,21 @@ fn period(every: Duration) -> Interval {
     period
 }
 
-/// Looks at the disk for as long as the server runs.
-async fn watch_disk(parts: &Parts) {
+/// Looks at the store for as long as the server runs.
+async fn watch_store(parts: &Parts) {
     let mut watch = period(WATCH);
     let mut stopping = parts.stopping.clone();
     loop {
         tokio::select! {
             _ = stopping.changed() => return,
-            _ = watch.tick() => follow_disk(parts).await,
+            _ = watch.tick() => follow_store(parts).await,
         }
     }
 }
 
-/// Readiness follows the disk: off when a write failed because of it, on again when one succeeds.
-async fn follow_disk(parts: &Parts) {
+/// Readiness follows the store: off when a write failed because of its disk, or its database is away; on again
+/// when one succeeds.
+async fn follow_store(parts: &Parts) {
     let was_down = parts.ready.get() == Ready::StoreDown;
     if parts.engine.cannot_write() {
         if !was_down {

@@ -112,7 +112,9 @@ fn advice(error: &ServiceError) -> &'static str {
         | ServiceError::Unavailable
         | ServiceError::Busy
         | ServiceError::Unwritable => "Wait a moment, then load the page again.",
-        ServiceError::AuditUnreadable { .. } | ServiceError::Internal(_) => {
+        ServiceError::AuditUnreadable { .. }
+        | ServiceError::Uncertain
+        | ServiceError::Internal(_) => {
             "Load the page again. If a form led here, look whether it was carried out before you send it \
              again. Whoever runs the server finds the reason in its log."
         }
@@ -147,9 +149,10 @@ pub(super) fn status_of(error: &ServiceError) -> StatusCode {
         ServiceError::PreconditionFailed { .. } => StatusCode::PRECONDITION_FAILED,
         ServiceError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         ServiceError::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-        ServiceError::Unavailable | ServiceError::Busy | ServiceError::Unwritable => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        ServiceError::Unavailable
+        | ServiceError::Busy
+        | ServiceError::Unwritable
+        | ServiceError::Uncertain => StatusCode::SERVICE_UNAVAILABLE,
         ServiceError::AuditUnreadable { .. } | ServiceError::Internal(_) => {
             StatusCode::INTERNAL_SERVER_ERROR
         }
