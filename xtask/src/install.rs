@@ -1,6 +1,6 @@
 //! What the tests need beside a Rust toolchain, and how it comes to be there.
 //!
-//! Two kinds of things. *Tools* (a C and a C++ compiler, curl, Node, Python, Chromium) belong to the machine: as
+//! Two kinds of things. *Tools* (a C, a C++ and a Go compiler, curl, Node, Python, Chromium) belong to the machine: as
 //! root on Debian they are installed with apt, elsewhere the task says exactly what to install and
 //! stops. *Judges* (other people's webhook libraries, which verify what Hookturn signed, and what drives the
 //! browser) belong to this checkout: they go below the target directory, at the versions pinned in `tests/judges`.
@@ -99,6 +99,13 @@ const TOOLS: &[Tool] = &[
         packages: &["npm"],
     },
     PYTHON,
+    Tool {
+        name: "gccgo 12 or newer",
+        purpose: "the Go code that the dashboard shows is compiled and run",
+        programs: &["gccgo"],
+        arguments: &["--version"],
+        packages: &["gccgo"],
+    },
     Tool {
         name: "Chromium with a font",
         purpose: "the dashboard is tried in a browser",

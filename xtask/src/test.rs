@@ -7,8 +7,12 @@ use crate::openapi;
 use crate::steps::{Failure, Outcome, Steps};
 use crate::workspace::Workspace;
 
-/// Tools and judges first; then the judges' own test, the Rust tests, the documentation's examples,
-/// the fuzz targets and the API description.
+/// The tests whose server runs on either store, which are run once more on PostgreSQL: the native API, the
+/// contracts of the dialects, and the zoo of receivers. The conformance suite runs on every engine anyway.
+const ON_POSTGRES: &[&str] = &["api_v1", "dialect_hopae", "dialect_kore", "proven"];
+
+/// Tools and judges first; then the judges' own test, the Rust tests, some of them on the other store, the
+/// documentation's examples, the fuzz targets and the API description.
 pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<(), Failure> {
     steps.check("tools", || install::tools(workspace))?;
     let mut installed = None;
@@ -22,6 +26,7 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<(), Failur
         None => steps.skip("judges' self-test", "the judges are not installed"),
     }
     rust_tests(workspace, steps, installed.as_ref())?;
+    on_postgres(workspace, steps)?;
     steps.command(
         "doc tests",
         workspace.cargo(["test", "--doc", "--workspace", "--locked"]),
@@ -71,6 +76,22 @@ fn rust_tests(
         judges.announce(&mut tests);
     }
     steps.command("tests", tests)?;
+    Ok(())
+}
+
+fn on_postgres(workspace: &Workspace, steps: &mut Steps) -> Result<(), Failure> {
+    let mut tests = if workspace.has_cargo_tool("nextest") {
+        workspace.cargo(["nextest", "run"])
+    } else {
+        workspace.cargo(["test"])
+    };
+    // The same build as that of the whole workspace: another selection of features would compile anew.
+    tests.args(["--workspace", "--locked", "--no-fail-fast"]);
+    for name in ON_POSTGRES {
+        tests.args(["--test", name]);
+    }
+    tests.env("HOOKTURN_TEST_ENGINE", "postgres");
+    steps.command("tests on PostgreSQL", tests)?;
     Ok(())
 }
 

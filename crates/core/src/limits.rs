@@ -176,8 +176,10 @@ pub const DISABLE_AFTER_FAILURES: u32 = 10;
 pub const SHARDS_MAX: usize = 256;
 /// Time given to exchanges in flight on SIGTERM, above their own deadlines.
 pub const DRAIN_MAX: Millis = TIMEOUT_MAX + 5 * SECOND;
-/// How long a session of the dashboard lasts after its sign-in.
+/// How long a session of the dashboard lasts after its sign-in, unless it is configured.
 pub const SESSION: Millis = 12 * HOUR;
+/// The longest that can be configured: a cookie that somebody took is good no longer than that.
+pub const SESSION_MAX: Millis = 30 * DAY;
 /// Sign-ins with a wrong key that are answered at once, and the time after which one more is.
 pub const SIGN_IN_FAILURES: u32 = 10;
 /// See [`SIGN_IN_FAILURES`].

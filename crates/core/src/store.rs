@@ -39,6 +39,17 @@ use crate::schedule::{Schedule, ScheduleNote};
 use crate::time::{Millis, Timestamp};
 use crate::workspace::{ApiKey, App, Workspace};
 
+/// What was counted of a workspace lately, so that it outlives a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptFigures {
+    /// Whose.
+    pub workspace: WorkspaceId,
+    /// When something was last counted.
+    pub at: Timestamp,
+    /// The counts; what the bytes mean is known to whoever counts.
+    pub counted: Vec<u8>,
+}
+
 /// What every method of [`Store`] returns.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
@@ -80,9 +91,12 @@ pub enum StoreError {
     /// The store is stopping or its writer is gone. Whether the step happened is unknown.
     #[error("the store has stopped")]
     Stopped,
-    /// The engine cannot write at the moment: its disk is full, read-only or failing. Nothing of the
-    /// step was written, and the same step can succeed once that is mended.
-    #[error("the store cannot write to {step}: its disk is full, read-only or failing")]
+    /// The engine cannot write at the moment: its disk is full, read-only or failing, or its database
+    /// cannot be reached. Nothing of the step was written, and the same step can succeed once that is
+    /// mended.
+    #[error(
+        "the store cannot write to {step}: its disk is full, read-only or failing, or its database is away"
+    )]
     Unwritable {
         /// What it was doing.
         step: &'static str,
@@ -90,6 +104,10 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The engine lost its database between a commit and its answer: whether the step happened is not
+    /// known yet. The engine finds it out before it writes anything else.
+    #[error("the store lost its database while it stored this; whether it did is not known yet")]
+    Uncertain,
     /// The engine failed. Nothing of the step was written unless the engine says otherwise.
     #[error("the store failed to {step}")]
     Engine {
@@ -286,6 +304,15 @@ pub struct Change {
     pub at: Timestamp,
     /// The answer to replay for the same idempotency key.
     pub idempotency: Option<IdempotencyRecord>,
+}
+
+impl Change {
+    /// Whether it moves items of a bulk rotation, for which nobody waits. An engine may let it wait a few
+    /// milliseconds for something that somebody waits for.
+    pub fn moves_items(&self) -> bool {
+        let item = |write: &Write| matches!(write, Write::BulkItem(_));
+        self.idempotency.is_none() && self.writes.iter().any(item)
+    }
 }
 
 /// The stored answer of a request with an idempotency key.
@@ -736,6 +763,14 @@ pub trait Store: Send + Sync {
     /// Remembers when keys were last used.
     fn touch_api_keys(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> StoreFuture<'_, ()>;
 
+    /// Keeps what was counted of workspaces, each in place of what was kept of it before, and forgets those
+    /// of before this time; what is kept of others stays. All in one transaction.
+    fn keep_figures(&self, kept: Vec<KeptFigures>, forget_before: Timestamp)
+    -> StoreFuture<'_, ()>;
+
+    /// What was kept of at most so many workspaces, the latest first.
+    fn kept_figures(&self, limit: usize) -> StoreFuture<'_, Vec<KeptFigures>>;
+
     // ----- traffic -----
 
     /// Accepts messages: messages, due rows and idempotent answer in one synced transaction. When
@@ -810,8 +845,8 @@ pub trait Store: Send + Sync {
 
     /// Removes a block of messages accepted before `before` whose deliveries are all settled, with
     /// those deliveries and attempts; of bulk rotations that were over before `before`, each after its
-    /// items; and of idempotent answers expired by `now`. Audit entries are never removed, nor rotations.
-    /// `resume` is set while more is left.
+    /// items, and of items from before it whose bulk rotation was never written; and of idempotent answers
+    /// expired by `now`. Audit entries are never removed, nor rotations. `resume` is set while more is left.
     fn prune(
         &self,
         before: Timestamp,

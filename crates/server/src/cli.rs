@@ -26,6 +26,7 @@ mod leak;
 mod listen;
 mod master_key;
 mod message;
+mod migrate;
 mod openapi;
 mod output;
 mod plan;
@@ -93,6 +94,8 @@ fn dispatch(command: Command, edge: &Edge, output: &mut Output) -> Outcome {
         Command::Demo(asked) => demo::run(asked),
         Command::Doctor(doctor) => doctor::run(&doctor, edge, output),
         Command::Backup(backup) => backup::run(&backup, edge, output),
+        Command::Restore(restore) => backup::restore(&restore, edge, output),
+        Command::Migrate(asked) => migrate::run(&asked, edge, output),
         Command::Openapi(asked) => openapi::run(&asked, output),
         Command::Init(init) => init::run(&init, output),
         Command::Listen(listen) => listen::run(&listen, edge, output),
@@ -173,6 +176,7 @@ fn exits(group: &str) -> Vec<Exit> {
         Exit::MasterKey,
         Exit::DatabaseInUse,
         Exit::ServeFailed,
+        Exit::DatabaseUnreachable,
     ];
     const CALL: &[Exit] = &[
         Exit::Refused,
@@ -187,7 +191,7 @@ fn exits(group: &str) -> Vec<Exit> {
         "demo" => &[PLACE, &[Exit::AddressInUse, Exit::Unexpected]],
         "doctor" => &[&[Exit::DataDirectory, Exit::Unhealthy]],
         "init" => &[&[Exit::DataDirectory]],
-        "backup" => &[PLACE],
+        "backup" | "restore" | "migrate" => &[PLACE],
         "verify" => &[&[Exit::NotVerified]],
         "listen" => &[&[Exit::AddressInUse, Exit::NotVerified]],
         "audit" => &[CALL, &[Exit::NotVerified]],

@@ -8,6 +8,7 @@
 mod hosts;
 mod numbers;
 mod operational;
+mod store;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use hookturn_core::limits;
-use hookturn_core::time::{DAY, HOUR, Millis};
+use hookturn_core::time::{DAY, HOUR, Millis, SECOND};
 use hookturn_core::workspace::{WeakKeyText, check_key_text};
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -24,6 +25,7 @@ use zeroize::Zeroizing;
 
 pub use hosts::{HostAddress, Hosts};
 pub use operational::{EventsApp, Operational};
+pub use store::{Database, StorePlace};
 
 /// What the command line gives. What is absent is looked for in the environment, then in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,12 +45,16 @@ pub struct Flags {
 /// Everything a server needs to know before it starts.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the database and the master key are.
+    /// Where the embedded store and the master key are.
     pub data_dir: PathBuf,
+    /// Where the data is.
+    pub store: StorePlace,
     /// The address to listen on.
     pub listen: SocketAddr,
     /// How the API is used.
     pub api: Api,
+    /// How the dashboard is used.
+    pub dashboard: Dashboard,
     /// Where to deliver, and where not.
     pub outbound: Outbound,
     /// How to deliver.
@@ -86,6 +92,23 @@ impl Default for Api {
         Self {
             requests_per_second: limits::REQUESTS_PER_SECOND,
             request_burst: limits::REQUEST_BURST,
+        }
+    }
+}
+
+/// `[dashboard]`: how the dashboard is used.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dashboard {
+    /// Seconds that a session lasts after its sign-in.
+    #[serde(deserialize_with = "numbers::session_seconds")]
+    pub session_seconds: u32,
+}
+
+impl Default for Dashboard {
+    fn default() -> Self {
+        Self {
+            session_seconds: u32::try_from(limits::SESSION / SECOND).unwrap_or(u32::MAX),
         }
     }
 }
@@ -224,6 +247,7 @@ struct File {
     listen: Option<String>,
     store: Option<String>,
     api: Api,
+    dashboard: Dashboard,
     outbound: Outbound,
     delivery: Delivery,
     retention: Retention,
@@ -282,9 +306,27 @@ pub enum ConfigError {
         /// The variable.
         name: &'static str,
     },
-    /// The store is of a kind this version does not have.
-    #[error("this version has the embedded store only; leave --store away (PostgreSQL is planned)")]
-    StoreKind,
+    /// The store is none that there is. What was given may hold a password and is not shown.
+    #[error(
+        "{name} must be the URL of a PostgreSQL database such as postgres://hookturn@db.internal/hookturn?sslmode=verify-full; leave it away for the embedded store"
+    )]
+    StoreUrl {
+        /// The flag, variable or key.
+        name: &'static str,
+    },
+    /// A password where others can read it.
+    #[error(
+        "{name} holds a password, which others can read there; leave it out of the URL and name a file that holds it by HOOKTURN_STORE_PASSWORD_FILE"
+    )]
+    StorePassword {
+        /// The flag or key.
+        name: &'static str,
+    },
+    /// Two passwords for one database.
+    #[error(
+        "the store has a password in its URL and another in HOOKTURN_STORE_PASSWORD or HOOKTURN_STORE_PASSWORD_FILE; keep one of them"
+    )]
+    StorePasswordTwice,
 }
 
 /// Variables of other parts of Hookturn: the command line's client and the tests.
@@ -312,13 +354,7 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
         .config
         .or_else(|| variables.get("HOOKTURN_CONFIG").map(PathBuf::from));
     let file = read_file(named.as_deref())?;
-    let store = flags
-        .store
-        .or_else(|| variables.get("HOOKTURN_STORE"))
-        .or(file.store);
-    if store.is_some_and(|store| !store.is_empty()) {
-        return Err(ConfigError::StoreKind);
-    }
+    let store = store::load(flags.store, file.store, &mut variables)?;
     let data_dir = flags
         .data_dir
         .or_else(|| variables.get("HOOKTURN_DATA_DIR").map(PathBuf::from))
@@ -331,12 +367,14 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
         .unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
     let mut config = Config {
         data_dir,
+        store,
         listen: value(
             "--listen",
             "an address and port such as 127.0.0.1:8090",
             &listen,
         )?,
         api: file.api,
+        dashboard: file.dashboard,
         outbound: file.outbound,
         delivery: file.delivery,
         retention: file.retention,
@@ -392,6 +430,9 @@ fn apply_environment(
     }
     if let Some(requests) = numbers::REQUEST_BURST.take(variables)? {
         config.api.request_burst = requests;
+    }
+    if let Some(seconds) = numbers::SESSION_SECONDS.take(variables)? {
+        config.dashboard.session_seconds = seconds;
     }
     if let Some(text) = variables.get("HOOKTURN_EXTRA_ROOTS_FILE") {
         config.outbound.extra_roots_file = Some(text.into());
@@ -516,153 +557,4 @@ pub fn sample() -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect()
-    }
-
-    fn in_file(text: &str) -> (tempfile::TempDir, Flags) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("h.toml");
-        std::fs::write(&path, text).unwrap();
-        (
-            dir,
-            Flags {
-                config: Some(path),
-                ..Flags::default()
-            },
-        )
-    }
-
-    #[test]
-    fn flags_win_over_environment_over_file_over_defaults() {
-        let (_dir, flags) = in_file("listen = \"127.0.0.1:1\"\ndata_dir = \"file\"\n");
-        let from_file = load(flags.clone(), &env(&[])).unwrap();
-        assert_eq!(from_file.listen.port(), 1);
-        assert_eq!(from_file.data_dir, Path::new("file"));
-        let from_env = load(flags.clone(), &env(&[("HOOKTURN_LISTEN", "127.0.0.1:2")])).unwrap();
-        assert_eq!(from_env.listen.port(), 2);
-        let flags = Flags {
-            listen: Some("127.0.0.1:3".to_owned()),
-            ..flags
-        };
-        let from_flags = load(flags, &env(&[("HOOKTURN_LISTEN", "127.0.0.1:2")])).unwrap();
-        assert_eq!(from_flags.listen.port(), 3);
-    }
-
-    #[test]
-    fn the_sample_is_valid_and_shows_the_defaults() {
-        let (_dir, flags) = in_file(sample());
-        let sampled = load(flags, &env(&[])).unwrap();
-        let (_dir, flags) = in_file("");
-        let default = load(flags, &env(&[])).unwrap();
-        assert_eq!(format!("{sampled:?}"), format!("{default:?}"));
-    }
-
-    #[test]
-    fn unknown_keys_and_impossible_values_are_refused_by_name() {
-        for (text, wanted) in [
-            ("data_dri = \"x\"", "data_dri"),
-            ("[outbound]\nallow_net = []", "allow_net"),
-            ("[delivery]\nmax_in_flight = 0", "max_in_flight"),
-            ("[delivery]\nshards = -1", "shards"),
-            ("[outbound]\nhosts = { a = \"b\" }", "`a=b` is not"),
-            ("[api]\nrequest_burst = 0", "request_burst"),
-            ("listen = \"nowhere\"", "--listen"),
-        ] {
-            let (_dir, flags) = in_file(text);
-            let error = load(flags, &env(&[])).unwrap_err().to_string();
-            assert!(error.contains(wanted), "{text}: {error}");
-        }
-        let (_dir, flags) = in_file("");
-        let error = load(flags, &env(&[("HOOKTURN_ALLOW_NETS", "10.0.0.0/99")])).unwrap_err();
-        assert!(error.to_string().contains("10.0.0.0/99"));
-    }
-
-    #[test]
-    fn numbers_that_cannot_work_are_refused_with_key_bound_and_line() {
-        for (section, key, variable, most) in [
-            ("delivery", "shards", "HOOKTURN_SHARDS", 256),
-            (
-                "delivery",
-                "disable_after_hours",
-                "HOOKTURN_DISABLE_AFTER_HOURS",
-                8_760,
-            ),
-            ("delivery", "max_in_flight", "HOOKTURN_MAX_IN_FLIGHT", 1_000),
-            ("retention", "days", "HOOKTURN_RETENTION_DAYS", 3_650),
-            (
-                "api",
-                "requests_per_second",
-                "HOOKTURN_REQUESTS_PER_SECOND",
-                1_000_000,
-            ),
-            ("api", "request_burst", "HOOKTURN_REQUEST_BURST", 1_000_000),
-        ] {
-            let least = u64::from(!matches!(key, "shards" | "requests_per_second"));
-            let with = |number: &str| {
-                let (_dir, flags) = in_file(&format!("# one\n[{section}]\n{key} = {number}\n"));
-                let from_file = load(flags, &env(&[]));
-                let (_dir, flags) = in_file("");
-                (from_file, load(flags, &env(&[(variable, number)])))
-            };
-            let bounds = format!("from {least} to {most}");
-            let beyond = (most + 1).to_string();
-            for bad in ["-1", &beyond, "9999999999999999999999", "1.5", "0"] {
-                if bad == "0" && least == 0 {
-                    continue;
-                }
-                let (file, variables) = with(bad);
-                let (file, set) = (file.unwrap_err(), variables.unwrap_err());
-                assert!(file.to_string().contains("line 3"), "{bad}: {file}");
-                if bad.parse::<i64>().is_ok() {
-                    let wanted =
-                        format!("{section}.{key} must be a whole number {bounds}, not {bad}");
-                    assert!(file.to_string().contains(&wanted), "{file}");
-                }
-                let wanted = format!("{variable} must be a whole number {bounds}, not {bad:?}");
-                assert_eq!(set.to_string(), wanted);
-            }
-            for good in [least, most] {
-                let (file, variables) = with(&good.to_string());
-                file.unwrap();
-                variables.unwrap();
-            }
-        }
-    }
-
-    #[test]
-    fn g8_secrets_come_from_files_too_and_are_never_shown() {
-        let (dir, flags) = in_file("");
-        let path = dir.path().join("key");
-        std::fs::write(&path, "planted-secret\n").unwrap();
-        let given = path.display().to_string();
-        let config = load(flags.clone(), &env(&[("HOOKTURN_MASTER_KEY_FILE", &given)])).unwrap();
-        assert_eq!(
-            config.master_key.as_ref().unwrap().expose(),
-            "planted-secret"
-        );
-        assert!(!format!("{config:?}").contains("planted"));
-        let both = env(&[
-            ("HOOKTURN_MASTER_KEY_FILE", &given),
-            ("HOOKTURN_MASTER_KEY", "x"),
-        ]);
-        assert!(matches!(load(flags, &both), Err(ConfigError::Twice { .. })));
-    }
-
-    #[test]
-    fn misspelt_variables_are_reported() {
-        let (_dir, flags) = in_file("");
-        let config = load(
-            flags,
-            &env(&[("HOOKTURN_LITSEN", "x"), ("HOOKTURN_SERVER", "y")]),
-        )
-        .unwrap();
-        assert_eq!(config.unknown_variables, ["HOOKTURN_LITSEN"]);
-    }
-}
+mod tests;

@@ -22,7 +22,7 @@ use hookturn_core::delivery::{
     Answer, Attempt, Exchange, ExchangeFailure, ExchangeReason, ExchangeResult, SignedWith, Timings,
 };
 use hookturn_core::endpoint::Preset;
-use hookturn_core::id::{MessageId, SecretId};
+use hookturn_core::id::{EndpointId, MessageId, SecretId};
 use hookturn_core::message::Message;
 use hookturn_core::proof::ProbeKey;
 use hookturn_core::receiver::{self, ReceiverView, fallback_is_due};
@@ -71,6 +71,9 @@ pub enum NotSent {
     /// compromised, before it could sign.
     #[error("the secret may no longer sign")]
     Withdrawn,
+    /// The store has lost touch with its database: someone else may have retired the keys (G4).
+    #[error("the store cannot confirm which keys are live; nothing is signed until it can")]
+    Unconfirmed,
     /// A secret's value cannot be used.
     #[error("a signing key cannot be used")]
     Key(#[from] KeyError),
@@ -152,7 +155,7 @@ impl Courier {
                     exchanges.push(second.exchange);
                 }
                 // The first exchange happened and stands for the attempt.
-                Err(NotSent::Withdrawn | NotSent::EndpointGone) => {}
+                Err(NotSent::Withdrawn | NotSent::EndpointGone | NotSent::Unconfirmed) => {}
                 Err(error) => {
                     tracing::error!(endpoint = %prepared.endpoint().id, secret = %other, error = %error, "the fallback could not be signed; the attempt is recorded without it");
                 }
@@ -212,14 +215,21 @@ impl Courier {
         Ok(Made { exchange, signed })
     }
 
+    /// What signing for an endpoint needs at this moment, as long as nobody else can change it.
+    fn signing(&self, endpoint: EndpointId) -> Result<SigningView, NotSent> {
+        let view = self.live.signing(endpoint);
+        // Asked after the view was read: it was confirmed then.
+        if !self.live.is_confirmed() {
+            return Err(NotSent::Unconfirmed);
+        }
+        view.ok_or(NotSent::EndpointGone)
+    }
+
     /// Signs with the keys that are live at this moment.
     fn sign(&self, errand: &Errand<'_>, turn: Turn) -> Result<(Signature, HeaderMap), NotSent> {
         let endpoint = errand.prepared.endpoint();
         let scheme = endpoint.preset.scheme();
-        let view = self
-            .live
-            .signing(endpoint.id)
-            .ok_or(NotSent::EndpointGone)?;
+        let view = self.signing(endpoint.id)?;
         let now = self.clock.now();
         let (plan, reason) = match turn {
             Turn::First => {
@@ -344,10 +354,7 @@ impl Courier {
     ) -> Result<Vec<Arc<Signer>>, NotSent> {
         let endpoint = prepared.endpoint();
         let scheme = endpoint.preset.scheme();
-        let view = self
-            .live
-            .signing(endpoint.id)
-            .ok_or(NotSent::EndpointGone)?;
+        let view = self.signing(endpoint.id)?;
         let signer = |key: &ProbeKey| match key {
             ProbeKey::Random => Signer::new(scheme, random)
                 .map(Arc::new)

@@ -135,6 +135,8 @@ pub struct Settings {
     pub idempotency_millis: Millis,
     /// Exchanges that may be open to an endpoint at once unless it says otherwise.
     pub max_in_flight: u32,
+    /// How long a session of the dashboard lasts after its sign-in.
+    pub session: Millis,
     /// How often one API key may ask.
     pub pace: pace::Pace,
     /// The app that gets the operational events of all workspaces, if any.
@@ -146,6 +148,7 @@ impl Default for Settings {
         Self {
             idempotency_millis: limits::IDEMPOTENCY_MILLIS,
             max_in_flight: 32,
+            session: limits::SESSION,
             pace: pace::Pace::default(),
             operational_events: None,
         }

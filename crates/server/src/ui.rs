@@ -45,7 +45,7 @@ mod part;
 mod problems;
 mod ring;
 mod rotating;
-mod snippets;
+pub mod snippets;
 mod span;
 mod stale;
 pub mod text;

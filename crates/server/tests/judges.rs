@@ -29,6 +29,8 @@ mod rotations;
 mod senders;
 #[path = "judges/signatures.rs"]
 mod signatures;
+#[path = "judges/snippets.rs"]
+mod snippets;
 #[expect(dead_code, reason = "these tests use a part of it only")]
 mod support;
 #[path = "judges/two_signatures.rs"]

@@ -168,10 +168,13 @@ class World {
     assert.equal(value, "done");
   }
 
-  /** Fails if axe finds anything, or if the page is wider than its window. */
-  async examine(page, name) {
-    await page.evaluate(AXE);
-    const found = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
+  /** Fails if axe finds anything, by all rules or by some, or if the page is wider than its window. */
+  async examine(page, name, rules) {
+    if (!(await page.evaluate(() => "axe" in globalThis))) await page.evaluate(AXE);
+    const found = await page.evaluate((values) => {
+      const some = values ? { runOnly: { type: "rule", values } } : {};
+      return globalThis.axe.run(document, { resultTypes: ["violations"], ...some });
+    }, rules);
     for (const violation of found.violations) {
       for (const node of violation.nodes.slice(0, 5)) {
         this.troubles.push(`${name}: axe ${violation.id}: ${node.failureSummary} ${node.html.slice(0, 200)}`);

@@ -66,6 +66,9 @@ impl From<ServiceError> for Problem {
             )
             .retry_after(1),
             ServiceError::Unwritable => Self::store_unwritable("nothing was stored: "),
+            ServiceError::Uncertain => Self::store_unwritable(
+                "whether this was stored is not known (repeat it with the same Idempotency-Key): ",
+            ),
             ServiceError::AuditUnreadable { seq, source } => Self::new(
                 Code::AuditUnreadable,
                 format!(

@@ -119,7 +119,7 @@ codes! {
     AuditUnreadable = "audit_unreadable", INTERNAL_SERVER_ERROR, false, "An entry of the audit log cannot be read";
     /// Our fault.
     Internal = "internal", INTERNAL_SERVER_ERROR, true, "Internal error";
-    /// The disk of the store is full, read-only or failing.
+    /// The disk of the store is full, read-only or failing, or its database is away.
     StoreUnwritable = "store_unwritable", SERVICE_UNAVAILABLE, true, "The store cannot write at the moment";
     /// Starting, draining, or the store does not answer.
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, true, "Not available at the moment";
@@ -248,8 +248,9 @@ impl Problem {
         Self::new(
             Code::StoreUnwritable,
             format!(
-                "{kept}the disk of the store is full, read-only or failing; whoever runs the server \
-                 finds the cause in its log, and it goes on by itself once that is mended"
+                "{kept}the disk of the store is full, read-only or failing, or its database is away; \
+                 whoever runs the server finds the cause in its log, and it goes on by itself once \
+                 that is mended"
             ),
         )
         .retry_after(UNWRITABLE_SECONDS)

@@ -1,13 +1,17 @@
-//! Looks at a data directory from beside it, changing nothing: what `hookturn doctor` reports.
+//! Looks at a store from beside it, changing nothing: what `hookturn doctor` reports.
 //!
-//! Everything here may run while a server has the directory open.
+//! Everything here may run while a server has the store open.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Failure;
+use super::engine::target;
 use super::keys::{self, KEY_FILE, KeyFailure};
-use crate::config::Config;
+use super::process::on_runtime;
+use crate::config::{self, Config};
+use crate::store::postgres;
 use crate::store::seal::{MasterKey, Place, Sealer};
 use crate::store::sqlite::{self, Examined, OpenError};
 use crate::telemetry::SystemEntropy;
@@ -28,6 +32,14 @@ pub fn database(config: &Config) -> Result<Database, OpenError> {
         return Ok(Database::None);
     }
     sqlite::examine(&path, keys::CHECK).map(Database::Whole)
+}
+
+pub use crate::store::postgres::Examined as ExaminedDatabase;
+
+/// Looks at the database of a PostgreSQL store.
+pub fn postgres(database: &config::Database) -> Result<ExaminedDatabase, Failure> {
+    let examined = on_runtime(async { postgres::examine(&target(database)?, keys::CHECK).await })?;
+    Ok(examined?)
 }
 
 /// What was found about the master key.
@@ -62,11 +74,29 @@ pub fn master_key(config: &Config, database: &Database) -> Result<MasterKeyState
             }
         },
     };
-    let keys = MasterKey::parse_list(&text)?;
-    let Database::Whole(Examined {
-        meta: Some(sealed), ..
-    }) = database
-    else {
+    let Database::Whole(examined) = database else {
+        return fits(&text, None);
+    };
+    fits(&text, examined.meta.as_deref())
+}
+
+/// The same for a store in PostgreSQL, whose key is given.
+pub fn master_key_of(
+    config: &Config,
+    database: Option<&ExaminedDatabase>,
+) -> Result<MasterKeyState, KeyFailure> {
+    let Some(text) = &config.master_key else {
+        return Err(KeyFailure::NotGiven);
+    };
+    fits(
+        text.expose(),
+        database.and_then(|examined| examined.meta.as_deref()),
+    )
+}
+
+fn fits(text: &str, sealed: Option<&[u8]>) -> Result<MasterKeyState, KeyFailure> {
+    let keys = MasterKey::parse_list(text)?;
+    let Some(sealed) = sealed else {
         return Ok(MasterKeyState::Usable);
     };
     Sealer::new(keys, Arc::new(SystemEntropy))

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use hookturn_core::id::Entropy;
 use hookturn_core::store::{StoreError, StoreFuture};
 
+use super::engine::{Engine, Place as StorePlace};
 use crate::config::Config;
 use crate::service::master_key::MasterKeys;
 use crate::store::seal::{MasterKey, OpenError, ParseMasterKeyError, Place, Sealer};
-use crate::store::sqlite::SqliteStore;
 use crate::telemetry::SystemEntropy;
 
 /// The name of the key file in the data directory.
@@ -34,6 +34,11 @@ pub enum KeyFailure {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// The store is a database that others may share, and no key was given.
+    #[error(
+        "the master key is missing: with a PostgreSQL store it is given, never made; `hookturn master-key generate FILE` makes one, and HOOKTURN_MASTER_KEY_FILE names the file"
+    )]
+    NotGiven,
     /// The file cannot be read or written.
     #[error("cannot use the master key file {path}")]
     File {
@@ -56,14 +61,15 @@ pub enum KeyFailure {
     Store(#[from] StoreError),
 }
 
-/// The master keys: from the environment, else from the key file, else made new, which only happens
-/// with a new database.
+/// The master keys: from the environment, else from the key file, else made new, which only happens with a
+/// new database in the data directory. For a store in PostgreSQL the environment gives them: a key that was
+/// made in a directory of one machine would leave the others, and the next one, without it.
 pub(super) fn resolve(
     config: &Config,
-    database_exists: bool,
+    place: &StorePlace,
     entropy: &dyn Entropy,
 ) -> Result<Vec<MasterKey>, KeyFailure> {
-    let keys = read_or_make(config, database_exists, entropy)?;
+    let keys = read_or_make(config, place, entropy)?;
     if let Some(path) = open_to_others(config) {
         tracing::warn!(path = %path.display(), "other users of this machine can read the master key: chmod 600 it");
     }
@@ -72,12 +78,15 @@ pub(super) fn resolve(
 
 fn read_or_make(
     config: &Config,
-    database_exists: bool,
+    place: &StorePlace,
     entropy: &dyn Entropy,
 ) -> Result<Vec<MasterKey>, KeyFailure> {
     if let Some(text) = &config.master_key {
         return Ok(MasterKey::parse_list(text.expose())?);
     }
+    let StorePlace::Embedded { existed, .. } = place else {
+        return Err(KeyFailure::NotGiven);
+    };
     let path = config.data_dir.join(KEY_FILE);
     match std::fs::read_to_string(&path) {
         Ok(text) => Ok(MasterKey::parse_list(&zeroize::Zeroizing::new(text))?),
@@ -85,7 +94,7 @@ fn read_or_make(
             path,
             source: error,
         }),
-        Err(_) if database_exists => Err(KeyFailure::Missing { path }),
+        Err(_) if *existed => Err(KeyFailure::Missing { path }),
         Err(_) => {
             let key = MasterKey::generate(entropy);
             write(&path, std::slice::from_ref(&key))
@@ -129,13 +138,13 @@ pub(super) fn write(path: &Path, keys: &[MasterKey]) -> std::io::Result<()> {
 
 /// The key file of the data directory, or keys that come from elsewhere.
 pub(super) struct KeptKeys {
-    store: SqliteStore,
+    store: Engine,
     /// `None` when the keys come from the environment, which this process cannot change.
     file: Option<PathBuf>,
 }
 
 impl KeptKeys {
-    pub(super) fn new(config: &Config, store: SqliteStore) -> Self {
+    pub(super) fn new(config: &Config, store: Engine) -> Self {
         let file = config
             .master_key
             .is_none()
@@ -188,7 +197,7 @@ impl MasterKeys for KeptKeys {
 }
 
 /// Refuses a key that cannot open what the store holds.
-pub(super) async fn check(store: &SqliteStore, sealer: &Sealer) -> Result<(), KeyFailure> {
+pub(super) async fn check(store: &Engine, sealer: &Sealer) -> Result<(), KeyFailure> {
     match store.meta(CHECK).await? {
         Some(kept) => sealer
             .open(Place::Check, &kept)

@@ -12,7 +12,7 @@ use hookturn_core::time::Clock;
 use hookturn_verify::Secret;
 
 use crate::courier::request::Prepared;
-use crate::courier::{Courier, Probed};
+use crate::courier::{Courier, NotSent, Probed};
 use crate::dispatch;
 use crate::outbound::Client;
 use crate::service::ServiceError;
@@ -78,7 +78,10 @@ impl Probes {
             .courier
             .probe(&self.client, &prepared, &message, keys, &random)
             .await
-            .map_err(|error| unusable(&error))?;
+            .map_err(|error| match error {
+                NotSent::Unconfirmed => ServiceError::Unwritable,
+                other => unusable(&other),
+            })?;
         self.metrics.probed(keys, probed.status);
         Ok(probed)
     }

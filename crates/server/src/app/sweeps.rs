@@ -9,14 +9,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::engine::Engine;
 use super::log_step;
 use crate::api::{Readiness, Ready};
 use crate::service::Service;
 use crate::service::proving::Prober;
-use crate::store::sqlite::SqliteStore;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::tally;
 
-/// How often it is looked whether the disk takes writes, and tried while it does not.
+/// How often it is looked whether the store takes writes, and tried while it does not.
 const WATCH: Duration = Duration::from_millis(500);
 /// How often keyrings are settled. Bookkeeping only: signing never waits for it.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -34,6 +35,10 @@ const NOTE: Duration = Duration::from_secs(1);
 const OPEN: Duration = Duration::from_secs(1);
 /// How often what is past its retention is removed.
 const PRUNE: Duration = Duration::from_mins(10);
+/// How often the figures of the overview are kept: a server that is killed loses as much of them.
+const KEEP: Duration = Duration::from_mins(1);
+/// Workspaces whose figures are kept in one transaction.
+const FIGURES: usize = 50;
 /// How often the store counts itself for the metrics.
 const COUNT: Duration = Duration::from_secs(15);
 /// Rows one pruning step removes of each kind, so that a commit stays within milliseconds.
@@ -45,8 +50,8 @@ pub(super) struct Parts {
     pub(super) service: Arc<Service>,
     pub(super) prober: Arc<dyn Prober>,
     pub(super) store: Arc<dyn Store>,
-    /// The engine below it, which knows whether its disk takes writes.
-    pub(super) engine: SqliteStore,
+    /// The engine below it, which knows whether its disk or its database takes writes.
+    pub(super) engine: Engine,
     pub(super) ready: Readiness,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Arc<dyn Clock>,
@@ -58,11 +63,58 @@ pub(super) async fn run(parts: Parts) {
     // Apart, because removing what is old can take minutes.
     tokio::join!(
         keep_house(&parts),
-        watch_disk(&parts),
+        watch_store(&parts),
         prove(&parts),
         rotate_in_bulk(&parts),
         report(&parts),
+        keep_figures(&parts),
     );
+}
+
+/// Restores what the overview's figures were before the start, which waits for nothing of it, and keeps them
+/// while the server runs and when it stops.
+async fn keep_figures(parts: &Parts) {
+    let tally = parts.metrics.tally();
+    match parts.store.kept_figures(tally::WORKSPACES).await {
+        Ok(kept) => {
+            let left_out = tally.restore(&kept, parts.clock.now());
+            if left_out > 0 {
+                tracing::warn!(
+                    left_out,
+                    "figures of the overview were kept in another form; they begin anew"
+                );
+            }
+        }
+        Err(error) => {
+            tally.restored();
+            log_step("read what was counted before the start", Err(error));
+        }
+    }
+    let mut keep = period(KEEP);
+    let mut stopping = parts.stopping.clone();
+    loop {
+        tokio::select! {
+            _ = stopping.changed() => return store_figures(parts).await,
+            _ = keep.tick() => store_figures(parts).await,
+        }
+    }
+}
+
+/// Keeps what was counted since the last time; nothing is written while nothing happens.
+async fn store_figures(parts: &Parts) {
+    let tally = parts.metrics.tally();
+    let changed = tally.changed();
+    for some in changed.chunks(FIGURES) {
+        let kept = some.iter().filter_map(|workspace| tally.kept(*workspace));
+        let forget_before = parts.clock.now().before(tally::HORIZON);
+        let stored = parts.store.keep_figures(kept.collect(), forget_before);
+        if let Err(error) = stored.await {
+            for workspace in some {
+                tally.not_kept(*workspace);
+            }
+            return log_step("keep what was counted", Err(error));
+        }
+    }
 }
 
 /// Takes steps of bulk rotations for as long as the server runs, once everything is marked that was made
@@ -154,20 +206,21 @@ fn period(every: Duration) -> Interval {
     period
 }
 
-/// Looks at the disk for as long as the server runs.
-async fn watch_disk(parts: &Parts) {
+/// Looks at the store for as long as the server runs.
+async fn watch_store(parts: &Parts) {
     let mut watch = period(WATCH);
     let mut stopping = parts.stopping.clone();
     loop {
         tokio::select! {
             _ = stopping.changed() => return,
-            _ = watch.tick() => follow_disk(parts).await,
+            _ = watch.tick() => follow_store(parts).await,
         }
     }
 }
 
-/// Readiness follows the disk: off when a write failed because of it, on again when one succeeds.
-async fn follow_disk(parts: &Parts) {
+/// Readiness follows the store: off when a write failed because of its disk, or its database is away; on again
+/// when one succeeds.
+async fn follow_store(parts: &Parts) {
     let was_down = parts.ready.get() == Ready::StoreDown;
     if parts.engine.cannot_write() {
         if !was_down {

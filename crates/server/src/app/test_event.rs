@@ -10,7 +10,7 @@ use hookturn_core::time::Clock;
 use serde_json::json;
 
 use crate::courier::request::Prepared;
-use crate::courier::{Courier, verdict};
+use crate::courier::{Courier, NotSent, verdict};
 use crate::dispatch;
 use crate::outbound::{Client, ClientConfig};
 use crate::service::test_events::{TestFuture, TestReport, TestSender};
@@ -69,7 +69,10 @@ impl Tester {
             .courier
             .attempt(&client, &prepared, &[&message], 1, known)
             .await
-            .map_err(|error| unusable(&error))?;
+            .map_err(|error| match error {
+                NotSent::Unconfirmed => ServiceError::Unwritable,
+                other => unusable(&other),
+            })?;
         if made.attempt.accepted() {
             // From now on it may be probed, and counts for a rotation that proves itself.
             self.live.find(endpoint.id, |known| Findings {

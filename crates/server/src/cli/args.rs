@@ -45,6 +45,10 @@ pub(super) enum Command {
     Doctor(super::doctor::Doctor),
     /// Copy the database, also while the server runs.
     Backup(super::backup::Backup),
+    /// Fill an empty PostgreSQL database from a backup of such a store.
+    Restore(super::backup::Restore),
+    /// Bring the schema of a PostgreSQL store up to date.
+    Migrate(super::migrate::Migrate),
     /// Print the description of the API (OpenAPI 3.1), or of a dialect.
     Openapi(super::openapi::Openapi),
     /// Write a commented hookturn.toml and make the data directory.

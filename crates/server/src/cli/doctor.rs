@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use hookturn_core::time::{Clock, MINUTE, SECOND, Timestamp};
+use hookturn_core::time::{Clock, MINUTE, Millis, SECOND, Timestamp};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -19,11 +19,13 @@ use super::exit::{Exit, Failure, Outcome};
 use super::output::{Format, Output};
 use super::serve::Serve;
 use crate::app;
-use crate::app::checkup::{self, Database, MasterKeyState};
-use crate::config::Config;
+use crate::app::checkup::{self, Database, ExaminedDatabase, MasterKeyState};
+use crate::config::{self, Config, StorePlace};
 
 /// A disk that takes longer for one small sync slows every acknowledgement.
 const SLOW_SYNC: Duration = Duration::from_millis(20);
+/// Clocks that are further apart than this are worth a word.
+const CLOCKS_APART: Millis = SECOND;
 /// Syncs that are measured.
 const SYNCS: u32 = 8;
 /// The name of this check, which has an exit code of its own.
@@ -136,12 +138,19 @@ fn examine(asked: &Doctor, edge: &Edge) -> Vec<Check> {
             return vec![Check::fail(name, what(&failure))];
         }
     };
-    let running = checkup::is_running(&config.data_dir);
     let mut checks = vec![configuration(&config)];
-    checks.extend(data_directory(&config.data_dir));
-    checks.extend(database(&config));
-    checks.push(address(&config, running));
-    checks.push(clock(edge.clock.as_ref(), &config.data_dir));
+    match &config.store {
+        StorePlace::Embedded => {
+            let running = checkup::is_running(&config.data_dir);
+            checks.extend(data_directory(&config.data_dir));
+            checks.extend(database(&config));
+            checks.push(address(&config, running));
+            checks.push(clock(edge.clock.as_ref(), &config.data_dir));
+        }
+        StorePlace::Postgres(database) => {
+            checks.extend(postgres(&config, database, edge.clock.as_ref()));
+        }
+    }
     checks.push(resolver());
     checks
 }
@@ -294,14 +303,93 @@ fn database(config: &Config) -> Vec<Check> {
         Ok(MasterKeyState::Fits) => Check::ok("master key", "fits the database"),
         Err(error) => Check::fail("master key", app::explain(&error)),
     };
-    let exposed = checkup::exposed_key_file(config).map(|path| {
-        Check::warn(
-            "master key",
-            format!("{} is open to other users", path.display()),
-            "chmod 600: with it and a copy of the database, every secret can be read",
-        )
+    [database, key].into_iter().chain(exposed(config)).collect()
+}
+
+fn exposed(config: &Config) -> Option<Check> {
+    let path = checkup::exposed_key_file(config)?;
+    Some(Check::warn(
+        "master key",
+        format!("{} is open to other users", path.display()),
+        "chmod 600: with it and a copy of the database, every secret can be read",
+    ))
+}
+
+/// What there is to see of a PostgreSQL store: its database, the key that is given for it, and whether the
+/// clocks agree.
+fn postgres(config: &Config, place: &config::Database, clock: &dyn Clock) -> Vec<Check> {
+    let examined = checkup::postgres(place);
+    let key = match checkup::master_key_of(config, examined.as_ref().ok()) {
+        Ok(MasterKeyState::NotYet | MasterKeyState::Usable) => Check::ok("master key", "usable"),
+        Ok(MasterKeyState::Fits) => Check::ok("master key", "fits the database"),
+        Err(error) => Check::fail("master key", app::explain(&error)),
+    };
+    let mut checks = match &examined {
+        Ok(examined) => of_database(examined),
+        Err(error) => vec![Check::fail("database", app::explain(error))],
+    };
+    checks.push(key);
+    checks.extend(exposed(config));
+    let running = examined.as_ref().is_ok_and(|found| found.holder.is_some());
+    checks.push(address(config, running));
+    checks.push(match &examined {
+        Ok(examined) => clocks(clock.now(), examined.now),
+        Err(_) => clock_alone(clock.now()),
     });
-    [database, key].into_iter().chain(exposed).collect()
+    checks
+}
+
+fn of_database(examined: &ExaminedDatabase) -> Vec<Check> {
+    const NAME: &str = "database";
+    let schema = match examined.schema {
+        0 => "no tables yet; the first start makes them".to_owned(),
+        schema if schema < examined.newest => format!(
+            "schema {schema}, which `hookturn migrate` or the next start brings to {}",
+            examined.newest
+        ),
+        schema => format!("schema {schema}, {} KiB", examined.bytes / 1_024),
+    };
+    let used = match &examined.holder {
+        Some(holder) => format!("in use by {holder}"),
+        None => "nobody works on it".to_owned(),
+    };
+    let told = format!(
+        "{}, PostgreSQL {}: {schema}; {used}",
+        examined.database, examined.server
+    );
+    let mut checks = vec![Check::ok(NAME, told)];
+    if !examined.durable {
+        checks.push(Check::warn(
+            NAME,
+            "it runs with fsync off",
+            "turn fsync on: what was acknowledged is lost when its machine stops",
+        ));
+    }
+    let millis = examined.round_trip.as_secs_f64() * 1_000.0;
+    let detail = format!("one question takes {millis:.1} ms");
+    checks.push(if examined.round_trip > SLOW_SYNC {
+        Check::warn(
+            "network",
+            detail,
+            "every acknowledgement waits for several: run the server near its database",
+        )
+    } else {
+        Check::ok("network", detail)
+    });
+    checks
+}
+
+/// The database's clock is right or not, but days and expiries go by it and by this machine's alike.
+fn clocks(here: Timestamp, there: Timestamp) -> Check {
+    let apart = here.since(there).max(there.since(here));
+    if apart > CLOCKS_APART {
+        return Check::warn(
+            "clock",
+            format!("it is {here} here and {there} at the database"),
+            "synchronise both: signatures and expiries carry the time",
+        );
+    }
+    clock_alone(here)
 }
 
 fn address(config: &Config, running: bool) -> Check {
@@ -311,7 +399,7 @@ fn address(config: &Config, running: bool) -> Check {
         Ok(_) => Check::ok(NAME, format!("{listen} is free")),
         Err(error) if running && error.kind() == ErrorKind::AddrInUse => Check::ok(
             NAME,
-            format!("{listen} is taken, and a hookturn runs on this data directory"),
+            format!("{listen} is taken, and a hookturn runs on this store"),
         ),
         Err(error) => Check::fail(
             NAME,
@@ -324,16 +412,7 @@ fn address(config: &Config, running: bool) -> Check {
 }
 
 fn clock(clock: &dyn Clock, data_dir: &Path) -> Check {
-    const NAME: &str = "clock";
     let now = clock.now();
-    if now < RELEASED {
-        return Check::fail(
-            NAME,
-            format!(
-                "it is {now}, before this version was made; set the clock: signatures carry the time"
-            ),
-        );
-    }
     let modified = data_dir
         .join(app::DATABASE)
         .metadata()
@@ -344,16 +423,29 @@ fn clock(clock: &dyn Clock, data_dir: &Path) -> Check {
         .and_then(|since| i64::try_from(since.as_millis()).ok())
         .map(Timestamp::from_millis);
     match written {
-        Some(written) if written.since(now) > MINUTE => Check::warn(
-            NAME,
+        Some(written) if now >= RELEASED && written.since(now) > MINUTE => Check::warn(
+            "clock",
             format!(
                 "the database was written {} s in the future",
                 written.since(now) / SECOND
             ),
             "the clock went back: synchronise it, or receivers refuse timestamps",
         ),
-        _ => Check::ok(NAME, format!("it is {now}")),
+        _ => clock_alone(now),
     }
+}
+
+fn clock_alone(now: Timestamp) -> Check {
+    const NAME: &str = "clock";
+    if now < RELEASED {
+        return Check::fail(
+            NAME,
+            format!(
+                "it is {now}, before this version was made; set the clock: signatures carry the time"
+            ),
+        );
+    }
+    Check::ok(NAME, format!("it is {now}"))
 }
 
 fn resolver() -> Check {

@@ -60,10 +60,12 @@ exits! {
     MasterKey = 14, "the master key is missing or does not fit the database";
     /// Another program listens on the address, or it is not ours.
     AddressInUse = 15, "the address cannot be listened on";
-    /// Another hookturn process has the data directory.
-    DatabaseInUse = 16, "another hookturn process uses the data directory";
+    /// Another hookturn process has the data directory or the database.
+    DatabaseInUse = 16, "another hookturn process uses the store";
     /// Any other reason for which a server does not start or does not go on.
     ServeFailed = 17, "the server could not start or had to stop";
+    /// The database of a PostgreSQL store does not answer, or lets nobody in.
+    DatabaseUnreachable = 18, "the database cannot be reached, or refuses the user";
     /// A signature or an audit chain does not verify.
     NotVerified = 20, "a signature, or the audit chain, does not verify";
     /// `hookturn doctor` found something that must be repaired.

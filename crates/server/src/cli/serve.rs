@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::Edge;
 use super::exit::{Exit, Failure, Outcome};
-use crate::app::{self, KeyFailure, OpenError};
+use crate::app::{self, DatabaseError, KeyFailure, OpenError};
 use crate::config::{self, Config, ConfigError, Flags};
 
 /// Where the configuration comes from: what `serve` and the commands beside it share.
@@ -18,6 +18,10 @@ pub(super) struct Place {
     /// Directory of database and master key [env: HOOKTURN_DATA_DIR, default: hookturn-data].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// PostgreSQL database to use instead of the embedded store, as postgres://user@host/database; its
+    /// password is in the file that HOOKTURN_STORE_PASSWORD_FILE names [env: HOOKTURN_STORE].
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -27,10 +31,6 @@ pub(super) struct Serve {
     /// Address to listen on [env: HOOKTURN_LISTEN, default: 127.0.0.1:8090].
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Where the data is, if not in the embedded store, which is all that this version has [env:
-    /// HOOKTURN_STORE].
-    #[arg(long, value_name = "URL")]
-    store: Option<String>,
     /// How log lines look: text or json [env: HOOKTURN_LOG_FORMAT].
     #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"])]
     log_format: Option<String>,
@@ -41,6 +41,7 @@ impl Place {
         Flags {
             config: self.config.clone(),
             data_dir: self.data_dir.clone(),
+            store: self.store.clone(),
             ..Flags::default()
         }
     }
@@ -55,7 +56,6 @@ impl Serve {
     fn flags(&self) -> Flags {
         Flags {
             listen: self.listen.clone(),
-            store: self.store.clone(),
             log_format: self.log_format.clone(),
             ..self.place.flags()
         }
@@ -100,6 +100,8 @@ pub(super) fn not_started(error: &app::Failure) -> Failure {
         app::Failure::DataDir { .. } => Exit::DataDirectory,
         app::Failure::MasterKey(error) => of_key(error),
         app::Failure::Store(error) => of_open(error),
+        app::Failure::Database(error) => of_database(error),
+        app::Failure::Gone(_) => Exit::DatabaseInUse,
         app::Failure::Listen { .. } => Exit::AddressInUse,
         app::Failure::Roots { .. } => Exit::Config,
         _ => Exit::ServeFailed,
@@ -122,6 +124,20 @@ pub(super) fn of_open(error: &OpenError) -> Exit {
             Exit::DataDirectory
         }
         OpenError::InUse { .. } => Exit::DatabaseInUse,
+        _ => Exit::ServeFailed,
+    }
+}
+
+/// The same of the database of a PostgreSQL store.
+pub(super) fn of_database(error: &DatabaseError) -> Exit {
+    match error {
+        DatabaseError::Url { .. }
+        | DatabaseError::RootCertificates { .. }
+        | DatabaseError::TooOld { .. } => Exit::Config,
+        DatabaseError::Unreachable { .. } | DatabaseError::Failed(_) => Exit::DatabaseUnreachable,
+        DatabaseError::Newer { .. } => Exit::DatabaseNewer,
+        DatabaseError::InUse { .. } => Exit::DatabaseInUse,
+        DatabaseError::Contents(_) | DatabaseError::OtherSchema { .. } => Exit::DatabaseDamaged,
         _ => Exit::ServeFailed,
     }
 }

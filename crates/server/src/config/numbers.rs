@@ -2,7 +2,7 @@
 //! key, the bound and, for the file, the line.
 
 use hookturn_core::limits;
-use hookturn_core::time::{DAY, HOUR};
+use hookturn_core::time::{DAY, HOUR, SECOND};
 use serde::{Deserialize, Deserializer};
 
 use super::{ConfigError, Variables};
@@ -52,6 +52,12 @@ pub(super) const REQUEST_BURST: Bounded = Bounded {
     least: 1,
     most: limits::REQUESTS_MAX as u64,
 };
+pub(super) const SESSION_SECONDS: Bounded = Bounded {
+    key: "dashboard.session_seconds",
+    variable: "HOOKTURN_SESSION_SECONDS",
+    least: 1,
+    most: limits::SESSION_MAX / SECOND,
+};
 
 impl Bounded {
     fn wanted(&self) -> String {
@@ -98,6 +104,10 @@ pub(super) fn requests_per_second<'de, D: Deserializer<'de>>(file: D) -> Result<
 
 pub(super) fn request_burst<'de, D: Deserializer<'de>>(file: D) -> Result<u32, D::Error> {
     REQUEST_BURST.read(file)
+}
+
+pub(super) fn session_seconds<'de, D: Deserializer<'de>>(file: D) -> Result<u32, D::Error> {
+    SESSION_SECONDS.read(file)
 }
 
 pub(super) fn shards<'de, D: Deserializer<'de>>(file: D) -> Result<usize, D::Error> {

@@ -112,7 +112,7 @@ impl Shard {
             self.take_notes(now);
             self.take_events(now);
             self.fire_timers(now);
-            if !self.draining {
+            if !self.draining && self.parts.live.is_confirmed() {
                 self.pump(now);
             }
             self.hand_in();

@@ -35,7 +35,7 @@ pub struct AuditFilter {
     pub action: Option<String>,
     /// Who.
     pub actor: Option<Actor>,
-    /// Any id that the entry is about, or the fingerprint of its secret.
+    /// Any id that the entry is about or tells of, or the fingerprint of its secret.
     pub subject: Option<String>,
     /// Not before.
     pub since: Option<Timestamp>,
@@ -54,7 +54,9 @@ impl AuditFilter {
         let subject = || {
             self.subject.as_ref().is_none_or(|wanted| {
                 let print = entry.fingerprint.map(|print| print.to_string());
-                print.as_ref() == Some(wanted) || entry.subject.ids().any(|(_, id)| id == *wanted)
+                print.as_ref() == Some(wanted)
+                    || entry.subject.ids().any(|(_, id)| id == *wanted)
+                    || entry.detail.values().any(|told| told == wanted)
             })
         };
         action

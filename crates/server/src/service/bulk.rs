@@ -40,9 +40,8 @@ use super::page::{Listed, fetch};
 use super::{Caller, Decision, Recording, Service, ServiceError};
 pub(super) use following::Following;
 
-/// Groups in which the rotations of a step are opened, one after the other. Those of a group share a
-/// commit; were they all in one, every message that is published then would wait for all of them.
-const GROUPS: usize = 25;
+/// Items that are written in one commit, so that it stays within a millisecond or so.
+const ITEMS_IN_A_COMMIT: usize = 128;
 /// Endpoints that are shown of one item; a shared keyring may have more.
 const SHOWN: usize = 20;
 
@@ -121,35 +120,56 @@ impl Service {
                 ));
             }
         }
-        self.change(caller, recording, |now| {
-            let open = self.live.open_bulks();
-            let own = open
-                .iter()
-                .filter(|bulk| bulk.workspace == caller.workspace);
-            if !input.dry_run && own.count() >= limits::BULKS_OPEN {
-                return Err(ServiceError::conflict(
-                    "too_many_bulks",
-                    format!(
-                        "{} bulk rotations of this workspace are not over: cancel one, or wait",
-                        limits::BULKS_OPEN
-                    ),
-                ));
-            }
-            let planned = self.plan(caller, &input, selector.clone(), now)?;
+        let planned = self.plan(caller, &input, selector, self.clock.now())?;
+        if !input.dry_run {
+            self.admit_bulk(caller)?;
+            self.lay_out(&planned).await?;
+        }
+        self.change(caller, recording, |_| {
             let (mut writes, mut audit) = (Vec::new(), Vec::new());
             if !input.dry_run {
+                self.admit_bulk(caller)?;
                 writes.push(Write::Bulk(planned.bulk.clone()));
-                writes.extend(items_of(&planned));
                 audit.push(entry(AuditAction::BulkStarted, &planned.bulk));
             }
             Ok(Decision {
                 shows: None,
                 writes,
                 audit,
-                out: planned,
+                out: planned.clone(),
             })
         })
         .await
+    }
+
+    /// Refuses one bulk rotation too many.
+    fn admit_bulk(&self, caller: &Caller) -> Result<(), ServiceError> {
+        let open = self.live.open_bulks();
+        let own = open
+            .iter()
+            .filter(|bulk| bulk.workspace == caller.workspace);
+        if own.count() < limits::BULKS_OPEN {
+            return Ok(());
+        }
+        Err(ServiceError::conflict(
+            "too_many_bulks",
+            format!(
+                "{} bulk rotations of this workspace are not over: cancel one, or wait",
+                limits::BULKS_OPEN
+            ),
+        ))
+    }
+
+    /// Writes the items of a bulk rotation before itself, in pieces: nobody's message waits for all of
+    /// them. Until the bulk rotation is written they belong to nothing, and if it never is, they are
+    /// removed with what is old.
+    async fn lay_out(&self, planned: &StartedBulk) -> Result<(), ServiceError> {
+        let items: Vec<_> = items_of(planned).collect();
+        for items in items.chunks(ITEMS_IN_A_COMMIT) {
+            self.write_step(&planned.bulk, items.to_vec(), Vec::new())
+                .await?;
+        }
+        Ok(())
     }
 
     /// The selector with leaked strings turned into the secrets they are: the strings, or hashes that
@@ -494,21 +514,13 @@ impl Service {
             limit: usize::try_from(count).unwrap_or(usize::MAX),
         });
         let waiting = waiting.await?;
-        let size = waiting.len().div_ceil(GROUPS).max(1);
-        let groups = waiting.chunks(size);
-        let gap = spread / u32::try_from(groups.len().max(1)).unwrap_or(u32::MAX);
-        let mut failed = Ok(());
-        let mut next = Instant::now();
-        for group in groups {
-            sleep_until(next).await;
-            // Counted from here: what was slow is not made up for by a heap.
-            next = Instant::now() + gap;
-            let opening = group.iter().map(|item| self.open_item(bulk, item));
-            for result in join_all(opening).await {
-                failed = failed.and(result);
-            }
-        }
-        failed
+        let gap = spread / u32::try_from(waiting.len().max(1)).unwrap_or(u32::MAX);
+        let start = Instant::now();
+        let opening = (0..).zip(&waiting).map(async |(place, item)| {
+            sleep_until(start + gap * place).await;
+            self.open_item(bulk, item).await
+        });
+        join_all(opening).await.into_iter().collect()
     }
 
     /// Opens the rotation of one item, or writes down why not, in one change with the item.

@@ -83,9 +83,14 @@ pub enum ServiceError {
     /// More is waiting to be stored than the store takes.
     #[error("too much is waiting to be stored; nothing was stored, try again soon")]
     Busy,
-    /// The store's disk is full, read-only or failing.
+    /// The store's disk is full, read-only or failing, or its database is away.
     #[error("the store cannot write at the moment; nothing was stored, try again later")]
     Unwritable,
+    /// The store lost its database while it stored this.
+    #[error(
+        "the store lost its database; whether this was stored is not known: look before you repeat it"
+    )]
+    Uncertain,
     /// The key asks more often than it may.
     #[error("the API key asks more often than it may")]
     RateLimited {
@@ -165,7 +170,7 @@ impl ServiceError {
             Self::IdempotencyKeyUsed => "idempotency_key_used",
             Self::TooLarge { .. } => "too_large",
             Self::Unavailable | Self::Busy => "unavailable",
-            Self::Unwritable => "store_unwritable",
+            Self::Unwritable | Self::Uncertain => "store_unwritable",
             Self::AuditUnreadable { .. } => "audit_unreadable",
             Self::Internal(_) => "internal",
         }
@@ -188,6 +193,7 @@ impl From<StoreError> for ServiceError {
             StoreError::Busy => Self::Busy,
             // The writer has logged the cause.
             StoreError::Unwritable { .. } => Self::Unwritable,
+            StoreError::Uncertain => Self::Uncertain,
             other => match unreadable_entry(&other) {
                 Some(seq) => Self::AuditUnreadable {
                     seq,

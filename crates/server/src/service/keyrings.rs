@@ -438,7 +438,7 @@ impl Service {
 
 /// Checks the words that come with a new secret. The reason is the caller's for this one call, so
 /// that it stands in every audit entry of it; without one, it is that of the whole request.
-pub(super) fn check_words(
+pub(crate) fn check_words(
     caller: &Caller,
     name: Option<&str>,
     reason: Option<&str>,

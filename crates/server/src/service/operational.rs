@@ -64,6 +64,9 @@ impl Service {
 
     async fn report_log(&self, workspace: WorkspaceId) -> Result<usize, ServiceError> {
         let after = self.live.reported(workspace);
+        if self.told(workspace).is_empty() {
+            return self.pass_over(workspace, after).await;
+        }
         let (mut read, mut reported) = (after, 0);
         let mut stored = after;
         loop {
@@ -86,42 +89,66 @@ impl Service {
                 .flat_map(|(entry, event_type)| self.messages_about(entry, event_type))
                 .collect();
             let count = messages.len();
-            let change = Change {
-                workspace,
-                writes: vec![Write::Reported {
-                    workspace,
-                    after: stored,
-                    through: last,
-                    messages,
-                }],
-                audit: Vec::new(),
-                context: system(),
-                at: self.clock.now(),
-                idempotency: None,
-            };
-            match self.store.change(change).await {
-                Ok(()) => {}
-                // Someone else is at it, and this reading is old.
-                Err(StoreError::Conflict { .. }) => return Ok(reported),
-                Err(error) => return Err(error.into()),
+            if !self.reported(workspace, stored, last, messages).await? {
+                return Ok(reported);
             }
             stored = last;
             reported += count;
         }
     }
 
-    /// The messages that report an entry: one for each app that asked for it, one where they are the same.
-    fn messages_about(&self, entry: &Recorded, event_type: &EventType) -> Vec<NewMessage> {
-        let own = self.live.workspace(entry.workspace);
+    /// Moves the place to the end of a log that nobody is told about: none of it is read.
+    async fn pass_over(&self, workspace: WorkspaceId, after: u64) -> Result<usize, ServiceError> {
+        let head = self.store.audit_head(workspace).await?;
+        if head > after {
+            self.reported(workspace, after, head, Vec::new()).await?;
+        }
+        Ok(0)
+    }
+
+    /// Accepts messages and moves the place in one change. Returns whether it was still as read: if not,
+    /// someone else is at it.
+    async fn reported(
+        &self,
+        workspace: WorkspaceId,
+        after: u64,
+        through: u64,
+        messages: Vec<NewMessage>,
+    ) -> Result<bool, ServiceError> {
+        let change = Change {
+            workspace,
+            writes: vec![Write::Reported {
+                workspace,
+                after,
+                through,
+                messages,
+            }],
+            audit: Vec::new(),
+            context: system(),
+            at: self.clock.now(),
+            idempotency: None,
+        };
+        match self.store.change(change).await {
+            Ok(()) => Ok(true),
+            Err(StoreError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The apps that asked for what happens in a workspace, each with its own workspace.
+    fn told(&self, workspace: WorkspaceId) -> Vec<(WorkspaceId, ClientId)> {
+        let own = self.live.workspace(workspace);
         let own = own.and_then(|own| Some((own.id, own.settings.operational_app?)));
         let named = self.settings.operational_events.as_ref();
         let named = named.and_then(|named| Some((self.workspace_id(&named.workspace)?, named.app)));
-        let mut places = vec![own, named];
-        places.dedup();
-        let places: Vec<_> = places.into_iter().flatten().collect();
-        if places.is_empty() {
-            return Vec::new();
-        }
+        let mut told: Vec<_> = own.into_iter().chain(named).collect();
+        told.dedup();
+        told
+    }
+
+    /// The messages that report an entry: one for each app that asked for it, one where they are the same.
+    fn messages_about(&self, entry: &Recorded, event_type: &EventType) -> Vec<NewMessage> {
+        let places = self.told(entry.workspace);
         let names = self.names_for(entry);
         let event = Event::of(event_type, entry, &names);
         // Texts, numbers and times only: nothing in it can fail to be written.

@@ -40,6 +40,8 @@ use crate::courier::Probed;
 pub(super) use politeness::Politeness;
 pub use politeness::{ProbePurpose, SeenProbe};
 
+/// Findings that are stored in one commit, so that it stays within a millisecond or so.
+const FINDINGS_IN_A_COMMIT: usize = 32;
 /// Probes that may be under way at once, over all endpoints.
 const PROBES_AT_ONCE: usize = 64;
 /// When to try again where another probe to the same host is under way.
@@ -373,7 +375,8 @@ impl Service {
     pub async fn keep_findings(&self) -> Result<(), ServiceError> {
         let unsaved = self.live.unsaved_findings();
         let mut failed = Ok(());
-        for of_workspace in unsaved.chunk_by(|(one, ..), (other, ..)| one == other) {
+        let of_workspaces = unsaved.chunk_by(|(one, ..), (other, ..)| one == other);
+        for of_workspace in of_workspaces.flat_map(|all| all.chunks(FINDINGS_IN_A_COMMIT)) {
             let write = |&(workspace, endpoint, findings)| Write::Findings {
                 workspace,
                 endpoint,

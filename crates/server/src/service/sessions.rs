@@ -75,13 +75,11 @@ impl SignedOut {
     }
 }
 
-impl Session {
-    fn ends_at(&self) -> Timestamp {
-        self.began_at.after(limits::SESSION)
-    }
-}
-
 impl Service {
+    fn ends_at(&self, session: &Session) -> Timestamp {
+        session.began_at.after(self.settings.session)
+    }
+
     /// Signs in with the text of an API key. Answers the session and the cookie that keeps it.
     ///
     /// After [`limits::SIGN_IN_FAILURES`] wrong keys, whoever sent them, sign-ins are refused until
@@ -141,7 +139,7 @@ impl Service {
         let ended = self
             .signed_out
             .with(|ended| ended.contains_key(&session.id));
-        (!ended && now < session.ends_at()).then_some(session)
+        (!ended && now < self.ends_at(&session)).then_some(session)
     }
 
     /// Who a session is, on one request. Unauthorized when its key is no longer good.
@@ -160,7 +158,7 @@ impl Service {
         let now = self.clock.now();
         self.signed_out.with(|ended| {
             ended.retain(|_, until| *until > now);
-            ended.insert(session.id, session.ends_at());
+            ended.insert(session.id, self.ends_at(session));
         });
     }
 }

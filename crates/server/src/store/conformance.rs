@@ -102,6 +102,7 @@ macro_rules! store_conformance {
                 a_reseal_swaps_only_what_still_is_the_old_value,
                 findings_are_kept_until_their_endpoint_is_forgotten,
                 the_last_use_of_a_key_only_moves_forward,
+                what_was_counted_is_kept_by_workspace_and_forgotten_by_age,
                 rotations_are_paged_newest_first;
             marks:
                 a_secret_is_found_by_its_mark_also_when_its_value_is_erased,
@@ -165,6 +166,7 @@ macro_rules! store_conformance {
                 pruning_goes_in_blocks_until_nothing_is_left,
                 g1_pruning_goes_past_much_that_is_pending,
                 bulk_rotations_that_are_over_go_with_their_items,
+                items_without_their_bulk_rotation_go,
                 what_a_removed_app_left_is_listed_until_it_is_pruned,
                 a_backup_taken_while_writing_opens_with_the_same_contents,
                 a_backup_never_replaces_a_file,

@@ -20,13 +20,16 @@ use hookturn_core::rotation::{Keyring, KeyringOwner};
 use hookturn_core::store::{Configuration, ReceiverState, SealedSecret, Write};
 use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::{ApiKey, App, Workspace};
+use tokio::time::Instant;
 
+mod confirmed;
 mod planned;
 
 /// Everything configured. Cheap to read from any thread.
 #[derive(Debug, Default)]
 pub struct Live {
     view: RwLock<View>,
+    confirmed: confirmed::Confirmed,
 }
 
 #[derive(Debug, Default)]
@@ -133,6 +136,22 @@ impl Live {
         }
         view.mark_key = loaded.mark_key;
         self.write(|current| *current = view);
+    }
+
+    /// Whether what is signed from this view now is signed with keys that nobody can have retired:
+    /// always, unless the engine has to confirm it.
+    pub fn is_confirmed(&self) -> bool {
+        self.confirmed.now()
+    }
+
+    /// Nobody else can change anything before this moment. Only engines call this.
+    pub fn confirm_until(&self, moment: Instant) {
+        self.confirmed.until(moment);
+    }
+
+    /// Someone else may change something from now on. Only engines call this.
+    pub fn confirm_no_longer(&self) {
+        self.confirmed.no_longer();
     }
 
     /// Applies committed writes. Only engines call this.

@@ -30,8 +30,8 @@ use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
     Accept, BulkItemQuery, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch,
     Due, DueBlock, DueQuery, Finish, Hint, HintSink, IdempotencyKey, IdempotencyRecord,
-    MarkedSecret, Page, Progress, ReceiverState, RecoverQuery, ReportedLog, SealedSecret,
-    SecretMark, Shown, Store, StoreError, StoreFuture, StoreStats, Write,
+    KeptFigures, MarkedSecret, Page, Progress, ReceiverState, RecoverQuery, ReportedLog,
+    SealedSecret, SecretMark, Shown, Store, StoreError, StoreFuture, StoreStats, Write,
 };
 use hookturn_core::time::Timestamp;
 use tokio::task::coop::consume_budget;
@@ -436,6 +436,21 @@ impl Store for ModelStore {
             contents.documents.touch(uses);
             Ok(())
         })
+    }
+
+    fn keep_figures(
+        &self,
+        kept: Vec<KeptFigures>,
+        forget_before: Timestamp,
+    ) -> StoreFuture<'_, ()> {
+        self.step(move |contents, _| {
+            contents.documents.keep_figures(kept, forget_before);
+            Ok(())
+        })
+    }
+
+    fn kept_figures(&self, limit: usize) -> StoreFuture<'_, Vec<KeptFigures>> {
+        self.read(|contents| contents.documents.kept_figures(limit))
     }
 
     fn accept(&self, accept: Accept) -> StoreFuture<'_, ()> {

@@ -21,8 +21,8 @@
 //! changed but for a late attempt's count; retention drops whole days. What changes all the time is the
 //! `due` table, which holds pending deliveries only.
 //!
-//! **One node.** For now one process owns everything in the database: its live view is as of its own last
-//! commit. A second process on the same database would not see the first one's changes of keyrings.
+//! **One node.** For now one process owns everything in the database ([`tenure`]): its live view is as of its
+//! own last commit. A second one is refused, and one that lost the database sends nothing until it has it again.
 
 mod accepting;
 mod backup;
@@ -31,6 +31,8 @@ mod configuration;
 mod connect;
 mod days;
 mod effects;
+mod examine;
+mod figures;
 mod finishing;
 mod group;
 mod ledger;
@@ -43,11 +45,15 @@ mod reader;
 mod requeue;
 mod rows;
 mod searching;
+mod session;
+mod tenure;
+mod thread;
 mod tls;
+mod transaction;
 mod upkeep;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hookturn_core::audit::{AuditEntry, Context, Recorded};
@@ -61,20 +67,23 @@ use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
     Accept, BulkItemQuery, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch,
-    DueBlock, DueQuery, Finish, HintSink, IdempotencyKey, IdempotencyRecord, MarkedSecret, Page,
-    Progress, ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store, StoreError,
-    StoreFuture, StoreStats,
+    DueBlock, DueQuery, Finish, HintSink, IdempotencyKey, IdempotencyRecord, KeptFigures,
+    MarkedSecret, Page, Progress, ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store,
+    StoreError, StoreFuture, StoreStats,
 };
 use hookturn_core::time::Timestamp;
 
 use super::live::Live;
 use super::waiting::Waiting;
-use connect::Session;
-use days::Day;
 use reader::Readers;
 use writer::{Answer, Work, Writer};
 
+pub use backup::{backup_beside, restore};
 pub use connect::{OpenError, Target};
+pub use examine::{Examined, examine};
+pub use migrate::{Plan, PlannedStep, apply as migrate, plan};
+pub use session::Gone;
+pub use tenure::Holder;
 
 /// The store on PostgreSQL. Cloning is cheap; the threads stop when the last clone is dropped, after what
 /// was queued is written.
@@ -105,14 +114,11 @@ pub struct PostgresOptions {
 }
 
 impl PostgresStore {
-    /// Connects, migrates, loads the live view and starts the threads.
+    /// Connects, takes the database, migrates, loads the live view and starts the threads.
     pub async fn open(options: PostgresOptions) -> Result<Self, OpenError> {
-        let session = open_for_writing(&options.target).await?;
-        let loaded = prepare(&session).await.map_err(OpenError::Contents)?;
-        options.live.reset(loaded);
         Ok(Self {
+            writer: Arc::new(Writer::start(&options).await?),
             readers: Arc::new(Readers::start(&options.target)?),
-            writer: Arc::new(Writer::start(&options)?),
             waiting: Waiting::default(),
             target: Arc::new(options.target),
         })
@@ -127,6 +133,17 @@ impl PostgresStore {
     /// Whether the last transaction could not be written, or there is no connection.
     pub fn cannot_write(&self) -> bool {
         self.writer.cannot_write()
+    }
+
+    /// Waits until another process has the database. This one has stopped sending then, and must end.
+    pub fn until_gone(&self) -> impl Future<Output = Gone> + Send + use<> {
+        self.writer.until_gone()
+    }
+
+    /// Writes what was queued and gives the database back, so that the next process need not wait.
+    /// Whatever is asked later is refused.
+    pub fn close(&self) -> StoreFuture<'_, ()> {
+        self.step(Work::Leave)
     }
 
     /// Writes something small, so that [`PostgresStore::cannot_write`] learns whether the database takes
@@ -151,34 +168,6 @@ impl PostgresStore {
         let answer = self.writer.order(work);
         Box::pin(async move { answer.await.map(drop) })
     }
-}
-
-/// Fills an empty database from a backup, whole or not at all.
-pub async fn restore(target: &Target, backup: &Path) -> Result<(), StoreError> {
-    backup::restore(target, backup).await
-}
-
-/// A connection to a database whose schema is as this version wants it.
-async fn open_for_writing(target: &Target) -> Result<Session, OpenError> {
-    let connected = target.connect().await;
-    let mut session = connected.map_err(|source| OpenError::Unreachable {
-        database: target.name(),
-        source,
-    })?;
-    let tx = session.transaction().await.map_err(OpenError::Migration)?;
-    migrate::migrate(&tx).await?;
-    tx.commit().await.map_err(OpenError::Migration)?;
-    Ok(session)
-}
-
-/// Makes the days ahead and reads everything configured.
-async fn prepare(session: &Session) -> Result<Configuration, StoreError> {
-    const STEP: &str = "prepare the database";
-    let today = days::now(session).await?;
-    rows::run(session, STEP, "BEGIN").await?;
-    days::make(session, Day::ahead(today)).await?;
-    rows::run(session, STEP, "COMMIT").await?;
-    loading::load(session).await
 }
 
 impl Store for PostgresStore {
@@ -303,6 +292,22 @@ impl Store for PostgresStore {
         self.step(Work::Touch(uses))
     }
 
+    fn keep_figures(
+        &self,
+        kept: Vec<KeptFigures>,
+        forget_before: Timestamp,
+    ) -> StoreFuture<'_, ()> {
+        self.step(Work::Figures {
+            kept,
+            forget_before,
+        })
+    }
+
+    fn kept_figures(&self, limit: usize) -> StoreFuture<'_, Vec<KeptFigures>> {
+        self.readers
+            .read(move |session| async move { figures::kept(&session, limit).await })
+    }
+
     fn accept(&self, accept: Accept) -> StoreFuture<'_, ()> {
         match self.waiting.admit(&accept) {
             Ok(share) => self.step(Work::Accept(accept, share)),
@@ -413,7 +418,7 @@ impl Store for PostgresStore {
 
     fn backup(&self, path: PathBuf) -> StoreFuture<'_, ()> {
         self.readers
-            .read(move |session| async move { backup::backup(&session, &path).await })
+            .read_at_length(move |session| async move { backup::backup(&session, &path).await })
     }
 
     fn stats(&self) -> StoreFuture<'_, StoreStats> {

@@ -14,6 +14,7 @@
 mod bulks;
 mod checkpoint;
 mod configuration;
+mod figures;
 mod ledger;
 mod listing;
 mod loading;
@@ -33,6 +34,7 @@ mod writer;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hookturn_core::audit::{AuditEntry, Context, Recorded};
 use hookturn_core::bulk::{Bulk, BulkItem, ItemCounts};
@@ -45,9 +47,9 @@ use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
     Accept, BulkItemQuery, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch,
-    DueBlock, DueQuery, Finish, HintSink, IdempotencyKey, IdempotencyRecord, MarkedSecret, Page,
-    Progress, ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store, StoreError,
-    StoreFuture, StoreStats,
+    DueBlock, DueQuery, Finish, HintSink, IdempotencyKey, IdempotencyRecord, KeptFigures,
+    MarkedSecret, Page, Progress, ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store,
+    StoreError, StoreFuture, StoreStats,
 };
 use hookturn_core::time::Timestamp;
 use rusqlite::ErrorCode;
@@ -55,7 +57,7 @@ use rusqlite::ErrorCode;
 use super::live::Live;
 use super::waiting::Waiting;
 use reader::Readers;
-use writer::Writer;
+use writer::{Shape, Writer};
 
 pub use open::OpenError;
 
@@ -100,12 +102,20 @@ impl SqliteStore {
 
     /// The same for whoever had to [`lock`] the database before.
     pub fn open_locked(options: SqliteOptions, lock: DatabaseLock) -> Result<Self, OpenError> {
+        Self::open_with(options, lock, writer::PATIENCE)
+    }
+
+    fn open_with(
+        options: SqliteOptions,
+        lock: DatabaseLock,
+        patience: Duration,
+    ) -> Result<Self, OpenError> {
         let connection = open::open_for_writing(&options.path)?;
         let numbers = Arc::new(rows::Numbers::default());
         let loaded = loading::load(&connection, &numbers).map_err(OpenError::Contents)?;
         options.live.reset(loaded);
         let readers = Readers::start(&options.path, &numbers)?;
-        let writer = Writer::start(connection, &options, numbers)?;
+        let writer = Writer::start(connection, &options, numbers, patience)?;
         Ok(Self {
             writer: Arc::new(writer),
             readers: Arc::new(readers),
@@ -212,9 +222,13 @@ impl Store for SqliteStore {
     }
 
     fn change(&self, change: Change) -> StoreFuture<'_, ()> {
-        let rows = change.writes.len() + change.audit.len() + 1;
+        let shape = Shape {
+            rows: change.writes.len() + change.audit.len() + 1,
+            guarded: true,
+            patient: change.moves_items(),
+        };
         self.writer
-            .step_of(rows, true, move |tx| configuration::change(tx, change))
+            .step_of(shape, move |tx| configuration::change(tx, change))
     }
 
     fn audit(
@@ -313,20 +327,34 @@ impl Store for SqliteStore {
             .step(move |tx| configuration::touch_api_keys(tx, &uses))
     }
 
+    fn keep_figures(
+        &self,
+        kept: Vec<KeptFigures>,
+        forget_before: Timestamp,
+    ) -> StoreFuture<'_, ()> {
+        self.writer
+            .guarded_step(move |tx| figures::keep(tx, &kept, forget_before))
+    }
+
+    fn kept_figures(&self, limit: usize) -> StoreFuture<'_, Vec<KeptFigures>> {
+        self.readers.read(move |at| figures::kept(at, limit))
+    }
+
     fn accept(&self, accept: Accept) -> StoreFuture<'_, ()> {
         // One message is refused before its first write; several, or a key with them, may be refused
         // halfway.
         let guarded = accept.messages.len() > 1 || accept.idempotency.is_some();
-        let rows = accept
-            .messages
-            .iter()
-            .map(|new| 1 + new.deliveries.len())
-            .sum();
+        let deliveries = accept.messages.iter().map(|new| 1 + new.deliveries.len());
+        let shape = Shape {
+            rows: deliveries.sum(),
+            guarded,
+            patient: false,
+        };
         let share = match self.waiting.admit(&accept) {
             Ok(share) => share,
             Err(busy) => return Box::pin(std::future::ready(Err(busy))),
         };
-        self.writer.step_of(rows, guarded, move |tx| {
+        self.writer.step_of(shape, move |tx| {
             let _given_back_when_written = share;
             traffic::accept(tx, accept)
         })
@@ -337,9 +365,14 @@ impl Store for SqliteStore {
         finishes: Vec<Finish>,
         receivers: Vec<(WorkspaceId, EndpointId, ReceiverState)>,
     ) -> StoreFuture<'static, ()> {
-        self.writer.step_of(finishes.len(), false, move |tx| {
-            traffic::finish(tx, &finishes, receivers)
-        })
+        let shape = Shape {
+            rows: finishes.len(),
+            guarded: false,
+            // A shard goes on meanwhile, but for what must be recorded before the next one of its order.
+            patient: !finishes.iter().any(|finish| finish.keeps_place),
+        };
+        self.writer
+            .step_of(shape, move |tx| traffic::finish(tx, &finishes, receivers))
     }
 
     fn due(&self, query: DueQuery) -> StoreFuture<'_, DueBlock> {

@@ -2,8 +2,13 @@
 //! dashboard.
 //!
 //! Counting costs a delivery well under a microsecond and reading costs what is shown, however many
-//! deliveries are stored. Whoever shows the figures also says since when they were counted: they begin
-//! anew with each start of the server.
+//! deliveries are stored. Whoever shows the figures also says since when they were counted.
+//!
+//! They outlive a restart: what changed is kept in the store about once a minute, one small row for each
+//! workspace ([`Tally::changed`], [`Tally::kept`]), and read back after the server is ready
+//! ([`Tally::restore`]), so that no start waits for it. A server that is killed forgets what was counted since
+//! the last time. Where several nodes share a store each counts its own attempts, and a start finds what the
+//! node that wrote last had counted.
 //!
 //! Bounded: at most [`WORKSPACES`] workspaces, each with at most twice the cells of three spans. When
 //! there are more, one that was silent for a while gives way; while all of them are busy, a further one
@@ -16,10 +21,16 @@ use std::sync::{Mutex, PoisonError};
 
 use hookturn_core::delivery::Next;
 use hookturn_core::id::WorkspaceId;
+use hookturn_core::store::KeptFigures;
 use hookturn_core::time::{HOUR, MINUTE, Millis, Timestamp};
+use serde::{Deserialize, Serialize};
 
 /// Workspaces that are counted at once.
 pub const WORKSPACES: usize = 1_000;
+/// How long figures go back, and so how long they are worth keeping.
+pub const HORIZON: Millis = Span::Week.step() * (Span::Week.cells() as Millis);
+/// The form in which figures are kept; what is of another one is left alone.
+const FORM: u32 = 1;
 /// How long a workspace must have been silent before another one takes its place.
 const SILENT: Millis = MINUTE;
 
@@ -70,7 +81,7 @@ impl Span {
 }
 
 /// What followed the attempts of deliveries.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// They were accepted.
     pub delivered: u64,
@@ -104,10 +115,12 @@ pub struct Figures {
     pub sum: Counts,
     /// 95 of 100 attempts took at most so many milliseconds; none without attempts.
     pub p95_millis: Option<u32>,
+    /// Whether what was counted before the server started is not read yet.
+    pub is_incomplete: bool,
 }
 
 /// One cell.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Cell {
     counts: Counts,
     /// Attempts by the position of their bound in [`BOUNDS`]; only those that there are.
@@ -115,25 +128,68 @@ struct Cell {
 }
 
 impl Cell {
-    fn take(&mut self, bound: u8) {
+    fn take(&mut self, bound: u8, attempts: u64) {
         match self.took.iter_mut().find(|(known, _)| *known == bound) {
-            Some((_, count)) => *count += 1,
-            None => self.took.push((bound, 1)),
+            Some((_, count)) => *count += attempts,
+            None => self.took.push((bound, attempts)),
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.counts.add(other.counts);
+        for (bound, attempts) in &other.took {
+            self.take(*bound, *attempts);
         }
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Counted {
     since: Timestamp,
     last: Timestamp,
     /// By position in [`Span::ALL`].
     spans: [BTreeMap<i64, Cell>; Span::ALL.len()],
+    /// Whether something was counted that is not kept.
+    #[serde(skip)]
+    is_fresh: bool,
+}
+
+impl Counted {
+    /// Adds what was counted at another time.
+    fn add(&mut self, other: &Self) {
+        self.since = self.since.min(other.since);
+        self.last = self.last.max(other.last);
+        for ((span, cells), others) in Span::ALL.into_iter().zip(&mut self.spans).zip(&other.spans)
+        {
+            for (number, cell) in others {
+                cells.entry(*number).or_default().add(cell);
+            }
+            trim(cells, span);
+        }
+    }
+}
+
+/// What was counted before the clock was set back is dropped when it is in the way.
+fn trim(cells: &mut BTreeMap<i64, Cell>, span: Span) {
+    while cells.len() > 2 * usize::from(span.cells()) {
+        cells.pop_first();
+    }
+}
+
+/// A workspace's figures as they are kept.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    form: u32,
+    /// The bounds that the positions are of.
+    bounds: Vec<u32>,
+    counted: Counted,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
     since: Option<Timestamp>,
+    /// Whether what was kept is still to be read.
+    is_restoring: bool,
     has_dropped: bool,
     of: HashMap<WorkspaceId, Counted>,
 }
@@ -153,6 +209,88 @@ impl Tally {
         self.with(|kept| {
             kept.since.get_or_insert(now);
         });
+    }
+
+    /// Counting begins, and what was kept by an earlier run is yet to be restored.
+    pub fn begin_again(&self, now: Timestamp) {
+        self.begin(now);
+        self.with(|kept| kept.is_restoring = true);
+    }
+
+    /// The workspaces of which something was counted since they were last kept.
+    pub fn changed(&self) -> Vec<WorkspaceId> {
+        self.with(|kept| {
+            let fresh = kept.of.iter().filter(|(_, counted)| counted.is_fresh);
+            fresh.map(|(workspace, _)| *workspace).collect()
+        })
+    }
+
+    /// What is to be kept of a workspace. From here on it counts as kept: whoever fails to keep it says so by
+    /// [`Tally::not_kept`]. Nothing while what was kept before is not restored: it would be lost.
+    pub fn kept(&self, workspace: WorkspaceId) -> Option<KeptFigures> {
+        let counted = self.with(|kept| {
+            let is_restoring = kept.is_restoring;
+            let counted = kept.of.get_mut(&workspace).filter(|_| !is_restoring)?;
+            counted.is_fresh = false;
+            Some(counted.clone())
+        })?;
+        // Apart from the lock: whoever counts does not wait for it.
+        let at = counted.last;
+        let record = Record {
+            form: FORM,
+            bounds: BOUNDS.to_vec(),
+            counted,
+        };
+        let counted = serde_json::to_vec(&record).ok()?;
+        Some(KeptFigures {
+            workspace,
+            at,
+            counted,
+        })
+    }
+
+    /// What was to be kept of a workspace could not be.
+    pub fn not_kept(&self, workspace: WorkspaceId) {
+        self.with(|kept| {
+            if let Some(counted) = kept.of.get_mut(&workspace) {
+                counted.is_fresh = true;
+            }
+        });
+    }
+
+    /// Adds what was kept to what was counted since the start. What cannot be read is left out, and how many
+    /// that were is answered.
+    pub fn restore(&self, found: &[KeptFigures], now: Timestamp) -> usize {
+        let mut left_out = 0;
+        for one in found {
+            let read = serde_json::from_slice::<Record>(&one.counted).ok();
+            let read = read.filter(|record| record.form == FORM && record.bounds == BOUNDS);
+            let Some(Record { counted, .. }) = read else {
+                left_out += 1;
+                continue;
+            };
+            self.with(|kept| {
+                kept.since = Some(
+                    kept.since
+                        .map_or(counted.since, |since| since.min(counted.since)),
+                );
+                if let Some(place) = kept.place_of(one.workspace, now) {
+                    let was_fresh = place.is_fresh;
+                    if place.last == Timestamp::default() {
+                        (place.since, place.last) = (counted.since, counted.last);
+                    }
+                    place.add(&counted);
+                    place.is_fresh = was_fresh;
+                }
+            });
+        }
+        self.restored();
+        left_out
+    }
+
+    /// There is nothing more to restore, or it could not be read.
+    pub fn restored(&self) {
+        self.with(|kept| kept.is_restoring = false);
     }
 
     /// An attempt that took so long ended, and this follows for each of its deliveries.
@@ -178,14 +316,12 @@ impl Tally {
                 return;
             };
             counted.last = now;
+            counted.is_fresh = true;
             for (span, cells) in Span::ALL.into_iter().zip(&mut counted.spans) {
                 let cell = cells.entry(span.cell_of(now)).or_default();
                 cell.counts.add(counts);
-                cell.take(bound);
-                // What was counted before the clock was set back is dropped when it is in the way.
-                while cells.len() > 2 * usize::from(span.cells()) {
-                    cells.pop_first();
-                }
+                cell.take(bound, 1);
+                trim(cells, span);
             }
         });
     }
@@ -205,6 +341,7 @@ impl Tally {
                     None if kept.has_dropped => Some(now),
                     None => kept.since,
                 },
+                is_incomplete: kept.is_restoring,
                 ..Figures::default()
             };
             let position = Span::ALL.iter().position(|one| *one == span).unwrap_or(0);
@@ -330,6 +467,77 @@ mod tests {
             counted.spans.iter().map(BTreeMap::len).max()
         });
         assert!(kept <= Some(2 * 96), "{kept:?}");
+    }
+
+    #[test]
+    fn what_was_kept_is_added_to_what_was_counted_since_the_start() {
+        let before = Tally::default();
+        before.begin(NOW.before(HOUR));
+        before.count(workspace(1), &Next::Delivered, 3, 7, NOW.before(MINUTE));
+        before.count(workspace(2), &Next::RetryAt(NOW), 1, 900, NOW);
+        assert_eq!(before.changed().len(), 2);
+        let kept: Vec<_> = [1, 2].map(|id| before.kept(workspace(id)).unwrap()).into();
+        assert_eq!(before.changed(), []);
+        before.not_kept(workspace(2));
+        assert_eq!(before.changed(), [workspace(2)]);
+
+        let after = Tally::default();
+        after.begin_again(NOW.after(MINUTE));
+        after.count(workspace(1), &Next::Delivered, 2, 7, NOW.after(MINUTE));
+        let begun = after.figures(workspace(1), Span::Hour, NOW.after(MINUTE));
+        assert!(begun.is_incomplete);
+        assert_eq!(
+            (begun.sum.delivered, begun.since),
+            (2, Some(NOW.after(MINUTE)))
+        );
+        assert_eq!(
+            after.kept(workspace(1)),
+            None,
+            "it would replace what is not read yet"
+        );
+        let broken = KeptFigures {
+            counted: b"{}".to_vec(),
+            ..kept[0].clone()
+        };
+        let found = [kept[0].clone(), kept[1].clone(), broken];
+        assert_eq!(after.restore(&found, NOW.after(MINUTE)), 1);
+        for span in Span::ALL {
+            let whole = after.figures(workspace(1), span, NOW.after(MINUTE));
+            assert!(!whole.is_incomplete);
+            assert_eq!(
+                (whole.sum.delivered, whole.since),
+                (5, Some(NOW.before(HOUR)))
+            );
+            assert_eq!(whole.p95_millis, Some(8));
+            assert_eq!(
+                after
+                    .figures(workspace(2), span, NOW.after(MINUTE))
+                    .sum
+                    .retried,
+                1
+            );
+        }
+        assert_eq!(after.changed(), [workspace(1)]);
+        let again = after.kept(workspace(1)).unwrap();
+        let third = Tally::default();
+        third.begin_again(NOW.after(HOUR));
+        third.restore(&[again], NOW.after(HOUR));
+        let day = third.figures(workspace(1), Span::Day, NOW.after(HOUR));
+        assert_eq!(day.sum.delivered, 5);
+    }
+
+    #[test]
+    fn a_busy_week_of_a_workspace_is_kept_in_a_small_row() {
+        let tally = Tally::default();
+        tally.begin(NOW);
+        for minute in 0..7 * 24 * 60 {
+            for took in [3, 40, 500] {
+                let at = NOW.after(minute * MINUTE);
+                tally.count(workspace(1), &Next::Delivered, 1, took, at);
+            }
+        }
+        let bytes = tally.kept(workspace(1)).unwrap().counted.len();
+        assert!(bytes < 64 * 1024, "{bytes}");
     }
 
     proptest! {

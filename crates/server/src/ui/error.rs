@@ -2,6 +2,7 @@
 
 use askama::Template;
 use axum::response::{IntoResponse, Redirect, Response};
+use hookturn_core::rotation::Rejected;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::assets::{ASSETS, Assets};
@@ -18,6 +19,8 @@ pub(super) enum UiError {
         base: String,
         /// Path and query that were asked for.
         asked: Option<String>,
+        /// Whether there was a session, which has ended.
+        has_ended: bool,
     },
     /// Anything that is told on a page of its own.
     Told {
@@ -27,6 +30,8 @@ pub(super) enum UiError {
         status: StatusCode,
         /// What happened, what was kept, what to do next.
         message: String,
+        /// What to do next, where the message does not say.
+        advice: &'static str,
         /// How long to wait before the next try, in seconds.
         retry_after: Option<u64>,
     },
@@ -42,6 +47,8 @@ struct ErrorPage<'a> {
     status: u16,
     /// What happened, what was kept, what to do next.
     message: &'a str,
+    /// What to do next, where the message does not say.
+    advice: &'static str,
     /// The files that pages load.
     assets: &'static Assets,
 }
@@ -52,6 +59,7 @@ impl UiError {
             base: base.to_owned(),
             status,
             message: message.into(),
+            advice: "",
             retry_after: None,
         }
     }
@@ -88,8 +96,38 @@ impl UiError {
             base: base.to_owned(),
             status,
             message: error.to_string(),
+            advice: advice(error),
             retry_after,
         }
+    }
+}
+
+/// What a visitor can do about what the service refused.
+fn advice(error: &ServiceError) -> &'static str {
+    match error {
+        ServiceError::Forbidden { .. } | ServiceError::OperatorOnly => {
+            "Sign in with a key that may, or ask whoever made yours."
+        }
+        ServiceError::RateLimited { .. }
+        | ServiceError::Unavailable
+        | ServiceError::Busy
+        | ServiceError::Unwritable => "Wait a moment, then load the page again.",
+        ServiceError::AuditUnreadable { .. }
+        | ServiceError::Uncertain
+        | ServiceError::Internal(_) => {
+            "Load the page again. If a form led here, look whether it was carried out before you send it \
+             again. Whoever runs the server finds the reason in its log."
+        }
+        ServiceError::PreconditionFailed { .. } | ServiceError::IdempotencyKeyUsed => {
+            "Go back, load the page again, and do it again if it still fits."
+        }
+        ServiceError::NotFound { .. } => "The address is mistyped, or what it showed is gone.",
+        ServiceError::Unauthorized
+        | ServiceError::Invalid { .. }
+        | ServiceError::Missing { .. }
+        | ServiceError::Rejected(_)
+        | ServiceError::Conflict { .. }
+        | ServiceError::TooLarge { .. } => "",
     }
 }
 
@@ -99,18 +137,22 @@ pub(super) fn status_of(error: &ServiceError) -> StatusCode {
         ServiceError::NotFound { .. } => StatusCode::NOT_FOUND,
         ServiceError::Forbidden { .. } | ServiceError::OperatorOnly => StatusCode::FORBIDDEN,
         ServiceError::Unauthorized => StatusCode::UNAUTHORIZED,
-        ServiceError::Invalid { .. } | ServiceError::Missing { .. } => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
+        ServiceError::Invalid { .. }
+        | ServiceError::Missing { .. }
+        // A field is to blame, and not what is so.
+        | ServiceError::Rejected(
+            Rejected::OverlapTooLong | Rejected::NotLater { .. } | Rejected::InvalidPolicy(_),
+        ) => StatusCode::UNPROCESSABLE_ENTITY,
         ServiceError::Rejected(_)
         | ServiceError::Conflict { .. }
         | ServiceError::IdempotencyKeyUsed => StatusCode::CONFLICT,
         ServiceError::PreconditionFailed { .. } => StatusCode::PRECONDITION_FAILED,
         ServiceError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         ServiceError::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-        ServiceError::Unavailable | ServiceError::Busy | ServiceError::Unwritable => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        ServiceError::Unavailable
+        | ServiceError::Busy
+        | ServiceError::Unwritable
+        | ServiceError::Uncertain => StatusCode::SERVICE_UNAVAILABLE,
         ServiceError::AuditUnreadable { .. } | ServiceError::Internal(_) => {
             StatusCode::INTERNAL_SERVER_ERROR
         }
@@ -132,27 +174,41 @@ pub fn nowhere(asked: &HeaderMap) -> Option<Response> {
 impl IntoResponse for UiError {
     fn into_response(self) -> Response {
         match self {
-            Self::SignedOut { base, asked } => {
+            Self::SignedOut {
+                base,
+                asked,
+                has_ended,
+            } => {
                 let back = asked
                     .map(|asked| asked.trim_start_matches('/').to_owned())
                     .filter(|asked| !asked.is_empty());
-                let query = back.map_or(String::new(), |back| {
-                    let encoded: String =
-                        url::form_urlencoded::byte_serialize(back.as_bytes()).collect();
-                    format!("?back={encoded}")
-                });
+                let ended = has_ended.then(|| "1".to_owned());
+                let parts = [("back", back), ("ended", ended)];
+                let given = parts
+                    .into_iter()
+                    .filter_map(|(name, part)| Some((name, part?)));
+                let query = url::form_urlencoded::Serializer::new(String::new())
+                    .extend_pairs(given)
+                    .finish();
+                let query = if query.is_empty() {
+                    query
+                } else {
+                    format!("?{query}")
+                };
                 Redirect::to(&format!("{base}sign-in{query}")).into_response()
             }
             Self::Told {
                 base,
                 status,
                 message,
+                advice,
                 retry_after,
             } => {
                 let error = ErrorPage {
                     base: &base,
                     status: status.as_u16(),
                     message: &message,
+                    advice,
                     assets: &ASSETS,
                 };
                 let mut response = page(status, &error);

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use hookturn_core::rotation::Rejected;
+
 use super::text::visible;
 use crate::service::ServiceError;
 
@@ -111,6 +113,9 @@ impl Wrong {
         let (pointer, message) = match error {
             ServiceError::Invalid { pointer, message }
             | ServiceError::Missing { pointer, message } => (pointer.as_str(), message.clone()),
+            ServiceError::Rejected(Rejected::OverlapTooLong) => {
+                ("/overlapSeconds", error.to_string())
+            }
             other => ("", other.to_string()),
         };
         let named = fields

@@ -86,6 +86,8 @@ pub struct Frame {
     pub form_token: String,
     /// What forms that make something hold of this page, so that they are carried out once.
     pub once: String,
+    /// When the page was made, in milliseconds: what forms repeat, to tell what happened since.
+    pub seen: i64,
     /// The name of the workspace that is looked at.
     pub workspace: String,
     /// The name of the API key.
@@ -112,6 +114,7 @@ impl Frame {
             assets: &ASSETS,
             form_token: "0".repeat(32),
             once: "0".repeat(32),
+            seen: 0,
             workspace: "default".to_owned(),
             key: "sample".to_owned(),
             is_operator: true,
@@ -143,6 +146,7 @@ impl Frame {
             assets: &ASSETS,
             form_token: visitor.session.form_token.clone(),
             once: hex::encode(draw::<16>(ui.entropy.as_ref())),
+            seen: ui.clock.now().as_millis(),
             workspace: ui.service.workspace_name(&visitor.caller),
             key: visible(&key.name),
             is_operator: matches!(key.reach, Reach::Operator),

@@ -1,6 +1,7 @@
 //! What is wrong with a form that was sent: told beside the field it is about, or above the form when
 //! it is about none.
 
+use hookturn_core::rotation::Rejected;
 use http::StatusCode;
 
 use super::error::{UiError, status_of};
@@ -69,11 +70,27 @@ impl Problems {
                     None => Self::whole(error.to_string()),
                 }
             }
-            ServiceError::Rejected(_) | ServiceError::Conflict { .. } => {
+            ServiceError::Rejected(rejected) => {
+                let about = about(rejected);
+                let field = fields.iter().find(|(known, _)| about.contains(known));
+                if let Some((_, field)) = field {
+                    return Ok((Self::field(field, error.to_string()), status));
+                }
                 Self::whole(error.to_string())
             }
+            ServiceError::Conflict { .. } => Self::whole(error.to_string()),
             other => return Err(UiError::service(other, &visitor.base)),
         };
         Ok((problems, status))
+    }
+}
+
+/// The fields that a keyring's rules found wrong, by the names that the API gives them.
+fn about(rejected: &Rejected) -> &'static [&'static str] {
+    match rejected {
+        Rejected::OverlapTooLong => &["/overlapSeconds", "/retireAt"],
+        Rejected::NotLater { .. } => &["/retireAt"],
+        // What is so, and no field, is in the way.
+        _ => &[],
     }
 }

@@ -1,5 +1,6 @@
 //! How a receiver verifies, as code to start from: one snippet per language, for the scheme and the header
-//! names that its endpoint uses. No snippet holds a secret: each reads it from the environment.
+//! names that its endpoint uses. No snippet holds a secret: each reads it from the environment. A test
+//! compiles and runs every one of them against what the server signed.
 
 use std::borrow::Cow;
 
@@ -18,7 +19,7 @@ pub struct Snippet {
 }
 
 /// The snippets of a preset.
-pub(super) fn snippets(preset: Preset, names: &HeaderNames, is_ed25519: bool) -> Vec<Snippet> {
+pub fn snippets(preset: Preset, names: &HeaderNames, is_ed25519: bool) -> Vec<Snippet> {
     let rust = Snippet {
         id: "rust",
         title: "Rust, hookturn-verify",
@@ -48,7 +49,7 @@ pub(super) fn snippets(preset: Preset, names: &HeaderNames, is_ed25519: bool) ->
         },
         Snippet {
             id: "go",
-            title: title("Go, standard-webhooks", "Go, standard library"),
+            title: "Go, standard library",
             code: go,
         },
         rust,
@@ -81,10 +82,7 @@ fn standard(names: &HeaderNames) -> [String; 3] {
         .each_ref()
         .map(|(own, sent)| format!("    \"{own}\": request.headers[\"{sent}\"],\n"))
         .concat();
-    let go = pairs
-        .each_ref()
-        .map(|(own, sent)| format!("headers.Set(\"{own}\", request.Header.Get(\"{sent}\"))\n"))
-        .concat();
+    let [(_, id), (_, timestamp), (_, signature)] = &pairs;
     [
         format!(
             "import {{ Webhook }} from \"standardwebhooks\";\n\nconst webhook = new Webhook(process.env.WEBHOOK_SECRET);\n// The raw body, before any JSON parser; throws when no signature matches.\nconst event = webhook.verify(rawBody, {{\n{js}}});\n"
@@ -93,7 +91,7 @@ fn standard(names: &HeaderNames) -> [String; 3] {
             "import os\nfrom standardwebhooks.webhooks import Webhook\n\nwebhook = Webhook(os.environ[\"WEBHOOK_SECRET\"])\n# The raw body, before any JSON parser; raises when no signature matches.\nevent = webhook.verify(raw_body, {{\n{python}}})\n"
         ),
         format!(
-            "import standardwebhooks \"github.com/standard-webhooks/standard-webhooks/libraries/go\"\n\nwebhook, err := standardwebhooks.NewWebhook(os.Getenv(\"WEBHOOK_SECRET\"))\nheaders := http.Header{{}}\n{go}// The raw body, before any JSON parser; an error when no signature matches.\nerr = webhook.Verify(rawBody, headers)\n"
+            "id, timestamp := request.Header.Get(\"{id}\"), request.Header.Get(\"{timestamp}\")\nseconds, _ := strconv.ParseInt(timestamp, 10, 64)\nage := time.Now().Unix() - seconds\nfresh := -300 <= age && age <= 300\nsecret := os.Getenv(\"WEBHOOK_SECRET\")\nkey, _ := base64.StdEncoding.DecodeString(secret[strings.Index(secret, \"_\")+1:]) // without its prefix\nmac := hmac.New(sha256.New, key)\nmac.Write([]byte(id + \".\" + timestamp + \".\"))\nmac.Write(rawBody) // before any JSON parser\nvalid := false\nfor _, part := range strings.Fields(request.Header.Get(\"{signature}\")) {{\n\treceived, _ := base64.StdEncoding.DecodeString(strings.TrimPrefix(part, \"v1,\"))\n\tvalid = valid || fresh && hmac.Equal(received, mac.Sum(nil))\n}}\n"
         ),
     ]
 }
@@ -108,7 +106,7 @@ fn hopae(signature: &str) -> [String; 3] {
             "import hashlib, hmac, os, time\n\nparts = dict(part.split(\"=\", 1) for part in request.headers[\"{signature}\"].split(\",\"))\nfresh = abs(time.time() - int(parts[\"t\"])) <= 300\n# The raw body, before any JSON parser.\nexpected = hmac.new(os.environ[\"WEBHOOK_SECRET\"].encode(), parts[\"t\"].encode() + b\".\" + raw_body, hashlib.sha256).hexdigest()\nvalid = fresh and hmac.compare_digest(expected, parts[\"v1\"])\n"
         ),
         format!(
-            "parts := map[string]string{{}}\nfor _, part := range strings.Split(request.Header.Get(\"{signature}\"), \",\") {{\n\tname, value, _ := strings.Cut(part, \"=\")\n\tparts[name] = value\n}}\nseconds, _ := strconv.ParseInt(parts[\"t\"], 10, 64)\nfresh := time.Since(time.Unix(seconds, 0)).Abs() <= 5*time.Minute\nmac := hmac.New(sha256.New, []byte(os.Getenv(\"WEBHOOK_SECRET\")))\nmac.Write([]byte(parts[\"t\"] + \".\"))\nmac.Write(rawBody) // before any JSON parser\nreceived, _ := hex.DecodeString(parts[\"v1\"])\nvalid := fresh && hmac.Equal(received, mac.Sum(nil))\n"
+            "parts := map[string]string{{}}\nfor _, part := range strings.Split(request.Header.Get(\"{signature}\"), \",\") {{\n\tname, value, _ := strings.Cut(part, \"=\")\n\tparts[name] = value\n}}\nseconds, _ := strconv.ParseInt(parts[\"t\"], 10, 64)\nage := time.Now().Unix() - seconds\nfresh := -300 <= age && age <= 300\nmac := hmac.New(sha256.New, []byte(os.Getenv(\"WEBHOOK_SECRET\")))\nmac.Write([]byte(parts[\"t\"] + \".\"))\nmac.Write(rawBody) // before any JSON parser\nreceived, _ := hex.DecodeString(parts[\"v1\"])\nvalid := fresh && hmac.Equal(received, mac.Sum(nil))\n"
         ),
     ]
 }

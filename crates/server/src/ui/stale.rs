@@ -57,6 +57,21 @@ impl Change {
 }
 
 impl Stale {
+    /// What happened to the thing with this id since a page was loaded.
+    pub(super) async fn of(
+        ui: &UiState,
+        visitor: &Visitor,
+        subject: String,
+        seen: i64,
+        reload: String,
+    ) -> Result<Self, UiError> {
+        let filter = AuditFilter {
+            subject: Some(subject),
+            ..AuditFilter::default()
+        };
+        Self::since(ui, visitor, filter, seen, reload).await
+    }
+
     /// What happened to a thing (`subject`, an id) or by an action since a page was loaded.
     pub(super) async fn since(
         ui: &UiState,
@@ -82,5 +97,19 @@ impl Stale {
                 .map(|recorded| Change::new(recorded, visitor, now))
                 .collect(),
         })
+    }
+}
+
+/// What a sample page tells.
+pub(super) fn sample(reload: String) -> Stale {
+    let now = Timestamp::from_millis(1_784_505_600_000);
+    Stale {
+        reload,
+        changes: vec![Change {
+            at: When::new(now.before(5_000), now),
+            action: "endpoint.updated".to_owned(),
+            actor: "the key <b>ops</b>".to_owned(),
+            fingerprint: None,
+        }],
     }
 }

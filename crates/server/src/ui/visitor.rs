@@ -4,7 +4,7 @@ use axum::extract::{FromRequest, FromRequestParts, MatchedPath, RawForm, Request
 use hookturn_core::id::draw;
 use hookturn_core::workspace::Scope;
 use http::request::Parts;
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
@@ -48,9 +48,20 @@ impl FromRequestParts<UiState> for Visitor {
     async fn from_request_parts(parts: &mut Parts, ui: &UiState) -> Result<Self, UiError> {
         let base = base(&parts.headers);
         let asked = parts.uri.path_and_query().map(ToString::to_string);
-        let session = session_cookie(&parts.headers).and_then(|cookie| ui.service.session(cookie));
+        let cookie = session_cookie(&parts.headers).filter(|cookie| !cookie.is_empty());
+        let session = cookie.and_then(|cookie| ui.service.session(cookie));
+        // Where somebody is led back to: never to what only a form is sent to.
+        let page = || match parts.method {
+            Method::GET => asked.clone(),
+            _ => referred(&parts.headers, &base),
+        };
         let Some(session) = session else {
-            return Err(UiError::SignedOut { base, asked });
+            let (asked, has_ended) = (page(), cookie.is_some());
+            return Err(UiError::SignedOut {
+                base,
+                asked,
+                has_ended,
+            });
         };
         let id = uuid::Builder::from_random_bytes(draw(ui.entropy.as_ref())).into_uuid();
         match ui.service.session_caller(&session, id.to_string()) {
@@ -80,9 +91,18 @@ impl FromRequestParts<UiState> for Visitor {
                     ..Refused::default()
                 };
                 ui.service.note_refused(refused).await;
-                Err(UiError::SignedOut { base, asked: None })
+                let (asked, has_ended) = (page(), true);
+                Err(UiError::SignedOut {
+                    base,
+                    asked,
+                    has_ended,
+                })
             }
-            Err(_) => Err(UiError::SignedOut { base, asked: None }),
+            Err(_) => Err(UiError::SignedOut {
+                base,
+                asked: None,
+                has_ended: true,
+            }),
         }
     }
 }
@@ -126,6 +146,14 @@ impl<T: DeserializeOwned> FromRequest<UiState> for Sent<T> {
         }
         Ok(Self { visitor, fields })
     }
+}
+
+/// The page that a form was on, as its browser names it: path and query, relative to the base.
+fn referred(headers: &HeaderMap, base: &str) -> Option<String> {
+    let referrer = headers.get(header::REFERER)?.to_str().ok()?;
+    let (_, rest) = referrer.split_once("://")?;
+    let (_, path) = rest.split_at(rest.find('/')?);
+    path.strip_prefix(base).map(str::to_owned)
 }
 
 /// Refuses what a browser says comes from another origin. Old browsers say nothing; the token and the

@@ -1,5 +1,6 @@
 //! What the tests stand on: the whole API on a store in a directory of its own.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
@@ -14,6 +15,7 @@ use hookturn::service::master_key::MasterKeys;
 use hookturn::service::proving::{ProbeFuture, Prober};
 use hookturn::service::{Caller, Parts, Service, Settings, TargetPolicy};
 use hookturn::store::live::Live;
+use hookturn::store::postgres::{PostgresOptions, PostgresStore};
 use hookturn::store::seal::{MasterKey, Sealer};
 use hookturn::store::sqlite::{SqliteOptions, SqliteStore};
 use hookturn::telemetry::{SystemClock, SystemEntropy};
@@ -21,13 +23,14 @@ use hookturn_core::delivery::{Answer, Attempt, Exchange, ExchangeReason, Exchang
 use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::MessageId;
 use hookturn_core::proof::ProbeKey;
-use hookturn_core::store::StoreFuture;
-use hookturn_core::store::{Hint, HintSink};
+use hookturn_core::store::{Hint, HintSink, Store, StoreFuture};
 use hookturn_core::time::{Clock, Timestamp};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
+
+use crate::support::engine;
 
 pub(crate) struct Bench {
     pub(crate) router: Router,
@@ -255,6 +258,22 @@ impl MasterKeys for KeptInMemory {
     }
 }
 
+/// A new store of the engine that these tests run on.
+async fn open_store(directory: &Path, live: &Arc<Live>) -> Arc<dyn Store> {
+    let (live, hints) = (Arc::clone(live), Arc::new(Deaf));
+    if engine::is_postgres() {
+        let target = engine::fresh().await;
+        let options = PostgresOptions {
+            target,
+            live,
+            hints,
+        };
+        return Arc::new(PostgresStore::open(options).await.unwrap());
+    }
+    let path = directory.join("hookturn.db");
+    Arc::new(SqliteStore::open(SqliteOptions { path, live, hints }).unwrap())
+}
+
 impl Bench {
     pub(crate) async fn new() -> Self {
         Self::with(Settings::default(), Arc::new(SystemClock)).await
@@ -264,16 +283,11 @@ impl Bench {
     pub(crate) async fn with(settings: Settings, clock: Arc<dyn Clock>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let live = Arc::new(Live::default());
-        let store = SqliteStore::open(SqliteOptions {
-            path: directory.path().join("hookturn.db"),
-            live: Arc::clone(&live),
-            hints: Arc::new(Deaf),
-        })
-        .unwrap();
+        let store = open_store(directory.path(), &live).await;
         let entropy = Arc::new(SystemEntropy);
         let master = MasterKey::generate(entropy.as_ref());
         let service = Arc::new(Service::new(Parts {
-            store: Arc::new(store),
+            store,
             live,
             sealer: Arc::new(Sealer::new(vec![master], entropy.clone())),
             clock,

@@ -1,4 +1,4 @@
-//! The native API from outside: the router over the service and the real embedded store.
+//! The native API from outside: the router over the service and a real store.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod access;
@@ -8,4 +8,11 @@ mod idempotency;
 mod lists;
 mod measures;
 mod secrets;
+#[path = "../support/mod.rs"]
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "shared with tests of the running program"
+)]
+mod support;
 mod traffic;

@@ -23,7 +23,7 @@ mod script;
 #[path = "../support/mod.rs"]
 mod support;
 
-use script::flow;
+use script::{flow, flow_with};
 
 #[tokio::test]
 async fn somebody_signs_in_and_out_and_a_session_ends() {
@@ -43,6 +43,31 @@ async fn a_secret_is_created_activated_and_the_activation_undone() {
 #[tokio::test]
 async fn g7_a_proven_rotation_is_begun_and_watched_to_its_end() {
     flow("proven").await;
+}
+
+#[tokio::test]
+async fn an_overlap_is_extended() {
+    flow("extended").await;
+}
+
+#[tokio::test]
+async fn an_endpoint_is_edited_paused_and_deleted() {
+    flow("managed").await;
+}
+
+#[tokio::test]
+async fn a_session_that_expires_leads_to_sign_in_and_back() {
+    flow_with("expired", &[("HOOKTURN_SESSION_SECONDS", "4")]).await;
+}
+
+#[tokio::test]
+async fn nothing_moves_under_its_reader_while_live_updates_come() {
+    flow("still").await;
+}
+
+#[tokio::test]
+async fn everything_works_behind_a_path_prefix() {
+    flow("prefixed").await;
 }
 
 #[tokio::test]

@@ -15,6 +15,9 @@ use crate::support::Server;
 /// Longest time without a word from a flow: it looks at many pages without one.
 const DEADLINE: Duration = Duration::from_mins(4);
 
+/// The key that a flow is given.
+const KEY: &str = "sk_workspace_test_of_somebody_at_a_browser_01";
+
 /// What a flow says.
 enum Said {
     /// It asks the test for something.
@@ -40,8 +43,13 @@ impl Drop for Flow {
 
 /// Runs a flow against a server of its own.
 pub(crate) async fn flow(name: &str) {
+    flow_with(name, &[]).await;
+}
+
+/// The same, with more of the server's environment.
+pub(crate) async fn flow_with(name: &str, variables: &[(&str, &str)]) {
     let data = tempfile::tempdir().unwrap();
-    let mut server = Some(Server::start(data.path()).await);
+    let mut server = Some(Server::start_with(data.path(), KEY, variables).await);
     let first = server.as_ref().unwrap();
     let (origin, address) = (first.origin(), first.address());
     let scratch = tempfile::tempdir().unwrap();
@@ -64,7 +72,9 @@ pub(crate) async fn flow(name: &str) {
             Some(Said::Asks(what)) => {
                 match (what.as_str(), server.take()) {
                     ("stop", Some(running)) => running.stop().await,
-                    ("start", None) => server = Some(Server::start_at(data.path(), address).await),
+                    ("start", None) => {
+                        server = Some(Server::start_at(data.path(), address, KEY).await);
+                    }
                     (what, _) => panic!("{name} asks for {what} at the wrong time"),
                 }
                 writeln!(flow.answers, "done").unwrap();

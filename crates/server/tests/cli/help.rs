@@ -90,7 +90,7 @@ fn the_exit_codes_are_documented() {
     ] {
         assert!(help.contains(line), "{help}");
     }
-    assert_eq!(place.run(&["exit-codes"]).done().lines().count(), 20);
+    assert_eq!(place.run(&["exit-codes"]).done().lines().count(), 21);
 }
 
 #[test]

@@ -18,9 +18,9 @@ use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
     Accept, BulkItemQuery, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch,
-    DueBlock, DueQuery, Finish, IdempotencyKey, IdempotencyRecord, MarkedSecret, Page, Progress,
-    ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store, StoreError, StoreFuture,
-    StoreStats,
+    DueBlock, DueQuery, Finish, IdempotencyKey, IdempotencyRecord, KeptFigures, MarkedSecret, Page,
+    Progress, ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store, StoreError,
+    StoreFuture, StoreStats,
 };
 use hookturn_core::time::Timestamp;
 use tokio::sync::Notify;
@@ -241,6 +241,16 @@ impl Store for FaultyStore {
         self.inner.reseal(swaps)
     }
 
+    fn keep_figures(
+        &self,
+        kept: Vec<KeptFigures>,
+        forget_before: Timestamp,
+    ) -> StoreFuture<'_, ()> {
+        self.inner.keep_figures(kept, forget_before)
+    }
+    fn kept_figures(&self, limit: usize) -> StoreFuture<'_, Vec<KeptFigures>> {
+        self.step(move |store| store.kept_figures(limit))
+    }
     fn touch_api_keys(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> StoreFuture<'_, ()> {
         self.inner.touch_api_keys(uses)
     }

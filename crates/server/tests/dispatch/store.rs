@@ -16,9 +16,9 @@ use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
     Accept, BulkItemQuery, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch,
-    DueBlock, DueQuery, Finish, IdempotencyKey, IdempotencyRecord, MarkedSecret, Page, Progress,
-    ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store, StoreError, StoreFuture,
-    StoreStats,
+    DueBlock, DueQuery, Finish, IdempotencyKey, IdempotencyRecord, KeptFigures, MarkedSecret, Page,
+    Progress, ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store, StoreError,
+    StoreFuture, StoreStats,
 };
 use hookturn_core::time::Timestamp;
 use tokio::sync::watch;
@@ -152,6 +152,16 @@ impl Store for Watched {
     }
     fn reseal(&self, swaps: Vec<(SealedSecret, Arc<[u8]>)>) -> StoreFuture<'_, usize> {
         self.inner.reseal(swaps)
+    }
+    fn keep_figures(
+        &self,
+        kept: Vec<KeptFigures>,
+        forget_before: Timestamp,
+    ) -> StoreFuture<'_, ()> {
+        self.inner.keep_figures(kept, forget_before)
+    }
+    fn kept_figures(&self, limit: usize) -> StoreFuture<'_, Vec<KeptFigures>> {
+        self.inner.kept_figures(limit)
     }
     fn touch_api_keys(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> StoreFuture<'_, ()> {
         self.inner.touch_api_keys(uses)

@@ -404,12 +404,12 @@ async fn configuration_that_is_not_valid_is_refused_by_name() {
         ("HOOKTURN_LOG", "hookturn=loud,,="),
         ("HOOKTURN_EXTRA_ROOTS_FILE", "/nonexistent/roots.pem"),
         ("HOOKTURN_CONFIG", "/nonexistent/hookturn.toml"),
-        ("HOOKTURN_STORE", "postgres://localhost/x"),
+        ("HOOKTURN_STORE", "mysql://localhost/x"),
     ] {
         let refusal = setup.clone().with(name, value).refused().await;
         let word = match name {
             "HOOKTURN_CONFIG" | "HOOKTURN_EXTRA_ROOTS_FILE" => value,
-            "HOOKTURN_STORE" => "--store",
+            "HOOKTURN_STORE" => "HOOKTURN_STORE must be the URL",
             name => name,
         };
         refused(&refusal, Exit::Config, &[word]);

@@ -206,6 +206,12 @@ impl Stand {
         captured
     }
 
+    /// The same in a workspace that has other names for its headers.
+    pub(crate) async fn deliver_renamed(&mut self, api: &Api, payload: &str) -> Captured {
+        api.publish(&self.app, EVENT_TYPE, payload).await;
+        self.receiver.next().await
+    }
+
     /// Requires that a receiver with `holds` accepts, and one with `lacks` refuses.
     pub(crate) fn hear(
         &self,

@@ -22,9 +22,9 @@ use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
     Accept, BulkItemQuery, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch,
-    DueBlock, DueQuery, Finish, IdempotencyKey, IdempotencyRecord, MarkedSecret, Page, Progress,
-    ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store, StoreError, StoreFuture,
-    StoreStats, Write,
+    DueBlock, DueQuery, Finish, IdempotencyKey, IdempotencyRecord, KeptFigures, MarkedSecret, Page,
+    Progress, ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store, StoreError,
+    StoreFuture, StoreStats, Write,
 };
 use hookturn_core::time::{Clock, Timestamp};
 use tokio::sync::{Notify, oneshot};
@@ -265,6 +265,16 @@ impl Store for SimStore {
         self.step(|inside| now(inside.model.reseal(swaps)))
     }
 
+    fn keep_figures(
+        &self,
+        kept: Vec<KeptFigures>,
+        forget_before: Timestamp,
+    ) -> StoreFuture<'_, ()> {
+        self.step(move |inside| now(inside.model.keep_figures(kept, forget_before)))
+    }
+    fn kept_figures(&self, limit: usize) -> StoreFuture<'_, Vec<KeptFigures>> {
+        self.read(|model| now(model.kept_figures(limit)))
+    }
     fn touch_api_keys(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> StoreFuture<'_, ()> {
         self.step(|inside| now(inside.model.touch_api_keys(uses)))
     }

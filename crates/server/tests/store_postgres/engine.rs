@@ -9,7 +9,7 @@ use hookturn::store::postgres::{self, OpenError, PostgresOptions, PostgresStore,
 use hookturn_core::store::{HintSink, Store};
 use tempfile::TempDir;
 
-use super::cluster::cluster;
+use super::support::cluster::cluster;
 
 /// Opens a database whose live view and hints nobody looks at.
 pub(crate) async fn open(target: &Target) -> Result<PostgresStore, OpenError> {
@@ -19,6 +19,23 @@ pub(crate) async fn open(target: &Target) -> Result<PostgresStore, OpenError> {
         hints: Arc::new(Recorder::default()),
     })
     .await
+}
+
+/// Cuts every connection to a database, and lets nobody in.
+pub(crate) async fn shut(database: &str) {
+    let client = cluster().connect("postgres").await;
+    let gone = format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false");
+    client.batch_execute(&gone).await.unwrap();
+    let cut =
+        "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE datname = $1";
+    client.query_one(cut, &[&database]).await.unwrap();
+}
+
+/// Lets everybody in again.
+pub(crate) async fn open_again(database: &str) {
+    let client = cluster().connect("postgres").await;
+    let back = format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true");
+    client.batch_execute(&back).await.unwrap();
 }
 
 /// The engine for many nodes, one database for each store.
@@ -40,6 +57,16 @@ impl Place {
 
     pub(crate) fn target(&self) -> Target {
         Target::parse(&cluster().url(&self.database)).unwrap()
+    }
+
+    /// Cuts every connection, and lets nobody in.
+    pub(crate) async fn shut(&self) {
+        shut(&self.database).await;
+    }
+
+    /// Lets everybody in again.
+    pub(crate) async fn open_again(&self) {
+        open_again(&self.database).await;
     }
 }
 
@@ -83,7 +110,8 @@ impl Engine for Postgres {
 
     async fn restore(&self, backup: &Path) -> Place {
         let place = Place::fresh().await;
-        postgres::restore(&place.target(), backup).await.unwrap();
+        let restored = postgres::restore(&place.target(), backup).await;
+        restored.unwrap().unwrap();
         place
     }
 

@@ -1,7 +1,7 @@
 //! Something between a store and its database that can lose what the two say to each other.
 //!
 //! It listens on a socket in a directory of its own and carries bytes both ways, until a commit passes by
-//! and it was told to lose it.
+//! and it was told to lose it. It can also hold everything back, so that neither side hears of the other's end.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,8 +11,9 @@ use hookturn::store::postgres::Target;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
 
-use super::cluster::cluster;
+use super::support::cluster::cluster;
 
 /// What is lost of the next commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,20 +29,42 @@ pub(crate) enum Lose {
 pub(crate) struct Proxy {
     directory: TempDir,
     lose: Arc<AtomicU8>,
+    held: watch::Sender<bool>,
 }
 
 impl Proxy {
     pub(crate) fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(socket(directory.path())).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(socket(directory.path())).unwrap();
+        listener.set_nonblocking(true).unwrap();
         let lose = Arc::new(AtomicU8::new(Lose::Nothing as u8));
         let told = Arc::clone(&lose);
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, Arc::clone(&told)));
-            }
+        let (held, holds) = watch::channel(false);
+        let mut ended = holds.clone();
+        // A thread of its own: a test may block its own while a store that speaks through this one ends.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(async move {
+                let listener = UnixListener::from_std(listener).unwrap();
+                let carried = async {
+                    while let Ok((client, _)) = listener.accept().await {
+                        tokio::spawn(carry(client, Arc::clone(&told), holds.clone()));
+                    }
+                };
+                let over = async { while ended.changed().await.is_ok() {} };
+                tokio::select! {
+                    () = carried => {}
+                    () = over => {}
+                }
+            });
         });
-        Self { directory, lose }
+        Self {
+            directory,
+            lose,
+            held,
+        }
     }
 
     /// A database, reached through this.
@@ -49,6 +72,11 @@ impl Proxy {
         let host = self.directory.path().display().to_string();
         let host = host.replace('/', "%2F");
         Target::parse(&format!("postgres://postgres@{host}/{database}")).unwrap()
+    }
+
+    /// Holds everything back from now on, or lets it through again.
+    pub(crate) fn hold(&self, hold: bool) {
+        self.held.send_replace(hold);
     }
 
     /// Loses a part of the next commit, once.
@@ -61,13 +89,33 @@ fn socket(directory: &Path) -> std::path::PathBuf {
     directory.join(".s.PGSQL.5432")
 }
 
+/// Carries what was read, as soon as nothing is held back.
+async fn pass(
+    bytes: &[u8],
+    to: &mut (impl AsyncWriteExt + Unpin),
+    holds: &mut watch::Receiver<bool>,
+) -> bool {
+    holds.wait_for(|held| !held).await.is_ok() && to.write_all(bytes).await.is_ok()
+}
+
 /// Carries one connection until one side ends it, or a commit is lost.
-async fn carry(client: UnixStream, lose: Arc<AtomicU8>) {
+async fn carry(client: UnixStream, lose: Arc<AtomicU8>, mut holds: watch::Receiver<bool>) {
+    if holds.wait_for(|held| !held).await.is_err() {
+        return;
+    }
     let server = UnixStream::connect(socket(cluster().directory())).await;
     let (mut from_server, mut to_server) = server.unwrap().into_split();
     let (mut from_client, mut to_client) = client.into_split();
+    let mut back = holds.clone();
     let answers = tokio::spawn(async move {
-        let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
+        let mut bytes = vec![0; 64 * 1024];
+        while let Ok(count @ 1..) = from_server.read(&mut bytes).await {
+            if !pass(&bytes[..count], &mut to_client, &mut back).await {
+                break;
+            }
+        }
+        // That it ended is held back as well.
+        let _ = back.wait_for(|held| !held).await;
         from_server
     });
     let mut bytes = vec![0; 64 * 1024];
@@ -80,7 +128,7 @@ async fn carry(client: UnixStream, lose: Arc<AtomicU8>) {
             Lose::Nothing as u8
         };
         if taken == Lose::Nothing as u8 {
-            if to_server.write_all(said).await.is_err() {
+            if !pass(said, &mut to_server, &mut holds).await {
                 return;
             }
             continue;

@@ -1,15 +1,18 @@
 //! What a distributed PostgreSQL (Citus, Yugabyte) would refuse is not in the schema.
 
-use super::cluster::cluster;
+use super::support::cluster::cluster;
+use hookturn::store::postgres::{self, OpenError};
+
 use super::engine::{Place, open};
 
 /// Tables of what is found, or unique, over all workspaces; each is keyed by that alone.
-const GLOBAL: [&str; 6] = [
+const GLOBAL: [&str; 7] = [
     "api_key",
     "api_key_hash",
     "idempotency",
     "meta",
     "migration",
+    "shard_owner",
     "workspace_name",
 ];
 
@@ -69,4 +72,77 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     assert!(error.to_string().contains("newer"), "{error}");
     let seen = "SELECT max(number)::text FROM hookturn.migration";
     assert_eq!(names(&client, seen).await, ["1000"]);
+}
+
+#[tokio::test]
+async fn a_newer_schema_that_serves_this_version_is_worked_on() {
+    let (place, client) = made().await;
+    let known: i32 = client
+        .query_one("SELECT max(number) FROM hookturn.migration", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let newer = format!("INSERT INTO hookturn.migration (number, serves) VALUES (1000, {known})");
+    client.batch_execute(&newer).await.unwrap();
+    drop(open(&place.target()).await.unwrap());
+    let plan = postgres::plan(&place.target()).await.unwrap();
+    assert_eq!((plan.found, plan.steps.len()), (1000, 0));
+    let next =
+        format!("INSERT INTO hookturn.migration (number, serves) VALUES (1001, {known} + 1)");
+    client.batch_execute(&next).await.unwrap();
+    let error = open(&place.target()).await.unwrap_err();
+    assert!(
+        matches!(error, OpenError::Newer { found: 1001, .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_step_that_was_changed_after_it_was_run_is_refused() {
+    let (place, client) = made().await;
+    let other = "UPDATE hookturn.migration SET sha256 = decode('00', 'hex') WHERE number = 1";
+    client.batch_execute(other).await.unwrap();
+    let error = open(&place.target()).await.unwrap_err();
+    assert!(
+        matches!(error, OpenError::OtherSchema { number: 1 }),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_plan_changes_nothing_and_many_who_migrate_at_once_do_it_once() {
+    let place = Place::fresh().await;
+    let target = place.target();
+    let plan = postgres::plan(&target).await.unwrap();
+    assert_eq!(plan.found, 0);
+    assert_eq!(plan.steps.len(), usize::try_from(plan.known).unwrap());
+    let client = cluster().connect(&place.database).await;
+    let there = "SELECT nspname::text FROM pg_namespace WHERE nspname = 'hookturn'";
+    assert_eq!(names(&client, there).await, [""; 0]);
+    let migrations = (0..4).map(|_| postgres::migrate(&target));
+    let mut steps = 0;
+    for done in futures_util::future::join_all(migrations).await {
+        steps += done.unwrap().steps.len();
+    }
+    assert_eq!(steps, plan.steps.len());
+}
+
+/// The first schema was in use before there was a second: its tables are brought along.
+#[tokio::test]
+async fn a_database_of_the_first_schema_is_brought_up_to_date_with_what_it_holds() {
+    let place = Place::fresh().await;
+    let client = cluster().connect(&place.database).await;
+    let first = include_str!("../../src/store/postgres/schema/0001.sql");
+    let made = format!(
+        "CREATE SCHEMA hookturn; SET search_path = hookturn;
+         CREATE TABLE migration (number integer PRIMARY KEY, at timestamptz NOT NULL DEFAULT now());
+         {first}; INSERT INTO migration (number) VALUES (1);
+         INSERT INTO meta (key, value) VALUES ('kept', 'x')"
+    );
+    client.batch_execute(&made).await.unwrap();
+    let store = open(&place.target()).await.unwrap();
+    assert_eq!(store.meta("kept").await.unwrap().unwrap(), b"x");
+    let unkept =
+        "SELECT number::text FROM hookturn.migration WHERE sha256 IS NULL OR serves IS NULL";
+    assert_eq!(names(&client, unkept).await, [""; 0]);
 }

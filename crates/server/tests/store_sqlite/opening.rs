@@ -106,7 +106,8 @@ async fn a_database_without_marks_lists_its_secrets_as_unmarked() {
         .execute_batch(
             "DROP INDEX settled_of_workspace; DROP INDEX settled_exhausted_of_workspace;
              DROP TABLE secret_mark; DROP TABLE bulk; DROP TABLE bulk_item; DROP TABLE reported;
-             DROP TABLE noted; DROP TABLE schedule; DROP TABLE schedule_note; PRAGMA user_version = 3;",
+             DROP TABLE noted; DROP TABLE schedule; DROP TABLE schedule_note; DROP TABLE figures;
+             PRAGMA user_version = 3;",
         )
         .unwrap();
     drop(older);

@@ -9,6 +9,9 @@ use std::future::Future;
 use std::time::Duration;
 
 mod api;
+pub(crate) mod cluster;
+pub(crate) mod engine;
+pub(crate) mod postmaster;
 mod receiver;
 mod server;
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 
-use super::{Api, within_deadline};
+use super::{Api, engine, within_deadline};
 
 /// The key of workspace `default` with every scope.
 const API_KEY: &str = "sk_workspace_test_of_the_running_server_0001";
@@ -46,8 +46,8 @@ impl Server {
     }
 
     /// Starts it again where one listened that was stopped, for clients that wait for it there.
-    pub(crate) async fn start_at(data_dir: &Path, address: SocketAddr) -> Self {
-        Self::start_on(data_dir, address, API_KEY, &[]).await
+    pub(crate) async fn start_at(data_dir: &Path, address: SocketAddr, key: &'static str) -> Self {
+        Self::start_on(data_dir, address, key, &[]).await
     }
 
     async fn start_on(
@@ -56,6 +56,7 @@ impl Server {
         key: &'static str,
         variables: &[(&str, &str)],
     ) -> Self {
+        let store = engine::variables(data_dir).await;
         let mut child = Command::new(env!("CARGO_BIN_EXE_hookturn"))
             .args(["serve", "--listen", &listen.to_string(), "--data-dir"])
             .arg(data_dir)
@@ -64,6 +65,7 @@ impl Server {
             .env("HOOKTURN_BOOTSTRAP_API_KEY", key)
             .env("HOOKTURN_ALLOW_NETS", "127.0.0.0/8,::1/128")
             .env("HOOKTURN_ALLOW_HTTP", "true")
+            .envs(store)
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -108,6 +110,23 @@ impl Server {
     /// What it wrote to standard error so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until it ends by itself, and answers how.
+    pub(crate) async fn ended(mut self) -> (Option<i32>, String) {
+        within_deadline("the server ends", &mut self.ended)
+            .await
+            .unwrap();
+        let status = self.child.wait().unwrap();
+        (status.code(), self.log())
+    }
+
+    /// Kills it, as a crash would.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().unwrap();
+        within_deadline("the server is gone", &mut self.ended)
+            .await
+            .unwrap();
     }
 
     /// Ends it as an operator would, with SIGTERM, and checks that it ended well.

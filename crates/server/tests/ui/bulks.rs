@@ -118,7 +118,11 @@ async fn a_plan_rotates_nothing_and_its_start_happens_once() {
     }
     assert!(!done.text.contains("/pause"), "{}", done.text);
     let failed = browser.get(&format!("{bulk}?kind=failed")).await;
-    assert!(failed.text.contains("None is there"), "{}", failed.text);
+    assert!(
+        failed.text.contains("no keyring of it is failed"),
+        "{}",
+        failed.text
+    );
     let list = browser.get("/bulk-rotations").await;
     assert_eq!(list.text.matches(r#"href="bulk-rotations/blk_"#).count(), 1);
     // It is over: a command that comes late is refused with the reason.

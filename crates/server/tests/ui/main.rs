@@ -10,12 +10,14 @@ mod apps;
 mod browser;
 mod bulks;
 mod deliveries;
+mod forms;
 mod inbox;
 mod overview;
 mod resent;
 mod rotating;
 mod samples;
 mod schedules;
+mod states;
 #[expect(
     dead_code,
     unused_imports,
@@ -181,5 +183,50 @@ async fn links_follow_the_prefix_that_a_proxy_took_off() {
         .get_with("/sign-in", &[("x-forwarded-prefix", "/a\"><script>")])
         .await;
     assert!(page.text.contains(r#"<base href="/">"#), "{}", page.text);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_cookie_of_a_session_is_for_https_alone_where_a_proxy_says_so() {
+    let (server, _data) = started().await;
+    let mut browser = Browser::new(&server);
+    let key = browser.key().to_owned();
+    let fields = [("key", key.as_str())];
+    for (scheme, is_secure) in [("https", true), ("http", false)] {
+        let told = [("x-forwarded-proto", scheme)];
+        let page = browser.post_with("/sign-in", &fields, &told).await;
+        assert_eq!(page.status, StatusCode::SEE_OTHER, "{}", page.text);
+        let cookie = page.header("set-cookie");
+        assert_eq!(cookie.contains("; Secure"), is_secure, "{scheme}: {cookie}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_form_that_comes_after_its_session_leads_back_to_its_page() {
+    let (server, _data) = started().await;
+    let mut browser = Browser::new(&server);
+    browser.sign_in("").await;
+    browser.keep(Some("hookturn_session=over".to_owned()));
+    let fields = [("name", "too late"), ("form_token", "0")];
+    for (referrer, leads) in [
+        (
+            "http://hooks.example/apps?x=1",
+            "/sign-in?back=apps%3Fx%3D1&ended=1",
+        ),
+        ("http://hooks.example/", "/sign-in?ended=1"),
+        ("nonsense", "/sign-in?ended=1"),
+    ] {
+        let told = [("referer", referrer)];
+        let late = browser.post_with("/apps", &fields, &told).await;
+        assert_eq!(late.status, StatusCode::SEE_OTHER, "{}", late.text);
+        assert_eq!(late.location(), leads, "{referrer}");
+    }
+    let page = browser.get("/sign-in?ended=1").await;
+    assert!(
+        page.text.contains("Your session has ended"),
+        "{}",
+        page.text
+    );
     server.stop().await;
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::apps::signed_in;
 use crate::browser::Browser;
 use crate::deliveries::settled;
-use crate::support::Receiver;
+use crate::support::{Receiver, Server, within_deadline};
 use crate::{started, started_by_operator};
 
 /// The value that a figure of the page shows.
@@ -35,7 +35,7 @@ async fn an_empty_workspace_says_what_to_do() {
 
 #[tokio::test]
 async fn what_was_delivered_and_what_was_not_is_counted_and_drawn() {
-    let (server, _data) = started().await;
+    let (mut server, data) = started().await;
     let (mut browser, _) = signed_in(&server).await;
     let api = server.api();
     let receiver = Receiver::start().await;
@@ -52,7 +52,27 @@ async fn what_was_delivered_and_what_was_not_is_counted_and_drawn() {
         assert_eq!(figure(&page.text, "Success rate"), "100.0 %");
         assert!(page.text.contains(r#"<path class="delivered""#));
         assert!(!page.text.contains(r#"<path class="exhausted""#));
-        assert!(page.text.contains("begin anew when the server starts"));
+        assert!(page.text.contains("Counted "), "{}", page.text);
+    }
+    // They outlive a restart, and go on.
+    for delivered in 3..5 {
+        server.stop().await;
+        server = Server::start(data.path()).await;
+        browser.moves_to(&server);
+        let api = server.api();
+        api.publish(&app, "order.paid", "{}").await;
+        settled(&api, &app, delivered).await;
+        let page = within_deadline("what was counted is read", async {
+            loop {
+                let page = browser.get("/").await;
+                if !page.text.contains("Not complete yet") {
+                    return page;
+                }
+            }
+        });
+        let page = page.await;
+        let figure = figure(&page.text, "Delivered");
+        assert_eq!(figure, delivered.to_string(), "{}", page.text);
     }
     server.stop().await;
 }

@@ -44,6 +44,11 @@ pub(crate) fn form(page: &Page, action: &str) -> Vec<(String, String)> {
         let value = chosen.map(|option| attribute(option, "value"));
         fields.push((attribute(tag, "name"), value.unwrap_or_default()));
     }
+    for area in form.split("<textarea ").skip(1) {
+        let (tag, text) = area.split_once(">\n").unwrap();
+        let text = text.split("</textarea>").next().unwrap();
+        fields.push((attribute(tag, "name"), unescaped(text)));
+    }
     fields
 }
 
@@ -51,14 +56,28 @@ fn attribute(tag: &str, name: &str) -> String {
     let tag = format!(" {tag}");
     let value = tag.split_once(&format!(" {name}=\""));
     let value = value.map_or("", |(_, rest)| rest.split('"').next().unwrap());
-    value
-        .replace("&#60;", "<")
-        .replace("&#62;", ">")
-        .replace("&#38;", "&")
+    unescaped(value)
+}
+
+fn unescaped(text: &str) -> String {
+    [
+        ("&#60;", "<"),
+        ("&#62;", ">"),
+        ("&#34;", "\""),
+        ("&#39;", "'"),
+        ("&#38;", "&"),
+    ]
+    .iter()
+    .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 /// Sends the form of a page with some fields filled in.
-async fn send(browser: &mut Browser, page: &Page, action: &str, typed: &[(&str, &str)]) -> Page {
+pub(crate) async fn send(
+    browser: &mut Browser,
+    page: &Page,
+    action: &str,
+    typed: &[(&str, &str)],
+) -> Page {
     let mut fields = form(page, action);
     fields.retain(|(name, _)| !typed.iter().any(|(typed, _)| typed == name));
     let mut all: Vec<(&str, &str)> = fields
@@ -263,7 +282,8 @@ async fn g7_a_proven_rotation_is_watched_to_its_end() {
     }
     let impossible = [("mode", "proven"), ("quiet", "30 d"), ("deadline", "1 d")];
     let refused = send(&mut browser, &rotate, &action, &impossible).await;
-    shows(&refused, StatusCode::CONFLICT, &[r#"id="deadline-error""#]);
+    let told = [r#"id="deadline-error""#];
+    shows(&refused, StatusCode::UNPROCESSABLE_ENTITY, &told);
 
     let opened = send(&mut browser, &rotate, &action, &quick).await;
     shows(

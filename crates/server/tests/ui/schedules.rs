@@ -153,7 +153,7 @@ async fn a_schedule_is_changed_paused_and_deleted_by_version() {
             "{}",
             late.text
         );
-        assert!(late.text.contains("was changed since"), "{}", late.text);
+        assert!(late.text.contains("schedule.updated"), "{}", late.text);
     }
     let gone = browser
         .post_all(&format!("{path}/delete"), &fields(&shown, ""))

@@ -1,7 +1,7 @@
 // Every sample of every page, as the template renders it: so every state is looked at that a page has,
 // also those that are hard to come by. A new page needs no line here.
 import { readFileSync } from "node:fs";
-import { TWO_LOOKS, everyLook } from "../every.mjs";
+import { everyLook } from "../every.mjs";
 import { run } from "../lib.mjs";
 
 await run(async (t) => {
@@ -17,9 +17,10 @@ await run(async (t) => {
   await page.route("**/deliveries/live**", (route) => route.fulfill({ status: 204 }));
   await page.route("**/bulk-rotations/*", (route) => route.fulfill({ status: 204 }));
   await page.route("**/inbox/**", (route) => route.fulfill({ status: 204 }));
-  for (const name of Object.keys(pages)) {
+  for (const [number, name] of Object.keys(pages).entries()) {
+    if (number % 10 === 0) console.log(`${number} of ${Object.keys(pages).length} samples`);
     await page.goto(`samples/${name}`);
     for (const details of await page.locator("details").all()) await details.evaluate((element) => (element.open = true));
-    await everyLook(t, page, name, { looks: TWO_LOOKS });
+    await everyLook(t, page, name);
   }
 });

@@ -35,7 +35,10 @@ await run(async (t) => {
   await t.examine(page, "schedule, paused");
   stale.on("dialog", () => t.troubles.push("a dialog of the browser's own"));
   await stale.getByRole("button", { name: "Pause" }).click();
-  await stale.getByRole("alert").getByText("nothing was done").waitFor();
+  await stale.getByRole("alert").getByText("Nothing was done").waitFor();
+  await stale.getByRole("alert").getByText("schedule.updated").waitFor();
+  await stale.getByRole("link", { name: "Load it again" }).click();
+  await stale.getByRole("button", { name: "Resume" }).waitFor();
   await stale.close();
 
   await page.getByRole("link", { name: "Change it" }).click();

@@ -23,6 +23,16 @@ await run(async (t) => {
   assert.ok(cookies.every((cookie) => cookie.httpOnly && cookie.sameSite === "Strict"));
   assert.equal(await page.evaluate(() => document.cookie), "");
 
+  // Whoever asks for less motion gets none; others get a little.
+  const moves = () => page.evaluate(() => [...document.querySelectorAll("*")].filter((one) => {
+    const { animationName, transitionDuration } = getComputedStyle(one);
+    return animationName !== "none" || transitionDuration.split(", ").some((time) => parseFloat(time) > 0);
+  }).length);
+  assert.equal(await moves(), 0);
+  await page.emulateMedia({ reducedMotion: "no-preference" });
+  assert.ok((await moves()) > 0, "the test sees what moves");
+  await page.emulateMedia({ reducedMotion: "reduce" });
+
   await page.getByRole("button", { name: "Sign out" }).click();
   await page.getByLabel("API key").waitFor();
   await page.goBack();

@@ -108,6 +108,12 @@ impl Shard {
                 self.call_up(id);
                 return;
             }
+            // It goes on when the store can, which is nobody's fault here.
+            Err(NotSent::Unconfirmed) => {
+                queue.unpop(batch);
+                self.call_up(id);
+                return;
+            }
             Err(error) => {
                 tracing::error!(endpoint = %id, error = %chain(&error), "nothing was sent; the delivery waits");
                 queue.unpop(batch);

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use hookturn_core::endpoint::EndpointState;
-use hookturn_core::id::RotationId;
+use hookturn_core::id::{RotationId, WorkspaceId};
 use hookturn_core::proof::{Evidence, Findings};
 use hookturn_core::rotation::Keyring;
-use hookturn_core::store::{Page, SealedSecret, StoreError, Write};
+use hookturn_core::store::{KeptFigures, Page, SealedSecret, StoreError, Write};
+use hookturn_core::time::Timestamp;
 
 use super::Engine;
 use super::world::{START, World};
@@ -339,6 +340,45 @@ pub async fn the_last_use_of_a_key_only_moves_forward(engine: &impl Engine) {
     }
     world.restart().await;
     assert_eq!(world.live.api_key_used_at(key.id), Some(START.after(5)));
+}
+
+/// What was counted replaces what was kept of the same workspace, outlives a restart, comes latest first and
+/// no more of it than is asked for, and goes with its age.
+pub async fn what_was_counted_is_kept_by_workspace_and_forgotten_by_age(engine: &impl Engine) {
+    let mut world = World::new(engine).await;
+    let counted = |workspace: u128, at: Timestamp, counted: &[u8]| KeptFigures {
+        workspace: WorkspaceId::from_bytes(workspace.to_be_bytes()),
+        at,
+        counted: counted.to_vec(),
+    };
+    assert_eq!(world.store().kept_figures(10).await.unwrap(), []);
+    let first = vec![
+        counted(1, START, b"one"),
+        counted(2, START.after(1), b"two"),
+        counted(3, START.after(2), &[0, 255]),
+    ];
+    world
+        .store()
+        .keep_figures(first.clone(), START)
+        .await
+        .unwrap();
+    world.restart().await;
+    let newest_first: Vec<_> = first.iter().rev().cloned().collect();
+    assert_eq!(world.store().kept_figures(10).await.unwrap(), newest_first);
+    assert_eq!(
+        world.store().kept_figures(2).await.unwrap(),
+        newest_first[..2]
+    );
+    let again = counted(1, START.after(3), &[7].repeat(100_000));
+    let keep = world
+        .store()
+        .keep_figures(vec![again.clone()], START.after(2));
+    keep.await.unwrap();
+    let left = vec![again, first[2].clone()];
+    assert_eq!(world.store().kept_figures(10).await.unwrap(), left);
+    let none = world.store().keep_figures(Vec::new(), START.after(9));
+    none.await.unwrap();
+    assert_eq!(world.store().kept_figures(10).await.unwrap(), []);
 }
 
 /// Rotations of one keyring or of all, newest first, each once, and only of their workspace.

@@ -188,6 +188,43 @@ pub async fn bulk_rotations_that_are_over_go_with_their_items(engine: &impl Engi
     assert_eq!(prune_all(&world, young.after(1), 1_000).await, 2 * 11);
 }
 
+/// Items that were laid out for a bulk rotation that never began go when they are old, and only those.
+pub async fn items_without_their_bulk_rotation_go(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let (tenant, other) = (world.tenant("acme").await, world.tenant("other").await);
+    let mut left = Vec::new();
+    for (tenant, began) in [
+        (&tenant, false),
+        (&other, true),
+        (&other, false),
+        (&tenant, true),
+    ] {
+        let workspace = tenant.workspace.id;
+        let (bulk, items) = world.bulk(workspace, 10);
+        let mut writes: Vec<_> = items.iter().cloned().map(Write::BulkItem).collect();
+        if began {
+            writes.push(Write::Bulk(bulk.clone()));
+        }
+        world.write(workspace, writes).await;
+        left.push((bulk, if began { items } else { Vec::new() }));
+    }
+    assert_eq!(prune_all(&world, START, 7).await, 0, "they are not old yet");
+    assert_eq!(prune_all(&world, START.after(5_000), 7).await, 20);
+    assert_eq!(prune_all(&world, START.after(5_000), 7).await, 0);
+    for (bulk, items) in left {
+        let query = BulkItemQuery {
+            workspace: bulk.workspace,
+            bulk: bulk.id,
+            from: 0,
+            until: u32::MAX,
+            kind: None,
+            limit: 1_000,
+        };
+        let found = world.store().bulk_items(query).await.unwrap();
+        assert_eq!(found, items);
+    }
+}
+
 /// Much that is old and pending stays, and what lies between it goes, in blocks that end.
 pub async fn g1_pruning_goes_past_much_that_is_pending(engine: &impl Engine) {
     const OLD: usize = 12_000;

@@ -122,6 +122,11 @@ impl<'e, E: Engine> World<'e, E> {
         self.engine.rewrite_audit(&self.place).await
     }
 
+    /// Where the store is.
+    pub fn place(&self) -> &E::Place {
+        &self.place
+    }
+
     /// See [`Engine::backup_path`].
     pub fn backup_path(&self) -> std::path::PathBuf {
         self.engine.backup_path(&self.place)

@@ -1,6 +1,6 @@
 //! Bulk rotations with their items, and the marks of secrets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hookturn_core::bulk::{Bulk, BulkItem, ItemCounts};
@@ -54,13 +54,18 @@ impl Bulks {
             .collect()
     }
 
-    /// Removes at most `limit` rows of bulk rotations that were over before that time, items first.
+    /// Removes at most `limit` rows of bulk rotations that were over before that time, and of those laid out
+    /// before it that never began, items first.
     pub(super) fn prune(&mut self, before: Timestamp, limit: usize) -> usize {
         let is_past = |bulk: &Bulk| bulk.state.over_at().is_some_and(|at| at < before);
         let past = self.bulks.values().filter(|bulk| is_past(bulk));
-        let past: Vec<_> = past.map(|bulk| bulk.id).collect();
+        let past = past.map(|bulk| bulk.id);
+        let made_before = BulkId::first_at(before);
+        let laid_out = self.items.keys().map(|(bulk, _)| *bulk);
+        let laid_out = laid_out.filter(|id| *id < made_before && !self.bulks.contains_key(id));
+        let gone: BTreeSet<_> = past.chain(laid_out).collect();
         let mut removed = 0;
-        for bulk in past {
+        for bulk in gone {
             let items = self.items.range((bulk, 0)..=(bulk, u32::MAX));
             let items: Vec<_> = items.map(|(place, _)| *place).collect();
             for place in items.into_iter().take(limit - removed) {
@@ -70,8 +75,7 @@ impl Bulks {
             if removed == limit {
                 break;
             }
-            self.bulks.remove(&bulk);
-            removed += 1;
+            removed += usize::from(self.bulks.remove(&bulk).is_some());
         }
         removed
     }

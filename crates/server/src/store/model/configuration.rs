@@ -10,7 +10,9 @@ use hookturn_core::id::{
 };
 use hookturn_core::proof::Findings;
 use hookturn_core::rotation::{Keyring, Rotation};
-use hookturn_core::store::{Configuration, Page, ReceiverState, SealedSecret, StoreError, Write};
+use hookturn_core::store::{
+    Configuration, KeptFigures, Page, ReceiverState, SealedSecret, StoreError, Write,
+};
 use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::{ApiKey, App, Workspace};
 
@@ -34,6 +36,7 @@ pub(super) struct Documents {
     pub(super) bulks: Bulks,
     pub(super) marks: Marks,
     pub(super) planned: Planned,
+    figures: BTreeMap<WorkspaceId, KeptFigures>,
 }
 
 impl Documents {
@@ -259,6 +262,19 @@ impl Documents {
             let known = self.api_key_uses.entry(key).or_insert(used_at);
             *known = used_at.max(*known);
         }
+    }
+
+    pub(super) fn keep_figures(&mut self, kept: Vec<KeptFigures>, forget_before: Timestamp) {
+        let kept = kept.into_iter().map(|one| (one.workspace, one));
+        self.figures.extend(kept);
+        self.figures.retain(|_, one| one.at >= forget_before);
+    }
+
+    pub(super) fn kept_figures(&self, limit: usize) -> Vec<KeptFigures> {
+        let mut kept: Vec<_> = self.figures.values().cloned().collect();
+        kept.sort_by_key(|one| std::cmp::Reverse(one.at));
+        kept.truncate(limit);
+        kept
     }
 
     /// Forgets endpoints that were deleted before this time and that `needed` does not name.

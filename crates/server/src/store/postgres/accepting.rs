@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::days::{self, Day};
 use super::rows::{Outcome, execute, uuid};
-use super::writer::Tx;
+use super::transaction::Tx;
 
 const STEP: &str = "accept messages";
 

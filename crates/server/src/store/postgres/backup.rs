@@ -17,10 +17,11 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio_postgres::Row;
 
-use super::connect::{SCHEMA, Session, Target};
+use super::connect::{OpenError, SCHEMA, Session, Target};
 use super::days::{self, Day};
+use super::migrate;
 use super::rows::{Outcome, collect, column, failed, first, run};
-use super::{migrate, open_for_writing};
+use super::tenure::Tenure;
 
 const STEP: &str = "write the backup";
 const RESTORE: &str = "restore the backup";
@@ -150,13 +151,13 @@ async fn write_all(session: &Session, mut writer: Writer) -> Outcome<()> {
     writer.end().await
 }
 
-/// Every table but the partitions, whose rows are those of their whole, and the list of migrations, which
-/// is of the database.
+/// Every table but the partitions, whose rows are those of their whole, and what is of the database: the list
+/// of migrations, and who works on it.
 async fn tables(session: &Session) -> Outcome<Vec<Table>> {
     let sql = "SELECT c.relname::text, array_agg(a.attname::text ORDER BY a.attnum)
                FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
                WHERE c.relnamespace = $1::text::regnamespace AND c.relkind IN ('r', 'p')
-                 AND NOT c.relispartition AND c.relname <> 'migration'
+                 AND NOT c.relispartition AND c.relname NOT IN ('migration', 'shard_owner')
                  AND a.attnum > 0 AND NOT a.attisdropped
                GROUP BY c.relname ORDER BY c.relname";
     let read = |row: &Row| {
@@ -223,14 +224,39 @@ fn parsed<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> Outcome<T> {
     serde_json::from_slice(bytes).map_err(|error| broken(RESTORE, error))
 }
 
+/// Copies a database that another process may work on.
+pub async fn backup_beside(target: &Target, path: &Path) -> Result<Outcome<()>, OpenError> {
+    let mut session = target.reach().await?;
+    let tx = session.transaction().await.map_err(OpenError::Migration)?;
+    let plan = migrate::plan_of(&tx).await?;
+    drop(tx);
+    if plan.found == 0 {
+        return Ok(Err(broken(STEP, "there is no store in this database")));
+    }
+    Ok(backup(&session, path).await)
+}
+
 /// Fills an empty database from a backup, whole or not at all.
-pub(super) async fn restore(target: &Target, path: &Path) -> Outcome<()> {
-    let opened = open_for_writing(target).await;
-    let session = opened.map_err(|error| broken(RESTORE, error))?;
+pub async fn restore(target: &Target, path: &Path) -> Result<Outcome<()>, OpenError> {
+    let mut session = target.reach_as(Tenure::new().name(), || {}).await?;
+    let locked = Tenure::new().lock(&session).await;
+    if let Err(holder) = locked.map_err(OpenError::Failed)? {
+        return Err(OpenError::InUse {
+            database: target.name(),
+            holder,
+        });
+    }
+    let tx = session.transaction().await.map_err(OpenError::Migration)?;
+    migrate::migrate(&tx).await?;
+    tx.commit().await.map_err(OpenError::Migration)?;
+    Ok(restore_into(&session, path).await)
+}
+
+async fn restore_into(session: &Session, path: &Path) -> Outcome<()> {
     let mut reader = Reader::open(path).await?;
-    run(&session, RESTORE, "BEGIN").await?;
+    run(session, RESTORE, "BEGIN").await?;
     let filled = "SELECT EXISTS (SELECT FROM workspace) OR EXISTS (SELECT FROM meta)";
-    let filled = first(&session, RESTORE, filled, &[]).await?;
+    let filled = first(session, RESTORE, filled, &[]).await?;
     if filled.map_or(Ok(false), |row| column(&row, 0))? {
         let why = "the database is not empty; nothing was changed: restore into a new one";
         return Err(broken(RESTORE, why));
@@ -244,9 +270,9 @@ pub(super) async fn restore(target: &Target, path: &Path) -> Outcome<()> {
         let why = "the backup was written by a newer hookturn; restore it with that one";
         return Err(broken(RESTORE, why));
     }
-    days::make(&session, header.days.into_iter().map(Day::of)).await?;
-    fill(&session, &mut reader).await?;
-    run(&session, RESTORE, "COMMIT").await
+    days::make(session, header.days.into_iter().map(Day::of)).await?;
+    fill(session, &mut reader).await?;
+    run(session, RESTORE, "COMMIT").await
 }
 
 async fn fill(session: &Session, reader: &mut Reader) -> Outcome<()> {

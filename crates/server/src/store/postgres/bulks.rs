@@ -58,10 +58,17 @@ fn read_bulk(row: &Row) -> Outcome<Bulk> {
     from_document("bulk", &bulk, column(row, 1)?)
 }
 
-/// Removes at most `limit` rows of bulk rotations that were over before that time. Each goes after its items,
-/// so that what one step leaves of it is found by the next.
+const PRUNE: &str = "remove bulk rotations past their retention";
+
+/// Removes at most `limit` rows of bulk rotations that were over before that time, and of those laid out
+/// before it that never began. Each goes after its items, so that what one step leaves of it is found by the
+/// next.
 pub(super) async fn prune(session: &Session, before: Timestamp, limit: usize) -> Outcome<usize> {
-    const PRUNE: &str = "remove bulk rotations past their retention";
+    let removed = prune_over(session, before, limit).await?;
+    Ok(removed + prune_laid_out(session, before, limit - removed).await?)
+}
+
+async fn prune_over(session: &Session, before: Timestamp, limit: usize) -> Outcome<usize> {
     let made_before = uuid(BulkId::first_at(before).to_bytes());
     let mut removed = 0;
     let mut passed = (Uuid::nil(), Uuid::nil());
@@ -83,14 +90,7 @@ pub(super) async fn prune(session: &Session, before: Timestamp, limit: usize) ->
             if bulk.state.over_at().is_none_or(|at| at >= before) {
                 continue;
             }
-            let sql =
-                "DELETE FROM bulk_item WHERE workspace = $1 AND bulk = $2 AND position = ANY(ARRAY(
-                SELECT position FROM bulk_item WHERE workspace = $1 AND bulk = $2
-                ORDER BY position LIMIT $3))";
-            let most = as_i64(room as u64);
-            let values: [&(dyn ToSql + Sync); 3] = [workspace, &id, &most];
-            let items = usize::try_from(execute(session, PRUNE, sql, &values).await?);
-            let items = items.unwrap_or(room);
+            let items = remove_items(session, *workspace, id, room).await?;
             removed += items;
             if items < room {
                 let sql = "DELETE FROM bulk WHERE workspace = $1 AND id = $2";
@@ -102,6 +102,47 @@ pub(super) async fn prune(session: &Session, before: Timestamp, limit: usize) ->
             return Ok(removed);
         }
     }
+}
+
+/// Items whose bulk rotation was never written: the process ended while it laid them out.
+async fn prune_laid_out(session: &Session, before: Timestamp, limit: usize) -> Outcome<usize> {
+    let made_before = uuid(BulkId::first_at(before).to_bytes());
+    let mut removed = 0;
+    let mut passed = (Uuid::nil(), Uuid::nil());
+    while removed < limit {
+        let sql = "SELECT workspace, bulk, EXISTS (SELECT 1 FROM bulk WHERE bulk.workspace = bulk_item.workspace AND id = bulk_item.bulk)
+            FROM bulk_item WHERE (workspace, bulk) > ($1, $2) ORDER BY workspace, bulk LIMIT 1";
+        let read = |row: &Row| {
+            let place = (column::<Uuid>(row, 0)?, column::<Uuid>(row, 1)?);
+            Ok((place, column::<bool>(row, 2)?))
+        };
+        let values: [&(dyn ToSql + Sync); 2] = [&passed.0, &passed.1];
+        let next = collect(session, PRUNE, sql, &values, read).await?;
+        let Some((place, began)) = next.into_iter().next() else {
+            break;
+        };
+        passed = place;
+        if !began && passed.1 < made_before {
+            removed += remove_items(session, passed.0, passed.1, limit - removed).await?;
+        }
+    }
+    Ok(removed)
+}
+
+/// Removes the first items of a bulk rotation, at most `limit`.
+async fn remove_items(
+    session: &Session,
+    workspace: Uuid,
+    bulk: Uuid,
+    limit: usize,
+) -> Outcome<usize> {
+    let sql = "DELETE FROM bulk_item WHERE workspace = $1 AND bulk = $2 AND position = ANY(ARRAY(
+        SELECT position FROM bulk_item WHERE workspace = $1 AND bulk = $2
+        ORDER BY position LIMIT $3))";
+    let most = as_i64(limit as u64);
+    let values: [&(dyn ToSql + Sync); 3] = [&workspace, &bulk, &most];
+    let removed = usize::try_from(execute(session, PRUNE, sql, &values).await?);
+    Ok(removed.unwrap_or(limit))
 }
 
 pub(super) async fn bulk(

@@ -18,7 +18,7 @@ use super::ledger::{append_audit, begin_audit, erase_answers_showing, put_idempo
 use super::planned;
 use super::requeue::requeue;
 use super::rows::{Outcome, collect, column, execute, first, id, uuid};
-use super::writer::Tx;
+use super::transaction::Tx;
 use super::{bulks, marks};
 use crate::store::encoding::{as_i64, from_document, to_document};
 

@@ -2,7 +2,8 @@
 //!
 //! Every connection works in the schema `hookturn` of the database it is led to, so that the
 //! application's own tables can stand beside it. A statement that hangs on a dead network ends with the
-//! connection: the kernel gives up on what is not acknowledged for some seconds.
+//! connection: the kernel gives up on what is not acknowledged for some seconds. So does the database's, which
+//! frees what a host that vanished held.
 
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use hookturn_core::store::StoreError;
 use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
 
+use super::rows::first;
+use super::tenure::Holder;
 use super::tls::{Connector, Trust};
 
 /// The schema that holds everything.
@@ -20,6 +23,14 @@ pub(super) const SCHEMA: &str = "hookturn";
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long the other side may leave what was sent to it unacknowledged.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+
+/// How long a connection may be silent before the other side is asked whether it is there, how often it is
+/// asked, and how many times.
+const SILENT: Duration = Duration::from_secs(5);
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+const ASKED: u32 = 3;
+/// The oldest server this works with, as it numbers itself.
+const OLDEST: i32 = 150_000;
 
 /// A connection with its prepared statements.
 pub(super) type Session = ClientWrapper;
@@ -68,6 +79,35 @@ pub enum OpenError {
         /// The newest schema of this version.
         known: i32,
     },
+    /// The server is too old.
+    #[error("the database {database} is of PostgreSQL {found}; version 15 or newer is needed")]
+    TooOld {
+        /// Host and name of the database.
+        database: String,
+        /// Its version.
+        found: String,
+    },
+    /// Another process works on it.
+    #[error(
+        "the database {database} is in use by another hookturn process: {holder}; stop that one first: one process works on a database"
+    )]
+    InUse {
+        /// Host and name of the database.
+        database: String,
+        /// Who.
+        holder: Holder,
+    },
+    /// A step of the schema is not the one this version has.
+    #[error(
+        "the database was made by another build: step {number} of its schema is not the one this version has; nothing was changed: start the hookturn that made it, or restore a backup into a new database"
+    )]
+    OtherSchema {
+        /// The step.
+        number: i32,
+    },
+    /// The database was reached and failed.
+    #[error("the database failed while the store was opened")]
+    Failed(#[source] StoreError),
     /// The schema could not be made or brought up to date.
     #[error("the tables of the store cannot be made; check that the user may create a schema")]
     Migration(#[source] tokio_postgres::Error),
@@ -119,7 +159,13 @@ impl Target {
                 )));
             }
         };
-        let settings = format!("-c search_path={SCHEMA} -c client_min_messages=warning");
+        let settings = format!(
+            "-c search_path={SCHEMA} -c client_min_messages=warning -c tcp_keepalives_idle={} \
+             -c tcp_keepalives_interval={} -c tcp_keepalives_count={ASKED} -c tcp_user_timeout={}",
+            SILENT.as_secs(),
+            ASK_AGAIN.as_secs(),
+            UNACKNOWLEDGED.as_millis(),
+        );
         let options = match config.get_options() {
             Some(given) => format!("{given} {settings}"),
             None => settings,
@@ -129,7 +175,10 @@ impl Target {
             .options(options)
             .application_name("hookturn")
             .connect_timeout(CONNECT)
-            .tcp_user_timeout(UNACKNOWLEDGED);
+            .tcp_user_timeout(UNACKNOWLEDGED)
+            .keepalives_idle(SILENT)
+            .keepalives_interval(ASK_AGAIN)
+            .keepalives_retries(ASKED);
         let connector = Connector::new(trust);
         Ok(Self { config, connector })
     }
@@ -162,14 +211,52 @@ impl Target {
         self.connector.clone()
     }
 
-    /// A connection that is driven on the runtime this is called on.
-    pub(super) async fn connect(&self) -> Result<Session, tokio_postgres::Error> {
-        let (client, connection) = self.config.connect(self.connector()).await?;
-        // Its end shows at the client, whose next statement fails.
+    /// A connection that is driven on the runtime this is called on. `ended` is called when it ends by
+    /// itself.
+    pub(super) async fn connect(
+        &self,
+        name: &str,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<Session, tokio_postgres::Error> {
+        let mut config = self.config.clone();
+        config.application_name(name);
+        let (client, connection) = config.connect(self.connector()).await?;
+        // Its end shows at the client too, whose next statement fails.
         let driver = tokio::spawn(async move {
             let _ = connection.await;
+            ended();
         });
         Ok(ClientWrapper::new(client, driver))
+    }
+
+    /// A connection for a command that works beside servers, or instead of one.
+    pub(super) async fn reach(&self) -> Result<Session, OpenError> {
+        self.reach_as("hookturn command", || {}).await
+    }
+
+    /// A connection to a server that is new enough.
+    pub(super) async fn reach_as(
+        &self,
+        name: &str,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<Session, OpenError> {
+        let connected = self.connect(name, ended).await;
+        let session = connected.map_err(|source| OpenError::Unreachable {
+            database: self.name(),
+            source,
+        })?;
+        let sql = "SELECT current_setting('server_version_num')::integer,
+                          current_setting('server_version')";
+        let found = first(&session, "ask for the version", sql, &[]).await;
+        if let Some(row) = found.map_err(OpenError::Failed)?
+            && row.get::<_, i32>(0) < OLDEST
+        {
+            return Err(OpenError::TooOld {
+                database: self.name(),
+                found: row.get(1),
+            });
+        }
+        Ok(session)
     }
 }
 

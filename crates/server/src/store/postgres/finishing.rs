@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::connect::Session;
 use super::rows::{Outcome, as_i32, collect, column, execute, first, id, uuid};
-use super::writer::Tx;
+use super::transaction::Tx;
 use crate::store::encoding::{attempt_to_record, to_document};
 
 /// Splits finishes, in their order, so that no part has two of one delivery.

@@ -13,7 +13,8 @@ use super::accepting;
 use super::finishing;
 use super::ledger::put_idempotent_answer;
 use super::rows::{Outcome, is_duplicate};
-use super::writer::{Answer, Answers, Tx, Work};
+use super::transaction::Tx;
+use super::writer::{Answer, Answers, Work};
 
 /// Work that is written together, with its places in the batch.
 #[derive(Default)]

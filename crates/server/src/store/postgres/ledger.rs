@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::connect::Session;
 use super::rows::{Outcome, column, execute, first, rows, time, uuid};
-use super::writer::Tx;
+use super::transaction::Tx;
 use crate::store::encoding::{
     self, as_i64, impossible, shows_from_columns, shows_to_columns, to_document,
 };

@@ -12,7 +12,7 @@ use super::configuration::{STEP, swapped};
 use super::connect::Session;
 use super::loading;
 use super::rows::{Outcome, collect, column, execute, id, uuid};
-use super::writer::Tx;
+use super::transaction::Tx;
 use crate::store::encoding::{as_i64, from_document, to_document};
 
 // ----- writing -----

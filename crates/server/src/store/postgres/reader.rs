@@ -5,17 +5,24 @@
 
 use std::future::Future;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use deadpool_postgres::{Manager, Object, Pool};
 use hookturn_core::store::{StoreError, StoreFuture};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::connect::{OpenError, Target};
 use super::rows::Outcome;
 
 /// Pages and due blocks do not wait for each other, and a database counts its connections.
 const CONNECTIONS: usize = 4;
+
+/// How long a free connection is waited for, or a new one.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long a query may take.
+const READ: Duration = Duration::from_secs(30);
 
 pub(super) struct Readers {
     pool: Pool,
@@ -59,15 +66,55 @@ impl Readers {
         T: Send + 'static,
         F: Future<Output = Outcome<T>> + Send,
     {
+        self.read_within(READ, query)
+    }
+
+    /// The same for what may take as long as it takes.
+    pub(super) fn read_at_length<T, F>(
+        &self,
+        query: impl FnOnce(Object) -> F + Send + 'static,
+    ) -> StoreFuture<'static, T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Outcome<T>> + Send,
+    {
+        self.read_within(Duration::MAX, query)
+    }
+
+    fn read_within<T, F>(
+        &self,
+        limit: Duration,
+        query: impl FnOnce(Object) -> F + Send + 'static,
+    ) -> StoreFuture<'static, T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Outcome<T>> + Send,
+    {
         let pool = self.pool.clone();
         let answer = self.runtime.spawn(async move {
-            let session = pool.get().await.map_err(|error| StoreError::Engine {
-                step: "connect to the database",
-                source: Box::new(error),
-            })?;
-            query(session).await
+            let session = match timeout(CONNECT, pool.get()).await {
+                Ok(Ok(session)) => session,
+                Ok(Err(error)) => return Err(away(error)),
+                Err(error) => return Err(away(error)),
+            };
+            match timeout(limit, query(session)).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    // What a query was given up on is not asked again.
+                    let _ = pool.retain(|_, _| false);
+                    Err(away(error))
+                }
+            }
         });
         Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Stopped)) })
+    }
+}
+
+/// The database cannot be asked at the moment.
+fn away(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+    StoreError::Unwritable {
+        step: "read",
+        source: Box::new(error),
     }
 }
 

@@ -11,7 +11,7 @@ use hookturn_core::time::Timestamp;
 use super::connect::Session;
 use super::listing::find_delivery;
 use super::rows::{Outcome, SETTLED, collect, delivery_at, execute, uuid};
-use super::writer::Tx;
+use super::transaction::Tx;
 use crate::store::encoding::as_i64;
 
 const STEP: &str = "queue a delivery again";

@@ -9,7 +9,7 @@ use hookturn_core::message::{EventType, Message};
 use hookturn_core::store::StoreError;
 use hookturn_core::time::Timestamp;
 use tokio_postgres::Row;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::types::{FromSql, ToSql};
 use uuid::Uuid;
 
@@ -47,6 +47,17 @@ fn cannot_write(error: &tokio_postgres::Error) -> bool {
             matches!(class, "53" | "57" | "08") || *code == SqlState::READ_ONLY_SQL_TRANSACTION
         }
     }
+}
+
+/// Whether the server ended the session with this error: what it did before may have happened.
+pub(super) fn is_fatal(error: &StoreError) -> bool {
+    let (StoreError::Engine { source, .. } | StoreError::Unwritable { source, .. }) = error else {
+        return false;
+    };
+    let source = source.downcast_ref::<tokio_postgres::Error>();
+    let said = source.and_then(tokio_postgres::Error::as_db_error);
+    said.and_then(DbError::parsed_severity)
+        .is_some_and(|severity| matches!(severity, Severity::Fatal | Severity::Panic))
 }
 
 /// Whether a unique key refused a row.

@@ -18,7 +18,7 @@ use super::connect::{SCHEMA, Session};
 use super::days::{self, Day};
 use super::listing::due_endpoints;
 use super::rows::{Outcome, collect, column, execute, first, id, rows, run, uuid};
-use super::writer::Tx;
+use super::transaction::Tx;
 use crate::store::encoding::{MADE_WITHIN, as_i64};
 
 /// How long a deleted endpoint outlives the retention: a message that was accepted in the moments of

@@ -52,10 +52,17 @@ pub(super) fn put_item(tx: &Tx<'_>, item: &BulkItem) -> Outcome<()> {
     swapped(changed, "an item of bulk rotation", &item.bulk)
 }
 
-/// Removes at most `limit` rows of bulk rotations that were over before that time. Each goes after its items,
-/// so that what one step leaves of it is found by the next.
+const PRUNE: &str = "remove bulk rotations past their retention";
+
+/// Removes at most `limit` rows of bulk rotations that were over before that time, and of those laid out
+/// before it that never began. Each goes after its items, so that what one step leaves of it is found by the
+/// next.
 pub(super) fn prune(tx: &Tx<'_>, before: Timestamp, limit: usize) -> Outcome<usize> {
-    const PRUNE: &str = "remove bulk rotations past their retention";
+    let removed = prune_over(tx, before, limit)?;
+    Ok(removed + prune_laid_out(tx, before, limit - removed)?)
+}
+
+fn prune_over(tx: &Tx<'_>, before: Timestamp, limit: usize) -> Outcome<usize> {
     let made_before = BulkId::first_at(before).to_bytes();
     let mut removed = 0;
     let mut passed = (0_i64, [0_u8; 16]);
@@ -78,10 +85,7 @@ pub(super) fn prune(tx: &Tx<'_>, before: Timestamp, limit: usize) -> Outcome<usi
             if bulk.state.over_at().is_none_or(|at| at >= before) {
                 continue;
             }
-            let sql = "DELETE FROM bulk_item WHERE workspace = ?1 AND bulk = ?2 AND position IN (
-                SELECT position FROM bulk_item WHERE workspace = ?1 AND bulk = ?2
-                ORDER BY position LIMIT ?3)";
-            let items = execute(tx, PRUNE, sql, params![workspace, id, as_i64(room as u64)])?;
+            let items = remove_items(tx, *workspace, id, room)?;
             removed += items;
             if items < room {
                 let sql = "DELETE FROM bulk WHERE workspace = ?1 AND id = ?2";
@@ -92,6 +96,45 @@ pub(super) fn prune(tx: &Tx<'_>, before: Timestamp, limit: usize) -> Outcome<usi
             return Ok(removed);
         }
     }
+}
+
+/// Items whose bulk rotation was never written: the process ended while it laid them out.
+fn prune_laid_out(tx: &Tx<'_>, before: Timestamp, limit: usize) -> Outcome<usize> {
+    let made_before = BulkId::first_at(before).to_bytes();
+    let mut removed = 0;
+    let mut passed = (0_i64, [0_u8; 16]);
+    while removed < limit {
+        let sql = "SELECT workspace, bulk, EXISTS (SELECT 1 FROM bulk WHERE bulk.workspace = bulk_item.workspace AND id = bulk)
+            FROM bulk_item WHERE (workspace, bulk) > (?1, ?2) ORDER BY workspace, bulk LIMIT 1";
+        let next = collect(
+            tx.connection,
+            PRUNE,
+            sql,
+            params![passed.0, passed.1],
+            |row| Ok(Ok(((row.get(0)?, row.get(1)?), row.get::<_, bool>(2)?))),
+        )?;
+        let Some((place, began)) = next.into_iter().next() else {
+            break;
+        };
+        passed = place;
+        if !began && passed.1 < made_before {
+            removed += remove_items(tx, passed.0, passed.1, limit - removed)?;
+        }
+    }
+    Ok(removed)
+}
+
+/// Removes the first items of a bulk rotation, at most `limit`.
+fn remove_items(tx: &Tx<'_>, workspace: i64, bulk: [u8; 16], limit: usize) -> Outcome<usize> {
+    let sql = "DELETE FROM bulk_item WHERE workspace = ?1 AND bulk = ?2 AND position IN (
+        SELECT position FROM bulk_item WHERE workspace = ?1 AND bulk = ?2
+        ORDER BY position LIMIT ?3)";
+    execute(
+        tx,
+        PRUNE,
+        sql,
+        params![workspace, bulk, as_i64(limit as u64)],
+    )
 }
 
 pub(super) fn load_open(connection: &Connection) -> Outcome<Vec<Bulk>> {

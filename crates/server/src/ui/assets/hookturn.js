@@ -61,6 +61,33 @@
   document.addEventListener("htmx:after:request", (event) => answered(event.detail.ctx.response.status < 500));
 })();
 
+// A page that is long in coming says so; the one that is left stays where it is.
+(() => {
+  const LONG = 400;
+  let late;
+  const stop = () => {
+    clearTimeout(late);
+    document.documentElement.removeAttribute("data-loading");
+  };
+  const begin = () => {
+    clearTimeout(late);
+    late = setTimeout(() => {
+      document.documentElement.toggleAttribute("data-loading", true);
+      const place = document.getElementById("status");
+      if (place) place.textContent = "Loading";
+    }, LONG);
+  };
+  document.addEventListener("submit", (event) => event.defaultPrevented || begin());
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.("main a[href], nav a[href]");
+    const other = event.defaultPrevented || event.ctrlKey || event.metaKey || event.shiftKey;
+    if (link && !other && !link.hasAttribute("download") && !link.hash) begin();
+  });
+  // Whoever stops it, or comes back to it, has a page that is there.
+  document.addEventListener("keydown", (event) => event.key === "Escape" && stop());
+  window.addEventListener("pageshow", stop);
+})();
+
 // Lists: tick all, and how many new ones there are. The list itself never moves under its reader's eyes.
 (() => {
   for (const button of document.querySelectorAll("[data-tick-all]")) {

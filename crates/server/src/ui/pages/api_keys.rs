@@ -42,6 +42,8 @@ pub struct ApiKeys {
     pub frame: Frame,
     /// The keys, newest first.
     pub rows: Vec<KeyView>,
+    /// Whether this is not the first page.
+    pub is_later: bool,
     /// Where the next page begins.
     pub next: Option<String>,
     /// The scopes that the visitor may give.
@@ -190,6 +192,7 @@ impl ApiKeys {
         Ok(Self {
             frame: Frame::new(ui, visitor, Part::ApiKeys, "API keys"),
             rows: listed.items.iter().map(view).collect(),
+            is_later: before.is_some(),
             next: last.filter(|_| listed.has_more),
             scopes: choices(|scope| visitor.may(scope), |scope| typed.ticked(scope)),
             typed,
@@ -409,6 +412,7 @@ impl ApiKeys {
         let sample = |rows: Vec<KeyView>, problems: Problems| Self {
             frame: Frame::sample(Part::ApiKeys, "API keys"),
             rows,
+            is_later: false,
             next: None,
             scopes: choices(|_| true, |scope| scope == Scope::Read),
             typed: Typed::default(),

@@ -118,6 +118,11 @@ impl Wanted {
             .finish()
     }
 
+    /// Whether this is not the first page.
+    pub fn is_later(&self) -> bool {
+        self.before.is_some()
+    }
+
     /// Whether anything is asked for.
     pub fn is_filter(&self) -> bool {
         !self.query().is_empty()

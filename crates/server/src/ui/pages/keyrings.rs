@@ -36,6 +36,9 @@ const ROWS: usize = 50;
 /// The fields of a new secret.
 const CREATE: &Fields = &[("/name", "name"), ("/secret", "value")];
 
+/// The field of an activation.
+const ACTIVATE: &Fields = &[("/overlapSeconds", "overlap")];
+
 /// The list of keyrings.
 #[derive(Debug, Template)]
 #[template(path = "secrets.html")]
@@ -48,6 +51,8 @@ pub struct Secrets {
     pub query: String,
     /// The same as it may be read.
     pub shown_query: String,
+    /// Whether this is not the first page.
+    pub is_later: bool,
     /// The first row of the next page, if there are more.
     pub next: Option<usize>,
 }
@@ -155,6 +160,7 @@ pub(in crate::ui) async fn list(
         rows,
         shown_query: visible(text),
         query: text.to_owned(),
+        is_later: wanted.from > 0,
         next,
     };
     Ok(page(StatusCode::OK, &secrets))
@@ -178,6 +184,8 @@ pub struct OneKeyring {
     pub has_active: bool,
     /// What was typed for a new secret.
     pub name: String,
+    /// Whether the pending one was to be replaced by it.
+    pub replaces: bool,
     /// What was typed for the overlap of an activation.
     pub overlap: String,
     /// What was wrong.
@@ -245,6 +253,7 @@ impl OneKeyring {
             rotation,
             ring,
             name: String::new(),
+            replaces: false,
             problems: Problems::default(),
             stale: None,
         })
@@ -351,6 +360,7 @@ pub(in crate::ui) async fn create(
             let refused = OneKeyring::refused(&ui, &visitor, id, &error, (seen, CREATE));
             let (mut shown, status) = refused.await?;
             shown.name = fields.name;
+            shown.replaces = fields.replace_pending.is_some();
             Ok(page(status, &shown))
         }
     }
@@ -401,7 +411,7 @@ pub(in crate::ui) async fn activate(
                 version: fields.version,
                 seen: fields.seen,
             };
-            let refused = OneKeyring::refused(&ui, &visitor, id, &error, (seen, &[]));
+            let refused = OneKeyring::refused(&ui, &visitor, id, &error, (seen, ACTIVATE));
             let (mut shown, status) = refused.await?;
             shown.overlap = fields.overlap;
             Ok(page(status, &shown))

@@ -1,7 +1,7 @@
 //! The first page: how deliveries went lately, and what needs somebody.
 //!
-//! The figures are counted in memory since the server started (see [`crate::telemetry::tally`]), so that
-//! the page answers at once whatever is stored, and it says what they cover. What waits and what needs
+//! The figures are counted in memory and outlive a restart (see [`crate::telemetry::tally`]), so that the
+//! page answers at once whatever is stored, and it says what they cover. What waits and what needs
 //! somebody is asked when the page is made.
 
 use askama::Template;
@@ -49,6 +49,8 @@ pub struct Overview {
 pub struct Numbers {
     /// Since when they are counted, if that is within the span: then they cover less than it.
     pub only_since: Option<When>,
+    /// Whether what was counted before the server started is not read yet.
+    pub is_incomplete: bool,
     /// What followed the attempts.
     pub sum: Counts,
     /// The share of attempts that were accepted, as text; none without attempts.
@@ -103,6 +105,7 @@ impl Numbers {
         let first = figures.cells.first().map_or(now, |(at, _)| *at);
         Some(Self {
             only_since: (since > first).then(|| When::new(since, now)),
+            is_incomplete: figures.is_incomplete,
             sum: figures.sum,
             success: percent(figures.sum.delivered, figures.sum.all()),
             p95: figures.p95_millis.map(millis),

@@ -53,6 +53,8 @@ pub struct Rotations {
     pub open: bool,
     /// Only of this keyring.
     pub keyring: Option<String>,
+    /// Whether this is not the first page.
+    pub is_later: bool,
     /// Where the next page begins.
     pub next: Option<String>,
 }
@@ -139,6 +141,7 @@ pub(in crate::ui) async fn list(
         rows,
         open: filter.open,
         keyring: keyring.map(|id| id.to_string()),
+        is_later: before.is_some(),
         next: last.filter(|_| listed.has_more),
     };
     Ok(page(StatusCode::OK, &rotations))

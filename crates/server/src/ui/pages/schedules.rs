@@ -17,6 +17,7 @@ use serde::Deserialize;
 use super::super::error::{UiError, status_of};
 use super::super::frame::{Frame, Part, page};
 use super::super::ring::Ring;
+use super::super::stale::Stale;
 use super::super::text::{State as Shown, When, visible};
 use super::super::visitor::{Sent, Visitor};
 use super::super::{UiState, span};
@@ -53,6 +54,8 @@ pub struct Schedules {
     pub frame: Frame,
     /// The schedules, newest first.
     pub rows: Vec<ScheduleView>,
+    /// Whether this is not the first page.
+    pub is_later: bool,
     /// Where the next page begins.
     pub next: Option<String>,
 }
@@ -173,6 +176,7 @@ pub(in crate::ui) async fn list(
     let schedules = Schedules {
         frame: Frame::new(&ui, &visitor, Part::Rotations, "Schedules"),
         rows: listed.items.iter().map(row).collect(),
+        is_later: before.is_some(),
         next: last.filter(|_| listed.has_more),
     };
     Ok(page(StatusCode::OK, &schedules))
@@ -194,8 +198,8 @@ pub struct OneSchedule {
     pub skipped: Vec<Coming>,
     /// What it opened last.
     pub opened: Vec<Coming>,
-    /// What was wrong with the last thing that was asked for.
-    pub error: Option<String>,
+    /// What happened since the page was loaded whose form was refused.
+    pub stale: Option<Stale>,
 }
 
 /// Something that a schedule did or will do for a keyring.
@@ -249,7 +253,7 @@ impl OneSchedule {
             openings,
             skipped,
             opened,
-            error: None,
+            stale: None,
         })
     }
 }
@@ -285,24 +289,26 @@ pub(in crate::ui) async fn show(
 pub(in crate::ui) struct Switch {
     version: u64,
     #[serde(default)]
+    seen: i64,
+    #[serde(default)]
     to: String,
 }
 
-/// The page with what was refused: somebody else was first, or there is another reason.
+/// The page with what happened meanwhile, where somebody else was first.
 async fn refused(
     ui: &UiState,
     visitor: &Visitor,
     schedule: &str,
     error: &ServiceError,
+    seen: i64,
 ) -> Result<Response, UiError> {
     match error {
         ServiceError::PreconditionFailed { .. } => {
             let shown = known(ui, visitor, schedule).await?;
+            let subject = shown.schedule.id.to_string();
             let mut shown = OneSchedule::of(ui, visitor, shown).await?;
-            shown.error = Some(
-                "nothing was done: the schedule was changed since you loaded the page, which shows it now as it is"
-                    .to_owned(),
-            );
+            let reload = format!("schedules/{subject}");
+            shown.stale = Some(Stale::of(ui, visitor, subject, seen, reload).await?);
             Ok(page(status_of(error), &shown))
         }
         error => Err(UiError::service(error, &visitor.base)),
@@ -326,7 +332,7 @@ pub(in crate::ui) async fn switch(
         .patch_schedule(&visitor.caller, id, patch, version);
     match done.await {
         Ok(_) => Ok(Redirect::to(&format!("{}schedules/{id}", visitor.base)).into_response()),
-        Err(error) => refused(&ui, &visitor, &schedule, &error).await,
+        Err(error) => refused(&ui, &visitor, &schedule, &error, fields.seen).await,
     }
 }
 
@@ -341,6 +347,6 @@ pub(in crate::ui) async fn delete(
     let done = ui.service.delete_schedule(&visitor.caller, id, version);
     match done.await {
         Ok(()) => Ok(Redirect::to(&format!("{}schedules", visitor.base)).into_response()),
-        Err(error) => refused(&ui, &visitor, &schedule, &error).await,
+        Err(error) => refused(&ui, &visitor, &schedule, &error, fields.seen).await,
     }
 }

@@ -23,6 +23,8 @@ pub struct SignIn {
     pub base: String,
     /// Where to go on afterwards, relative to the base.
     pub back: String,
+    /// Whether a session ended that somebody was in.
+    pub has_ended: bool,
     /// What was wrong with the last try.
     pub error: Option<String>,
     /// The files that pages load.
@@ -32,15 +34,20 @@ pub struct SignIn {
 impl SignIn {
     /// The page as it is rendered for its samples.
     pub fn samples() -> Vec<(&'static str, Self)> {
-        let sample = |error: Option<&str>| Self {
+        let sample = |error: Option<&str>, has_ended: bool| Self {
             base: "/".to_owned(),
             back: "apps".to_owned(),
+            has_ended,
             error: error.map(str::to_owned),
             assets: &ASSETS,
         };
         vec![
-            ("sign-in", sample(None)),
-            ("sign-in-error", sample(Some("the API key is unknown"))),
+            ("sign-in", sample(None, false)),
+            ("sign-in-ended", sample(None, true)),
+            (
+                "sign-in-error",
+                sample(Some("the API key is unknown"), false),
+            ),
         ]
     }
 }
@@ -50,6 +57,8 @@ impl SignIn {
 pub(in crate::ui) struct Back {
     #[serde(default)]
     back: String,
+    #[serde(default)]
+    ended: String,
 }
 
 /// The form.
@@ -60,10 +69,11 @@ pub(in crate::ui) struct Credentials {
     back: String,
 }
 
-pub(in crate::ui) async fn show(headers: HeaderMap, Query(Back { back }): Query<Back>) -> Response {
+pub(in crate::ui) async fn show(headers: HeaderMap, Query(asked): Query<Back>) -> Response {
     let page_of = SignIn {
         base: base(&headers),
-        back: local(&back),
+        back: local(&asked.back),
+        has_ended: !asked.ended.is_empty(),
         error: None,
         assets: &ASSETS,
     };
@@ -109,6 +119,7 @@ pub(in crate::ui) async fn sign_in(
             let page_of = SignIn {
                 base,
                 back,
+                has_ended: false,
                 error: Some(told),
                 assets: &ASSETS,
             };

@@ -18,6 +18,7 @@ use super::super::super::UiState;
 use super::super::super::error::{UiError, status_of};
 use super::super::super::form::{self, Changed, Control, Field, Wrong, changes, snapshot};
 use super::super::super::frame::{Frame, Part, page};
+use super::super::super::stale::{self, Stale};
 use super::super::super::text::{State as Shown, When, visible};
 use super::super::super::visitor::{Sent, Visitor};
 use crate::service::ServiceError;
@@ -47,6 +48,10 @@ pub struct AppPage {
     pub version: u64,
     /// What the form showed when it was opened.
     pub was: String,
+    /// What happened since the page was loaded whose deletion was refused.
+    pub stale: Option<Stale>,
+    /// What was typed to confirm its deletion.
+    pub confirm_name: String,
     /// What was wrong with the form that deletes it.
     pub delete_error: Option<String>,
 }
@@ -87,6 +92,8 @@ pub(in crate::ui) struct Deletion {
     #[serde(default)]
     confirm_name: String,
     version: u64,
+    #[serde(default)]
+    seen: i64,
 }
 
 /// Whether an endpoint takes deliveries, in a word.
@@ -183,6 +190,8 @@ impl AppPage {
             error: None,
             changed: Vec::new(),
             version: app.version,
+            stale: None,
+            confirm_name: String::new(),
             delete_error: None,
         }
     }
@@ -223,6 +232,8 @@ impl AppPage {
             error: None,
             changed: Vec::new(),
             version: 3,
+            stale: None,
+            confirm_name: String::new(),
             delete_error: None,
         };
         let row = |id: &str, state: Shown| EndpointRow {
@@ -252,6 +263,7 @@ impl AppPage {
                 now: "store".to_owned(),
                 yours: String::new(),
             }],
+            stale: Some(stale::sample("apps/HqTRDIYa".to_owned())),
             delete_error: Some("type the app's name".to_owned()),
             ..empty()
         };
@@ -337,6 +349,7 @@ pub(in crate::ui) async fn delete(
     let mut shown = AppPage::of(&ui, &visitor, id).await?;
     let app = ui.service.app(&visitor.caller, id).await;
     let app = app.map_err(|error| UiError::service(&error, &visitor.base))?;
+    shown.confirm_name.clone_from(&fields.confirm_name);
     if fields.confirm_name.trim() != app.name.trim() {
         shown.delete_error =
             Some("nothing was deleted: this is not the name of the app".to_owned());
@@ -349,6 +362,12 @@ pub(in crate::ui) async fn delete(
         .await
     {
         Ok(()) => Ok(Redirect::to(&format!("{}apps", visitor.base)).into_response()),
+        Err(error @ ServiceError::PreconditionFailed { .. }) => {
+            let reload = format!("apps/{id}");
+            let stale = Stale::of(&ui, &visitor, id.to_string(), fields.seen, reload);
+            shown.stale = Some(stale.await?);
+            Ok(page(status_of(&error), &shown))
+        }
         Err(error) => {
             shown.delete_error = Some(error.to_string());
             Ok(page(status_of(&error), &shown))

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::super::super::UiState;
 use super::super::super::error::{UiError, status_of};
 use super::super::super::frame::{Frame, Part, page};
+use super::super::super::stale::{self, Stale};
 use super::super::super::text::{State as Shown, When, visible};
 use super::super::super::visitor::{Sent, Visitor};
 use super::super::deliveries::row::Row;
@@ -47,6 +48,8 @@ pub struct EndpointPage {
     pub version: u64,
     /// What was wrong with the last thing that was asked for.
     pub error: Option<String>,
+    /// What happened since the page was loaded whose form was refused.
+    pub stale: Option<Stale>,
     /// How it fares.
     pub health: HealthBox,
     /// How it is configured, by name.
@@ -226,6 +229,7 @@ impl EndpointPage {
             description: visible(&endpoint.description),
             version: endpoint.version,
             error: None,
+            stale: None,
             health: HealthBox::new(&endpoint, &health, now),
             facts: facts(&endpoint),
             keyring: endpoint.keyring.to_string(),
@@ -257,6 +261,7 @@ impl EndpointPage {
             description: String::new(),
             version: 2,
             error: None,
+            stale: None,
             health: HealthBox {
                 state: Shown::bad("disabled"),
                 note: "by its owner, 2 d ago".to_owned(),
@@ -307,6 +312,7 @@ impl EndpointPage {
         };
         let refused = Self {
             error: Some("nothing was done".to_owned()),
+            stale: Some(stale::sample(format!("apps/HqTRDIYa/endpoints/{id}"))),
             tested: Some(tested(Shown::bad("not connected"), None)),
             verify: VerifyBox::sample_refused(),
             ..empty()

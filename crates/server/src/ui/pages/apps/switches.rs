@@ -2,12 +2,14 @@
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
+use hookturn_core::id::{ClientId, EndpointId};
 use serde::Deserialize;
 
 use super::super::super::UiState;
 use super::super::super::error::{UiError, status_of};
 use super::super::super::frame::page;
-use super::super::super::visitor::Sent;
+use super::super::super::stale::Stale;
+use super::super::super::visitor::{Sent, Visitor};
 use super::endpoint::EndpointPage;
 use super::values::endpoint_id;
 use crate::service::ServiceError;
@@ -56,33 +58,44 @@ pub(super) fn offers(state: &str) -> Vec<Offer> {
 
 /// The form of a switch.
 #[derive(Debug, Deserialize)]
-pub(in crate::ui) struct To {
+pub(in crate::ui) struct Asked {
     to: String,
     version: u64,
+    #[serde(default)]
+    seen: i64,
 }
 
 /// The form that deletes.
 #[derive(Debug, Deserialize)]
 pub(in crate::ui) struct Version {
     version: u64,
+    #[serde(default)]
+    seen: i64,
 }
 
-/// What is told on the endpoint's page when a switch was refused.
-fn told(error: &ServiceError) -> String {
-    match error {
-        ServiceError::PreconditionFailed { .. } => {
-            "nothing was done: somebody else changed the endpoint meanwhile; it is shown as it is now, \
-             do it again if it still fits"
-                .to_owned()
-        }
-        other => other.to_string(),
+/// The endpoint's page with what was refused, and what happened where somebody else was first.
+async fn refused(
+    ui: &UiState,
+    visitor: &Visitor,
+    (app, id): (ClientId, EndpointId),
+    error: &ServiceError,
+    seen: i64,
+) -> Result<Response, UiError> {
+    let mut shown = EndpointPage::of(ui, visitor, (app, id)).await?;
+    if let ServiceError::PreconditionFailed { .. } = error {
+        let reload = format!("apps/{app}/endpoints/{id}");
+        let stale = Stale::of(ui, visitor, id.to_string(), seen, reload);
+        shown.stale = Some(stale.await?);
+    } else {
+        shown.error = Some(error.to_string());
     }
+    Ok(page(status_of(error), &shown))
 }
 
 pub(in crate::ui) async fn switch(
     State(ui): State<UiState>,
     Path((app, id)): Path<(String, String)>,
-    sent: Sent<To>,
+    sent: Sent<Asked>,
 ) -> Result<Response, UiError> {
     let Sent { visitor, fields } = sent;
     let (app, id) = endpoint_id((&app, &id), &visitor)?;
@@ -101,11 +114,7 @@ pub(in crate::ui) async fn switch(
             let back = format!("{}apps/{app}/endpoints/{id}", visitor.base);
             Ok(Redirect::to(&back).into_response())
         }
-        Err(error) => {
-            let mut shown = EndpointPage::of(&ui, &visitor, (app, id)).await?;
-            shown.error = Some(told(&error));
-            Ok(page(status_of(&error), &shown))
-        }
+        Err(error) => refused(&ui, &visitor, (app, id), &error, fields.seen).await,
     }
 }
 
@@ -122,10 +131,6 @@ pub(in crate::ui) async fn delete(
         .delete_endpoint(&visitor.caller, app, id, version, None);
     match done.await {
         Ok(()) => Ok(Redirect::to(&format!("{}apps/{app}", visitor.base)).into_response()),
-        Err(error) => {
-            let mut shown = EndpointPage::of(&ui, &visitor, (app, id)).await?;
-            shown.error = Some(told(&error));
-            Ok(page(status_of(&error), &shown))
-        }
+        Err(error) => refused(&ui, &visitor, (app, id), &error, fields.seen).await,
     }
 }

@@ -23,6 +23,7 @@ use super::once::{self, Asked};
 use super::value::{Cause, SecretValue};
 use super::{OpenRotation, given, id, keyring, stale};
 use crate::service::ServiceError;
+use crate::service::keyrings::check_words;
 use crate::service::rotation::{ModeName, NewRotation, OpenedRotation};
 
 /// The fields of the forms.
@@ -471,7 +472,9 @@ pub(in crate::ui) async fn leaked(
         Asked::Fresh(once) => Some(once),
         Asked::Other => None,
     };
-    let because = visitor.caller.because(given(&fields.reason).as_deref());
+    // All that is typed is looked at first: a secret that is marked must not wait for a name to be mended.
+    let (name, reason) = (given(&fields.name), given(&fields.reason));
+    let because = check_words(&visitor.caller, name.as_deref(), reason.as_deref());
     let marked = match because {
         Ok(caller) => {
             let version = Some(fields.version);
@@ -500,9 +503,9 @@ pub(in crate::ui) async fn leaked(
         overlap: None,
         deadline_at: None,
         policy: None,
-        name: given(&fields.name),
+        name,
         value: None,
-        reason: given(&fields.reason),
+        reason,
     };
     let version = Some(marked.keyring.version);
     match open_and_show(&ui, &visitor, id, asked, (version, once)).await? {

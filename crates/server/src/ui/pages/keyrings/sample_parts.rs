@@ -83,6 +83,7 @@ impl Secrets {
             rows,
             shown_query: visible(query),
             query: query.to_owned(),
+            is_later: false,
         };
         let full = Row {
             ring: ring(),
@@ -119,6 +120,7 @@ impl OneKeyring {
             has_active: !secrets.is_empty(),
             secrets,
             name: HOSTILE.to_owned(),
+            replaces: true,
             overlap: "2 d".to_owned(),
             problems,
             stale,

@@ -19,6 +19,7 @@ impl Overview {
             spans: spans(Span::Hour),
             numbers: Some(Numbers {
                 only_since: Some(When::new(NOW.before(MINUTE), NOW)),
+                is_incomplete: false,
                 sum: Counts::default(),
                 success: None,
                 p95: None,
@@ -41,6 +42,7 @@ impl Overview {
             spans: spans(Span::Day),
             numbers: Some(Numbers {
                 only_since: None,
+                is_incomplete: true,
                 sum: bar(0, 1_900, 40, 3).1,
                 success: Some("97.7 %".to_owned()),
                 p95: Some("120 ms".to_owned()),

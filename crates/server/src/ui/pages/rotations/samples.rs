@@ -23,6 +23,7 @@ impl Rotations {
             rows,
             open,
             keyring: open.then(|| "kr_1".to_owned()),
+            is_later: false,
         };
         let row = Row {
             id: "rot_1".to_owned(),

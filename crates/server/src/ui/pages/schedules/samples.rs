@@ -3,6 +3,7 @@
 use hookturn_core::time::{DAY, Timestamp};
 
 use super::super::super::frame::{Frame, Part};
+use super::super::super::stale;
 use super::super::super::text::{State, When, visible};
 use super::{Coming, OneSchedule, ScheduleView, Schedules};
 
@@ -34,6 +35,7 @@ impl Schedules {
         let sample = |rows: Vec<ScheduleView>| Self {
             frame: Frame::sample(Part::Rotations, "Schedules"),
             next: (!rows.is_empty()).then(|| "sch_1".to_owned()),
+            is_later: false,
             rows,
         };
         let no_link = ScheduleView {
@@ -57,7 +59,7 @@ impl OneSchedule {
             openings: Vec::new(),
             skipped: Vec::new(),
             opened: Vec::new(),
-            error: None,
+            stale: None,
         };
         let coming = |at, note: &str| Coming {
             path: "keyrings/kr_1".to_owned(),
@@ -77,7 +79,7 @@ impl OneSchedule {
             ..empty()
         };
         let refused = Self {
-            error: Some("nothing was done".to_owned()),
+            stale: Some(stale::sample("schedules/sch_1".to_owned())),
             ..empty()
         };
         vec![

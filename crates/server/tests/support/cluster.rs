@@ -7,26 +7,29 @@
 //! for itself alone, stops the server by its process id and removes its data. If the guardian is killed, the
 //! kernel stops the server (as root; elsewhere it stays until the next run, which needs the same socket).
 //!
-//! The server listens on a socket in its own directory and on nothing else. It syncs like any other.
+//! The server listens on a socket in its own directory and on nothing else. It syncs like any other. A test
+//! that stops its server, or needs another kind, has a [`Postmaster`](super::postmaster) of its own.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write as _};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
+use rustix::process::{Pid, test_kill_process};
 use tokio_postgres::NoTls;
+
+use super::postmaster::{self, USER};
 
 /// Where the guardian is told of its directory.
 const DIRECTORY: &str = "HOOKTURN_TEST_CLUSTER";
 /// How long the server stays when nobody needs it: the next test may be about to begin.
 const LINGER: Duration = Duration::from_secs(2);
-/// The server's own user, as Debian's packages name it: it refuses to run as root.
-const USER: &str = "postgres";
+/// Databases of tests that are gone which each new one takes away.
+const SWEPT: i64 = 3;
 
 /// A running server that stays as long as this process does.
 pub(crate) struct Cluster {
@@ -86,9 +89,28 @@ impl Cluster {
         // Process ids come again.
         let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
         client.batch_execute(&drop).await.unwrap();
+        sweep(&client).await;
         let create = format!("CREATE DATABASE {name}");
         client.batch_execute(&create).await.unwrap();
         name
+    }
+}
+
+/// Takes away databases of processes that have ended: hundreds of tests would fill the disk.
+async fn sweep(client: &tokio_postgres::Client) {
+    let sql = "SELECT datname::text FROM pg_database WHERE datname LIKE 'place\\_%' ORDER BY oid LIMIT $1";
+    for row in client.query(sql, &[&SWEPT]).await.unwrap() {
+        let name: String = row.get(0);
+        let process = name.split('_').nth(1).and_then(|pid| pid.parse().ok());
+        let ended = process
+            .and_then(Pid::from_raw)
+            .is_some_and(|process| test_kill_process(process).is_err());
+        if ended {
+            // Another test may take it away at the same time.
+            let _ = client
+                .batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+                .await;
+        }
     }
 }
 
@@ -121,8 +143,10 @@ fn runs(directory: &Path) -> bool {
 
 #[expect(clippy::zombie_processes, reason = "it outlives this process")]
 fn start_guardian(directory: &Path) {
+    // The name of the test below, without that of the program.
+    let (_, here) = module_path!().split_once("::").unwrap();
     let mut guardian = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "cluster::guardian", "--nocapture"])
+        .args(["--exact", &format!("{here}::guardian"), "--nocapture"])
         .env(DIRECTORY, directory)
         .stdin(Stdio::null())
         // The test harness writes there when a test takes long, as this one may.
@@ -154,9 +178,9 @@ fn guardian() {
     // What a guardian that was killed left.
     let _ = fs::remove_dir_all(&data);
     let _ = fs::remove_file(socket(&directory));
-    own(&directory);
-    make(&directory, &data);
-    let mut server = start(&directory, &data);
+    postmaster::own(&directory);
+    postmaster::make(&directory, &data);
+    let mut server = postmaster::start(&directory, &data, &[]);
     let users = lock_file(&directory, "users");
     let log = BufReader::new(server.stderr.take().unwrap());
     let (gone, ended) = mpsc::channel::<()>();
@@ -187,92 +211,6 @@ fn guardian() {
             break;
         }
     }
-    stop(&mut server);
+    postmaster::stop(&mut server);
     let _ = fs::remove_dir_all(&data);
-}
-
-/// Lets the server's user write to its directory.
-fn own(directory: &Path) {
-    if is_root() {
-        let open = fs::Permissions::from_mode(0o777);
-        fs::set_permissions(directory, open).unwrap();
-    }
-}
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-/// A program of the server, as its user when this is root, ended with this process.
-fn program(name: &str) -> Command {
-    let path = binaries().join(name);
-    if !is_root() {
-        return Command::new(path);
-    }
-    let mut command = Command::new("setpriv");
-    let user = [
-        "--reuid",
-        USER,
-        "--regid",
-        USER,
-        "--clear-groups",
-        "--pdeathsig",
-        "QUIT",
-        "--",
-    ];
-    command.args(user).arg(path);
-    command
-}
-
-/// Where Debian's packages put the newest server, or where the path has one.
-fn binaries() -> PathBuf {
-    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
-    let newest = versions
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
-        .max();
-    match newest {
-        Some(version) => PathBuf::from(format!("/usr/lib/postgresql/{version}/bin")),
-        None => PathBuf::new(),
-    }
-}
-
-fn make(directory: &Path, data: &Path) {
-    let made = program("initdb")
-        .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C"])
-        .args(["--username", USER, "--pgdata"])
-        .arg(data)
-        .current_dir(directory)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(File::create(directory.join("log")).unwrap())
-        .status();
-    assert!(
-        made.unwrap().success(),
-        "see the log in {}",
-        directory.display()
-    );
-}
-
-fn start(directory: &Path, data: &Path) -> Child {
-    program("postgres")
-        .arg("-D")
-        .arg(data)
-        .arg("-k")
-        .arg(directory)
-        .args(["-c", "listen_addresses=", "-c", "max_connections=300"])
-        .current_dir(directory)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// Asks the server to stop at once, and waits until it has: nobody will read its files.
-fn stop(server: &mut Child) {
-    let id = i32::try_from(server.id()).ok();
-    if let Some(id) = id.and_then(rustix::process::Pid::from_raw) {
-        let _ = rustix::process::kill_process(id, rustix::process::Signal::QUIT);
-    }
-    let _ = server.wait();
 }

@@ -1,0 +1,75 @@
+//! A look at a database from beside it: what is there, who works on it, how far away it is.
+
+use std::time::Duration;
+
+use hookturn_core::time::Timestamp;
+use tokio::time::Instant;
+
+use super::connect::{OpenError, Target};
+use super::rows::{column, first};
+use super::tenure::{self, Holder};
+use super::{configuration, days, migrate, session, upkeep};
+
+/// What was found.
+#[derive(Debug, Clone)]
+pub struct Examined {
+    /// Host and name of the database.
+    pub database: String,
+    /// The version of the server.
+    pub server: String,
+    /// The schema; 0 when there is none.
+    pub schema: i32,
+    /// The newest schema of this version.
+    pub newest: i32,
+    /// Who works on it.
+    pub holder: Option<Holder>,
+    /// Whether an answer means that the log was synced, whatever this version asks for.
+    pub durable: bool,
+    /// Bytes of all tables.
+    pub bytes: u64,
+    /// The value kept under the key that was asked for.
+    pub meta: Option<Vec<u8>>,
+    /// How long a question takes to and fro.
+    pub round_trip: Duration,
+    /// What its clock said at about the end of this look.
+    pub now: Timestamp,
+}
+
+/// Looks at a database without changing it. `meta` names a kept value to return.
+pub async fn examine(target: &Target, meta: &'static str) -> Result<Examined, OpenError> {
+    let failed = OpenError::Failed;
+    let mut session = target.reach().await?;
+    let tx = session.transaction().await.map_err(OpenError::Migration)?;
+    let plan = migrate::plan_of(&tx).await?;
+    drop(tx);
+    let sql = "SELECT current_setting('server_version'), current_setting('fsync')::boolean";
+    let told = first(&session, "look at the database", sql, &[]).await;
+    let (server, durable) = match told.map_err(failed)? {
+        Some(row) => (
+            column(&row, 0).map_err(failed)?,
+            column(&row, 1).map_err(failed)?,
+        ),
+        None => (String::new(), false),
+    };
+    let mut examined = Examined {
+        database: target.name(),
+        server,
+        schema: plan.found,
+        newest: plan.known,
+        holder: tenure::holder(&session).await.map_err(failed)?,
+        durable,
+        bytes: 0,
+        meta: None,
+        round_trip: Duration::ZERO,
+        now: Timestamp::EPOCH,
+    };
+    if plan.found > 0 {
+        examined.bytes = upkeep::stats(&session).await.map_err(failed)?.bytes;
+        let kept = configuration::meta(&session, meta).await;
+        examined.meta = kept.map_err(failed)?;
+    }
+    let begun: Instant = session::round_trip(&session).await.map_err(failed)?;
+    examined.round_trip = begun.elapsed();
+    examined.now = days::now(&session).await.map_err(failed)?;
+    Ok(examined)
+}
