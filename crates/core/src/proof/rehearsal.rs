@@ -277,7 +277,7 @@ impl Finding {
         self.class_words().to_owned()
     }
 
-    const fn class_words(&self) -> &'static str {
+    const fn class_words(self) -> &'static str {
         match self.class {
             ReceiverClass::ListAware => {
                 "it reads every signature of a request and accepts when one of them matches"
