@@ -245,7 +245,8 @@ fn rule_9_undoing_a_compromised_secret_retires_it_at_once() {
         again,
         Rejected::AlreadyCompromised {
             secret: secret_id(2),
-            since: at(1)
+            since: at(1),
+            status: SecretStatus::Retired,
         }
     );
 }
