@@ -355,12 +355,9 @@ async fn g9_a_stranger_is_in_the_log_of_whatever_they_named() {
             assert_eq!(entries[0].context.actor, Actor::Unknown);
             let entry = &entries[0].entry;
             assert_eq!(entry.detail["cause"], cause, "{route}");
-            assert_eq!(
-                entry.subject.secret,
-                wanted.map(|secret| secret.id),
-                "{route}"
-            );
-            assert_eq!(entry.fingerprint, wanted.map(|s| s.fingerprint), "{route}");
+            let named = (entry.subject.secret, entry.fingerprint);
+            let secret = (wanted.map(|s| s.id), wanted.map(|s| s.fingerprint));
+            assert_eq!(named, secret, "{route}");
             if wanted.is_some() {
                 assert_eq!(entry.subject.keyring, Some(keyring.id), "{route}");
             }

@@ -2,7 +2,7 @@
 //!
 //! **A loss.** When the connection is lost before the commit, nothing was written, and everyone is told so.
 //! When it is lost during the commit, everyone is told that the effect is unknown ([`StoreError::Uncertain`]),
-//! and it is found out before anything else is written ([`session`](super::session)). From the loss on nothing
+//! and it is found out before anything else is written ([`session`]). From the loss on nothing
 //! is signed, whoever asks to write is refused at once, and the connection is sought in the background.
 //!
 //! **What was sent is recorded.** A finish is the only record of an exchange that has happened: it is never
