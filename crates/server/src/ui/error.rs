@@ -141,7 +141,10 @@ pub(super) fn status_of(error: &ServiceError) -> StatusCode {
         | ServiceError::Missing { .. }
         // A field is to blame, and not what is so.
         | ServiceError::Rejected(
-            Rejected::OverlapTooLong | Rejected::NotLater { .. } | Rejected::InvalidPolicy(_),
+            Rejected::OverlapTooLong
+            | Rejected::RetiresTooLate
+            | Rejected::NotLater { .. }
+            | Rejected::InvalidPolicy(_),
         ) => StatusCode::UNPROCESSABLE_ENTITY,
         ServiceError::Rejected(_)
         | ServiceError::Conflict { .. }

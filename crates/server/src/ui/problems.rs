@@ -88,8 +88,8 @@ impl Problems {
 /// The fields that a keyring's rules found wrong, by the names that the API gives them.
 fn about(rejected: &Rejected) -> &'static [&'static str] {
     match rejected {
-        Rejected::OverlapTooLong => &["/overlapSeconds", "/retireAt"],
-        Rejected::NotLater { .. } => &["/retireAt"],
+        Rejected::OverlapTooLong => &["/overlapSeconds"],
+        Rejected::NotLater { .. } | Rejected::RetiresTooLate => &["/retireAt"],
         // What is so, and no field, is in the way.
         _ => &[],
     }
