@@ -662,7 +662,7 @@ fn backup_and_doctor_work_beside_the_running_server() {
         .done();
     for part in [
         "fits the database",
-        "a hookturn runs on this data directory",
+        "a hookturn runs on this store",
     ] {
         assert!(doctor.contains(part), "{doctor}");
     }

@@ -178,6 +178,7 @@ MEANING = {
     "/connectTimeoutMillis": "is within the timeout of the same endpoint",
     "/expiresAt": "must be in the future",
     "/retireAt": "must be later than the date it replaces",
+    "/deadlineAt": "must be in the future, and belongs to mode proven",
     "/operationalApp": "must be an app of the workspace",
     "/selector": "must name something, or say that it means all",
     "/waves": "must grow and end at 100",

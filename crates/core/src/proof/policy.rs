@@ -182,9 +182,12 @@ impl ProofPolicy {
         }
         let budget = u64::from(self.probes_per_hour);
         let used = every.saturating_mul(budget);
+        // With one probe an hour, the control between two passes takes an hour of its own.
+        let turn = if budget == 1 { HOUR } else { 0 };
         let pause = HOUR
             .saturating_sub(used)
-            .saturating_add(every.saturating_mul(2));
+            .saturating_add(every.saturating_mul(2))
+            .saturating_add(turn);
         let passes = u64::from(required_passes(self, 0)) + self.hold_down_millis.div_ceil(every);
         let controls = passes
             .saturating_mul(every)
