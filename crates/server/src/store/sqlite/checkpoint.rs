@@ -14,10 +14,10 @@ use rusqlite::Connection;
 
 use super::open::{self, OpenError};
 
-/// Log pages (4 KiB each) from which the thread is asked to copy: 16 MiB.
-const THREAD_PAGES: i32 = 4_096;
-/// Log pages from which the writer helps: 48 MiB.
-const WRITER_PAGES: i32 = 12_288;
+/// Log pages (4 KiB each) from which the thread is asked to copy: 4 MiB.
+const THREAD_PAGES: i32 = 1_024;
+/// Log pages from which the writer helps: 32 MiB.
+const WRITER_PAGES: i32 = 8_192;
 
 pub(super) struct Checkpointer {
     wake: Option<mpsc::SyncSender<()>>,
