@@ -660,10 +660,7 @@ fn backup_and_doctor_work_beside_the_running_server() {
     let doctor = server
         .run(&["doctor", "--data-dir", "data", "--listen", listen])
         .done();
-    for part in [
-        "fits the database",
-        "a hookturn runs on this store",
-    ] {
+    for part in ["fits the database", "a hookturn runs on this store"] {
         assert!(doctor.contains(part), "{doctor}");
     }
     server.place.file("data/master.key", "1".repeat(64));
