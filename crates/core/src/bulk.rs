@@ -22,7 +22,7 @@ use crate::audit::Context;
 use crate::id::{BulkId, KeyringId, RotationId, WorkspaceId};
 use crate::limits;
 use crate::proof::ProofPolicy;
-use crate::rotation::{Keyring, Mode, Stage};
+use crate::rotation::{Mode, Rotation, Stage};
 use crate::time::{DAY, Millis, Timestamp};
 
 mod selector;
@@ -458,28 +458,39 @@ impl BulkItem {
         }
     }
 
+    /// The rotation by which this item moves or moved, while what became of it is not written down.
+    pub const fn under_way(&self) -> Option<RotationId> {
+        match self.state {
+            ItemState::Running { rotation, .. } | ItemState::Stalled { rotation, .. } => {
+                Some(rotation)
+            }
+            ItemState::Waiting | ItemState::Done { .. } | ItemState::Failed { .. } => None,
+        }
+    }
+
     /// What becomes of an item whose rotation is under way; `None` while there is nothing to write down.
+    /// `known` is that rotation, whether or not its keyring went on to another one since.
     ///
     /// 1. The new secret became active: done, whatever came after.
-    /// 2. The rotation was cancelled: failed.
+    /// 2. The rotation was cancelled or undone: failed.
     /// 3. It is still staged after the bulk's patience: stalled, and waited for no longer.
-    /// 4. Its keyring went on to another rotation, or is gone: done or failed can no longer be told from
-    ///    here, so it is failed with a word for that.
+    /// 4. There is no such rotation: failed.
     ///
     /// All of that holds for one that is stalled, too: the bulk waits for it no longer, and still says what
     /// became of it.
     pub fn settled(
         &self,
-        keyring: Option<&Keyring>,
+        known: Option<&Rotation>,
         pacing: &Pacing,
         now: Timestamp,
     ) -> Option<ItemState> {
-        let (rotation, patient_until) = match self.state {
-            ItemState::Running { rotation, at } => {
-                (rotation, Some(at.after(pacing.patience_millis)))
-            }
-            ItemState::Stalled { rotation, .. } => (rotation, None),
-            ItemState::Waiting | ItemState::Done { .. } | ItemState::Failed { .. } => return None,
+        let rotation = self.under_way()?;
+        let patient_until = match self.state {
+            ItemState::Running { at, .. } => Some(at.after(pacing.patience_millis)),
+            ItemState::Stalled { .. }
+            | ItemState::Waiting
+            | ItemState::Done { .. }
+            | ItemState::Failed { .. } => None,
         };
         let failed = |code: &str, message: &str| ItemState::Failed {
             rotation: Some(rotation),
@@ -487,11 +498,10 @@ impl BulkItem {
             message: message.to_owned(),
             at: now,
         };
-        let latest = keyring.and_then(|keyring| keyring.rotation.as_ref());
-        let Some(known) = latest.filter(|latest| latest.id == rotation) else {
+        let Some(known) = known.filter(|known| known.id == rotation) else {
             return Some(failed(
-                "superseded",
-                "another rotation followed, or the keyring is gone: look at the rotation itself",
+                "gone",
+                "there is no record of the rotation any more",
             ));
         };
         match known.stage.at(now) {

@@ -12,7 +12,9 @@ use hookturn_core::id::{
     BulkId, ClientId, EndpointId, KeyringId, RotationId, SecretId, WorkspaceId,
 };
 use hookturn_core::proof::ProofPolicy;
-use hookturn_core::rotation::{Command, KeyKind, Keyring, KeyringOwner, Mode, NewSecret, apply};
+use hookturn_core::rotation::{
+    Command, KeyKind, Keyring, KeyringOwner, Mode, NewSecret, Rotation, apply,
+};
 use hookturn_core::time::{DAY, HOUR, Timestamp};
 use hookturn_core::workspace::App;
 use proptest::prelude::*;
@@ -276,27 +278,34 @@ fn an_item_settles_by_what_its_rotation_became() {
         reason: None,
     };
     let staged = apply(&keyring, rotate, START).unwrap().keyring;
-    let settled = |keyring: Option<&Keyring>, now| running.settled(keyring, &pacing, now);
-    assert_eq!(settled(Some(&staged), START.after(DAY - 1)), None);
+    let open = staged.rotation.as_ref();
+    let settled = |known: Option<&Rotation>, now| running.settled(known, &pacing, now);
+    let of = |keyring: &Keyring| keyring.rotation.clone().unwrap();
+    assert_eq!(settled(open, START.after(DAY - 1)), None);
     let late = START.after(DAY);
     assert!(matches!(
-        settled(Some(&staged), late),
+        settled(open, late),
         Some(ItemState::Stalled { .. })
     ));
-    let cancelled = apply(&staged, Command::Cancel { rotation }, START).unwrap();
+    let cancel = apply(&staged, Command::Cancel { rotation }, START).unwrap();
+    let cancelled = of(&cancel.keyring);
     let activate = Command::Activate {
         secret: SecretId::from_bytes([9; 16]),
         overlap: None,
     };
-    let promoted = apply(&staged, activate, START).unwrap().keyring;
+    let promoted = of(&apply(&staged, activate, START).unwrap().keyring);
     let done = settled(Some(&promoted), START);
     assert!(matches!(done, Some(ItemState::Done { .. })), "{done:?}");
-    for (keyring, word) in [
-        (Some(&cancelled.keyring), "cancelled"),
-        (Some(&keyring), "superseded"),
-        (None, "superseded"),
+    let another = Rotation {
+        id: rotation_id(10),
+        ..promoted.clone()
+    };
+    for (known, word) in [
+        (Some(&cancelled), "cancelled"),
+        (Some(&another), "gone"),
+        (None, "gone"),
     ] {
-        match settled(keyring, START) {
+        match settled(known, START) {
             Some(ItemState::Failed {
                 code,
                 rotation: Some(found),
@@ -309,10 +318,10 @@ fn an_item_settles_by_what_its_rotation_became() {
     }
     // One that stalled is not waited for, and still told of.
     let stalled = running.moved(ItemState::Stalled { rotation, at: late });
-    let settled = |keyring| stalled.settled(keyring, &pacing, late.after(DAY));
-    assert_eq!(settled(Some(&staged)), None);
-    let kinds = [Some(&promoted), Some(&cancelled.keyring), None]
-        .map(|keyring| settled(keyring).map(|state| state.kind()));
+    let settled = |known| stalled.settled(known, &pacing, late.after(DAY));
+    assert_eq!(settled(open), None);
+    let kinds = [Some(&promoted), Some(&cancelled), None]
+        .map(|known| settled(known).map(|state| state.kind()));
     let failed_kind = Some(ItemKind::Failed);
     assert_eq!(kinds, [Some(ItemKind::Done), failed_kind, failed_kind]);
     assert_eq!(items[0].settled(Some(&promoted), &pacing, late), None);

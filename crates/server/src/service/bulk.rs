@@ -464,17 +464,36 @@ impl Service {
             kind: Some(ItemKind::Running),
             limit: usize::try_from(limits::BULK_CONCURRENCY).unwrap_or(usize::MAX),
         });
-        let now = self.clock.now();
-        let settled = running.await?.into_iter().filter_map(|item| {
-            let keyring = self.live.keyring(item.keyring);
-            let state = item.settled(keyring.as_deref(), &bulk.pacing, now)?;
-            Some(Write::BulkItem(item.moved(state)))
-        });
-        let settled: Vec<Write> = settled.collect();
+        let settled = self.settled(bulk, running.await?).await?;
         if settled.is_empty() {
             return Ok(());
         }
         self.write_step(bulk, settled, Vec::new()).await
+    }
+
+    /// The moves of those items whose rotations came to something.
+    async fn settled(&self, bulk: &Bulk, items: Vec<BulkItem>) -> Result<Vec<Write>, ServiceError> {
+        let mut settled = Vec::new();
+        for item in items {
+            let Some(rotation) = item.under_way() else {
+                continue;
+            };
+            let keyring = self.live.keyring(item.keyring);
+            let latest = keyring
+                .as_ref()
+                .and_then(|keyring| keyring.rotation.as_ref());
+            let now = self.clock.now();
+            let state = match latest.filter(|latest| latest.id == rotation) {
+                Some(latest) => item.settled(Some(latest), &bulk.pacing, now),
+                // Its keyring went on to another rotation, or was deleted: what became of it is on record.
+                None => {
+                    let known = self.store.rotation(bulk.workspace, rotation).await?;
+                    item.settled(known.as_ref(), &bulk.pacing, now)
+                }
+            };
+            settled.extend(state.map(|state| Write::BulkItem(item.moved(state))));
+        }
+        Ok(settled)
     }
 
     async fn write_step(

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use hookturn_core::bulk::{Bulk, BulkState, ItemKind, Manner};
 use hookturn_core::id::{BulkId, WorkspaceId};
 use hookturn_core::limits;
-use hookturn_core::store::{BulkItemQuery, Page, Write};
+use hookturn_core::store::{BulkItemQuery, Page};
 
 use super::super::{Service, ServiceError};
 
@@ -119,13 +119,7 @@ impl Service {
         let seen = place.seen || !items.is_empty();
         let next = items.last().map(|last| last.position.saturating_add(1));
         let next = next.filter(|_| items.len() == BLOCK);
-        let now = self.clock.now();
-        let settled = items.into_iter().filter_map(|item| {
-            let keyring = self.live.keyring(item.keyring);
-            let state = item.settled(keyring.as_deref(), &bulk.pacing, now)?;
-            Some(Write::BulkItem(item.moved(state)))
-        });
-        let settled: Vec<Write> = settled.collect();
+        let settled = self.settled(&bulk, items).await?;
         if !settled.is_empty() {
             self.write_step(&bulk, settled, Vec::new()).await?;
         }

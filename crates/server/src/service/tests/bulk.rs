@@ -351,6 +351,17 @@ async fn rotations_of_a_bulk_that_was_paused_and_cancelled_are_still_told_of() {
     promote.await.unwrap();
     let counted = sweep().await;
     assert_eq!((counted.running, counted.done, counted.failed), (1, 1, 1));
+    // One whose keyring went on to another rotation before anyone looked.
+    let first = rotation(keyrings[2]);
+    let service = &bench.service;
+    let promote = service.promote_rotation(&bench.owner, first, true, None, None);
+    promote.await.unwrap();
+    let finish = service.finish_rotation(&bench.owner, first, None, None);
+    finish.await.unwrap();
+    open_overlap(&bench, keyrings[2]).await;
+    assert_ne!(rotation(keyrings[2]), first);
+    let counted = sweep().await;
+    assert_eq!((counted.running, counted.done, counted.failed), (0, 2, 1));
 }
 
 #[tokio::test]
