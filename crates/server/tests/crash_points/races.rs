@@ -31,6 +31,8 @@ const AT_ONCE: usize = 64;
 /// Trials, unless the variable [`TRIALS`] says another number.
 const TRIALS_BY_DEFAULT: u64 = 60;
 const TRIALS: &str = "HOOKTURN_TEST_RACES";
+/// Number of the first trial, which is its seed too: so that a long run can be made in parts.
+const FIRST: &str = "HOOKTURN_TEST_RACES_FIRST";
 /// Trials on one server, so that its log stays short.
 const TRIALS_OF_A_WORLD: u64 = 50;
 /// Of a hundred callers, so many hang up.
@@ -40,11 +42,11 @@ const PATIENCE: u32 = 40;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g5_of_64_commands_at_once_each_happens_once_or_says_why_not() {
-    let trials = trials();
+    let (first, trials) = (number(FIRST, 0), number(TRIALS, TRIALS_BY_DEFAULT));
     let (mut won, mut lost, mut hung_up) = (0, 0, 0);
     let mut race = None;
-    for trial in 0..trials {
-        if trial % TRIALS_OF_A_WORLD == 0 {
+    for trial in first..first + trials {
+        if (trial - first) % TRIALS_OF_A_WORLD == 0 {
             race = Some(Race::new().await);
         }
         let tally = race.as_mut().unwrap().run(trial).await;
@@ -53,7 +55,7 @@ async fn g5_of_64_commands_at_once_each_happens_once_or_says_why_not() {
         hung_up += tally.hung_up;
     }
     println!(
-        "{trials} trials: {won} commands happened, {lost} were refused, {hung_up} callers hung up and asked again"
+        "{trials} trials from {first}: {won} commands happened, {lost} were refused, {hung_up} callers hung up and asked again"
     );
     assert!(won >= trials && lost > 0 && hung_up > 0);
 }
@@ -62,8 +64,8 @@ async fn g5_of_64_commands_at_once_each_happens_once_or_says_why_not() {
     clippy::disallowed_methods,
     reason = "the tests themselves are set up by their environment"
 )]
-fn trials() -> u64 {
-    std::env::var(TRIALS).map_or(TRIALS_BY_DEFAULT, |count| count.parse().unwrap())
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |number| number.parse().unwrap())
 }
 
 /// One keyring and its life so far.
