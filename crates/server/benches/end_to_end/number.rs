@@ -22,6 +22,10 @@ impl Epoch {
     pub(crate) fn now(self) -> Nanos {
         nanos(self.0.elapsed())
     }
+
+    pub(crate) fn of(self, moment: Instant) -> Nanos {
+        nanos(moment.saturating_duration_since(self.0))
+    }
 }
 
 pub(crate) fn nanos(duration: Duration) -> Nanos {

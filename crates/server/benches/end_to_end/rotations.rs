@@ -1,4 +1,6 @@
-//! Connections that rotate, each the keyrings that are its own, as fast as answers come.
+//! Connections that rotate, each the keyrings that are its own: as fast as answers come, which tells how many
+//! there can be, or at a set pace, which tells how long one takes. A paced one counts from the time it was
+//! due, so a server that stalls is charged for all that had to wait.
 //!
 //! Every rotation is `immediate` and under an Idempotency-Key of its own: what a careful caller sends,
 //! and the most that one costs. Through the native API the keyring that signs the deliveries of the run
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use serde_json::json;
+use tokio::time::{Instant, sleep_until};
 
 use crate::api::{Api, Endpoint, text};
 use crate::histogram::Histogram;
@@ -17,6 +20,7 @@ use crate::http::Connection;
 use crate::number::{Epoch, Error, rate};
 use crate::process::api_key;
 use crate::report::Row;
+use crate::scenario::Tempo;
 
 /// Keyrings of one connection: it comes back to each only after the others.
 const KEYRINGS_EACH: usize = 4;
@@ -24,6 +28,13 @@ const KEYRINGS_EACH: usize = 4;
 const ENDPOINTS_EACH_APP: usize = 32;
 /// Nothing is published for these endpoints; discard, and a port that nothing listens on.
 const NOWHERE: &str = "http://127.0.0.1:9/";
+
+/// When one connection's rotations are due.
+#[derive(Debug, Clone, Copy)]
+struct Turns {
+    first: Instant,
+    every: Duration,
+}
 
 /// Keyrings to rotate, and what became of it.
 pub(crate) struct Rotating {
@@ -83,9 +94,24 @@ impl Rotating {
     }
 
     /// Rotates until it is dropped or a rotation fails.
-    pub(crate) async fn run(&self, addr: SocketAddr, epoch: Epoch) -> Result<(), Error> {
-        let connections = self.paths.iter().enumerate();
-        let workers = connections.map(|(number, own)| self.rotate(addr, epoch, number, own));
+    pub(crate) async fn run(
+        &self,
+        addr: SocketAddr,
+        epoch: Epoch,
+        tempo: Tempo,
+    ) -> Result<(), Error> {
+        let count = u32::try_from(self.paths.len())?;
+        let begun = Instant::now();
+        let workers = (0..count).zip(&self.paths).map(|(number, own)| {
+            let turns = match tempo {
+                Tempo::Closed => None,
+                Tempo::Paced(per_second) => Some(Turns {
+                    first: begun + Duration::from_secs(1) * number / per_second,
+                    every: Duration::from_secs(1) * count / per_second,
+                }),
+            };
+            self.rotate(addr, epoch, number, (own, turns))
+        });
         try_join_all(workers).await.map(|_| ())
     }
 
@@ -93,13 +119,20 @@ impl Rotating {
         &self,
         addr: SocketAddr,
         epoch: Epoch,
-        number: usize,
-        paths: &[String],
+        number: u32,
+        (paths, turns): (&[String], Option<Turns>),
     ) -> Result<(), Error> {
         let mut connection = Connection::open(addr).await?;
-        for (turn, path) in paths.iter().cycle().enumerate() {
+        for (turn, path) in (0..).zip(paths.iter().cycle()) {
             let request = self.request(addr, path, &format!("bench-{number}-{turn}"));
-            let sent = epoch.now();
+            let sent = match turns {
+                None => epoch.now(),
+                Some(Turns { first, every }) => {
+                    let due = first + every * turn;
+                    sleep_until(due).await;
+                    epoch.of(due)
+                }
+            };
             let answer = connection.exchange(request.as_bytes()).await?;
             if answer.status != self.made {
                 let words = String::from_utf8_lossy(answer.body);

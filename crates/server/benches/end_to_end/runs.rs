@@ -13,7 +13,7 @@ use crate::number::{Error, float, median};
 use crate::process::Server;
 use crate::report::{Row, Starts};
 use crate::rotations::Rotating;
-use crate::scenario::{Kind, Scenario, Through};
+use crate::scenario::{Kind, Scenario, Tempo, Through};
 use crate::storm;
 
 /// One read of the API at this distance, beside a mixed load.
@@ -33,8 +33,8 @@ pub(crate) async fn run(bench: &Bench, scenario: &Scenario) -> Result<Row, Error
         Kind::Paced(per_second) => paced(bench, scenario, per_second).await,
         Kind::HalfOfMaximum => share_of_maximum(bench, scenario, 2).await,
         Kind::Mixed => share_of_maximum(bench, scenario, 4).await,
-        Kind::Rotations(through, per_second) => {
-            rotations(bench, scenario, through, per_second).await
+        Kind::Rotations(through, tempo, per_second) => {
+            rotations(bench, scenario, (through, tempo), per_second).await
         }
         Kind::Storm(manner) => storm::run(bench, scenario, manner).await,
         Kind::Start | Kind::Dashboard => Err("it is not a load".into()),
@@ -120,7 +120,7 @@ async fn share_of_maximum(bench: &Bench, scenario: &Scenario, part: u32) -> Resu
 async fn rotations(
     bench: &Bench,
     scenario: &Scenario,
-    through: Through,
+    (through, tempo): (Through, Tempo),
     per_second: u32,
 ) -> Result<Row, Error> {
     let mut fixture = Fixture::start(bench, scenario).await?;
@@ -136,7 +136,7 @@ async fn rotations(
     let plan = fixture.plan(Pace::Paced { per_second }, bench.effort.time);
     let measured = fixture
         .measure_beside(&plan, async |api, _, _| {
-            rotating.run(api.addr(), bench.epoch).await
+            rotating.run(api.addr(), bench.epoch, tempo).await
         })
         .await?;
     let row = rotating.complete(measured.row(&scenario.name), measured.publishing);

@@ -13,8 +13,8 @@ pub(crate) enum Kind {
     HalfOfMaximum,
     /// A quarter of that, with reads and rotations beside it.
     Mixed,
-    /// Rotations as fast as they go, beside this many deliveries a second.
-    Rotations(Through, u32),
+    /// Rotations beside this many deliveries a second.
+    Rotations(Through, Tempo, u32),
     /// A bulk rotation of every keyring beside a load.
     Storm(Manner),
     /// Pages of the dashboard over a large store.
@@ -31,6 +31,15 @@ pub(crate) enum Through {
     Native,
     /// The Hopae dialect's `rotate-secret`.
     Hopae,
+}
+
+/// When a rotation is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tempo {
+    /// By each connection when its last one was answered: as fast as they go.
+    Closed,
+    /// This many a second over all connections, at fixed times whatever the server does.
+    Paced(u32),
 }
 
 /// How the keyrings of a storm move.
@@ -70,6 +79,9 @@ pub(crate) const MIXED: &str = "mixed";
 pub(crate) const ROTATIONS: &str = "rotations";
 /// The same through the Hopae dialect.
 pub(crate) const ROTATIONS_HOPAE: &str = "rotations-hopae";
+/// Twice as many a second as the target asks for, at a set pace: what a rotation takes.
+pub(crate) const ROTATIONS_PACED: &str = "rotations-1000";
+pub(crate) const ROTATIONS_HOPAE_PACED: &str = "rotations-hopae-1000";
 pub(crate) const STORM: &str = "storm";
 /// The same without an overlap, over a quarter of the endpoints.
 pub(crate) const STORM_IMMEDIATE: &str = "storm-immediate";
@@ -155,9 +167,14 @@ pub(crate) fn all() -> Vec<Scenario> {
     all.push(single(PACED, Kind::Paced(100), 64));
     all.push(single(HALF, Kind::HalfOfMaximum, 64));
     all.push(single(MIXED, Kind::Mixed, 64));
-    let rotations = |through| Kind::Rotations(through, 1_000);
-    all.push(single(ROTATIONS, rotations(Through::Native), 64));
-    all.push(single(ROTATIONS_HOPAE, rotations(Through::Hopae), 64));
+    for (name, through, tempo) in [
+        (ROTATIONS, Through::Native, Tempo::Closed),
+        (ROTATIONS_HOPAE, Through::Hopae, Tempo::Closed),
+        (ROTATIONS_PACED, Through::Native, Tempo::Paced(1_000)),
+        (ROTATIONS_HOPAE_PACED, Through::Hopae, Tempo::Paced(1_000)),
+    ] {
+        all.push(single(name, Kind::Rotations(through, tempo, 1_000), 64));
+    }
     all.push(single(STORM, Kind::Storm(Manner::Overlap), 64));
     all.push(single(STORM_IMMEDIATE, Kind::Storm(Manner::Immediate), 64));
     all.push(single(DASHBOARD, Kind::Dashboard, 1));

@@ -31,8 +31,8 @@ pub(crate) struct Books {
     pub(crate) before: Histogram,
     pub(crate) during: Histogram,
     pub(crate) after: Histogram,
-    /// The first and the second half of `before`: how far two equal loads differ on this machine.
-    pub(crate) halves: [Histogram; 2],
+    /// Before and after: the same load without a bulk rotation.
+    pub(crate) beside: Histogram,
 }
 
 impl Books {
@@ -53,12 +53,12 @@ impl Books {
         } = windows;
         if before.contains(&sent) {
             self.before.record(took);
-            let second = sent >= u64::midpoint(before.start, before.end);
-            self.halves[usize::from(second)].record(took);
+            self.beside.record(took);
         } else if during.contains(&sent) {
             self.during.record(took);
         } else if after.contains(&sent) {
             self.after.record(took);
+            self.beside.record(took);
         }
     }
 }
@@ -86,7 +86,7 @@ pub(crate) fn compare(
         before: Histogram::new(),
         during: Histogram::new(),
         after: Histogram::new(),
-        halves: [Histogram::new(), Histogram::new()],
+        beside: Histogram::new(),
     };
     for (arrival, request) in arrivals.iter().zip(requests) {
         let place = published.binary_search_by_key(&arrival.id, |message| message.id);
