@@ -28,8 +28,8 @@ use crate::scenario::{Manner, Scenario};
 use crate::signatures::Keys;
 use crate::storm_books::{Books, Windows, compare, missing};
 
-/// Rotations that the bulk opens in one of its four steps a second.
-const CONCURRENCY: u32 = 100;
+/// Rotations that the bulk opens in one of its four steps a second: the default of a bulk rotation.
+const CONCURRENCY: u32 = 50;
 const STEPS_PER_SECOND: u32 = 4;
 /// Connections that make the endpoints and read their secrets.
 const SETTERS: u32 = 64;
