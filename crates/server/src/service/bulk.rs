@@ -483,13 +483,12 @@ impl Service {
                 .as_ref()
                 .and_then(|keyring| keyring.rotation.as_ref());
             let now = self.clock.now();
-            let state = match latest.filter(|latest| latest.id == rotation) {
-                Some(latest) => item.settled(Some(latest), &bulk.pacing, now),
+            let state = if let Some(latest) = latest.filter(|latest| latest.id == rotation) {
+                item.settled(Some(latest), &bulk.pacing, now)
+            } else {
                 // Its keyring went on to another rotation, or was deleted: what became of it is on record.
-                None => {
-                    let known = self.store.rotation(bulk.workspace, rotation).await?;
-                    item.settled(known.as_ref(), &bulk.pacing, now)
-                }
+                let known = self.store.rotation(bulk.workspace, rotation).await?;
+                item.settled(known.as_ref(), &bulk.pacing, now)
             };
             settled.extend(state.map(|state| Write::BulkItem(item.moved(state))));
         }
