@@ -21,6 +21,7 @@ fn rotation(mode: Mode, stage: Stage) -> Rotation {
         stage,
         reason: None,
         promotion: None,
+        kept_until: None,
         version: 1,
     }
 }

@@ -253,6 +253,9 @@ impl Standing {
                 "it does not answer in a way that says anything about the new secret".to_owned()
             }
             Self::NotReady { .. } => "it refused the new secret, last".to_owned(),
+            Self::Collecting { passes, needed } if passes >= needed => format!(
+                "{passes} requests signed with the new secret were accepted in a row, but the last of them is older than the policy's window: it is asked again"
+            ),
             Self::Collecting { passes, needed } => {
                 format!("{passes} of {needed} requests signed with the new secret were accepted in a row")
             }
@@ -581,8 +584,9 @@ impl Evidence {
     }
 
     /// Where the endpoint stands in its rotation at `now`: [`Evidence::standing`], except that once the
-    /// new secret is active what was proved stays proved while the next control is due. That one is asked
-    /// to see whether the receiver still verifies; nothing waits for it any more.
+    /// new secret is active what was proved stays proved while the next control is due, and when its passes are
+    /// older than the window. What is asked then is asked to see whether the receiver still verifies; nothing
+    /// waits for it any more.
     pub fn standing_in(
         &self,
         rotation: &Rotation,
@@ -591,12 +595,15 @@ impl Evidence {
     ) -> Standing {
         let standing = self.standing(policy, now);
         let controlled = self.verified_at() >= self.enough_at;
+        let was_proved = |passes: u32| passes > 0 && controlled && rotation.promotion.is_some();
+        let proved = |passes| Standing::Proved {
+            passes,
+            rules_out_percent: ruled_out_percent(policy, passes),
+        };
         match standing {
-            Standing::AwaitingControl { passes } if controlled && rotation.promotion.is_some() => {
-                Standing::Proved {
-                    passes,
-                    rules_out_percent: ruled_out_percent(policy, passes),
-                }
+            Standing::AwaitingControl { passes } if was_proved(passes) => proved(passes),
+            Standing::Collecting { passes, needed } if passes >= needed && was_proved(passes) => {
+                proved(passes)
             }
             other => other,
         }

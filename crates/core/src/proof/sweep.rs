@@ -36,7 +36,8 @@ const EXTEND_BEFORE: u64 = HOUR;
 ///
 /// 1. While staged: proof, or waiting for it. The deadline changes nothing here: without proof the old
 ///    secret stays active, and only the owner may cancel or force.
-/// 2. In overlap, when no endpoint needed the old secret for the quiet time: ask each whether it refuses
+/// 2. In overlap, when no endpoint needed the old secret for the quiet time, and its owner did not ask that
+///    it stays until later ([`Rotation::kept_until`]): ask each whether it refuses
 ///    it now ([`super::Released::ask_at`]), then finish, whether or not they still accept it. An endpoint
 ///    whose latest probe with the new secret was refused needs the old one, whether or not anything is
 ///    delivered to it ([`Evidence::quiet_at`]).
@@ -65,8 +66,10 @@ pub fn next_step(
                 .promotion
                 .as_ref()
                 .map_or(rotation.opened_at, |made| made.at);
+            let is_kept = rotation.kept_until.is_some_and(|until| now < until);
             if let Some(quiet_at) = quiet_at(&policy, rotation, endpoints, since)
                 && now >= quiet_at
+                && !is_kept
             {
                 let unasked = unasked(&policy, rotation, endpoints, quiet_at, now);
                 return if unasked.is_empty() {

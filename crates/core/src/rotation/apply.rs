@@ -108,7 +108,8 @@ impl Change {
             Command::Extend {
                 rotation,
                 retire_at,
-            } => self.extend(rotation, retire_at),
+                is_asked,
+            } => self.extend(rotation, retire_at, is_asked),
             Command::Finish { rotation } => self.finish(rotation),
             Command::Undo { rotation } => self.undo(rotation),
             Command::Cancel { rotation } => {
@@ -275,7 +276,12 @@ impl Change {
         self.hand_over(rotation, overlap);
     }
 
-    fn extend(&mut self, id: RotationId, retire_at: Timestamp) -> Result<(), Rejected> {
+    fn extend(
+        &mut self,
+        id: RotationId,
+        retire_at: Timestamp,
+        is_asked: bool,
+    ) -> Result<(), Rejected> {
         let (rotation, secret, present) = self.latest_retiring(id)?;
         if retire_at <= present {
             return Err(Rejected::NotLater { retire_at: present });
@@ -290,7 +296,16 @@ impl Change {
             | Stage::Completed { .. }
             | Stage::Cancelled { .. } => Stage::Overlap { retire_at },
         };
-        let rotation = Rotation { stage, ..rotation };
+        let kept_until = if is_asked {
+            Some(retire_at)
+        } else {
+            rotation.kept_until
+        };
+        let rotation = Rotation {
+            stage,
+            kept_until,
+            ..rotation
+        };
         self.audit_rotation(&rotation, AuditAction::RotationExtended);
         self.put_rotation(rotation);
         self.retire_later(secret, retire_at);

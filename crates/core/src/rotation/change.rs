@@ -79,6 +79,7 @@ impl Change {
             stage: Stage::Staged,
             reason,
             promotion: None,
+            kept_until: None,
             version: 0,
         };
         self.audit_rotation_to(

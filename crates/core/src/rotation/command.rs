@@ -66,6 +66,8 @@ pub enum Command {
         rotation: RotationId,
         /// The new, later end.
         retire_at: Timestamp,
+        /// Whether the owner asked for it: then it stays until there, whatever is known of its use.
+        is_asked: bool,
     },
     /// Retires the retiring secret now.
     Finish {

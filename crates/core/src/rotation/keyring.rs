@@ -330,6 +330,10 @@ pub struct Rotation {
     /// When its new secret became active, and on what grounds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promotion: Option<Promotion>,
+    /// Until when its owner asked that the retiring secret stays, by extending the rotation. Until then
+    /// nothing that is known of its use retires it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_until: Option<Timestamp>,
     /// Grows by one with every applied command that changed the rotation.
     pub version: u64,
 }

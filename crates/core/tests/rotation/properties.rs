@@ -184,6 +184,7 @@ fn command(wish: Wish, keyring: &Keyring, number: u32, now: Timestamp) -> Comman
         Wish::Extend(span) => Command::Extend {
             rotation: latest,
             retire_at: now.after(span),
+            is_asked: true,
         },
         Wish::Finish => Command::Finish { rotation: latest },
         Wish::Undo => Command::Undo { rotation: latest },

@@ -304,6 +304,44 @@ fn what_was_proved_stays_proved_while_the_next_control_is_due() {
 }
 
 #[test]
+fn what_was_proved_stays_proved_when_its_passes_grow_old() {
+    let policy = ProofPolicy::default();
+    let proved = passed(&policy, 60, at(0));
+    let late = at(policy.window_millis + HOUR);
+    let standing = |bench: &Bench| proved.standing_in(rotation(bench), &policy, late);
+    assert_eq!(standing(&promoted(policy)).as_str(), "proved");
+    // While it is waited for, they are too old to count, and the words say so.
+    let waiting = standing(&opened(policy));
+    assert_eq!(waiting.as_str(), "collecting");
+    assert!(
+        waiting.phrase(&policy).contains("older than"),
+        "{waiting:?}"
+    );
+}
+
+#[test]
+fn step_2_retires_no_secret_before_the_time_its_owner_asked_for() {
+    let policy = ProofPolicy::default();
+    let quiet = at(HOUR + policy.quiet_millis);
+    let evidence = released(&policy, passed(&policy, 60, at(0)), quiet);
+    let asked_for = at(policy.deadline_millis + 2 * policy.quiet_millis);
+    let extended = |is_asked| {
+        let mut bench = promoted(policy);
+        let rotation = rotation_id(2);
+        let extend = Command::Extend {
+            rotation,
+            retire_at: asked_for,
+            is_asked,
+        };
+        bench.run(at(HOUR), extend);
+        bench
+    };
+    assert_eq!(step(&extended(true), evidence, quiet), Step::Watch);
+    // What the sweep moved by itself still goes when nobody needs it.
+    assert_eq!(step(&extended(false), evidence, quiet), Step::Finish);
+}
+
+#[test]
 fn step_2_asks_whether_the_old_secret_is_refused_before_it_goes() {
     let policy = ProofPolicy::default();
     let bench = promoted(policy);
@@ -380,6 +418,7 @@ fn step_3_moves_the_end_while_the_old_secret_is_needed_and_the_policy_extends() 
                     Command::Extend {
                         rotation,
                         retire_at,
+                        is_asked: false,
                     },
                 );
                 assert_eq!(step(&bench, evidence, near), Step::Watch, "taken once");

@@ -301,6 +301,7 @@ fn rule_6_extend_moves_the_end_later_within_the_limit() {
     let extend = |retire_at: Timestamp| Command::Extend {
         rotation: rotation_id(2),
         retire_at,
+        is_asked: true,
     };
     assert_eq!(
         bench.refuse(at(1), extend(at(OVERLAP))),
@@ -333,6 +334,7 @@ fn rule_6_an_overlap_that_has_ended_is_not_extended() {
         Command::Extend {
             rotation: rotation_id(2),
             retire_at,
+            is_asked: true,
         },
     );
     assert_eq!(refused.code(), "nothing_retiring");
@@ -375,6 +377,7 @@ fn rule_6_the_way_back_is_extended_and_finished_too() {
         Command::Extend {
             rotation: rotation_id(2),
             retire_at,
+            is_asked: true,
         },
     );
     assert_eq!(bench.status(2, at(3 * OVERLAP - 1)), SecretStatus::Retiring);

@@ -232,6 +232,7 @@ impl Service {
         let command = |_: &Keyring, _| Command::Extend {
             rotation,
             retire_at,
+            is_asked: true,
         };
         self.command_on_rotation(caller, rotation, command, if_match, recording)
             .await

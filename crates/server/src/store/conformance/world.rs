@@ -240,6 +240,7 @@ impl<'e, E: Engine> World<'e, E> {
             stage: Stage::Completed { at: START },
             reason: None,
             promotion: None,
+            kept_until: None,
             version: 1,
         }
     }

@@ -47,6 +47,8 @@ pub struct Panel {
     pub last_needed: Option<When>,
     /// Whether it asks for proof.
     pub is_proven: bool,
+    /// Whether its owner asked that the secret which leaves stays until its end.
+    pub is_kept: bool,
 }
 
 /// One stage on the way.
@@ -171,10 +173,7 @@ impl Panel {
             to: secret(rotation.to),
             retires: retires.map(when),
             ended: ended.map(when),
-            promoted: rotation
-                .promotion
-                .as_ref()
-                .map(|made| (grounds(&made.grounds), when(made.at))),
+            promoted: promoted(rotation).map(|(why, at)| (why, when(at))),
             endpoints: standings
                 .iter()
                 .map(|known| EndpointView::new(known, &policy, now))
@@ -182,7 +181,22 @@ impl Panel {
             proved: standings.iter().filter(proved).count(),
             last_needed: needed.max().flatten().map(when),
             is_proven,
+            is_kept: rotation.kept_until.is_some_and(|until| now < until),
         }
+    }
+}
+
+/// When the new secret became active, and why. Modes that wait for nothing have no promotion on record.
+fn promoted(rotation: &Rotation) -> Option<(String, Timestamp)> {
+    if let Some(made) = &rotation.promotion {
+        return Some((grounds(&made.grounds), made.at));
+    }
+    match rotation.mode {
+        Mode::Immediate | Mode::Overlap { .. } => Some((
+            "with its opening: this mode waits for nothing".to_owned(),
+            rotation.opened_at,
+        )),
+        Mode::Staged { .. } | Mode::Proven { .. } => None,
     }
 }
 

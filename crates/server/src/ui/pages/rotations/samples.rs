@@ -71,6 +71,7 @@ fn panel(stage: &'static str, endpoints: Vec<EndpointView>) -> Panel {
         endpoints,
         last_needed: Some(when(NOW)),
         is_proven: true,
+        is_kept: false,
     }
 }
 
