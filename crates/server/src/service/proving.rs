@@ -460,7 +460,7 @@ impl Service {
         if probes.len() >= PROBES_AT_ONCE {
             return now;
         }
-        if self.politeness.is_busy(&due.endpoint, now) {
+        if !self.politeness.queue(&due.endpoint) {
             return now.after(BUSY_HOST);
         }
         let (service, prober) = (Arc::clone(self), Arc::clone(prober));
@@ -578,6 +578,7 @@ impl Service {
                     Step::Extend(retire_at) => Command::Extend {
                         rotation,
                         retire_at,
+                        is_asked: false,
                     },
                     Step::Wait(_)
                     | Step::AskOwner(_)
@@ -603,10 +604,12 @@ impl Service {
         }
     }
 
-    /// Sends a probe, unless one is under way there, and takes its answer in.
+    /// Waits for a turn, sends a probe and takes its answer in. It has a place in the queue.
     async fn probe(&self, due: &DueProbe, rotation: &Rotation, prober: &dyn Prober) {
         let (endpoint, observed) = (&due.endpoint, due.observed);
-        let Some(_turn) = self.politeness.take(endpoint, self.clock.now()) else {
+        let _place = self.politeness.queued(endpoint);
+        let clock = self.clock.as_ref();
+        let Some(_turn) = self.politeness.wait_queued(endpoint, clock).await else {
             return;
         };
         match prober.probe(endpoint, &[due.key]).await {

@@ -1,14 +1,15 @@
 //! Politeness: how many probes a receiver gets, and that its owner can look at them.
 //!
 //! Two bounds beside the policy's own budget for an endpoint: one probe at a time to a host, and at
-//! most [`limits::PROBES_PER_HOST_SECOND`] of them a second, however many endpoints it serves. Whoever
-//! gets no turn is asked again by the next sweep.
+//! most [`limits::PROBES_PER_HOST_SECOND`] of them a second, however many endpoints it serves. A few wait for
+//! their turn, so that one follows the other ([`Politeness::queue`]); whoever finds no place among them is
+//! looked at again by a later sweep, which begins with those that were looked at longest ago.
 //!
 //! The last probes of an endpoint are remembered in memory: what was asked, and what came back. They
 //! are for people to look at; what follows from them is in the findings, which are stored. After a
 //! restart the list begins anew.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,10 @@ use crate::courier::Probed;
 
 /// How soon whoever waits for a turn looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Endpoints of one host that are probed or wait for that: as many as a host takes between two sweeps.
+const QUEUED: usize = 16;
+/// How long one waits in the queue: a host that does not answer must not fill it with others' places.
+const QUEUED_FOR: Duration = Duration::from_secs(1);
 
 /// A probe that was sent, as its endpoint's owner may see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +54,7 @@ pub enum ProbePurpose {
 #[derive(Debug, Default)]
 pub(in crate::service) struct Politeness {
     hosts: Mutex<HashMap<String, Host>>,
+    queues: Mutex<HashMap<String, HashSet<EndpointId>>>,
     seen: Mutex<Seen>,
 }
 
@@ -80,7 +86,45 @@ pub(in crate::service) struct Turn<'a> {
     host: String,
 }
 
+/// A place in the queue of a host.
+pub(super) struct Queued<'a> {
+    politeness: &'a Politeness,
+    host: String,
+    endpoint: EndpointId,
+}
+
 impl Politeness {
+    /// Takes a place in the queue of its host, unless there is none or it has one. The place is kept by
+    /// [`Politeness::queued`].
+    pub(super) fn queue(&self, endpoint: &Endpoint) -> bool {
+        let host = endpoint.url.as_ref().map(|url| url.url().authority());
+        host.is_some_and(|host| self.queue_at(host, endpoint.id))
+    }
+
+    fn queue_at(&self, host: &str, endpoint: EndpointId) -> bool {
+        let mut queues = self.queues();
+        let queue = queues.entry(host.to_owned()).or_default();
+        queue.len() < QUEUED && queue.insert(endpoint)
+    }
+
+    /// The place that was taken; it is free again when this is dropped.
+    pub(super) fn queued(&self, endpoint: &Endpoint) -> Queued<'_> {
+        let host = endpoint.url.as_ref().map(|url| url.url().authority());
+        self.place(host.unwrap_or_default(), endpoint.id)
+    }
+
+    fn place(&self, host: &str, endpoint: EndpointId) -> Queued<'_> {
+        Queued {
+            politeness: self,
+            host: host.to_owned(),
+            endpoint,
+        }
+    }
+
+    fn queues(&self) -> MutexGuard<'_, HashMap<String, HashSet<EndpointId>>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The turn to probe an endpoint now, if its host has room.
     pub(super) fn take(&self, endpoint: &Endpoint, now: Timestamp) -> Option<Turn<'_>> {
         let host = endpoint.url.as_ref()?.url().authority().to_owned();
@@ -102,11 +146,14 @@ impl Politeness {
         }
     }
 
-    /// Whether its host has no room for a probe now.
-    pub(super) fn is_busy(&self, endpoint: &Endpoint, now: Timestamp) -> bool {
-        let host = endpoint.url.as_ref().map(|url| url.url().authority());
-        host.and_then(|host| self.hosts().get(host).copied())
-            .is_some_and(|host| host.is_full(now))
+    /// The same for one in the queue, which is not there for ever.
+    pub(super) async fn wait_queued(
+        &self,
+        endpoint: &Endpoint,
+        clock: &dyn Clock,
+    ) -> Option<Turn<'_>> {
+        let turn = tokio::time::timeout(QUEUED_FOR, self.wait(endpoint, clock));
+        turn.await.ok().flatten()
     }
 
     fn take_host(&self, host: String, now: Timestamp) -> Option<Turn<'_>> {
@@ -186,6 +233,18 @@ impl Drop for Turn<'_> {
     }
 }
 
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        let mut queues = self.politeness.queues();
+        if let Some(queue) = queues.get_mut(&self.host) {
+            queue.remove(&self.endpoint);
+            if queue.is_empty() {
+                queues.remove(&self.host);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,6 +264,21 @@ mod tests {
         let later = NOW.after(SECOND);
         assert!(take("a", later).is_some(), "the next second has its own");
         assert_eq!(politeness.hosts().len(), 1, "who rests is forgotten");
+    }
+
+    #[test]
+    fn a_few_endpoints_of_a_host_have_a_place_in_its_queue() {
+        let politeness = Politeness::default();
+        let id = |number: u128| EndpointId::from_bytes(number.to_be_bytes());
+        let queue = |host: &str, number| politeness.queue_at(host, id(number));
+        assert_eq!((1..=40).filter(|one| queue("a", *one)).count(), QUEUED);
+        assert!(!queue("a", 41), "no place is left");
+        assert!(queue("b", 41), "another host is another matter");
+        assert!(!queue("b", 41), "it has its place");
+        drop(politeness.place("a", id(1)));
+        assert!(queue("a", 41), "a place was given back");
+        drop(politeness.place("b", id(41)));
+        assert_eq!(politeness.queues().len(), 1, "who rests is forgotten");
     }
 
     #[test]
