@@ -82,15 +82,19 @@ impl Service {
 
     /// Signs in with the text of an API key. Answers the session and the cookie that keeps it.
     ///
-    /// After [`limits::SIGN_IN_FAILURES`] wrong keys, whoever sent them, sign-ins are refused until
-    /// the pace allows one more; a page cannot tell its visitors apart behind a proxy. Sessions that
-    /// are open are not touched by that.
+    /// After [`limits::SIGN_IN_FAILURES`] wrong keys, whoever sent them, another wrong one is told to wait until
+    /// the pace allows one more; a page cannot tell its visitors apart behind a proxy. The right key is
+    /// never told to wait, so nobody can keep its owner out; and sessions that are open are not touched.
     pub fn sign_in(&self, key: &str) -> Result<(Session, String), ServiceError> {
         let now = self.clock.now();
-        self.sign_in_pace.check(now)?;
-        let key = self
-            .authenticate(key)
-            .inspect_err(|_| self.sign_in_pace.failed(now))?;
+        let key = match self.authenticate(key) {
+            Ok(key) => key,
+            Err(wrong) => {
+                self.sign_in_pace.check(now)?;
+                self.sign_in_pace.failed(now);
+                return Err(wrong);
+            }
+        };
         let id = key.id;
         let workspace = self
             .caller_for(key, None, String::new(), None)
