@@ -34,6 +34,7 @@ use crate::telemetry::metrics::Metrics;
 use live::Streams;
 
 pub mod assets;
+mod compressed;
 mod error;
 pub mod form;
 pub mod frame;
@@ -101,5 +102,6 @@ pub fn router(state: UiState) -> Router {
         .layer(from_fn_with_state(state.clone(), guard::finish))
         .layer(from_fn(part::keep))
         .layer(from_fn(guard::headers))
+        .layer(from_fn(compressed::pages))
         .with_state(state)
 }

@@ -13,6 +13,8 @@ use flate2::write::GzEncoder;
 use http::{HeaderMap, StatusCode, header};
 use sha2::{Digest, Sha256};
 
+use super::compressed::takes_gzip;
+
 /// One file.
 #[derive(Debug)]
 pub struct Asset {
@@ -112,11 +114,7 @@ pub(super) async fn serve(Path(name): Path<String>, asked: HeaderMap) -> Respons
         (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
         (header::VARY, "accept-encoding"),
     ];
-    let takes_gzip = asked
-        .get(header::ACCEPT_ENCODING)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.contains("gzip"));
-    if takes_gzip && !asset.compressed.is_empty() {
+    if takes_gzip(&asked) && !asset.compressed.is_empty() {
         let coding = [(header::CONTENT_ENCODING, "gzip")];
         (kept, coding, asset.compressed.as_slice()).into_response()
     } else {

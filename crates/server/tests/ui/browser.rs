@@ -19,6 +19,8 @@ pub(crate) struct Page {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
+    /// Of the body, as it came.
+    pub(crate) bytes: usize,
 }
 
 impl Page {
@@ -165,6 +167,7 @@ impl Browser {
                 status: head.status,
                 headers: head.headers,
                 text: String::from_utf8_lossy(&body).into_owned(),
+                bytes: body.len(),
             }
         })
         .await;

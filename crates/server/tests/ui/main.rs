@@ -94,6 +94,28 @@ async fn a_wrong_key_is_refused_on_the_form_and_too_many_wait() {
     }
     assert_eq!(statuses[0], StatusCode::UNAUTHORIZED);
     assert_eq!(statuses[14], StatusCode::TOO_MANY_REQUESTS);
+    // Whoever has the right key is not kept out by those who try wrong ones.
+    browser.sign_in("").await;
+    assert_eq!(browser.get("/apps").await.status, StatusCode::OK);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn pages_are_compressed_for_browsers_that_take_it() {
+    let (server, _data) = started().await;
+    let mut browser = Browser::new(&server);
+    browser.sign_in("").await;
+    for path in ["/", "/deliveries", "/audit"] {
+        let plain = browser.get(path).await;
+        assert_eq!(plain.header("content-encoding"), "", "{path}");
+        let packed = browser
+            .get_with(path, &[("accept-encoding", "br, gzip")])
+            .await;
+        assert_eq!(packed.status, StatusCode::OK);
+        assert_eq!(packed.header("content-encoding"), "gzip", "{path}");
+        assert!(packed.header("vary").contains("accept-encoding"), "{path}");
+        assert!(packed.bytes < plain.bytes / 2, "{path}");
+    }
     server.stop().await;
 }
 
