@@ -248,5 +248,16 @@ async fn what_a_key_may_not_do_is_not_shown_and_refused() {
     let all = [("form_token", token.as_str()), ("what", "all")];
     let refused = browser.post("/deliveries/retry", &all).await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    let keyring = api.get(&format!("/v1/apps/{app}/endpoints/{id}")).await;
+    let keyring = keyring["keyringId"].as_str().unwrap().to_owned();
+    for form in [
+        format!("/apps/{app}/endpoints/new"),
+        format!("{path}/edit"),
+        format!("/keyrings/{keyring}/rotate"),
+        format!("/keyrings/{keyring}/rotate?leaked=1"),
+    ] {
+        let refused = browser.get(&form).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{form}");
+    }
     server.stop().await;
 }

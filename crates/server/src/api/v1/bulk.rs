@@ -127,6 +127,9 @@ pub(in crate::api) struct StartBulk {
 impl StartBulk {
     fn manner(&mut self) -> Result<Manner, ServiceError> {
         let overlap = millis(self.overlap_seconds);
+        if self.policy.is_some() && !matches!(self.mode, ModeWord::Proven) {
+            return Err(ServiceError::invalid("/policy", "belongs to mode proven"));
+        }
         match self.mode {
             ModeWord::Immediate if overlap.is_some_and(|overlap| overlap > 0) => Err(
                 ServiceError::invalid("/overlapSeconds", "an immediate rotation has no overlap"),

@@ -58,6 +58,8 @@
     isAnswered = is;
   };
   document.addEventListener("htmx:error", () => answered(false));
+  document.addEventListener("live:lost", () => answered(false));
+  document.addEventListener("live:back", () => answered(true));
   document.addEventListener("htmx:after:request", (event) => answered(event.detail.ctx.response.status < 500));
 })();
 
@@ -106,6 +108,15 @@
       const some = event.data !== "0";
       link.textContent = some ? `${event.data} new: show them` : words;
       link.classList.toggle("fresh", some);
+    });
+    // The browser asks again by itself; meanwhile the list is of the past, and says so.
+    let late;
+    source.addEventListener("error", () => {
+      late ??= setTimeout(() => document.dispatchEvent(new Event("live:lost")), 2000);
+    });
+    source.addEventListener("open", () => {
+      late = clearTimeout(late);
+      document.dispatchEvent(new Event("live:back"));
     });
     window.addEventListener("pagehide", () => source.close());
   }

@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::ClientId;
+use hookturn_core::workspace::Scope;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
@@ -192,6 +193,8 @@ pub(in crate::ui) async fn new(
     visitor: Visitor,
     Path(app): Path<String>,
 ) -> Result<Response, UiError> {
+    let may = ui.service.require(&visitor.caller, Scope::Manage).await;
+    may.map_err(|error| UiError::service(&error, &visitor.base))?;
     let app = app_id(&app, &visitor)?;
     let known = ui.service.app(&visitor.caller, app).await;
     known.map_err(|error| UiError::service(&error, &visitor.base))?;
@@ -243,6 +246,8 @@ pub(in crate::ui) async fn edit(
     visitor: Visitor,
     Path((app, id)): Path<(String, String)>,
 ) -> Result<Response, UiError> {
+    let may = ui.service.require(&visitor.caller, Scope::Manage).await;
+    may.map_err(|error| UiError::service(&error, &visitor.base))?;
     let (app, id) = endpoint_id((&app, &id), &visitor)?;
     let old = ui.service.endpoint(&visitor.caller, app, id).await;
     let old = old.map_err(|error| UiError::service(&error, &visitor.base))?;

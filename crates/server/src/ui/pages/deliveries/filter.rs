@@ -116,16 +116,26 @@ impl Filter {
             text: Some(self.text.clone()).filter(|text| !text.is_empty()),
             ..Search::default()
         };
-        search.status = [
-            DeliveryStatus::Pending,
-            DeliveryStatus::Delivered,
-            DeliveryStatus::Exhausted,
-        ]
-        .into_iter()
-        .find(|status| status.as_str() == self.status);
-        search.class = CodeClass::ALL
-            .into_iter()
-            .find(|class| class.as_str() == self.class);
+        if !self.status.is_empty() {
+            let mut all = [
+                DeliveryStatus::Pending,
+                DeliveryStatus::Delivered,
+                DeliveryStatus::Exhausted,
+            ]
+            .into_iter();
+            search.status = all.find(|status| status.as_str() == self.status);
+            if search.status.is_none() {
+                wrong.note("status", "must be pending, delivered or exhausted");
+            }
+        }
+        if !self.class.is_empty() {
+            let mut all = CodeClass::ALL.into_iter();
+            search.class = all.find(|class| class.as_str() == self.class);
+            if search.class.is_none() {
+                let words: Vec<_> = CodeClass::ALL.iter().map(|class| class.as_str()).collect();
+                wrong.note("class", format!("must be one of {}", words.join(", ")));
+            }
+        }
         if !self.r#type.trim().is_empty() {
             match EventType::new(self.r#type.trim()) {
                 Ok(event_type) => search.event_type = Some(event_type),
@@ -242,10 +252,12 @@ mod tests {
             since: "soon".to_owned(),
             id: "msg_no".to_owned(),
             r#type: "no spaces".to_owned(),
+            status: "Exhausted".to_owned(),
+            class: "bogus".to_owned(),
             ..Filter::default()
         };
         let wrong = filter.search().unwrap_err();
-        for field in ["app", "endpoint", "since", "id", "type"] {
+        for field in ["app", "endpoint", "since", "id", "type", "status", "class"] {
             assert!(wrong.with(field).is_some(), "{field}");
         }
     }

@@ -8,6 +8,7 @@ use hookturn_core::id::{KeyringId, SecretId};
 use hookturn_core::proof::{OnDeadline, ProofPolicy};
 use hookturn_core::rotation::{Keyring, Rejected, SecretStatus};
 use hookturn_core::time::{HOUR, Millis};
+use hookturn_core::workspace::Scope;
 use http::StatusCode;
 use serde::Deserialize;
 
@@ -243,7 +244,8 @@ impl Typed {
             problems.add("mode", "choose a mode");
         }
         let mode = mode.unwrap_or(ModeName::Proven);
-        let has_window = matches!(mode, ModeName::Overlap | ModeName::Staged);
+        // One that was typed for a mode without it is refused beside its field, not dropped.
+        let has_window = mode != ModeName::Proven;
         let overlap = given(&self.overlap).filter(|_| has_window);
         let overlap = overlap.and_then(|text| time(&text, "overlap", &mut problems));
         let policy = (mode == ModeName::Proven).then(|| self.policy(&mut problems));
@@ -386,6 +388,8 @@ pub(in crate::ui) async fn show(
     Query(which): Query<Which>,
     visitor: Visitor,
 ) -> Result<Response, UiError> {
+    let may = ui.service.require(&visitor.caller, Scope::Secrets).await;
+    may.map_err(|error| UiError::service(&error, &visitor.base))?;
     let keyring = keyring(&ui, &visitor, id(&path, "keyring", &visitor)?).await?;
     let is_leak = which.leaked.is_some();
     let typed = Typed {
