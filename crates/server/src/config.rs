@@ -350,19 +350,21 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
         env,
         read: Vec::new(),
     };
-    let named = flags
-        .config
-        .or_else(|| variables.get("HOOKTURN_CONFIG").map(PathBuf::from));
+    // Asked for also where a flag goes before it: it is known all the same.
+    let in_env = variables.get("HOOKTURN_CONFIG").map(PathBuf::from);
+    let named = flags.config.or(in_env);
     let file = read_file(named.as_deref())?;
     let store = store::load(flags.store, file.store, &mut variables)?;
+    let in_env = variables.get("HOOKTURN_DATA_DIR").map(PathBuf::from);
     let data_dir = flags
         .data_dir
-        .or_else(|| variables.get("HOOKTURN_DATA_DIR").map(PathBuf::from))
+        .or(in_env)
         .or(file.data_dir)
         .unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+    let in_env = variables.get("HOOKTURN_LISTEN");
     let listen = flags
         .listen
-        .or_else(|| variables.get("HOOKTURN_LISTEN"))
+        .or(in_env)
         .or(file.listen)
         .unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
     let mut config = Config {

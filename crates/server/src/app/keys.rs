@@ -19,8 +19,8 @@ pub(super) const KEY_FILE: &str = "master.key";
 pub(super) const CHECK: &str = "master_key_check";
 
 /// Master keys kept after a finished rotation, the current one included: former ones open idempotent
-/// answers, which live for a day.
-const KEYS_KEPT: usize = 8;
+/// answers, which live for a day. So one more rotation than that within a day ends the first answers early.
+const KEYS_KEPT: usize = 64;
 
 /// Why there is no usable master key. Nothing was changed.
 #[derive(Debug, thiserror::Error)]

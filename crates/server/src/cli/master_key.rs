@@ -31,7 +31,7 @@ pub(super) fn run(remote: Remote<MasterKey>, edge: &Edge, output: &mut Output) -
     match &remote.command {
         MasterKey::Rotate => {
             let plan = Plan::object(Request::post("/v1/master-key/rotate", &json!({}))).effect(
-                "every secret was sealed again under a new key; deliveries went on meanwhile",
+                "every secret was sealed again under a new key; deliveries went on meanwhile. Keep the former key for one more day: idempotent answers that were sealed under it expire by then",
             );
             let client = remote.connection.client(edge)?;
             plan::carry_out(plan, &client, output)

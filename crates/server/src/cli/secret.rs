@@ -132,8 +132,8 @@ impl Planned for Secret {
                 }
                 let request = Request::post(place.path("activate"), &body);
                 Plan::object(request.if_match(version.if_version)).effect(format!(
-                    "from now on deliveries are signed with {} first; the old secret signs beside it, or as the fallback, until its overlap ends",
-                    place.secret
+                    "{} is the active secret from now on. The former one is retired already if its rotation has no overlap; with one it stays live until `retireAt`, for receivers that are believed to hold it: see `hookturn secret list {}`",
+                    place.secret, place.keyring
                 ))
             }
             Self::Reveal { place, why, out } => {
