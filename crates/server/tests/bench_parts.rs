@@ -326,6 +326,7 @@ fn storm() -> Storm {
         before: receipts(5.0),
         during: receipts(6.0),
         after: receipts(4.0),
+        beside: receipts(5.0),
         ..Storm::default()
     }
 }
