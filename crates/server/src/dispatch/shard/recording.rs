@@ -130,7 +130,6 @@ impl Shard {
 
     /// Decides what follows an attempt, the same for each of the deliveries that its request carried.
     fn record(&mut self, id: EndpointId, mut batch: Batch, made: Attempted, now: Timestamp) {
-        self.flights.extend(batch.flight.take());
         let Some(queue) = self.queues.get_mut(&id) else {
             return;
         };
@@ -159,6 +158,7 @@ impl Shard {
             batch.rows().for_each(|row| queue.held_in_place(row));
         }
         self.learn(id, &endpoint, &made, next, now);
+        self.flights.extend(batch.flight.take());
         let attempts = std::iter::repeat_n(made.attempt, batch.len());
         let finished = batch
             .into_rows()
