@@ -248,3 +248,31 @@ async fn g2_what_was_sent_is_recorded_when_the_database_is_back() {
     assert_eq!(attempts.len(), 1);
     assert!(world.due(endpoint, START).await.rows.is_empty());
 }
+
+/// A node that stopped in the middle of a change holds up the changes of the others, each for a moment, and
+/// nothing else.
+#[tokio::test]
+async fn a_change_is_refused_while_another_node_is_stuck_in_one_and_messages_are_accepted() {
+    let world = World::new(&Postgres).await;
+    let tenant = world.tenant("acme").await;
+    let stuck = cluster().connect(&world.place().database).await;
+    let begin = "BEGIN; UPDATE hookturn.view_head SET version = version WHERE id = 0";
+    stuck.batch_execute(begin).await.unwrap();
+    let app = world.app(tenant.workspace.id);
+    let change = world.changing(tenant.workspace.id, vec![Write::App(app)]);
+    let new = world.message(&tenant.app, START, "a", 8, &[&tenant.endpoints[0]]);
+    let (refused, accepted) = futures_util::join!(
+        world.store().change(change.clone()),
+        world.store().accept(Accept {
+            messages: vec![new],
+            idempotency: None,
+        })
+    );
+    assert!(
+        matches!(refused, Err(StoreError::Unwritable { .. })),
+        "{refused:?}"
+    );
+    accepted.unwrap();
+    stuck.batch_execute("ROLLBACK").await.unwrap();
+    world.store().change(change).await.unwrap();
+}

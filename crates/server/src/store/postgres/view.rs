@@ -26,134 +26,16 @@ use uuid::Uuid;
 
 use super::connect::Session;
 use super::rows::{Outcome, collect, column, execute, first, is_lock_timeout, run, uuid};
-use crate::store::encoding::{IdColumn, from_document, impossible};
+use crate::store::encoding::{from_document, impossible};
 
 const STEP: &str = "follow the other nodes";
+mod keys;
+
+use keys::kind;
+pub(super) use keys::{Key, keys_of, secret_key};
+
 /// Changes of other nodes that are remembered for those who decided before.
 const REMEMBERED: usize = 4_096;
-
-/// One thing that every node holds in memory.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    kind: &'static str,
-    workspace: WorkspaceId,
-    name: String,
-}
-
-/// The kinds of things, as they are written in `view_change`.
-mod kind {
-    pub(super) const WORKSPACE: &str = "workspace";
-    pub(super) const API_KEY: &str = "api_key";
-    pub(super) const APP: &str = "app";
-    pub(super) const ENDPOINT: &str = "endpoint";
-    pub(super) const KEYRING: &str = "keyring";
-    pub(super) const SECRET: &str = "secret";
-    pub(super) const BULK: &str = "bulk";
-    pub(super) const MARK_KEY: &str = "mark_key";
-    pub(super) const FINDINGS: &str = "findings";
-    pub(super) const NOTED: &str = "noted";
-    pub(super) const REPORTED: &str = "reported";
-    pub(super) const SCHEDULE: &str = "schedule";
-    pub(super) const SCHEDULE_NOTE: &str = "schedule_note";
-
-    pub(super) const ALL: [&str; 13] = [
-        WORKSPACE,
-        API_KEY,
-        APP,
-        ENDPOINT,
-        KEYRING,
-        SECRET,
-        BULK,
-        MARK_KEY,
-        FINDINGS,
-        NOTED,
-        REPORTED,
-        SCHEDULE,
-        SCHEDULE_NOTE,
-    ];
-    /// A decision may rest on these without writing them.
-    pub(super) const RESTED_ON: [&str; 5] = [APP, ENDPOINT, KEYRING, SCHEDULE, BULK];
-}
-
-/// What a write changes of what every node holds in memory; nothing for what only the database has. `of` is the
-/// workspace of the change, for what has none.
-fn key_of(write: &Write, of: WorkspaceId) -> Option<Key> {
-    let text = |bytes: [u8; 16]| uuid(bytes).to_string();
-    let (kind, workspace, name) = match write {
-        Write::Workspace(known) => (kind::WORKSPACE, known.id, String::new()),
-        Write::ApiKey(key) => (kind::API_KEY, of, text(key.id.to_bytes())),
-        Write::App(app) => (kind::APP, app.workspace, app.id.to_string()),
-        Write::RemoveApp { workspace, app, .. } => (kind::APP, *workspace, app.to_string()),
-        Write::Endpoint(known) => (kind::ENDPOINT, known.workspace, text(known.id.to_bytes())),
-        Write::Keyring(known) => (kind::KEYRING, known.workspace, text(known.id.to_bytes())),
-        Write::Secret(secret) => return Some(secret_key(secret)),
-        Write::EraseSecret {
-            workspace,
-            keyring,
-            secret,
-            ..
-        } => {
-            let name = format!("{}:{}", text(keyring.to_bytes()), text(secret.to_bytes()));
-            (kind::SECRET, *workspace, name)
-        }
-        Write::Bulk(bulk) => (kind::BULK, bulk.workspace, text(bulk.id.to_bytes())),
-        Write::MarkKey { .. } => (kind::MARK_KEY, of, String::new()),
-        Write::Findings {
-            workspace,
-            endpoint,
-            ..
-        } => (kind::FINDINGS, *workspace, text(endpoint.to_bytes())),
-        Write::Noted {
-            workspace, keyring, ..
-        } => (kind::NOTED, *workspace, text(keyring.to_bytes())),
-        Write::Reported { workspace, .. } => (kind::REPORTED, *workspace, String::new()),
-        Write::Schedule(known) => (kind::SCHEDULE, known.workspace, text(known.id.to_bytes())),
-        Write::RemoveSchedule {
-            workspace,
-            schedule,
-            ..
-        } => (kind::SCHEDULE, *workspace, text(schedule.to_bytes())),
-        Write::ScheduleNote {
-            workspace,
-            schedule,
-            keyring,
-            ..
-        } => {
-            let name = format!("{}:{}", text(schedule.to_bytes()), text(keyring.to_bytes()));
-            (kind::SCHEDULE_NOTE, *workspace, name)
-        }
-        Write::Rotation(_) | Write::Mark(_) | Write::BulkItem(_) | Write::Requeue { .. } => {
-            return None;
-        }
-    };
-    Some(Key {
-        kind,
-        workspace,
-        name,
-    })
-}
-
-/// The sealed value of a secret.
-pub(super) fn secret_key(secret: &SealedSecret) -> Key {
-    let (keyring, id) = (
-        uuid(secret.keyring.to_bytes()),
-        uuid(secret.secret.to_bytes()),
-    );
-    Key {
-        kind: kind::SECRET,
-        workspace: secret.workspace,
-        name: format!("{keyring}:{id}"),
-    }
-}
-
-/// Everything that a change changes of what every node holds in memory.
-pub(super) fn keys_of(change: &Change) -> impl Iterator<Item = Key> {
-    let of = change.workspace;
-    change
-        .writes
-        .iter()
-        .filter_map(move |write| key_of(write, of))
-}
 
 // ----- telling -----
 
@@ -416,16 +298,6 @@ impl Found {
 
     fn sealed(&self) -> Arc<[u8]> {
         Arc::from(self.sealed.as_deref().unwrap_or_default())
-    }
-}
-
-impl Key {
-    /// The id that is the whole name, or a part of it.
-    fn id<T: IdColumn>(&self, part: usize) -> Outcome<T> {
-        let text = self.name.split(':').nth(part).unwrap_or_default();
-        let id = Uuid::parse_str(text);
-        let id = id.map_err(|error| impossible("view_change", "names", &self.name, error))?;
-        Ok(T::from_column(id.into_bytes()))
     }
 }
 
