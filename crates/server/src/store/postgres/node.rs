@@ -119,9 +119,8 @@ pub(super) enum Hold {
 /// What the beginning of a transaction showed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Begun {
-    /// When the round trip began, and how long it took.
+    /// When the round trip began.
     pub(super) at: Instant,
-    pub(super) took: Duration,
     /// The version of what all nodes hold in memory.
     pub(super) head: i64,
     /// What the database's clock said, in milliseconds since the epoch.
@@ -262,7 +261,6 @@ impl Node {
             self.id
         );
         let told = session.simple_query(&sql).await.map_err(failed(STEP))?;
-        let took = at.elapsed();
         let row = told.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
@@ -277,12 +275,7 @@ impl Node {
                 source: "the head of the view cannot be read".into(),
             });
         };
-        Ok(Some(Begun {
-            at,
-            took,
-            head,
-            clock,
-        }))
+        Ok(Some(Begun { at, head, clock }))
     }
 
     /// Ends in order: the shards are free, and nobody waits for this node. Nothing may be signed any more.

@@ -24,7 +24,7 @@ pub(super) struct Skew {
     pub(super) is_off: bool,
 }
 
-/// What to make of a round trip that took `took` milliseconds, at whose end the node's own clock said `ended` and
+/// What to make of a round trip that took `took` milliseconds, at whose end at the latest the node's own clock said `ended` and
 /// within which the database's said `database`.
 ///
 /// 1. The database was asked somewhere within the round trip, so the difference is known to half of it.

@@ -54,10 +54,10 @@ impl Standing {
 
     /// Takes in what the beginning of a transaction showed of the database's clock.
     pub(super) fn measure(&self, begun: &Begun) {
-        let took = i64::try_from(begun.took.as_millis()).unwrap_or(i64::MAX);
+        // In this order: a pause in between makes the round trip longer, and what is known less certain.
         let ended = self.clock.uncorrected().as_millis();
+        let took = i64::try_from(begun.at.elapsed().as_millis()).unwrap_or(i64::MAX);
         let before = self.skew();
-        // Since the answer came nothing was waited for but the answer itself.
         let after = skew::judge(before, ended, took, begun.clock);
         *self.skew.lock().unwrap_or_else(PoisonError::into_inner) = after;
         self.skew_millis.store(after.correction, Ordering::Relaxed);
