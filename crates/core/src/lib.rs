@@ -19,6 +19,7 @@ pub mod receiver;
 pub mod retry;
 pub mod rotation;
 pub mod schedule;
+pub mod shard;
 pub mod store;
 pub mod time;
 pub mod workspace;

@@ -28,6 +28,14 @@ pub const IDEMPOTENCY_KEY_CHARS: usize = 255;
 /// How long an idempotent answer is kept: Hopae documents 24 hours.
 pub const IDEMPOTENCY_MILLIS: Millis = 24 * HOUR;
 
+/// How long a node that shares a database may be silent before the others take over what it has, unless
+/// configured: longer than a restart of the database and a pause of a machine, shorter than anybody waits.
+pub const LEASE_DEFAULT: Millis = 10 * SECOND;
+/// The shortest that may be configured: a node is believed for two seconds after it looked.
+pub const LEASE_MIN: Millis = 3 * SECOND;
+/// The longest.
+pub const LEASE_MAX: Millis = 5 * MINUTE;
+
 /// Requests that go on after their client left. Each holds a body of at most [`BATCH_BODY_BYTES`] and
 /// most hold nearly nothing; a client that waits for its answers never needs one.
 pub const LEFT_REQUESTS: usize = 256;

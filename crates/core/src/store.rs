@@ -656,6 +656,9 @@ pub enum Hint {
     Endpoint(Arc<Endpoint>),
     /// Rows of this endpoint were queued by hand or moved.
     Requeued(WorkspaceId, EndpointId),
+    /// There are, or may be, rows of this endpoint on disk that are due then: another node accepted them, or sent
+    /// to the endpoint before.
+    Due(WorkspaceId, EndpointId, Timestamp),
 }
 
 /// Who is told about due work.
@@ -675,8 +678,69 @@ pub struct StoreStats {
     pub bytes: u64,
 }
 
+/// How far the nodes that share a store have followed a change: see [`Store::fence`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence {
+    /// Nodes that might have signed by what was before, this one included.
+    pub nodes: u32,
+    /// Those of them that said that they follow it. The others signed nothing any more when the fence was done,
+    /// unless it was given up.
+    pub confirmed: u32,
+    /// How long that took.
+    pub millis: Millis,
+    /// Whether no node signs by what was before any more; not if the fence was given up first.
+    pub closed: bool,
+}
+
+impl Fence {
+    /// That of a store which nobody shares.
+    pub const ALONE: Self = Self {
+        nodes: 1,
+        confirmed: 1,
+        millis: 0,
+        closed: true,
+    };
+}
+
 /// The store. See the module text for the rules that every method shares.
 pub trait Store: Send + Sync {
+    // ----- nodes that share it -----
+
+    /// The version of the live view as it is now. What is decided from the view, and handed to
+    /// [`Store::change_as_of`] with a version that was read before, is not stored if another node changed
+    /// meanwhile what it may rest on.
+    fn view(&self) -> u64 {
+        0
+    }
+
+    /// The same as [`Store::change`] for what was decided from a view that was at least of this version. It is a
+    /// `Conflict` if another node changed its workspace since: decide again.
+    fn change_as_of(&self, change: Change, _view: u64) -> StoreFuture<'_, ()> {
+        self.change(change)
+    }
+
+    /// Waits until no node signs by anything that was before the changes that were answered: each node said that
+    /// it follows them, or its last confirmation ran out. Gives up after `patience`, and says so.
+    fn fence(&self, _patience: Millis) -> StoreFuture<'_, Fence> {
+        Box::pin(std::future::ready(Ok(Fence::ALONE)))
+    }
+
+    /// Whether this node sends what is due for an endpoint.
+    fn owns(&self, _endpoint: EndpointId) -> bool {
+        true
+    }
+
+    /// Whether this node does what one node does for all.
+    fn leads(&self) -> bool {
+        true
+    }
+
+    /// The workspaces whose audit log holds entries that were not reported, if others may have added some that
+    /// this node was not told of.
+    fn unreported(&self) -> StoreFuture<'_, Vec<WorkspaceId>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
     // ----- configuration -----
 
     /// Reads everything that is configured.

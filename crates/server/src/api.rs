@@ -20,10 +20,12 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hookturn_core::id::{Entropy, draw};
+use hookturn_core::store::Fence;
 use http::{HeaderName, HeaderValue, header};
 use tokio::time::Instant;
 
 use crate::service::Service;
+use crate::service::fencing::Fenced;
 use crate::service::proving::Prober;
 
 mod auth;
@@ -88,6 +90,9 @@ pub trait Metrics: Send + Sync {
 
     /// So many messages were answered 202.
     fn accepted(&self, messages: usize);
+
+    /// A change of keys was answered when this fence was closed.
+    fn fenced(&self, _fence: &Fence) {}
 }
 
 /// The id of one request: made here, never taken from the caller.
@@ -106,6 +111,9 @@ impl fmt::Display for RequestId {
     }
 }
 
+/// How many nodes might have signed by what was before a change of keys, how many said that they follow it, and how
+/// long it took until none of them could.
+const FENCE: HeaderName = HeaderName::from_static("hookturn-fence");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The outermost step of every request: gives it an id, and writes out its problem if it has one.
@@ -114,7 +122,8 @@ async fn edge(State(api): State<ApiState>, mut request: Request, next: Next) -> 
     let dialect = dialect::of(request.uri().path());
     request.extensions_mut().insert(id);
     let (request, unread) = unread::watch(request);
-    let request = said::keep(request);
+    let mut request = said::keep(request);
+    let fenced = fenced(&mut request);
     let (method, route) = (request.method().clone(), route(&request));
     let begun = Instant::now();
     let mut response = if finishing::finishes(&request) {
@@ -124,6 +133,7 @@ async fn edge(State(api): State<ApiState>, mut request: Request, next: Next) -> 
         next.run(request).await
     };
     finish(&mut response, dialect, id);
+    tell_fence(&api, &fenced, &mut response);
     tracing::debug!(
         %method,
         route = route.as_ref().map_or("", MatchedPath::as_str),
@@ -137,6 +147,31 @@ async fn edge(State(api): State<ApiState>, mut request: Request, next: Next) -> 
         response.headers_mut().insert(header::CONNECTION, close);
     }
     response
+}
+
+/// What a request that may change a key keeps of the fence of that. Publishing never does.
+fn fenced(request: &mut Request) -> Fenced {
+    if request.method().is_safe() || request.uri().path().ends_with("/messages") {
+        return Fenced::default();
+    }
+    let fenced = Fenced::asked();
+    request.extensions_mut().insert(fenced.clone());
+    fenced
+}
+
+/// Says how far the nodes followed, and how long that took.
+fn tell_fence(api: &ApiState, fenced: &Fenced, response: &mut Response) {
+    let Some(fence) = fenced.get() else {
+        return;
+    };
+    api.metrics.fenced(&fence);
+    let told = format!(
+        "nodes={}, confirmed={}, millis={}",
+        fence.nodes, fence.confirmed, fence.millis
+    );
+    if let Ok(value) = HeaderValue::try_from(told) {
+        response.headers_mut().insert(FENCE, value);
+    }
 }
 
 /// The answer to a request that may not reach the router, because it is not one that HTTP allows. Its

@@ -59,6 +59,8 @@ pub struct Config {
     pub outbound: Outbound,
     /// How to deliver.
     pub delivery: Delivery,
+    /// How several nodes share a database.
+    pub nodes: Nodes,
     /// How long to keep.
     pub retention: Retention,
     /// Where Hookturn's own events go.
@@ -169,6 +171,28 @@ impl Delivery {
     }
 }
 
+/// `[nodes]`: how several nodes share a PostgreSQL database.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Nodes {
+    /// Seconds that a node may be silent before the others take over what it has.
+    #[serde(deserialize_with = "numbers::lease_seconds")]
+    pub lease_seconds: u32,
+    /// By how many milliseconds this machine's clock is made to be wrong. For tests, and only by
+    /// `HOOKTURN_TEST_CLOCK_SHIFT_MILLIS`.
+    #[serde(skip)]
+    pub clock_shift_millis: i64,
+}
+
+impl Default for Nodes {
+    fn default() -> Self {
+        Self {
+            lease_seconds: u32::try_from(limits::LEASE_DEFAULT / SECOND).unwrap_or(u32::MAX),
+            clock_shift_millis: 0,
+        }
+    }
+}
+
 /// `[retention]`: how long things are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -250,6 +274,7 @@ struct File {
     dashboard: Dashboard,
     outbound: Outbound,
     delivery: Delivery,
+    nodes: Nodes,
     retention: Retention,
     operational: Operational,
     log: Log,
@@ -379,6 +404,7 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
         dashboard: file.dashboard,
         outbound: file.outbound,
         delivery: file.delivery,
+        nodes: file.nodes,
         retention: file.retention,
         operational: file.operational,
         log: file.log,
@@ -451,6 +477,13 @@ fn apply_environment(
     }
     if let Some(exchanges) = numbers::MAX_IN_FLIGHT.take(variables)? {
         delivery.max_in_flight = exchanges;
+    }
+    if let Some(seconds) = numbers::LEASE_SECONDS.take(variables)? {
+        config.nodes.lease_seconds = seconds;
+    }
+    if let Some(text) = variables.get("HOOKTURN_TEST_CLOCK_SHIFT_MILLIS") {
+        let name = "HOOKTURN_TEST_CLOCK_SHIFT_MILLIS";
+        config.nodes.clock_shift_millis = value(name, "a whole number", &text)?;
     }
     if let Some(days) = numbers::RETENTION_DAYS.take(variables)? {
         config.retention.days = days;

@@ -19,6 +19,10 @@
 //! own, so that they cannot take those of the others. A deferral (no permit, rate limit, open
 //! breaker) is not an attempt.
 //!
+//! **Nodes.** Where several nodes share a database, each sends to the endpoints of the shards that it
+//! [owns](crate::store::owned) and to no other. An attempt begins only for what is owned then, and holds its shard
+//! until its record is committed, so that the next owner begins after it.
+//!
 //! Not promised: that a message is sent only once. A crash between the exchange and the commit of its
 //! record sends it again with the same id (G2).
 
@@ -39,6 +43,7 @@ use hookturn_core::time::{Clock, Millis};
 use crate::courier::Courier;
 use crate::outbound::ClientConfig;
 use crate::store::live::Live;
+use crate::store::owned::Owned;
 use crate::telemetry::metrics::Metrics;
 use inbox::{Inbox, Note};
 
@@ -55,6 +60,11 @@ impl Inboxes {
     /// Makes every shard look at the clock now instead of within a second.
     pub fn wake(&self) {
         self.0.iter().for_each(|inbox| inbox.put(Note::Look));
+    }
+
+    /// Makes every shard forget the queues of endpoints that this node does not own any more.
+    pub fn disown(&self) {
+        self.0.iter().for_each(|inbox| inbox.put(Note::Disowned));
     }
 
     fn of(&self, endpoint: EndpointId) -> &Inbox {
@@ -86,6 +96,9 @@ impl HintSink for Inboxes {
                 Hint::Requeued(workspace, endpoint) => {
                     self.of(endpoint).put(Note::Requeued(workspace, endpoint));
                 }
+                Hint::Due(workspace, endpoint, at) => {
+                    self.of(endpoint).put(Note::Due(workspace, endpoint, at));
+                }
             }
         }
     }
@@ -97,6 +110,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// Configuration as of the last commit.
     pub live: Arc<Live>,
+    /// Which endpoints this node sends to.
+    pub owned: Arc<Owned>,
     /// Makes the attempts.
     pub courier: Arc<Courier>,
     /// Each shard makes a client of its own from it.

@@ -45,6 +45,7 @@ pub mod deliveries;
 pub mod denials;
 pub mod endpoints;
 pub mod error;
+pub mod fencing;
 pub mod finishing;
 pub mod idempotency;
 pub mod inbox;
@@ -175,6 +176,8 @@ pub struct Caller {
     pub reason: Option<String>,
     /// What was asked for, for the log of denied attempts.
     pub asked: denials::Asked,
+    /// How far the other nodes followed what was changed.
+    pub fenced: fencing::Fenced,
 }
 
 impl Caller {
@@ -305,7 +308,8 @@ impl Service {
         self.clock.now()
     }
 
-    /// Decides and stores in the caller's workspace; see [`Service::commit`].
+    /// Decides and stores in the caller's workspace ([`Service::store_decision`]), and waits until the other nodes
+    /// follow ([`fencing`]).
     async fn change<T: Send>(
         &self,
         caller: &Caller,
@@ -313,8 +317,23 @@ impl Service {
         decide: impl Fn(Timestamp) -> Result<Decision<T>, ServiceError> + Send + Sync,
     ) -> Result<T, ServiceError> {
         let context = caller.context();
-        self.commit(caller.workspace, &context, recording, decide)
-            .await
+        let (out, patience) = self
+            .store_decision(caller.workspace, &context, recording, decide)
+            .await?;
+        self.close_fence(&caller.fenced, patience).await?;
+        Ok(out)
+    }
+
+    /// Decides and stores, for somebody who does not wait until other nodes follow.
+    async fn commit<T: Send>(
+        &self,
+        workspace: WorkspaceId,
+        context: &Context,
+        recording: Option<Recording<'_, T>>,
+        decide: impl Fn(Timestamp) -> Result<Decision<T>, ServiceError> + Send + Sync,
+    ) -> Result<T, ServiceError> {
+        let stored = self.store_decision(workspace, context, recording, decide);
+        stored.await.map(|(out, _)| out)
     }
 
     /// Decides and stores, until it is stored or refused.
@@ -324,14 +343,18 @@ impl Service {
     ///    again on what they left, at most [`TRIES`] times.
     /// 3. A refusal under an idempotency key that has an answer by now was caused by the same
     ///    request on another way: it becomes [`ServiceError::IdempotencyKeyUsed`].
-    async fn commit<T: Send>(
+    ///
+    /// Returns with it how long its fence may take, if it has one.
+    async fn store_decision<T: Send>(
         &self,
         workspace: WorkspaceId,
         context: &Context,
         recording: Option<Recording<'_, T>>,
         decide: impl Fn(Timestamp) -> Result<Decision<T>, ServiceError> + Send + Sync,
-    ) -> Result<T, ServiceError> {
+    ) -> Result<(T, Option<Millis>), ServiceError> {
         for _ in 0..TRIES {
+            // Read before the decision: what it rests on is at least as new.
+            let view = self.store.view();
             let at = self.clock.now();
             let Decision {
                 writes,
@@ -345,6 +368,7 @@ impl Service {
                     return Err(refused);
                 }
             };
+            let patience = fencing::patience(&writes);
             let change = Change {
                 workspace,
                 writes,
@@ -356,8 +380,8 @@ impl Service {
                     ..self.record(recording, &out, at)
                 }),
             };
-            match self.store.change(change).await {
-                Ok(()) => return Ok(out),
+            match self.store.change_as_of(change, view).await {
+                Ok(()) => return Ok((out, patience)),
                 Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
             }

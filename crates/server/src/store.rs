@@ -8,6 +8,7 @@ mod happened;
 pub mod live;
 #[cfg(any(test, feature = "conformance"))]
 pub mod model;
+pub mod owned;
 pub mod postgres;
 pub mod seal;
 pub mod sqlite;

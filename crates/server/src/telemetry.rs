@@ -4,6 +4,9 @@
 pub mod metrics;
 pub mod tally;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use hookturn_core::id::Entropy;
 use hookturn_core::time::{Clock, Timestamp};
 use rand::RngCore;
@@ -22,6 +25,44 @@ impl Clock for SystemClock {
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or_default();
         Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// The machine's wall clock, corrected by how far it is from one that several machines agree on. Cloning shares
+/// the correction; there is none at first, and never one where nobody shares anything.
+#[derive(Debug, Clone, Default)]
+pub struct NodeClock {
+    system: SystemClock,
+    /// How wrong the machine's clock is made to be, in milliseconds: for tests.
+    shift: i64,
+    correction: Arc<AtomicI64>,
+}
+
+impl NodeClock {
+    /// A clock of a machine whose own is wrong by so many milliseconds.
+    pub fn wrong_by(shift_millis: i64) -> Self {
+        Self {
+            shift: shift_millis,
+            ..Self::default()
+        }
+    }
+
+    /// What the machine's clock says.
+    pub fn uncorrected(&self) -> Timestamp {
+        let now = self.system.now().as_millis();
+        Timestamp::from_millis(now.saturating_add(self.shift))
+    }
+
+    /// Adds so many milliseconds to what the machine's clock says, from now on.
+    pub fn correct(&self, millis: i64) {
+        self.correction.store(millis, Ordering::Relaxed);
+    }
+}
+
+impl Clock for NodeClock {
+    fn now(&self) -> Timestamp {
+        let correction = self.correction.load(Ordering::Relaxed);
+        Timestamp::from_millis(self.uncorrected().as_millis().saturating_add(correction))
     }
 }
 

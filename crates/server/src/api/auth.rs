@@ -30,6 +30,7 @@ use super::router::{Kind, ROUTES};
 use super::said::Said;
 use super::{ApiState, RequestId};
 use crate::service::denials::{Asked, Refused};
+use crate::service::fencing::Fenced;
 use crate::service::{Caller, ServiceError};
 
 /// Chooses the workspace of an operator key.
@@ -106,6 +107,9 @@ impl<N: Needs> FromRequestParts<ApiState> for Call<N> {
         let asking = || asked(parts);
         let service = &api.service;
         let mut caller = service.caller_asking(key, workspace, request_id, reason, asking)?;
+        if let Some(fenced) = parts.extensions.get::<Fenced>() {
+            caller.fenced = fenced.clone();
+        }
         // Publishing is the busy road and names nothing that is anyone else's: only who is refused
         // there is described.
         if N::SCOPE != Scope::Publish || !caller.may(N::SCOPE) {

@@ -1,7 +1,7 @@
 //! What load balancers and metric collectors ask, without a key.
 //!
 //! `/livez` says that the process answers at all: restart it if it does not. `/readyz` says whether
-//! to send it traffic: not while it starts, drains, or cannot write to its store. Neither touches the
+//! to send it traffic: not while it starts, drains, cannot write to its store, or has a clock that is far off. Neither touches the
 //! disk; whoever knows changes [`Readiness`].
 
 use std::sync::Arc;
@@ -29,6 +29,8 @@ pub enum Ready {
     Draining = 2,
     /// The store cannot write.
     StoreDown = 3,
+    /// The machine's clock is too far from that of the other nodes.
+    ClockOff = 4,
 }
 
 /// A [`Ready`] that everyone shares.
@@ -48,6 +50,7 @@ impl Readiness {
             0 => Ready::Starting,
             1 => Ready::Yes,
             2 => Ready::Draining,
+            4 => Ready::ClockOff,
             _ => Ready::StoreDown,
         }
     }
@@ -60,6 +63,11 @@ impl Readiness {
     /// The store cannot write; [`Readiness::set_ready`] when it can again.
     pub fn set_store_down(&self) {
         self.set(Ready::StoreDown);
+    }
+
+    /// The machine's clock is too far off; [`Readiness::set_ready`] when it is right again.
+    pub fn set_clock_off(&self) {
+        self.set(Ready::ClockOff);
     }
 
     /// No more traffic, for good: nothing that comes later makes it ready again.
@@ -104,6 +112,10 @@ pub(super) async fn readyz(State(api): State<ApiState>) -> Result<Answer, Proble
         Ready::Starting => "starting: wait until it is ready",
         Ready::Draining => "draining: send requests to another node, or wait for the restart",
         Ready::StoreDown => return Err(Problem::store_unwritable("")),
+        Ready::ClockOff => {
+            "the clock of this machine is off by more than a second from the database's: set it right, by NTP for \
+             example; until then this node sends nothing and the others do its work"
+        }
     };
     Err(Problem::new(Code::Unavailable, why).retry_after(1))
 }
@@ -128,7 +140,13 @@ mod tests {
     fn draining_is_for_good() {
         let ready = Readiness::default();
         assert_eq!(ready.get(), Ready::Starting);
-        for step in [Ready::Yes, Ready::StoreDown, Ready::Yes, Ready::Draining] {
+        for step in [
+            Ready::Yes,
+            Ready::StoreDown,
+            Ready::ClockOff,
+            Ready::Yes,
+            Ready::Draining,
+        ] {
             ready.set(step);
             assert_eq!(ready.get(), step);
         }

@@ -183,10 +183,19 @@ fn complete_success(operation: &mut Value, route: &Route) {
         if route.kind == Kind::List {
             headers["Link"] = json!({ "$ref": "#/components/headers/Next" });
         }
+        if changes_keys(route) {
+            headers["Hookturn-Fence"] = json!({ "$ref": "#/components/headers/Fence" });
+        }
         if status == "201" {
             headers["Location"] = json!({ "$ref": "#/components/headers/Location" });
         }
     }
+}
+
+/// Whether its answer waits until no node signs by what was before.
+fn changes_keys(route: &Route) -> bool {
+    let of = ["/v1/keyrings/", "/v1/rotations/", "/v1/api-keys/"];
+    route.method != "get" && of.iter().any(|path| route.path.starts_with(path))
 }
 
 fn shared(name: &str) -> Value {
@@ -377,6 +386,11 @@ fn headers() -> Value {
         "Next": {
             "description": "The next page, `rel=\"next\"`.",
             "schema": { "type": "string" }
+        },
+        "Fence": {
+            "description": "When a key was changed: how many nodes might have signed by what was before, how many of them said that they follow the change, and after how many milliseconds none could sign by it any more. Of the others the last confirmation ran out. Absent when no key was changed.",
+            "example": "nodes=3, confirmed=3, millis=12",
+            "schema": { "type": "string", "pattern": "^nodes=[0-9]+, confirmed=[0-9]+, millis=[0-9]+$" }
         },
         "Location": {
             "description": "Where the new resource is.",

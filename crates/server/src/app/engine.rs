@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hookturn_core::store::{Store, StoreFuture};
 
@@ -11,8 +12,12 @@ use super::Failure;
 use crate::config::{Config, Database, StorePlace};
 use crate::dispatch::Inboxes;
 use crate::store::live::Live;
-use crate::store::postgres::{self, Gone, PostgresOptions, PostgresStore, Target};
+use crate::store::owned::Owned;
+use crate::store::postgres::{
+    self, Figures, Gone, PostgresOptions, PostgresStore, Sharing, Standing, Target,
+};
 use crate::store::sqlite::{self, SqliteOptions, SqliteStore};
+use crate::telemetry::NodeClock;
 
 /// A place for a store of which nothing is open yet.
 pub(super) enum Place {
@@ -45,7 +50,13 @@ impl Place {
     }
 
     /// Opens the store. Its contents are in `live` then, and due work is told to `inboxes`.
-    pub(super) async fn open(self, live: &Arc<Live>, inboxes: &Inboxes) -> Result<Engine, Failure> {
+    pub(super) async fn open(
+        self,
+        config: &Config,
+        live: &Arc<Live>,
+        inboxes: &Inboxes,
+        clock: &NodeClock,
+    ) -> Result<Engine, Failure> {
         let (live, hints) = (Arc::clone(live), Arc::new(inboxes.clone()));
         match self {
             Self::Embedded { path, lock, .. } => {
@@ -57,6 +68,11 @@ impl Place {
                     target: *target,
                     live,
                     hints,
+                    sharing: Sharing {
+                        lease: Duration::from_secs(config.nodes.lease_seconds.into()),
+                        standing: Standing::new(clock.clone()),
+                        ..Sharing::default()
+                    },
                 };
                 Ok(Engine::Postgres(PostgresStore::open(options).await?))
             }
@@ -103,6 +119,22 @@ impl Engine {
         }
     }
 
+    /// Which shards this node owns.
+    pub(super) fn owned(&self) -> Arc<Owned> {
+        match self {
+            Self::Embedded(_) => Arc::default(),
+            Self::Postgres(store) => store.owned(),
+        }
+    }
+
+    /// How this node stands among those that share the store, if any may.
+    pub(super) fn figures(&self) -> Option<Figures> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Postgres(store) => Some(store.figures()),
+        }
+    }
+
     /// Whether the last transaction could not be written, because of the disk or the database.
     pub(super) fn cannot_write(&self) -> bool {
         match self {
@@ -135,7 +167,7 @@ impl Engine {
         }
     }
 
-    /// Waits until another process has the store. An embedded one is locked as long as this one lives.
+    /// Waits until this node was taken over. An embedded store is locked as long as the process lives.
     pub(super) async fn until_gone(&self) -> Gone {
         match self {
             Self::Embedded(_) => std::future::pending().await,
@@ -143,7 +175,7 @@ impl Engine {
         }
     }
 
-    /// Writes what was queued, and gives a database back that others may wait for.
+    /// Writes what was queued, and leaves a database in order, so that nobody waits for this node.
     pub(super) fn close(&self) -> StoreFuture<'_, ()> {
         match self {
             Self::Embedded(store) => store.flush(),

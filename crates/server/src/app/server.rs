@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookturn_core::limits;
-use hookturn_core::store::StoreError;
+use hookturn_core::store::{Fence, StoreError};
 use hookturn_core::time::{Clock as _, Millis, SECOND};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -25,9 +25,10 @@ use crate::service::proving::Prober;
 use crate::service::test_events::TestSender;
 use crate::service::{self, Service, TargetPolicy};
 use crate::store::live::Live;
+use crate::store::owned::Owned;
 use crate::store::seal::Sealer;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::{SystemClock, SystemEntropy};
+use crate::telemetry::{NodeClock, SystemEntropy};
 use crate::ui::live::Streams;
 use crate::ui::{self, UiState};
 
@@ -71,6 +72,8 @@ impl Server {
         let sweeps = tokio::spawn(sweeps::run(sweeps::Parts {
             service,
             prober: delivering.prober,
+            inboxes: ground.inboxes,
+            owned: ground.owned,
             store: ground.engine.store(),
             engine: ground.engine.clone(),
             ready: ready.clone(),
@@ -103,8 +106,8 @@ impl Server {
         self.first_key.as_ref()
     }
 
-    /// Waits until another process has the store's database. This one sends nothing any more then, and
-    /// must end: what it has not recorded is due there.
+    /// Waits until this node was taken over by another. It sends nothing any more then, and must end: what
+    /// it has not recorded is due there.
     pub async fn until_gone(&self) -> Gone {
         self.engine.until_gone().await
     }
@@ -150,7 +153,8 @@ struct Ground {
     sealer: Arc<Sealer>,
     inboxes: Inboxes,
     metrics: Arc<Metrics>,
-    clock: Arc<SystemClock>,
+    clock: Arc<NodeClock>,
+    owned: Arc<Owned>,
     entropy: Arc<SystemEntropy>,
 }
 
@@ -166,20 +170,21 @@ impl Ground {
     async fn lay(config: &Config) -> Result<Self, Failure> {
         let place = Place::of(config)?;
         let entropy = Arc::new(SystemEntropy);
-        let clock = Arc::new(SystemClock);
+        let clock = Arc::new(NodeClock::wrong_by(config.nodes.clock_shift_millis));
         let master_keys = keys::resolve(config, &place, entropy.as_ref())?;
         let live = Arc::new(Live::default());
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let inboxes = Inboxes::new(config.delivery.shards_on(cores));
-        let engine = place.open(&live, &inboxes).await?;
+        let engine = place.open(config, &live, &inboxes, &clock).await?;
         let sealer = Arc::new(Sealer::new(master_keys, entropy.clone()));
         keys::check(&engine, &sealer).await?;
         Ok(Self {
+            owned: engine.owned(),
             engine,
             live,
             sealer,
             inboxes,
-            metrics: counting(*clock),
+            metrics: counting(&clock),
             clock,
             entropy,
         })
@@ -218,6 +223,7 @@ impl Ground {
         let parts = dispatch::Parts {
             store: self.engine.store(),
             live: Arc::clone(&self.live),
+            owned: Arc::clone(&self.owned),
             courier: Arc::clone(&courier),
             client,
             clock: self.clock.clone(),
@@ -286,7 +292,7 @@ async fn listen(config: &Config) -> Result<TcpListener, Failure> {
 }
 
 /// What is counted, from now on.
-fn counting(clock: SystemClock) -> Arc<Metrics> {
+fn counting(clock: &NodeClock) -> Arc<Metrics> {
     let metrics = Metrics::default();
     metrics.tally().begin_again(clock.now());
     Arc::new(metrics)
@@ -379,5 +385,9 @@ impl api::Metrics for Metrics {
 
     fn accepted(&self, messages: usize) {
         self.messages_accepted(messages);
+    }
+
+    fn fenced(&self, fence: &Fence) {
+        self.fence(fence.millis, fence.nodes == fence.confirmed);
     }
 }

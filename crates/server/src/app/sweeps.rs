@@ -1,9 +1,13 @@
 //! Background work on a signal and on a period: it takes no input and may run at any time.
+//!
+//! Where several nodes share a database, what one node does for all is done by the one that *leads*: the owner of the
+//! first shard. Its writes are fenced as all are, so that one that is taken over in the middle writes nothing more; and
+//! each step is decided again inside the change that stores it, so that two that lead for a moment do nothing twice.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hookturn_core::store::Store;
+use hookturn_core::store::{Hint, HintSink as _, Store};
 use hookturn_core::time::{Clock, DAY, Millis};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -12,9 +16,11 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::engine::Engine;
 use super::log_step;
 use crate::api::{Readiness, Ready};
+use crate::dispatch::Inboxes;
 use crate::service::Service;
 use crate::service::proving::Prober;
-use crate::telemetry::metrics::Metrics;
+use crate::store::owned::Owned;
+use crate::telemetry::metrics::{Metrics, NodeFigures};
 use crate::telemetry::tally;
 
 /// How often it is looked whether the store takes writes, and tried while it does not.
@@ -29,6 +35,12 @@ const BULK: Duration = Duration::from_millis(250);
 const BULK_SPREAD: Duration = Duration::from_millis(200);
 /// How often it is looked whether the audit logs have news for operational endpoints.
 const REPORT: Duration = Duration::from_millis(250);
+/// How often it is looked whether other nodes wrote into the audit logs.
+const FIND: Duration = Duration::from_secs(1);
+/// How often due rows are looked for that a node was told of in vain, where there are several nodes.
+const LOOK: Duration = Duration::from_secs(5);
+/// How often the metrics of the nodes are taken.
+const STAND: Duration = Duration::from_secs(1);
 /// How often it is looked whether there is something to say about open rotations.
 const NOTE: Duration = Duration::from_secs(1);
 /// How often schedules are looked at. They speak of minutes.
@@ -49,6 +61,9 @@ const PRUNE_PAUSE: Duration = Duration::from_millis(hookturn_core::store::BLOCK_
 pub(super) struct Parts {
     pub(super) service: Arc<Service>,
     pub(super) prober: Arc<dyn Prober>,
+    pub(super) inboxes: Inboxes,
+    /// Which shards this node owns.
+    pub(super) owned: Arc<Owned>,
     pub(super) store: Arc<dyn Store>,
     /// The engine below it, which knows whether its disk or its database takes writes.
     pub(super) engine: Engine,
@@ -68,6 +83,8 @@ pub(super) async fn run(parts: Parts) {
         rotate_in_bulk(&parts),
         report(&parts),
         keep_figures(&parts),
+        look_for_due(&parts),
+        forget_queues(&parts),
     );
 }
 
@@ -133,6 +150,10 @@ async fn rotate_in_bulk(parts: &Parts) {
         tokio::select! {
             _ = stopping.changed() => return,
             _ = step.tick() => {
+                if !parts.store.leads() {
+                    parts.service.leave_bulks().await;
+                    continue;
+                }
                 if let Err(error) = parts.service.advance_bulks(BULK_SPREAD).await {
                     tracing::error!(%error, "bulk rotations could not go on; it is tried again");
                 }
@@ -148,7 +169,7 @@ async fn keep_house(parts: &Parts) {
         tokio::select! {
             _ = stopping.changed() => return,
             _ = settle.tick() => settle_keyrings(parts).await,
-            _ = prune.tick() => remove_old(parts).await,
+            _ = prune.tick() => if parts.store.leads() { remove_old(parts).await },
             _ = count.tick() => count_store(parts).await,
         }
     }
@@ -179,17 +200,86 @@ async fn prove(parts: &Parts) {
 /// when the server stops is reported after the next start.
 async fn report(parts: &Parts) {
     let (mut report, mut note, mut open) = (period(REPORT), period(NOTE), period(OPEN));
+    let mut find = period(FIND);
     let mut stopping = parts.stopping.clone();
     let service = &parts.service;
     loop {
+        if !parts.store.leads() {
+            tokio::select! {
+                _ = stopping.changed() => return,
+                _ = note.tick() => continue,
+            }
+        }
         let (what, done) = tokio::select! {
             _ = stopping.changed() => return,
+            _ = find.tick() => ("find what is to be reported", service.find_unreported().await),
             _ = open.tick() => ("open what schedules ask for", service.open_scheduled().await.map(drop)),
             _ = note.tick() => ("note what time did to rotations", service.note_rotations().await),
             _ = report.tick() => ("report operational events", service.report_events().await.map(drop)),
         };
         if let Err(error) = done {
             tracing::error!(what, error = %super::explain(&error), "a background step failed; it is tried again");
+        }
+    }
+}
+
+/// Looks for due rows of shards that were taken, and from time to time for those that another node told of in
+/// vain: the due rows are the truth.
+async fn look_for_due(parts: &Parts) {
+    let (mut look, mut stand) = (period(LOOK), period(STAND));
+    let mut stopping = parts.stopping.clone();
+    loop {
+        tokio::select! {
+            _ = stopping.changed() => return,
+            () = parts.owned.to_look() => tell_due(parts).await,
+            _ = look.tick() => if shares(parts) { tell_due(parts).await },
+            _ = stand.tick() => count_nodes(parts),
+        }
+    }
+}
+
+fn shares(parts: &Parts) -> bool {
+    parts
+        .engine
+        .figures()
+        .is_some_and(|figures| figures.nodes > 1)
+}
+
+/// Tells the delivery shards what is due for endpoints of this node.
+async fn tell_due(parts: &Parts) {
+    match parts.store.due_endpoints().await {
+        Ok(due) => {
+            let ours = due.into_iter().filter(|(_, id, _)| parts.owned.owns(*id));
+            let hints = ours.map(|(workspace, endpoint, at)| Hint::Due(workspace, endpoint, at));
+            parts.inboxes.hint(hints.collect());
+        }
+        Err(error) => {
+            log_step("look for due deliveries", Err(error));
+            parts.owned.look();
+            tokio::time::sleep(STAND).await;
+        }
+    }
+}
+
+fn count_nodes(parts: &Parts) {
+    if let Some(figures) = parts.engine.figures() {
+        let skew_millis = i32::try_from(figures.skew_millis).unwrap_or(i32::MAX);
+        parts.metrics.nodes(&NodeFigures {
+            nodes: figures.nodes,
+            shards: figures.shards,
+            behind: figures.behind,
+            skew_seconds: f64::from(skew_millis) / 1_000.0,
+        });
+    }
+}
+
+/// Lets the delivery shards forget what is another node's from now on.
+async fn forget_queues(parts: &Parts) {
+    let mut stopping = parts.stopping.clone();
+    loop {
+        tokio::select! {
+            _ = stopping.changed() => return,
+            () = parts.owned.lost() => parts.inboxes.disown(),
         }
     }
 }
@@ -233,6 +323,23 @@ async fn follow_store(parts: &Parts) {
     if was_down && !parts.engine.cannot_write() {
         parts.ready.set_ready();
         tracing::info!("ready again: the store can write");
+    }
+    follow_clock(parts);
+}
+
+/// Readiness follows the clock as well: off while it is too far from the database's.
+fn follow_clock(parts: &Parts) {
+    let is_off = parts
+        .engine
+        .figures()
+        .is_some_and(|figures| figures.clock_is_off);
+    match (parts.ready.get(), is_off) {
+        (Ready::Yes, true) => parts.ready.set_clock_off(),
+        (Ready::ClockOff, false) => parts.ready.set_ready(),
+        (
+            Ready::Starting | Ready::Yes | Ready::Draining | Ready::StoreDown | Ready::ClockOff,
+            _,
+        ) => {}
     }
 }
 

@@ -330,7 +330,9 @@ fn postgres(config: &Config, place: &config::Database, clock: &dyn Clock) -> Vec
     };
     checks.push(key);
     checks.extend(exposed(config));
-    let running = examined.as_ref().is_ok_and(|found| found.holder.is_some());
+    let running = examined
+        .as_ref()
+        .is_ok_and(|found| !found.holders.is_empty());
     checks.push(address(config, running));
     checks.push(match &examined {
         Ok(examined) => clocks(clock.now(), examined.now),
@@ -349,9 +351,11 @@ fn of_database(examined: &ExaminedDatabase) -> Vec<Check> {
         ),
         schema => format!("schema {schema}, {} KiB", examined.bytes / 1_024),
     };
-    let used = match &examined.holder {
-        Some(holder) => format!("in use by {holder}"),
-        None => "nobody works on it".to_owned(),
+    let holders: Vec<String> = examined.holders.iter().map(ToString::to_string).collect();
+    let used = if holders.is_empty() {
+        "nobody works on it".to_owned()
+    } else {
+        format!("in use by {}", holders.join(" and "))
     };
     let told = format!(
         "{}, PostgreSQL {}: {schema}; {used}",

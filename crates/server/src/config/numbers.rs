@@ -40,6 +40,13 @@ pub(super) const RETENTION_DAYS: Bounded = Bounded {
     most: limits::RETENTION_MAX / DAY,
 };
 
+pub(super) const LEASE_SECONDS: Bounded = Bounded {
+    key: "nodes.lease_seconds",
+    variable: "HOOKTURN_LEASE_SECONDS",
+    least: limits::LEASE_MIN / SECOND,
+    most: limits::LEASE_MAX / SECOND,
+};
+
 pub(super) const REQUESTS_PER_SECOND: Bounded = Bounded {
     key: "api.requests_per_second",
     variable: "HOOKTURN_REQUESTS_PER_SECOND",
@@ -120,6 +127,10 @@ pub(super) fn disable_after_hours<'de, D: Deserializer<'de>>(file: D) -> Result<
 
 pub(super) fn max_in_flight<'de, D: Deserializer<'de>>(file: D) -> Result<u32, D::Error> {
     MAX_IN_FLIGHT.read(file)
+}
+
+pub(super) fn lease_seconds<'de, D: Deserializer<'de>>(file: D) -> Result<u32, D::Error> {
+    LEASE_SECONDS.read(file)
 }
 
 pub(super) fn retention_days<'de, D: Deserializer<'de>>(file: D) -> Result<u32, D::Error> {

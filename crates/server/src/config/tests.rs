@@ -77,6 +77,7 @@ fn numbers_that_cannot_work_are_refused_with_key_bound_and_line() {
         ),
         ("delivery", "max_in_flight", "HOOKTURN_MAX_IN_FLIGHT", 1_000),
         ("retention", "days", "HOOKTURN_RETENTION_DAYS", 3_650),
+        ("nodes", "lease_seconds", "HOOKTURN_LEASE_SECONDS", 300),
         (
             "api",
             "requests_per_second",
@@ -91,7 +92,11 @@ fn numbers_that_cannot_work_are_refused_with_key_bound_and_line() {
             2_592_000,
         ),
     ] {
-        let least = u64::from(!matches!(key, "shards" | "requests_per_second"));
+        let least = match key {
+            "shards" | "requests_per_second" => 0,
+            "lease_seconds" => 3,
+            _ => 1,
+        };
         let with = |number: &str| {
             let (_dir, flags) = in_file(&format!("# one\n[{section}]\n{key} = {number}\n"));
             let from_file = load(flags, &env(&[]));

@@ -10,11 +10,15 @@ use hookturn_core::message::Message;
 use hookturn_core::store::Due;
 use hookturn_core::time::Timestamp;
 
+use crate::store::owned::Flight;
+
 /// One or more rows that go out together, in the order of the request's body.
 #[derive(Debug)]
 pub(super) struct Batch {
     first: Due,
     rest: Vec<Due>,
+    /// Holds the endpoint's shard until what came of it is recorded.
+    pub(super) flight: Option<Flight>,
 }
 
 /// How the rows that may share a request are chosen.
@@ -69,7 +73,11 @@ impl Batch {
                 }
             }
         }
-        Some(Self { first, rest })
+        Some(Self {
+            first,
+            rest,
+            flight: None,
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use hookturn_core::id::{EndpointId, WorkspaceId};
 use hookturn_core::store::Due;
+use hookturn_core::time::Timestamp;
 use tokio::sync::Notify;
 
 /// Something a shard should know.
@@ -14,6 +15,10 @@ pub(super) enum Note {
     Changed(EndpointId),
     /// There may be due rows of this endpoint on disk.
     Requeued(WorkspaceId, EndpointId),
+    /// There are, or may be, rows of this endpoint on disk that are due then.
+    Due(WorkspaceId, EndpointId, Timestamp),
+    /// Shards were given up: their endpoints are another node's now.
+    Disowned,
     /// The clock may have moved.
     Look,
     /// Stop when the exchanges in flight are recorded.

@@ -92,6 +92,8 @@ pub(super) struct Queue {
     pub(super) endpoint: Option<std::sync::Arc<Endpoint>>,
     pub(super) prepared: Option<Rc<Prepared>>,
     pub(super) receiver: ReceiverState,
+    /// In which tenure of its shard it was made: see [`Owned::tenure`](crate::store::owned::Owned::tenure).
+    pub(super) tenure: u32,
     /// Whether the store failed to take `receiver`.
     pub(super) receiver_unstored: bool,
     pub(super) health: Health,
@@ -137,6 +139,7 @@ impl Queue {
             endpoint: None,
             prepared: None,
             receiver,
+            tenure: 0,
             receiver_unstored: false,
             health: Health::default(),
             breaker_told: None,
@@ -228,6 +231,12 @@ impl Queue {
             Disk::Empty => Disk::Due(at),
             Disk::Due(known) => Disk::Due(known.min(at)),
         };
+    }
+
+    /// Its shard was given up: what is on disk is another node's to read.
+    pub(super) fn give_away(&mut self) {
+        self.disk = Disk::Empty;
+        self.refresh = false;
     }
 
     /// What to do at `now`, apart from the shard's own permits.

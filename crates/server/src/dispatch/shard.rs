@@ -24,6 +24,7 @@ use super::inbox::{Inbox, Note};
 use super::queue::{InRound, Queue};
 use crate::courier::{Attempted, NotSent};
 use crate::outbound::Client;
+use crate::store::owned::Flight;
 
 mod lessons;
 mod recording;
@@ -37,7 +38,8 @@ const LONGEST_SLEEP: Millis = SECOND;
 /// Something that a local task brings back.
 enum Event {
     Attempted(EndpointId, Batch, bool, Box<Result<Attempted, NotSent>>),
-    Block(EndpointId, Option<DueBlock>),
+    /// With the tenure of the shard in which it was asked for.
+    Block(EndpointId, u32, Option<DueBlock>),
     Committed(Vec<Finished>, bool),
     Disabled,
 }
@@ -73,6 +75,8 @@ struct Shard {
     timers: BinaryHeap<Reverse<(Timestamp, EndpointId)>>,
     finishes: Vec<Finish>,
     receivers: Vec<(WorkspaceId, EndpointId, ReceiverState)>,
+    /// Those of the finishes that are not handed in yet.
+    flights: Vec<Flight>,
     commits_open: usize,
     reads_open: usize,
     disables_open: usize,
@@ -97,6 +101,7 @@ pub(super) async fn run_here(parts: Arc<Parts>, inbox: Arc<Inbox>) {
         timers: BinaryHeap::new(),
         finishes: Vec::new(),
         receivers: Vec::new(),
+        flights: Vec::new(),
         commits_open: 0,
         reads_open: 0,
         disables_open: 0,
@@ -154,17 +159,25 @@ impl Shard {
                 Note::Accepted(rows) => {
                     for row in rows {
                         let id = row.endpoint;
+                        if !self.parts.owned.owns(id) {
+                            continue;
+                        }
                         let workspace = row.message.workspace;
                         self.queue(workspace, id).accept(row, now);
                         self.call_up(id);
                     }
                 }
                 Note::Changed(id) => self.changed(id),
-                Note::Requeued(workspace, id) => {
+                Note::Requeued(workspace, id) if self.parts.owned.owns(id) => {
                     self.queue(workspace, id).requeued();
                     self.call_up(id);
                 }
-                Note::Look => {}
+                Note::Due(workspace, id, at) if self.parts.owned.owns(id) => {
+                    self.queue(workspace, id).on_disk(at);
+                    self.call_up(id);
+                }
+                Note::Disowned => self.disown(),
+                Note::Requeued(..) | Note::Due(..) | Note::Look => {}
                 Note::Drain => self.draining = true,
             }
         }
@@ -172,11 +185,34 @@ impl Shard {
 
     fn queue(&mut self, workspace: WorkspaceId, id: EndpointId) -> &mut Queue {
         let live = &self.parts.live;
+        let tenure = self.parts.owned.tenure(id);
+        // Somebody else sent to the endpoint since: what is remembered of it is old.
+        if self
+            .queues
+            .get(&id)
+            .is_some_and(|queue| queue.tenure != tenure && queue.in_flight == 0)
+        {
+            self.queues.remove(&id);
+        }
         self.queues.entry(id).or_insert_with(|| {
             let mut queue = Queue::new(workspace, (*live.receiver(id)).clone());
             queue.endpoint = live.endpoint(id);
+            queue.tenure = tenure;
             queue
         })
+    }
+
+    /// Forgets the queues of endpoints that are another node's. One with an exchange under way goes when that
+    /// has ended.
+    fn disown(&mut self) {
+        let owned = Arc::clone(&self.parts.owned);
+        for (id, queue) in &mut self.queues {
+            if !owned.owns(*id) {
+                queue.back_to_disk();
+            }
+        }
+        self.queues
+            .retain(|id, queue| owned.owns(*id) || queue.in_flight > 0);
     }
 
     /// An endpoint was written: its target may be new, its rows may have to wait or to go.
@@ -184,6 +220,9 @@ impl Shard {
         let Some(endpoint) = self.parts.live.endpoint(id) else {
             return;
         };
+        if !self.parts.owned.owns(id) {
+            return;
+        }
         let Some(queue) = self.queues.get_mut(&id) else {
             if endpoint.state.takes_messages() {
                 return;

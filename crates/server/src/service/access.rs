@@ -8,6 +8,7 @@ use hookturn_core::workspace::{ApiKey, Reach, Scope};
 use sha2::{Digest, Sha256};
 
 use super::denials::Asked;
+use super::fencing::Fenced;
 use super::{Caller, Service, ServiceError};
 
 /// Longest text that is tried as an API key, in bytes.
@@ -106,6 +107,7 @@ impl Service {
             request_id: request_id.into(),
             reason,
             asked: Asked::default(),
+            fenced: Fenced::default(),
         };
         match named {
             Some(foreign) if foreign != workspace => {

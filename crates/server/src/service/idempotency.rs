@@ -14,7 +14,7 @@ use hookturn_core::workspace::{RevealPolicy, Scope};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Caller, Decision, Recording, Service, ServiceError};
+use super::{Caller, Decision, Recording, Service, ServiceError, fencing};
 use crate::store::seal::Place;
 
 /// What is known of an idempotency key.
@@ -153,6 +153,9 @@ impl Service {
             self.show_again(caller, shows).await?;
         }
         let answer = self.sealer.open(Place::Answer(key), &sealed)?;
+        // Its first request may have been broken off between its change and the fence of that.
+        self.close_fence(&caller.fenced, Some(fencing::KEYS))
+            .await?;
         Ok(Some(Lookup::Replay(answer)))
     }
 

@@ -342,11 +342,14 @@ impl Service {
         }
     }
 
-    /// Writes down what time has done to keyrings: retired secrets, completed rotations; and how many
+    /// Writes down what time has done to keyrings, if this node leads: retired secrets, completed rotations; and how many
     /// denied attempts were left out of the audit log. Returns how many keyrings changed. Signing
     /// never waits for it.
     pub async fn settle(&self) -> Result<usize, ServiceError> {
         self.settle_denials().await;
+        if !self.store.leads() {
+            return Ok(0);
+        }
         let mut settled = 0;
         for keyring in self.live.to_settle(self.clock.now()) {
             settled += usize::from(self.settle_keyring(&keyring).await?);

@@ -54,6 +54,15 @@ impl Service {
         failed.map(|()| reported)
     }
 
+    /// Finds the workspaces whose audit logs other nodes wrote into.
+    pub async fn find_unreported(&self) -> Result<(), ServiceError> {
+        let found = self.store.unreported().await?;
+        if !found.is_empty() {
+            self.live.note_audited(&found);
+        }
+        Ok(())
+    }
+
     /// The app of the server's configuration that does not exist, if it names one.
     pub fn missing_operational_app(&self) -> Option<&OperationalApp> {
         let named = self.settings.operational_events.as_ref()?;

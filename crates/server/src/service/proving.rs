@@ -373,6 +373,7 @@ impl Service {
 
     /// Stores findings that changed since the last time.
     pub async fn keep_findings(&self) -> Result<(), ServiceError> {
+        let view = self.store.view();
         let unsaved = self.live.unsaved_findings();
         let mut failed = Ok(());
         let of_workspaces = unsaved.chunk_by(|(one, ..), (other, ..)| one == other);
@@ -390,7 +391,7 @@ impl Service {
                 at: self.clock.now(),
                 idempotency: None,
             };
-            if let Err(error) = self.store.change(change).await {
+            if let Err(error) = self.store.change_as_of(change, view).await {
                 let endpoints = of_workspace.iter().map(|&(_, endpoint, _)| endpoint);
                 self.live.not_saved(endpoints);
                 failed = Err(error.into());
@@ -401,7 +402,9 @@ impl Service {
 
     /// Moves open rotations of mode `proven` as far as their evidence goes, and starts the probes that
     /// are due in `probes`, at most [`PROBES_AT_ONCE`]. It does not wait for their answers: a slow
-    /// receiver holds up nobody's rotation but its own. Only keyrings on the agenda are looked at.
+    /// receiver holds up nobody's rotation but its own. Only keyrings on the agenda are looked at. Where several
+    /// nodes share the store, each endpoint is asked by the node that sends to it, so that what is found about it
+    /// is found in one place, and the node that leads takes the steps.
     pub async fn prove_rotations(
         self: &Arc<Self>,
         prober: &Arc<dyn Prober>,
@@ -418,6 +421,11 @@ impl Service {
                 continue;
             };
             let asked = match self.step(keyring, rotation, now) {
+                Step::Promote(_) | Step::Finish | Step::Extend(_) if !self.store.leads() => {
+                    // Another node takes the step; unless this one leads by then.
+                    self.agenda.look_at(id, now.after(SECOND));
+                    continue;
+                }
                 Step::Promote(_) => {
                     // That it is proved stands in the log before it is promoted.
                     self.note_rotation(keyring, rotation, now).await?;
@@ -474,7 +482,10 @@ impl Service {
     fn questions(&self, keyring: &Keyring, rotation: &Rotation, now: Timestamp) -> Vec<DueProbe> {
         let policy = policy_of(rotation);
         let counted = self.endpoints_that_count(keyring, rotation.mode, now);
-        let due = counted.into_iter().filter_map(|endpoint| {
+        let ours = counted
+            .into_iter()
+            .filter(|endpoint| self.store.owns(endpoint.id));
+        let due = ours.filter_map(|endpoint| {
             self.check_can_be_probed(&endpoint).ok()?;
             let evidence = Evidence::about(self.live.findings(endpoint.id).evidence, rotation.id);
             let (at, question) = evidence.next_probe(&policy, now)?;
@@ -498,7 +509,10 @@ impl Service {
         asked: Vec<(EndpointId, Timestamp)>,
         rotation: &Rotation,
     ) -> Vec<DueProbe> {
-        let due = asked.into_iter().filter_map(|(endpoint, at)| {
+        let ours = asked
+            .into_iter()
+            .filter(|(endpoint, _)| self.store.owns(*endpoint));
+        let due = ours.filter_map(|(endpoint, at)| {
             Some(DueProbe {
                 endpoint: self.live.endpoint(endpoint)?,
                 observed: Observed::Released,

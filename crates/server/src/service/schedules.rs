@@ -105,13 +105,15 @@ struct Look {
     at: Timestamp,
     /// When something is due, or its rest is over.
     next: Timestamp,
+    /// The version of the live view that it looked at: another node may have changed something since.
+    view: u64,
 }
 
 impl Scheduling {
     /// Whether it is time to look: also when the clock was set back.
-    fn is_due(&self, now: Timestamp) -> bool {
+    fn is_due(&self, now: Timestamp, view: u64) -> bool {
         let look = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        look.is_none_or(|look| now >= look.next || now < look.at)
+        look.is_none_or(|look| now >= look.next || now < look.at || view != look.view)
     }
 
     fn set(&self, look: Option<Look>) {
@@ -373,8 +375,8 @@ impl Service {
     /// Opens the rotations that schedules ask for now, a bounded number of them. Returns how many. One that
     /// fails holds up none of the others, and is tried again.
     pub async fn open_scheduled(&self) -> Result<usize, ServiceError> {
-        let now = self.clock.now();
-        if !self.scheduling.is_due(now) {
+        let (now, view) = (self.clock.now(), self.store.view());
+        if !self.scheduling.is_due(now, view) {
             return Ok(0);
         }
         let mut next = now.after(REST);
@@ -397,7 +399,8 @@ impl Service {
                 }
             }
         }
-        self.scheduling.set(Some(Look { at: now, next }));
+        let at = now;
+        self.scheduling.set(Some(Look { at, next, view }));
         failed.map(|()| opened)
     }
 

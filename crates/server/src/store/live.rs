@@ -6,6 +6,7 @@
 //! in place.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use hookturn_core::bulk::Bulk;
@@ -14,8 +15,7 @@ use hookturn_core::id::{
     ApiKeyId, BulkId, ClientId, EndpointId, KeyringId, RotationId, SecretId, WorkspaceId,
 };
 use hookturn_core::message::EventType;
-use hookturn_core::proof::{Findings, learn_attempt};
-use hookturn_core::receiver::Exchange;
+use hookturn_core::proof::Findings;
 use hookturn_core::rotation::{Keyring, KeyringOwner};
 use hookturn_core::store::{Configuration, ReceiverState, SealedSecret, Write};
 use hookturn_core::time::Timestamp;
@@ -23,6 +23,7 @@ use hookturn_core::workspace::{ApiKey, App, Workspace};
 use tokio::time::Instant;
 
 mod confirmed;
+mod findings;
 mod planned;
 
 /// Everything configured. Cheap to read from any thread.
@@ -30,6 +31,7 @@ mod planned;
 pub struct Live {
     view: RwLock<View>,
     confirmed: confirmed::Confirmed,
+    version: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -50,8 +52,8 @@ struct View {
     findings: HashMap<EndpointId, Findings>,
     /// Until when nothing is sent to an endpoint that failed too often in a row.
     breakers: HashMap<EndpointId, Timestamp>,
-    /// Endpoints whose findings changed since they were last stored.
-    unsaved: BTreeSet<EndpointId>,
+    /// Endpoints whose findings changed since they were last stored, with what was stored.
+    unsaved: BTreeMap<EndpointId, Findings>,
     /// Keyrings whose latest rotation is open, as last written down.
     open: BTreeSet<KeyringId>,
     /// When time will have done something to a keyring that is to be written down.
@@ -154,6 +156,16 @@ impl Live {
         self.confirmed.no_longer();
     }
 
+    /// How often what several nodes share was changed, as far as this view shows it; 0 where nobody shares it.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::SeqCst)
+    }
+
+    /// The view shows everything up to this version now. Only engines call this.
+    pub fn shows(&self, version: u64) {
+        self.version.store(version, Ordering::SeqCst);
+    }
+
     /// Applies committed writes. Only engines call this.
     pub fn apply(&self, writes: Vec<Write>) {
         self.write(|view| writes.into_iter().for_each(|write| view.apply(write)));
@@ -162,6 +174,14 @@ impl Live {
     /// Replaces what is known of a receiver. Only engines call this.
     pub fn put_receiver(&self, endpoint: EndpointId, receiver: ReceiverState) {
         self.write(|view| view.receivers.insert(endpoint, Arc::new(receiver)));
+    }
+
+    /// Remembers when another node saw a key used. Only engines call this.
+    pub fn note_api_key_use(&self, key: ApiKeyId, at: Timestamp) {
+        self.write(|view| {
+            let known = view.api_key_uses.entry(key).or_insert(at);
+            *known = at.max(*known);
+        });
     }
 
     /// Forgets a deleted endpoint that nothing refers to any more. Only engines call this.
@@ -317,70 +337,6 @@ impl Live {
             findings,
             workspace,
         })
-    }
-
-    /// What probes and deliveries have shown of a receiver.
-    pub fn findings(&self, id: EndpointId) -> Findings {
-        self.read().findings.get(&id).copied().unwrap_or_default()
-    }
-
-    /// Takes what an answer shows into an endpoint's findings. They are stored soon
-    /// ([`Live::unsaved_findings`]), and count at once.
-    pub fn find(&self, endpoint: EndpointId, find: impl FnOnce(Findings) -> Findings) {
-        self.write(|view| {
-            let known = view.findings.get(&endpoint).copied().unwrap_or_default();
-            let found = find(known);
-            if found != known {
-                view.findings.insert(endpoint, found);
-                view.unsaved.insert(endpoint);
-                let keyring = view.endpoints.get(&endpoint).map(|known| known.keyring);
-                view.stirred
-                    .extend(keyring.filter(|keyring| view.open.contains(keyring)));
-            }
-        });
-    }
-
-    /// Takes what an attempt of a delivery shows about the secrets of an open rotation into the
-    /// findings: its exchanges that were signed with one key alone, in order.
-    pub fn learn(&self, endpoint: EndpointId, exchanges: &[Exchange]) {
-        let Some(first) = exchanges.first() else {
-            return;
-        };
-        let rotation = {
-            let view = self.read();
-            let keyring = view
-                .endpoints
-                .get(&endpoint)
-                .and_then(|endpoint| view.keyrings.get(&endpoint.keyring));
-            // Steady is the rule, and costs no more than this look.
-            keyring.and_then(|keyring| keyring.open_rotation(first.sent_at).cloned())
-        };
-        if let Some(rotation) = rotation {
-            self.find(endpoint, |known| Findings {
-                evidence: learn_attempt(known.evidence, &rotation, exchanges),
-                ..known
-            });
-        }
-    }
-
-    /// The findings that changed since the last call, by workspace, for whoever stores them.
-    pub fn unsaved_findings(&self) -> Vec<(WorkspaceId, EndpointId, Findings)> {
-        self.write(|view| {
-            let unsaved = std::mem::take(&mut view.unsaved);
-            let written = unsaved.into_iter().filter_map(|endpoint| {
-                let workspace = view.endpoints.get(&endpoint)?.workspace;
-                let findings = *view.findings.get(&endpoint)?;
-                Some((workspace, endpoint, findings))
-            });
-            let mut written: Vec<_> = written.collect();
-            written.sort_unstable_by_key(|(workspace, endpoint, _)| (*workspace, *endpoint));
-            written
-        })
-    }
-
-    /// The findings of these could not be stored: they are unsaved again.
-    pub fn not_saved(&self, endpoints: impl IntoIterator<Item = EndpointId>) {
-        self.write(|view| view.unsaved.extend(endpoints));
     }
 
     /// Notes until when the breaker of an endpoint is open, or that it is closed. Only dispatch calls this.

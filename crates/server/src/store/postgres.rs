@@ -21,8 +21,11 @@
 //! changed but for a late attempt's count; retention drops whole days. What changes all the time is the
 //! `due` table, which holds pending deliveries only.
 //!
-//! **One node.** For now one process owns everything in the database ([`tenure`]): its live view is as of its
-//! own last commit. A second one is refused, and one that lost the database sends nothing until it has it again.
+//! **Nodes.** Any number of equal processes share a database. Each has a row and a lease, without which it can write
+//! nothing ([`node`]); each follows what the others change before it writes or signs anything ([`view`]); and the
+//! shards of the endpoints are divided among them ([`review`]), those of one that does not live any more too
+//! ([`takeover`]). A change that retires a key waits until every node follows it ([`fence`]). They agree on time by
+//! the clock of the database ([`skew`]), and tell each other what there is to look at ([`ear`]).
 
 mod accepting;
 mod backup;
@@ -30,8 +33,10 @@ mod bulks;
 mod configuration;
 mod connect;
 mod days;
+mod ear;
 mod effects;
 mod examine;
+mod fence;
 mod figures;
 mod finishing;
 mod group;
@@ -40,21 +45,27 @@ mod listing;
 mod loading;
 mod marks;
 mod migrate;
+mod node;
 mod planned;
 mod reader;
 mod requeue;
+mod review;
 mod rows;
 mod searching;
 mod session;
-mod tenure;
+mod skew;
+mod standing;
+mod takeover;
 mod thread;
 mod tls;
 mod transaction;
 mod upkeep;
+mod view;
 mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hookturn_core::audit::{AuditEntry, Context, Recorded};
 use hookturn_core::bulk::{Bulk, BulkItem, ItemCounts};
@@ -63,18 +74,21 @@ use hookturn_core::id::{
     ApiKeyId, BulkId, ClientId, DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId,
     WorkspaceId,
 };
+use hookturn_core::limits;
 use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
     Accept, BulkItemQuery, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch,
-    DueBlock, DueQuery, Finish, HintSink, IdempotencyKey, IdempotencyRecord, KeptFigures,
+    DueBlock, DueQuery, Fence, Finish, HintSink, IdempotencyKey, IdempotencyRecord, KeptFigures,
     MarkedSecret, Page, Progress, ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store,
     StoreError, StoreFuture, StoreStats,
 };
-use hookturn_core::time::Timestamp;
+use hookturn_core::time::{Millis, Timestamp};
 
 use super::live::Live;
+use super::owned::Owned;
 use super::waiting::Waiting;
+use node::Node;
 use reader::Readers;
 use writer::{Answer, Work, Writer};
 
@@ -82,8 +96,9 @@ pub use backup::{backup_beside, restore};
 pub use connect::{OpenError, Target};
 pub use examine::{Examined, examine};
 pub use migrate::{Plan, PlannedStep, apply as migrate, plan};
+pub use node::Holder;
 pub use session::Gone;
-pub use tenure::Holder;
+pub use standing::{Figures, Standing};
 
 /// The store on PostgreSQL. Cloning is cheap; the threads stop when the last clone is dropped, after what
 /// was queued is written.
@@ -93,6 +108,10 @@ pub struct PostgresStore {
     readers: Arc<Readers>,
     waiting: Waiting,
     target: Arc<Target>,
+    live: Arc<Live>,
+    sharing: Sharing,
+    node: uuid::Uuid,
+    said: Arc<fence::Said>,
 }
 
 impl std::fmt::Debug for PostgresStore {
@@ -111,16 +130,44 @@ pub struct PostgresOptions {
     pub live: Arc<Live>,
     /// Told about due work after every commit.
     pub hints: Arc<dyn HintSink>,
+    /// How the database is shared with other nodes.
+    pub sharing: Sharing,
+}
+
+/// How a database is shared with other nodes, and what is shared with the rest of this one.
+#[derive(Debug, Clone)]
+pub struct Sharing {
+    /// How long a node may be silent before the others take over what it has.
+    pub lease: Duration,
+    /// Which shards this node owns: none until the store is open.
+    pub owned: Arc<Owned>,
+    /// How it stands among the others.
+    pub standing: Arc<Standing>,
+}
+
+impl Default for Sharing {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_millis(limits::LEASE_DEFAULT),
+            owned: Arc::new(Owned::none()),
+            standing: Arc::default(),
+        }
+    }
 }
 
 impl PostgresStore {
-    /// Connects, takes the database, migrates, loads the live view and starts the threads.
+    /// Connects, joins the nodes of the database, migrates, loads the live view and starts the threads.
     pub async fn open(options: PostgresOptions) -> Result<Self, OpenError> {
+        let node = Node::new(options.sharing.lease);
         Ok(Self {
-            writer: Arc::new(Writer::start(&options).await?),
+            writer: Arc::new(Writer::start(&options, &node).await?),
             readers: Arc::new(Readers::start(&options.target)?),
             waiting: Waiting::default(),
             target: Arc::new(options.target),
+            live: options.live,
+            sharing: options.sharing,
+            node: node.id,
+            said: Arc::default(),
         })
     }
 
@@ -135,12 +182,22 @@ impl PostgresStore {
         self.writer.cannot_write()
     }
 
-    /// Waits until another process has the database. This one has stopped sending then, and must end.
+    /// Waits until this node was taken over. It has stopped sending then, and must end.
     pub fn until_gone(&self) -> impl Future<Output = Gone> + Send + use<> {
         self.writer.until_gone()
     }
 
-    /// Writes what was queued and gives the database back, so that the next process need not wait.
+    /// Which shards this node owns.
+    pub fn owned(&self) -> Arc<Owned> {
+        Arc::clone(&self.sharing.owned)
+    }
+
+    /// How this node stands among those that share the database.
+    pub fn figures(&self) -> Figures {
+        self.sharing.standing.figures()
+    }
+
+    /// Writes what was queued and leaves in order, so that nobody need wait for this node.
     /// Whatever is asked later is refused.
     pub fn close(&self) -> StoreFuture<'_, ()> {
         self.step(Work::Leave)
@@ -171,13 +228,42 @@ impl PostgresStore {
 }
 
 impl Store for PostgresStore {
+    fn view(&self) -> u64 {
+        self.live.version()
+    }
+
+    fn change_as_of(&self, change: Change, view: u64) -> StoreFuture<'_, ()> {
+        self.step(Work::Change(Box::new(change), view))
+    }
+
+    fn fence(&self, patience: Millis) -> StoreFuture<'_, Fence> {
+        let version = i64::try_from(self.live.version()).unwrap_or(i64::MAX);
+        Box::pin(async move {
+            let closed = fence::close(&self.said, &self.readers, self.node, version, patience);
+            Ok(closed.await)
+        })
+    }
+
+    fn owns(&self, endpoint: EndpointId) -> bool {
+        self.sharing.owned.owns(endpoint)
+    }
+
+    fn leads(&self) -> bool {
+        self.sharing.owned.leads()
+    }
+
+    fn unreported(&self) -> StoreFuture<'_, Vec<WorkspaceId>> {
+        self.readers
+            .read(move |session| async move { planned::unreported(&session).await })
+    }
+
     fn load(&self) -> StoreFuture<'_, Configuration> {
         self.readers
             .read(move |session| async move { loading::load(&session).await })
     }
 
     fn change(&self, change: Change) -> StoreFuture<'_, ()> {
-        self.step(Work::Change(Box::new(change)))
+        self.change_as_of(change, self.live.version())
     }
 
     fn audit(

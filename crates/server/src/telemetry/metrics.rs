@@ -23,6 +23,11 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::tally::Tally;
 
+mod nodes;
+
+pub use nodes::NodeFigures;
+use nodes::NodeMetrics;
+
 /// Upper bounds of the attempt duration buckets, in seconds.
 const SECONDS: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0,
@@ -75,6 +80,7 @@ pub struct Metrics {
     probes: Family<ProbeLabels, Counter>,
     rotations: Family<ModeLabel, Gauge>,
     proving: Family<StandingLabel, Gauge>,
+    nodes: NodeMetrics,
     tally: Tally,
 }
 
@@ -105,11 +111,8 @@ impl Default for Metrics {
             messages.clone(),
         );
         let fallbacks = Counter::default();
-        registry.register(
-            "fallbacks",
-            "Attempts that were sent once more, signed with the other key",
-            fallbacks.clone(),
-        );
+        let help = "Attempts that were sent once more, signed with the other key";
+        registry.register("fallbacks", help, fallbacks.clone());
         let duration = Histogram::new(SECONDS);
         registry.register_with_unit(
             "attempt_duration",
@@ -117,17 +120,20 @@ impl Default for Metrics {
             Unit::Seconds,
             duration.clone(),
         );
-        let in_flight = Gauge::default();
-        registry.register(
+        let gauge = |registry: &mut Registry, name, help| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let in_flight = gauge(
+            &mut registry,
             "attempts_in_flight",
             "Attempts that are under way",
-            in_flight.clone(),
         );
-        let due = Gauge::default();
-        registry.register(
+        let due = gauge(
+            &mut registry,
             "deliveries_due",
             "Pending deliveries in the store",
-            due.clone(),
         );
         let store_bytes = Gauge::default();
         registry.register_with_unit(
@@ -141,17 +147,11 @@ impl Default for Metrics {
             let reason = reason.as_str();
             by_reason.get_or_create(&Reason { reason }).clone()
         });
-        registry.register(
-            "exchanges",
-            "Requests of attempts, by why these secrets signed them",
-            by_reason,
-        );
+        let help = "Requests of attempts, by why these secrets signed them";
+        registry.register("exchanges", help, by_reason);
         let probes = Family::<ProbeLabels, Counter>::default();
-        registry.register(
-            "probes",
-            "Probes by what signed them and what the answer said",
-            probes.clone(),
-        );
+        let help = "Probes by what signed them and what the answer said";
+        registry.register("probes", help, probes.clone());
         let rotations = Family::<ModeLabel, Gauge>::default();
         registry.register("rotations_open", "Open rotations", rotations.clone());
         let proving = Family::<StandingLabel, Gauge>::default();
@@ -161,6 +161,7 @@ impl Default for Metrics {
             proving.clone(),
         );
         Self {
+            nodes: NodeMetrics::register(&mut registry),
             registry: Mutex::new(registry),
             exchanges,
             probes,

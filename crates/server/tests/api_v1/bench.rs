@@ -15,7 +15,7 @@ use hookturn::service::master_key::MasterKeys;
 use hookturn::service::proving::{ProbeFuture, Prober};
 use hookturn::service::{Caller, Parts, Service, Settings, TargetPolicy};
 use hookturn::store::live::Live;
-use hookturn::store::postgres::{PostgresOptions, PostgresStore};
+use hookturn::store::postgres::{PostgresOptions, PostgresStore, Sharing};
 use hookturn::store::seal::{MasterKey, Sealer};
 use hookturn::store::sqlite::{SqliteOptions, SqliteStore};
 use hookturn::telemetry::{SystemClock, SystemEntropy};
@@ -267,6 +267,7 @@ async fn open_store(directory: &Path, live: &Arc<Live>) -> Arc<dyn Store> {
             target,
             live,
             hints,
+            sharing: Sharing::default(),
         };
         return Arc::new(PostgresStore::open(options).await.unwrap());
     }

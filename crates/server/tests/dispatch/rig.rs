@@ -186,6 +186,7 @@ impl Rig {
         dispatch::Parts {
             store: Arc::clone(&running.store) as _,
             live: Arc::clone(&running.live),
+            owned: Arc::default(),
             courier: Arc::new(Courier::new(
                 Arc::clone(&running.live),
                 KeyCache::new(self.sealer()),

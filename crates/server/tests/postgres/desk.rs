@@ -41,11 +41,14 @@ impl Desk {
 
     /// A running server on the database.
     pub(crate) async fn serve(&self) -> Server {
+        self.serve_with(&self.url, &[]).await
+    }
+
+    /// The same, which reaches the database by this URL, with more of the environment.
+    pub(crate) async fn serve_with(&self, url: &str, more: &[(&str, &str)]) -> Server {
         let key = self.key_file();
-        let variables = [
-            ("HOOKTURN_STORE", self.url.as_str()),
-            ("HOOKTURN_MASTER_KEY_FILE", &key),
-        ];
+        let mut variables = vec![("HOOKTURN_STORE", url), ("HOOKTURN_MASTER_KEY_FILE", &key)];
+        variables.extend(more);
         Server::start_with(self.directory.path(), KEY, &variables).await
     }
 

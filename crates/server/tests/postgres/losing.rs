@@ -237,22 +237,29 @@ async fn g2_an_exchange_that_ends_while_the_database_is_away_is_recorded_and_not
     server.stop().await;
 }
 
-/// Another server takes the database while this one is cut off from it: this one ends, and says why.
+/// Another server takes over while this one is cut off from the database: this one ends, and says why.
 #[tokio::test]
-async fn g4_a_server_whose_database_was_taken_ends_by_itself() {
+async fn g4_a_server_that_was_taken_over_ends_by_itself() {
     let postgres = Postmaster::start().await;
     let cutter = Cutter::start(postgres.port()).await;
+    let lease = [("HOOKTURN_LEASE_SECONDS", "3")];
     let away = Desk::on(&cutter.url("postgres"));
-    let lost = away.serve().await;
+    let lost = away.serve_with(&away.url, &lease).await;
     let app = lost.api().create_app("shop").await;
     cutter.open(false);
     until_ready(&lost.api(), false).await;
     let desk = Desk::on(&postgres.url("postgres"));
     let next = desk.serve().await;
+    let taken = async {
+        while !next.log().contains("another node does not live") {
+            tokio::task::yield_now().await;
+        }
+    };
+    within_deadline("the other takes over", taken).await;
     cutter.open(true);
     let (code, log) = lost.ended().await;
     assert_eq!(code, Some(i32::from(Exit::DatabaseInUse.code())), "{log}");
-    assert!(log.contains("another hookturn process took"), "{log}");
+    assert!(log.contains("this node was taken over"), "{log}");
     let found = next.api().get(&format!("/v1/apps/{app}")).await;
     assert_eq!(found["name"], "shop");
     next.stop().await;

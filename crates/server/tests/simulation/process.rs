@@ -182,6 +182,7 @@ fn parts(ashore: &Ashore, live: &Arc<Live>, store: &Arc<SimStore>) -> dispatch::
     dispatch::Parts {
         store: Arc::clone(store) as _,
         live: Arc::clone(live),
+        owned: Arc::default(),
         courier: Arc::new(Courier::new(Arc::clone(live), keys, signer)),
         client: Arc::clone(&ashore.client),
         clock: Arc::clone(&ground.clock) as _,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hookturn::store::conformance::{Engine, Recorder};
 use hookturn::store::live::Live;
-use hookturn::store::postgres::{self, OpenError, PostgresOptions, PostgresStore, Target};
+use hookturn::store::postgres::{self, OpenError, PostgresOptions, PostgresStore, Sharing, Target};
 use hookturn_core::store::{HintSink, Store};
 use tempfile::TempDir;
 
@@ -17,6 +17,7 @@ pub(crate) async fn open(target: &Target) -> Result<PostgresStore, OpenError> {
         target: target.clone(),
         live: Arc::new(Live::default()),
         hints: Arc::new(Recorder::default()),
+        sharing: Sharing::default(),
     })
     .await
 }
@@ -88,6 +89,7 @@ impl Engine for Postgres {
             target,
             live,
             hints,
+            sharing: Sharing::default(),
         };
         Arc::new(PostgresStore::open(options).await.unwrap())
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hookturn::store::conformance::Recorder;
 use hookturn::store::conformance::world::{START, World, all_of};
 use hookturn::store::live::Live;
-use hookturn::store::postgres::{PostgresOptions, PostgresStore};
+use hookturn::store::postgres::{PostgresOptions, PostgresStore, Sharing};
 use hookturn_core::store::{Accept, Store, StoreError, Write};
 
 use super::engine::{Place, Postgres};
@@ -20,6 +20,7 @@ async fn many_accepts_share_a_commit_and_a_refused_one_does_not_spoil_it() {
         target: place.target(),
         live: Arc::clone(&live),
         hints: Arc::new(Recorder::default()),
+        sharing: Sharing::default(),
     });
     let store = store.await.unwrap();
     let workspace = world.workspace("acme");

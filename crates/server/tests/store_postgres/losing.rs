@@ -7,7 +7,7 @@ use std::time::Duration;
 use hookturn::store::conformance::world::{START, World, all_of};
 use hookturn::store::conformance::{Engine, Recorder};
 use hookturn::store::live::Live;
-use hookturn::store::postgres::{PostgresOptions, PostgresStore};
+use hookturn::store::postgres::{PostgresOptions, PostgresStore, Sharing};
 use hookturn_core::store::{Accept, HintSink, Store, StoreError, Write};
 
 use super::engine::{Place, Postgres};
@@ -55,6 +55,7 @@ impl Engine for Between {
             target: self.proxy.target(&place.database),
             live,
             hints,
+            sharing: Sharing::default(),
         };
         Arc::new(PostgresStore::open(options).await.unwrap())
     }
@@ -195,6 +196,7 @@ async fn a_database_that_is_gone_is_an_error_at_once() {
         target: place.target(),
         live: Arc::new(Live::default()),
         hints: Arc::new(Recorder::default()),
+        sharing: Sharing::default(),
     });
     let store = store.await.unwrap();
     store.put_meta("a", b"1".to_vec()).await.unwrap();

@@ -6,13 +6,16 @@ use hookturn::store::postgres::{self, OpenError};
 use super::engine::{Place, open};
 
 /// Tables of what is found, or unique, over all workspaces; each is keyed by that alone.
-const GLOBAL: [&str; 7] = [
+const GLOBAL: [&str; 10] = [
     "api_key",
     "api_key_hash",
     "idempotency",
     "meta",
     "migration",
+    "node",
     "shard_owner",
+    "view_change",
+    "view_head",
     "workspace_name",
 ];
 

@@ -74,6 +74,18 @@ impl Api {
         headers: &[(&str, &str)],
         body: String,
     ) -> Response<Bytes> {
+        let answered = self.try_exchange(method, path, headers, body).await;
+        answered.unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// The same with a server that may be gone.
+    pub(crate) async fn try_exchange(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> Result<Response<Bytes>, Box<dyn std::error::Error + Send + Sync>> {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -85,17 +97,15 @@ impl Api {
         }
         let request = request.body(Full::new(Bytes::from(body))).unwrap();
         within_deadline(path, async {
-            let stream = TcpStream::connect(self.address).await.unwrap();
+            let stream = TcpStream::connect(self.address).await?;
             let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream))
-                    .await
-                    .unwrap();
+                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
             let connection = tokio::spawn(connection);
-            let answer = sender.send_request(request).await.unwrap();
+            let answer = sender.send_request(request).await?;
             let (head, body) = answer.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
+            let body = body.collect().await?.to_bytes();
             connection.abort();
-            Response::from_parts(head, body)
+            Ok(Response::from_parts(head, body))
         })
         .await
     }

@@ -109,6 +109,11 @@ impl Receiver {
         format!("http://{}", self.address)
     }
 
+    /// All requests that came and were not taken yet, in the order of their arrival.
+    pub(crate) fn taken(&mut self) -> Vec<Captured> {
+        std::iter::from_fn(|| self.captured.try_recv().ok()).collect()
+    }
+
     /// The next request that was not taken yet. Requests wait here in the order of their arrival.
     pub(crate) async fn next(&mut self) -> Captured {
         within_deadline("a request arrives", self.captured.recv())

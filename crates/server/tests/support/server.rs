@@ -129,6 +129,23 @@ impl Server {
             .unwrap();
     }
 
+    /// Stops its process where it is, as a machine that hangs would, until it is continued.
+    pub(crate) fn pause(&self) {
+        let sent = kill_process(Pid::from_child(&self.child), Signal::STOP);
+        assert!(sent.is_ok(), "the server was gone:\n{}", self.log());
+    }
+
+    /// Lets a stopped process go on.
+    pub(crate) fn go_on(&self) {
+        let sent = kill_process(Pid::from_child(&self.child), Signal::CONT);
+        assert!(sent.is_ok(), "the server was gone:\n{}", self.log());
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Ends it as an operator would, with SIGTERM, and checks that it ended well.
     pub(crate) async fn stop(mut self) {
         let sent = kill_process(Pid::from_child(&self.child), Signal::TERM);

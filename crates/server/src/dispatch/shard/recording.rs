@@ -42,9 +42,11 @@ impl Shard {
                 Event::Attempted(id, batch, suspect, made) => {
                     self.attempted(id, batch, suspect, *made, now);
                 }
-                Event::Block(id, block) => {
+                Event::Block(id, tenure, block) => {
                     self.reads_open -= 1;
-                    if let Some(queue) = self.queues.get_mut(&id) {
+                    if let Some(queue) = self.queues.get_mut(&id)
+                        && queue.tenure == tenure
+                    {
                         queue.block(block, now, now.after(REST));
                     }
                     self.call_up(id);
@@ -127,7 +129,7 @@ impl Shard {
     }
 
     /// Decides what follows an attempt, the same for each of the deliveries that its request carried.
-    fn record(&mut self, id: EndpointId, batch: Batch, made: Attempted, now: Timestamp) {
+    fn record(&mut self, id: EndpointId, mut batch: Batch, made: Attempted, now: Timestamp) {
         let Some(queue) = self.queues.get_mut(&id) else {
             return;
         };
@@ -156,6 +158,7 @@ impl Shard {
             batch.rows().for_each(|row| queue.held_in_place(row));
         }
         self.learn(id, &endpoint, &made, next, now);
+        self.flights.extend(batch.flight.take());
         let attempts = std::iter::repeat_n(made.attempt, batch.len());
         let finished = batch
             .into_rows()
@@ -241,8 +244,10 @@ impl Shard {
             .finish(finishes, std::mem::take(&mut self.receivers));
         self.commits_open += 1;
         let events = Rc::clone(&self.events);
+        let flights = std::mem::take(&mut self.flights);
         tokio::task::spawn_local(async move {
             let result = committed.await;
+            drop(flights);
             if let Err(error) = &result {
                 tracing::error!(error = %error, "attempts could not be recorded; their messages will be sent again");
             }

@@ -58,6 +58,14 @@ impl Shard {
             return false;
         }
         queue.in_round = InRound::Nowhere;
+        if !self.parts.owned.owns(id) {
+            queue.back_to_disk();
+            queue.give_away();
+            if queue.in_flight == 0 {
+                self.queues.remove(&id);
+            }
+            return false;
+        }
         for _ in 0..TURN {
             let open = if suspect {
                 self.suspect.open
@@ -101,7 +109,16 @@ impl Shard {
             tracing::debug!(endpoint = %id, until = %at, "the rate limit is reached: deliveries wait");
             return;
         }
-        let Some(batch) = queue.pop(now) else { return };
+        let Some(flight) = self.parts.owned.begin(id) else {
+            // Another node's from this moment on, which reads the rows from the database.
+            queue.back_to_disk();
+            queue.give_away();
+            return;
+        };
+        let Some(mut batch) = queue.pop(now) else {
+            return;
+        };
+        batch.flight = Some(flight);
         match endpoint.state {
             EndpointState::Enabled | EndpointState::Paused { .. } => {
                 self.attempt(id, batch, now, suspect);
@@ -115,7 +132,8 @@ impl Shard {
         }
     }
 
-    pub(super) fn give_up(&mut self, batch: Batch, reason: ExhaustedReason, now: Timestamp) {
+    pub(super) fn give_up(&mut self, mut batch: Batch, reason: ExhaustedReason, now: Timestamp) {
+        self.flights.extend(batch.flight.take());
         let endpoint = batch.first().endpoint;
         tracing::debug!(%endpoint, deliveries = batch.len(), ?reason, "deliveries are given up");
         self.finishes.extend(batch.into_rows().map(|due| Finish {
@@ -179,6 +197,7 @@ impl Shard {
             return;
         };
         queue.reading();
+        let tenure = queue.tenure;
         self.reads_open += 1;
         let until = match queue
             .endpoint
@@ -210,7 +229,7 @@ impl Shard {
                     tracing::error!(endpoint = %id, error = %error, "due deliveries could not be read; they are tried again");
                 }
             }
-            events.put(Event::Block(id, block.ok()));
+            events.put(Event::Block(id, tenure, block.ok()));
         });
     }
 }

@@ -68,6 +68,12 @@ impl Following {
 }
 
 impl Service {
+    /// Another node takes the steps of bulk rotations: what is known of those that are over is found out anew when
+    /// this one does.
+    pub async fn leave_bulks(&self) {
+        *self.bulks_followed.lock().await = Following::default();
+    }
+
     /// Looks at the next block of items that are stalled, or run in a bulk that does not, and writes down
     /// what their rotations became.
     pub(super) async fn follow_items(&self) -> Result<(), ServiceError> {

@@ -1,4 +1,9 @@
 //! Accepting messages: one statement for the messages of a whole batch, one for their due rows.
+//!
+//! **Order.** An ordered endpoint gets its messages in the order of their acceptance, whichever nodes accept them. So
+//! their place is by the clock of the database, at the statement that queues them: what is accepted after another
+//! was acknowledged has a later one. And they are not handed over in memory but read from the database, where those
+//! that other nodes accepted stand too.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -6,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hookturn_core::id::{EndpointId, WorkspaceId};
 use hookturn_core::message::EventType;
-use hookturn_core::store::{Accept, Due, NewMessage, StoreError};
+use hookturn_core::store::{Accept, Due, Hint, NewMessage, StoreError};
 use hookturn_core::time::Timestamp;
 use uuid::Uuid;
 
@@ -136,11 +141,16 @@ pub(super) async fn due_rows(tx: &Tx<'_>, messages: &[&NewMessage]) -> Outcome<(
     let apps: Vec<&str> = rows.iter().map(|row| row.2.app.as_str()).collect();
     let ids: Vec<Uuid> = rows.iter().map(|row| uuid(row.2.id.to_bytes())).collect();
     let event_types: Vec<&str> = rows.iter().map(|row| row.2.event_type.as_str()).collect();
+    let ordered: Vec<bool> = rows.iter().map(|row| tx.is_ordered(row.1)).collect();
     let sql = "INSERT INTO due (workspace, delivery, endpoint, due_at, not_before, app, message, event_type,
                                 attempts, attempts_before_requeue)
-               SELECT workspace, delivery, endpoint, due_at, due_at, app, message, event_type, 0, 0
-               FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::uuid[], $7::text[])
-                   AS given (workspace, delivery, endpoint, due_at, app, message, event_type)";
+               SELECT workspace, delivery, endpoint, place, place, app, message, event_type, 0, 0
+               FROM (SELECT *, CASE WHEN ordered THEN (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+                                    ELSE due_at END AS place
+                     FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::uuid[], $7::text[],
+                                 $8::boolean[])
+                         AS given (workspace, delivery, endpoint, due_at, app, message, event_type, ordered)
+                     OFFSET 0) placed";
     let step = "queue deliveries";
     execute(
         tx.session,
@@ -154,6 +164,7 @@ pub(super) async fn due_rows(tx: &Tx<'_>, messages: &[&NewMessage]) -> Outcome<(
             &apps,
             &ids,
             &event_types,
+            &ordered,
         ],
     )
     .await
@@ -172,7 +183,14 @@ pub(super) fn announce(tx: &mut Tx<'_>, new: &NewMessage) {
         attempts_before_requeue: 0,
         message: Arc::clone(message),
     };
-    tx.effects.accepted.extend(new.deliveries.iter().map(row));
+    for delivery in &new.deliveries {
+        if tx.is_ordered(delivery.1) {
+            let hint = Hint::Due(message.workspace, delivery.1, message.accepted_at);
+            tx.effects.hints.push(hint);
+        } else {
+            tx.effects.accepted.push(row(delivery));
+        }
+    }
 }
 
 /// Accepts messages within a change: checked, prepared, written and announced.

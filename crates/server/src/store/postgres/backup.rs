@@ -20,8 +20,8 @@ use tokio_postgres::Row;
 use super::connect::{OpenError, SCHEMA, Session, Target};
 use super::days::{self, Day};
 use super::migrate;
+use super::node::{GRACE, Hold, Node};
 use super::rows::{Outcome, collect, column, failed, first, run};
-use super::tenure::Tenure;
 
 const STEP: &str = "write the backup";
 const RESTORE: &str = "restore the backup";
@@ -152,12 +152,12 @@ async fn write_all(session: &Session, mut writer: Writer) -> Outcome<()> {
 }
 
 /// Every table but the partitions, whose rows are those of their whole, and what is of the database: the list
-/// of migrations, and who works on it.
+/// of migrations, who works on it, and how they follow each other.
 async fn tables(session: &Session) -> Outcome<Vec<Table>> {
     let sql = "SELECT c.relname::text, array_agg(a.attname::text ORDER BY a.attnum)
                FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
                WHERE c.relnamespace = $1::text::regnamespace AND c.relkind IN ('r', 'p')
-                 AND NOT c.relispartition AND c.relname NOT IN ('migration', 'shard_owner')
+                 AND NOT c.relispartition AND c.relname NOT IN ('migration', 'shard_owner', 'node', 'view_head', 'view_change')
                  AND a.attnum > 0 AND NOT a.attisdropped
                GROUP BY c.relname ORDER BY c.relname";
     let read = |row: &Row| {
@@ -238,8 +238,9 @@ pub async fn backup_beside(target: &Target, path: &Path) -> Result<Outcome<()>, 
 
 /// Fills an empty database from a backup, whole or not at all.
 pub async fn restore(target: &Target, path: &Path) -> Result<Outcome<()>, OpenError> {
-    let mut session = target.reach_as(Tenure::new().name(), || {}).await?;
-    let locked = Tenure::new().lock(&session).await;
+    let name = Node::new(GRACE).name().to_owned();
+    let mut session = target.reach_as(&name, || {}).await?;
+    let locked = Node::lock(&session, Hold::Alone).await;
     if let Err(holder) = locked.map_err(OpenError::Failed)? {
         return Err(OpenError::InUse {
             database: target.name(),

@@ -19,6 +19,7 @@ use super::planned;
 use super::requeue::requeue;
 use super::rows::{Outcome, collect, column, execute, first, id, uuid};
 use super::transaction::Tx;
+use super::view::keys_of;
 use super::{bulks, marks};
 use crate::store::encoding::{as_i64, from_document, to_document};
 
@@ -41,6 +42,7 @@ pub(super) async fn change(tx: &mut Tx<'_>, change: &Change) -> Outcome<()> {
         change.at,
     )
     .await?;
+    tx.effects.keys.extend(keys_of(change));
     tx.effects.writes.extend(change.writes.iter().cloned());
     Ok(())
 }

@@ -5,15 +5,17 @@
 //! connection: the kernel gives up on what is not acknowledged for some seconds. So does the database's, which
 //! frees what a host that vanished held.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
 use hookturn_core::store::StoreError;
-use tokio_postgres::Config;
+use tokio::sync::mpsc;
 use tokio_postgres::config::SslMode;
+use tokio_postgres::{AsyncMessage, Config};
 
-use super::rows::first;
-use super::tenure::Holder;
+use super::node::Holder;
+use super::rows::{failed, first};
 use super::tls::{Connector, Trust};
 
 /// The schema that holds everything.
@@ -87,9 +89,9 @@ pub enum OpenError {
         /// Its version.
         found: String,
     },
-    /// Another process works on it.
+    /// Somebody has it alone: a version that knows no nodes, or a restore.
     #[error(
-        "the database {database} is in use by another hookturn process: {holder}; stop that one first: one process works on a database"
+        "the database {database} is in use by another hookturn process: {holder}; stop that one first: it works on the database alone"
     )]
     InUse {
         /// Host and name of the database.
@@ -225,6 +227,28 @@ impl Target {
         let driver = tokio::spawn(async move {
             let _ = connection.await;
             ended();
+        });
+        Ok(ClientWrapper::new(client, driver))
+    }
+
+    /// A connection whose notifications are told.
+    pub(super) async fn connect_to_listen(
+        &self,
+        name: &str,
+        tell: mpsc::UnboundedSender<String>,
+    ) -> Result<Session, StoreError> {
+        let mut config = self.config.clone();
+        config.application_name(name);
+        let connected = config.connect(self.connector()).await;
+        let (client, mut connection) = connected.map_err(failed("connect to the database"))?;
+        let driver = tokio::spawn(async move {
+            while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+                if let AsyncMessage::Notification(said) = message
+                    && tell.send(said.payload().to_owned()).is_err()
+                {
+                    return;
+                }
+            }
         });
         Ok(ClientWrapper::new(client, driver))
     }

@@ -122,7 +122,7 @@ pub(super) async fn drop_whole(session: &Session, day: Day) -> Outcome<u64> {
     let found = rows(session, STEP, sql, &[&SCHEMA, &names]).await?;
     let about: i64 = found.first().map_or(Ok(0), |row| column(row, 0))?;
     let sql = format!(
-        "SET LOCAL lock_timeout = '{PATIENCE}'; DROP TABLE {}; SET LOCAL lock_timeout = 0",
+        "SET LOCAL lock_timeout = '{PATIENCE}'; DROP TABLE {}; SET LOCAL lock_timeout = '2s'",
         names.join(", ")
     );
     run(session, STEP, &sql).await?;

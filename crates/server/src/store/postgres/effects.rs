@@ -1,6 +1,7 @@
 //! What happens in memory once a transaction is committed: the live view, the hints, and what the writer
 //! itself knows of the database.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use hookturn_core::id::{EndpointId, WorkspaceId};
@@ -8,13 +9,17 @@ use hookturn_core::message::EventType;
 use hookturn_core::store::{Due, Hint, HintSink, ReceiverState, SealedSecret, Write};
 
 use super::days::Day;
+use super::ear::Voice;
 use super::upkeep::Sweep;
+use super::view::{Key, secret_key};
 use crate::store::happened::Happened;
 use crate::store::live::Live;
 
 #[derive(Debug, Default)]
 pub(super) struct Effects {
     pub(super) writes: Vec<Write>,
+    /// What they change of what every node holds.
+    pub(super) keys: Vec<Key>,
     pub(super) reseals: Vec<(SealedSecret, Arc<[u8]>)>,
     pub(super) receivers: Vec<(EndpointId, ReceiverState)>,
     pub(super) accepted: Vec<Due>,
@@ -30,15 +35,18 @@ pub(super) struct Effects {
     pub(super) dropped: Vec<Day>,
     /// How far pruning came, if it did.
     pub(super) sweep: Option<Sweep>,
+    /// The version of the view that it makes, if it changes what every node holds.
+    pub(super) view: Option<i64>,
 }
 
 /// Where the effects stood before a step that may be undone.
-pub(super) struct Mark([usize; 10]);
+pub(super) struct Mark([usize; 11]);
 
 impl Effects {
     pub(super) fn mark(&self) -> Mark {
         Mark([
             self.writes.len(),
+            self.keys.len(),
             self.reseals.len(),
             self.receivers.len(),
             self.accepted.len(),
@@ -55,6 +63,7 @@ impl Effects {
         let Mark(
             [
                 writes,
+                keys,
                 reseals,
                 receivers,
                 accepted,
@@ -67,6 +76,7 @@ impl Effects {
             ],
         ) = *mark;
         self.writes.truncate(writes);
+        self.keys.truncate(keys);
         self.reseals.truncate(reseals);
         self.receivers.truncate(receivers);
         self.accepted.truncate(accepted);
@@ -78,8 +88,16 @@ impl Effects {
         self.dropped.truncate(dropped);
     }
 
-    /// Tells the live view and whoever listens.
-    pub(super) fn happen(self, live: &Live, sink: &dyn HintSink) {
+    /// The things that every node holds and that it changes.
+    pub(super) fn keys(&self) -> HashSet<Key> {
+        let resealed = self.reseals.iter().map(|(secret, _)| secret_key(secret));
+        self.keys.iter().cloned().chain(resealed).collect()
+    }
+
+    /// Tells the live view and whoever listens, here and on other nodes.
+    pub(super) fn happen(self, live: &Live, sink: &dyn HintSink, voice: &Voice) {
+        voice.tell(&self.accepted, &self.hints);
+        let view = self.view;
         let happened = Happened {
             writes: self.writes,
             reseals: self.reseals,
@@ -90,5 +108,8 @@ impl Effects {
             audited: self.audited,
         };
         happened.tell(live, sink);
+        if let Some(version) = view {
+            live.shows(version.cast_unsigned());
+        }
     }
 }

@@ -6,8 +6,8 @@ use hookturn_core::time::Timestamp;
 use tokio::time::Instant;
 
 use super::connect::{OpenError, Target};
+use super::node::{self, Holder};
 use super::rows::{column, first};
-use super::tenure::{self, Holder};
 use super::{configuration, days, migrate, session, upkeep};
 
 /// What was found.
@@ -21,8 +21,8 @@ pub struct Examined {
     pub schema: i32,
     /// The newest schema of this version.
     pub newest: i32,
-    /// Who works on it.
-    pub holder: Option<Holder>,
+    /// Who works on it, in order of coming.
+    pub holders: Vec<Holder>,
     /// Whether an answer means that the log was synced, whatever this version asks for.
     pub durable: bool,
     /// Bytes of all tables.
@@ -56,7 +56,7 @@ pub async fn examine(target: &Target, meta: &'static str) -> Result<Examined, Op
         server,
         schema: plan.found,
         newest: plan.known,
-        holder: tenure::holder(&session).await.map_err(failed)?,
+        holders: node::holders(&session).await.map_err(failed)?,
         durable,
         bytes: 0,
         meta: None,

@@ -300,7 +300,7 @@ pub(super) async fn remember(
         endpoints.push(uuid(endpoint.to_bytes()));
         documents.push(to_document("endpoint", receiver)?);
     }
-    let sql = "UPDATE endpoint SET receiver = given.document
+    let sql = "UPDATE endpoint SET receiver = given.document, receiver_at = clock_timestamp()
                FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS given (workspace, endpoint, document)
                WHERE endpoint.workspace = given.workspace AND endpoint.id = given.endpoint";
     let step = "remember receivers";

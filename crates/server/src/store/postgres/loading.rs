@@ -1,4 +1,5 @@
-//! Loading: everything configured, as of one commit, read once at the start.
+//! Loading: everything configured, as of one commit, read once at the start. What changes later is followed by
+//! [`view`](super::view).
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use hookturn_core::store::{Configuration, SealedSecret};
 use tokio_postgres::Row;
 
 use super::connect::Session;
-use super::rows::{Outcome, collect, column, id, rows, run, time};
+use super::rows::{Outcome, collect, column, first, id, rows, run, time};
 use super::{bulks, marks, planned};
 use crate::store::encoding::{from_document, impossible};
 
@@ -16,11 +17,23 @@ pub(super) const STEP: &str = "load the configuration";
 
 /// Reads everything configured.
 pub(super) async fn load(session: &Session) -> Outcome<Configuration> {
+    load_as_of(session).await.map(|(loaded, _)| loaded)
+}
+
+/// The same, with the version of the view that it is as of.
+pub(super) async fn load_as_of(session: &Session) -> Outcome<(Configuration, i64)> {
     let begin = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
     run(session, STEP, begin).await?;
-    let loaded = read_all(session).await;
+    let loaded = read_as_of(session).await;
     run(session, STEP, "COMMIT").await?;
     loaded
+}
+
+async fn read_as_of(session: &Session) -> Outcome<(Configuration, i64)> {
+    let loaded = read_all(session).await?;
+    let sql = "SELECT version FROM view_head";
+    let head = first(session, STEP, sql, &[]).await?;
+    Ok((loaded, head.map_or(Ok(0), |row| column(&row, 0))?))
 }
 
 async fn read_all(session: &Session) -> Outcome<Configuration> {

@@ -39,6 +39,12 @@ const STEPS: &[Step] = &[
         // The first that `serve` offers: without it two processes would not notice each other.
         serves: 3,
     },
+    Step {
+        what: "several nodes on the database",
+        sql: include_str!("schema/0004.sql"),
+        // A version before it works on a database alone: it would not see what other nodes change.
+        serves: 4,
+    },
 ];
 
 /// The step from which on the database keeps what each serves, and its digest.
@@ -217,6 +223,10 @@ mod tests {
         (
             "851557ac2364cc5fcd03285d656dfe36d5a99e1f46fb322b935e5e41caf586e0",
             3,
+        ),
+        (
+            "567692c48e71e2e1730f08ce309286e5d606c0d5194627ddbe1423dbdcfba3e9",
+            4,
         ),
     ];
 

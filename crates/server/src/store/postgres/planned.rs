@@ -102,6 +102,14 @@ pub(super) async fn keep_schedule_note(
     swapped(kept, "schedule", &schedule)
 }
 
+/// The workspaces whose audit log goes on after what was reported of it.
+pub(super) async fn unreported(session: &Session) -> Outcome<Vec<WorkspaceId>> {
+    let sql = "SELECT h.workspace FROM audit_head h LEFT JOIN reported r USING (workspace)
+               WHERE h.seq > coalesce(r.seq, 0)";
+    let step = "find audit entries to report";
+    collect(session, step, sql, &[], |row| id(row, 0)).await
+}
+
 // ----- loading -----
 
 pub(super) async fn load(session: &Session, loaded: &mut Configuration) -> Outcome<()> {

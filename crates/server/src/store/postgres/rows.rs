@@ -33,7 +33,8 @@ pub(super) fn failed(step: &'static str) -> impl FnOnce(tokio_postgres::Error) -
     }
 }
 
-/// Whether what is wrong is the database as a whole: gone, full, stopping or a replica. The same step can
+/// Whether what is wrong is the database as a whole: gone, full, stopping or a replica; or another node, which holds
+/// something and does not go on. The same step can
 /// succeed once that is mended.
 fn cannot_write(error: &tokio_postgres::Error) -> bool {
     match error.code() {
@@ -44,7 +45,11 @@ fn cannot_write(error: &tokio_postgres::Error) -> bool {
         Some(code) => {
             // Insufficient resources, operator intervention, connection exceptions.
             let class = code.code().get(..2).unwrap_or_default();
-            matches!(class, "53" | "57" | "08") || *code == SqlState::READ_ONLY_SQL_TRANSACTION
+            let busy = [
+                SqlState::READ_ONLY_SQL_TRANSACTION,
+                SqlState::LOCK_NOT_AVAILABLE,
+            ];
+            matches!(class, "53" | "57" | "08") || busy.contains(code)
         }
     }
 }
@@ -67,6 +72,24 @@ pub(super) fn is_duplicate(error: &StoreError) -> bool {
     };
     let source = source.downcast_ref::<tokio_postgres::Error>();
     source.and_then(tokio_postgres::Error::code) == Some(&SqlState::UNIQUE_VIOLATION)
+}
+
+/// Whether a lock was waited for in vain.
+pub(super) fn is_lock_timeout(error: &StoreError) -> bool {
+    has_code(error, &SqlState::LOCK_NOT_AVAILABLE)
+}
+
+/// Whether two transactions waited for each other, and this one was chosen to end: it may succeed at once.
+pub(super) fn is_deadlock(error: &StoreError) -> bool {
+    has_code(error, &SqlState::T_R_DEADLOCK_DETECTED)
+}
+
+fn has_code(error: &StoreError, code: &SqlState) -> bool {
+    let (StoreError::Engine { source, .. } | StoreError::Unwritable { source, .. }) = error else {
+        return false;
+    };
+    let source = source.downcast_ref::<tokio_postgres::Error>();
+    source.and_then(tokio_postgres::Error::code) == Some(code)
 }
 
 /// Runs one statement and returns how many rows it changed.

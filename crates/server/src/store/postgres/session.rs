@@ -1,9 +1,10 @@
 //! The writer's connection: how it comes about, at the start and after it was lost.
 //!
-//! At the start the process takes the database ([`tenure`](super::tenure)), brings the schema up to date and
-//! reads everything configured. After a loss it takes the lock again, makes sure that nobody else had the
-//! database meanwhile, and asks for the fate of the transaction that was under way: what was committed happens
-//! in memory before anything else is written, so that no signer goes on with a keyring that has moved on (G4).
+//! At the start the process joins the nodes of the database ([`node`](super::node)), brings the schema up to date and
+//! reads everything configured. After a loss it ends what may be left of its earlier session, makes sure that
+//! nobody took it over meanwhile, and asks for the fate of the transaction that was under way: what was committed
+//! happens in memory before anything else is written, so that no signer goes on with a keyring that has moved on
+//! (G4).
 
 use std::collections::BTreeSet;
 use std::error::Error as _;
@@ -16,31 +17,30 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connect::{OpenError, Session, Target};
 use super::days::{self, Day};
+use super::node::{Hold, Node};
 use super::rows::{Outcome, run};
-use super::tenure::{GRACE, Tenure};
+use super::takeover::{self, Silence};
 use super::{loading, migrate};
 use crate::store::live::Live;
 
 /// How long coming back may take, before it is given up and tried anew.
 const COMING_BACK: Duration = Duration::from_secs(10);
 
-/// A connection that has the database.
-pub(super) struct Owned {
+/// A connection by which a node can write.
+pub(super) struct Seat {
     pub(super) session: Session,
     /// Told when the connection ends by itself.
     pub(super) ended: Arc<Notify>,
-    /// When the round trip began that showed that the lock is held.
-    pub(super) confirmed: Instant,
     pub(super) days: BTreeSet<Day>,
 }
 
-/// The database belongs to someone else now. This process must not write or sign any more.
+/// This process is not one of the nodes of its database any more. It must not write or sign, and ends.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(
-    "another hookturn process took the database while this one had lost it ({by}); this one stopped sending and ends: what it had not recorded is due there"
+    "this node was taken over: {by}; it stopped sending and ends, and what it had not recorded is sent by the others: start it again"
 )]
 pub struct Gone {
-    /// Who has it, as far as known.
+    /// By whom or why, as far as known.
     by: String,
 }
 
@@ -64,11 +64,11 @@ impl From<StoreError> for Away {
     }
 }
 
-/// Connects under the process's name. When the connection ends by itself, nothing is signed from that
+/// Connects under the node's name. When the connection ends by itself, nothing is signed from that
 /// moment on, and whoever waits is told.
 async fn connect(
     target: &Target,
-    tenure: &Tenure,
+    node: &Node,
     live: &Arc<Live>,
 ) -> Result<(Session, Arc<Notify>), OpenError> {
     let ended = Arc::new(Notify::new());
@@ -77,93 +77,95 @@ async fn connect(
         view.confirm_no_longer();
         told.notify_one();
     };
-    let session = target.reach_as(tenure.name(), end).await?;
+    let session = target.reach_as(node.name(), end).await?;
     Ok((session, ended))
 }
 
 /// Rows that are joined to arrays are few, and the tables may have grown since they were last counted: a plan
-/// is made once, and it is the one by the keys. An answer means that the log was synced (G1), whatever the
+/// is made once, and it is the one by the keys. What looks expensive by that is not: it is not compiled either. No other node is
+/// waited for without end. An answer means that the log was synced (G1), whatever the
 /// database's default is; waiting for replicas is left to it.
-async fn settle(session: &Session) -> Outcome<()> {
-    let settings =
-        "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+async fn settle(session: &Session, node: &Node) -> Outcome<()> {
+    let settings = format!(
+        "SET jit = off; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
                     SET plan_cache_mode = force_generic_plan;
                     SELECT set_config('synchronous_commit', 'on', false)
-                    WHERE current_setting('synchronous_commit') = 'off'";
-    run(session, "connect to the database", settings).await
+                    WHERE current_setting('synchronous_commit') = 'off';
+                    SET lock_timeout = {}",
+        node.patience().as_millis()
+    );
+    run(session, "connect to the database", &settings).await
 }
 
 /// A round trip. Returns when it began.
 pub(super) async fn round_trip(session: &Session) -> Outcome<Instant> {
     let begun = Instant::now();
-    run(session, "confirm the lock", "SELECT 1").await?;
+    run(session, "look at the database", "SELECT 1").await?;
     Ok(begun)
 }
 
-/// Takes the database and reads everything configured.
+/// Joins the nodes of the database and reads everything configured, as of a version of the view.
 pub(super) async fn open(
     target: &Target,
-    tenure: &mut Tenure,
+    node: &Node,
     live: &Arc<Live>,
-) -> Result<(Owned, Configuration), OpenError> {
-    let (mut session, ended) = connect(target, tenure, live).await?;
-    // Before anything is changed: another version may be at work.
-    match tenure.lock(&session).await.map_err(OpenError::Failed)? {
-        Ok(()) => {}
-        Err(holder) => {
-            return Err(OpenError::InUse {
-                database: target.name(),
-                holder,
-            });
-        }
+) -> Result<(Seat, Configuration, i64), OpenError> {
+    let (mut session, ended) = connect(target, node, live).await?;
+    // Before anything is changed: a version that knows no nodes may be at work.
+    let locked = Node::lock(&session, Hold::Together).await;
+    if let Err(holder) = locked.map_err(OpenError::Failed)? {
+        return Err(OpenError::InUse {
+            database: target.name(),
+            holder,
+        });
     }
-    let locked = Instant::now();
     let tx = session.transaction().await.map_err(OpenError::Migration)?;
     migrate::migrate(&tx).await?;
     tx.commit().await.map_err(OpenError::Migration)?;
-    let in_order = tenure.take(&session).await.map_err(OpenError::Failed)?;
-    let loaded = prepare(&session).await.map_err(OpenError::Contents)?;
-    settle(&session).await.map_err(OpenError::Failed)?;
-    if !in_order {
-        tracing::info!(
-            "the last process on this database did not say that it ended: until {} s have passed, it may still sign",
-            GRACE.as_secs()
-        );
-        sleep_until(locked + GRACE).await;
-    }
+    settle(&session, node).await.map_err(OpenError::Failed)?;
+    node.join(&session).await.map_err(OpenError::Failed)?;
+    bury(&session, node).await.map_err(OpenError::Failed)?;
+    let (loaded, version) = prepare(&session).await.map_err(OpenError::Contents)?;
     let days = days::known(&session).await.map_err(OpenError::Failed)?;
-    let confirmed = round_trip(&session).await.map_err(OpenError::Failed)?;
-    let owned = Owned {
+    let seat = Seat {
         session,
         ended,
-        confirmed,
         days,
     };
-    Ok((owned, loaded))
+    Ok((seat, loaded, version))
+}
+
+/// Takes over from processes that have ended on this machine: nobody else need wait for their leases.
+async fn bury(session: &Session, node: &Node) -> Outcome<()> {
+    let dead = takeover::dead(session, node, &mut Silence::default(), Instant::now()).await?;
+    for other in &dead {
+        takeover::take_over(session, node, other).await?;
+    }
+    Ok(())
 }
 
 /// Makes the days ahead and reads everything configured.
-async fn prepare(session: &Session) -> Outcome<Configuration> {
+async fn prepare(session: &Session) -> Outcome<(Configuration, i64)> {
     const STEP: &str = "prepare the database";
     let today = days::now(session).await?;
     run(session, STEP, "BEGIN").await?;
     days::make(session, Day::ahead(today)).await?;
     run(session, STEP, "COMMIT").await?;
-    loading::load(session).await
+    loading::load_as_of(session).await
 }
 
 /// A connection that was lost and is back, and the number of the last transaction that was committed.
-pub(super) type Back = (Owned, i64);
+pub(super) type Back = (Seat, i64);
 
 /// Comes back after a loss, not before `at`.
 pub(super) async fn come_back(
     at: Instant,
     target: Target,
-    tenure: Tenure,
+    node: Node,
     live: Arc<Live>,
 ) -> Result<Back, Away> {
     sleep_until(at).await;
-    let back = try_coming_back(&target, &tenure, &live);
+    let back = try_coming_back(&target, &node, &live);
     timeout(COMING_BACK, back).await.unwrap_or_else(|_| {
         Err(Away::Unreachable(StoreError::Unwritable {
             step: "connect to the database",
@@ -172,29 +174,31 @@ pub(super) async fn come_back(
     })
 }
 
-async fn try_coming_back(target: &Target, tenure: &Tenure, live: &Arc<Live>) -> Result<Back, Away> {
-    let connected = connect(target, tenure, live).await;
+async fn try_coming_back(target: &Target, node: &Node, live: &Arc<Live>) -> Result<Back, Away> {
+    let connected = connect(target, node, live).await;
     let (mut session, ended) = connected.map_err(|error| StoreError::Unwritable {
         step: "connect to the database",
         source: Box::new(error),
     })?;
-    if let Err(holder) = tenure.lock(&session).await? {
-        return Err(Away::Gone(Gone::to(holder.to_string())));
+    if let Err(holder) = Node::lock(&session, Hold::Together).await? {
+        return Err(Away::Gone(Gone::to(format!(
+            "{holder} has the database alone"
+        ))));
     }
     served(&mut session).await?;
-    let Some(written) = tenure.goes_on(&session).await? else {
-        return Err(Away::Gone(Gone::to("which has ended since")));
+    settle(&session, node).await?;
+    let Some(written) = node.go_on(&session).await? else {
+        let why =
+            "another hookturn process took its shards while it was away for longer than its lease";
+        return Err(Away::Gone(Gone::to(why)));
     };
-    settle(&session).await?;
     let days = days::known(&session).await?;
-    let confirmed = round_trip(&session).await?;
-    let owned = Owned {
+    let seat = Seat {
         session,
         ended,
-        confirmed,
         days,
     };
-    Ok((owned, written))
+    Ok((seat, written))
 }
 
 /// Ends the process's work on a database that was migrated, while it was away, to what does not serve it.

@@ -7,7 +7,12 @@
 //!
 //! **What was sent is recorded.** A finish is the only record of an exchange that has happened: it is never
 //! refused because of a loss, but *held*, and written first when the database is back. Held finishes are
-//! bounded by the exchanges that may be open, because none begins meanwhile.
+//! bounded by the exchanges that may be open, because none begins meanwhile. Only a node that was taken over drops
+//! them: their deliveries are another node's, and are sent again.
+//!
+//! **The others.** Every transaction shows that this node lives and how far it follows the others, and follows them
+//! before it writes ([`view`](super::view)). At every heartbeat, and when the ear hears of something, the shards are
+//! [reviewed](super::review).
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -21,13 +26,20 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::PostgresOptions;
 use super::connect::{OpenError, Session, Target};
+use super::ear::{Ear, Voice};
 use super::effects::Effects;
-use super::rows::{Outcome, is_fatal, run};
-use super::session::{self, Away, Back, Owned};
-use super::tenure::{GRACE, HEARTBEAT, Tenure};
-use super::transaction::{Manner, Memory, write_all};
+use super::node::{Begun, GRACE, HEARTBEAT, Node, Word, confirmed_until};
+use super::rows::{Outcome, execute, is_deadlock, is_fatal, run};
+use super::session::{self, Away, Back, Seat};
+use super::standing::Standing;
+use super::transaction::{Head, Manner, Memory, write_all};
+use super::view::{self, Recent};
 use super::writer::{Answer, Answers, Order, Work};
 use crate::store::live::Live;
+use crate::store::owned::Owned;
+
+mod away;
+mod sharing;
 
 pub(super) use super::session::Gone;
 
@@ -35,14 +47,8 @@ pub(super) use super::session::Gone;
 const BATCH_WORKS: usize = 2_048;
 /// Rows that share one transaction at most, so that one commit stays within tens of milliseconds.
 const BATCH_ROWS: usize = 8_192;
-/// How long a transaction may take, after which its connection is given up.
-const TRANSACTION: Duration = Duration::from_secs(15);
-/// How long to wait before connecting again, at first and at most.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_LAST: Duration = Duration::from_secs(2);
-/// How long a store that is closed while its database is away tries to record what it holds.
-const LAST_CHANCE: Duration = Duration::from_secs(2);
-
+/// How often a batch is written once more because it and another node's waited for each other.
+const DEADLOCKS: usize = 3;
 /// A transaction whose commit was not answered, with what it does to memory if it happened, and the finishes
 /// in it, which are written again if it did not.
 struct Unsettled {
@@ -61,24 +67,29 @@ enum Failed {
     Unknown(Box<Effects>),
 }
 
-/// What came up while the database was away.
-enum Aside {
-    Back(Result<Back, Away>),
-    Asked(Option<Order>),
-}
-
 pub(super) struct Thread {
     target: Target,
     live: Arc<Live>,
     sink: Arc<dyn HintSink>,
     inbox: mpsc::UnboundedReceiver<Order>,
-    tenure: Tenure,
+    node: Node,
+    voice: Arc<Voice>,
+    owned: Arc<Owned>,
+    standing: Arc<Standing>,
     /// Of the last transaction that was begun.
     number: i64,
     session: Option<Session>,
     ended: Arc<Notify>,
-    /// When the round trip began that last showed that the lock is held.
-    confirmed: Instant,
+    /// When the last transaction began that was committed: it renewed the lease.
+    renewed: Option<Instant>,
+    /// When the shards were last looked at.
+    reviewed: Instant,
+    upkeep: sharing::Upkeep,
+    /// The version of the view that is in memory.
+    applied: i64,
+    recent: Recent,
+    /// The row of this node says that it was taken over.
+    taken_over: bool,
     memory: Memory,
     unsettled: Option<Unsettled>,
     held: Vec<Order>,
@@ -93,21 +104,31 @@ pub(super) struct Thread {
 impl Thread {
     pub(super) fn new(
         options: &PostgresOptions,
+        node: Node,
         inbox: mpsc::UnboundedReceiver<Order>,
         commits: Arc<AtomicU64>,
         cannot_write: Arc<AtomicBool>,
         gone: watch::Sender<Option<Gone>>,
     ) -> Self {
+        let owned = Arc::clone(&options.sharing.owned);
         Self {
             target: options.target.clone(),
             live: Arc::clone(&options.live),
             sink: Arc::clone(&options.hints),
             inbox,
-            tenure: Tenure::new(),
+            node,
+            voice: Arc::new(Voice::new(Arc::clone(&owned))),
+            owned,
+            standing: Arc::clone(&options.sharing.standing),
             number: 0,
             session: None,
             ended: Arc::default(),
-            confirmed: Instant::now(),
+            renewed: None,
+            reviewed: Instant::now(),
+            upkeep: sharing::Upkeep::default(),
+            applied: 0,
+            recent: Recent::default(),
+            taken_over: false,
             memory: Memory::default(),
             unsettled: None,
             held: Vec::new(),
@@ -122,10 +143,13 @@ impl Thread {
 
     pub(super) async fn run(mut self, ready: oneshot::Sender<Result<(), OpenError>>) {
         self.live.confirm_no_longer();
-        match session::open(&self.target, &mut self.tenure, &self.live).await {
-            Ok((owned, loaded)) => {
+        match session::open(&self.target, &self.node, &self.live).await {
+            Ok((seat, loaded, version)) => {
                 self.live.reset(loaded);
-                self.have(owned);
+                self.live.shows(version.cast_unsigned());
+                (self.applied, self.recent) = (version, Recent::begin(version));
+                self.have(seat);
+                self.share().await;
                 let _ = ready.send(Ok(()));
             }
             Err(error) => {
@@ -133,28 +157,47 @@ impl Thread {
                 return;
             }
         }
+        let ear = tokio::spawn(
+            Ear {
+                target: self.target.clone(),
+                node: self.node.clone(),
+                voice: Arc::clone(&self.voice),
+                sink: Arc::clone(&self.sink),
+            }
+            .run(),
+        );
         while let Some(orders) = self.next().await {
             self.write(orders).await;
             if self.leaving.is_some() {
                 break;
             }
         }
+        ear.abort();
         self.leave().await;
     }
 
-    fn have(&mut self, owned: Owned) {
-        self.session = Some(owned.session);
-        self.ended = owned.ended;
-        self.memory.days = owned.days;
+    fn have(&mut self, seat: Seat) {
+        self.session = Some(seat.session);
+        self.ended = seat.ended;
+        self.memory.days = seat.days;
         self.pause = Duration::ZERO;
         self.cannot_write.store(false, Ordering::Relaxed);
-        self.confirm(owned.confirmed);
+        // Looked at before anything else is written.
+        self.reviewed = Instant::now() - HEARTBEAT;
     }
 
-    /// The lock was held at this moment: whoever takes it later waits for as long as this is believed.
-    fn confirm(&mut self, begun: Instant) {
-        self.confirmed = begun;
-        self.live.confirm_until(begun + GRACE);
+    /// The view was current when this transaction began: it is believed for a while, as far as the lease goes.
+    fn confirm(&self, begun: Instant) {
+        if let Some(renewed) = self.renewed {
+            let until = confirmed_until(begun, renewed, self.node.lease);
+            self.live.confirm_until(until);
+        }
+    }
+
+    /// A transaction that began then was committed: the lease is renewed, and this node can judge others.
+    fn renew(&mut self, begun: Instant) {
+        self.renewed = Some(begun);
+        self.voice.renewed(begun);
     }
 
     /// The next batch, or nothing when it is time to end.
@@ -169,11 +212,19 @@ impl Thread {
             if !self.held.is_empty() {
                 return Some(std::mem::take(&mut self.held));
             }
+            if self.reviewed.elapsed() >= HEARTBEAT {
+                self.share().await;
+                continue;
+            }
+            let (voice, owned) = (Arc::clone(&self.voice), Arc::clone(&self.owned));
             tokio::select! {
                 biased;
                 () = self.ended.notified() => self.lose(),
+                // Every transaction follows the others as it begins.
                 first = self.inbox.recv() => return first.map(|first| self.batch(first)),
-                () = sleep_until(self.confirmed + HEARTBEAT) => self.beat().await,
+                () = voice.poked.notified() => self.follow().await,
+                () = owned.ended() => self.share().await,
+                () = sleep_until(self.reviewed + HEARTBEAT) => self.share().await,
             }
         }
     }
@@ -197,17 +248,6 @@ impl Thread {
         orders
     }
 
-    /// Shows that the lock is held while nothing is written.
-    async fn beat(&mut self) {
-        let Some(session) = &self.session else {
-            return;
-        };
-        match timeout(GRACE, session::round_trip(session)).await {
-            Ok(Ok(begun)) => self.confirm(begun),
-            Ok(Err(_)) | Err(_) => self.lose(),
-        }
-    }
-
     /// The connection is lost: nothing is signed until it is back.
     fn lose(&mut self) {
         self.live.confirm_no_longer();
@@ -219,109 +259,15 @@ impl Thread {
         }
     }
 
-    // ----- while the database is away -----
-
-    /// Seeks the connection and answers whoever asks meanwhile. Returns whether it is back; otherwise it is
-    /// time to end.
-    async fn wait_for_the_database(&mut self) -> bool {
-        loop {
-            let coming_back = self.coming_back.get_or_insert_with(|| {
-                tokio::spawn(session::come_back(
-                    Instant::now() + self.pause,
-                    self.target.clone(),
-                    self.tenure.clone(),
-                    Arc::clone(&self.live),
-                ))
-            });
-            let aside = tokio::select! {
-                biased;
-                back = coming_back => Aside::Back(back.unwrap_or(Err(Away::Unreachable(StoreError::Stopped)))),
-                order = self.inbox.recv() => Aside::Asked(order),
-            };
-            match aside {
-                Aside::Back(back) => {
-                    if let Some(back) = self.came_back(back) {
-                        return back;
-                    }
-                }
-                Aside::Asked(Some(order)) if !matches!(order.work, Work::Leave) => {
-                    self.put_off(order);
-                }
-                Aside::Asked(last) => {
-                    self.leaving = last;
-                    return self.last_chance().await;
-                }
-            }
-        }
-    }
-
-    /// What an attempt to come back means: to go on, to end, or to try again.
-    fn came_back(&mut self, back: Result<Back, Away>) -> Option<bool> {
-        self.coming_back = None;
-        match back {
-            Ok((owned, written)) => {
-                if let Some(unsettled) = self.unsettled.take() {
-                    let committed = unsettled.number <= written;
-                    self.settle(unsettled, committed);
-                }
-                self.have(owned);
-                tracing::info!(held = self.held.len(), "the store has its database again");
-                Some(true)
-            }
-            Err(Away::Unreachable(error)) => {
-                session::warn(&error);
-                self.cannot_write.store(true, Ordering::Relaxed);
-                self.pause = (self.pause * 2).clamp(RETRY_FIRST, RETRY_LAST);
-                None
-            }
-            Err(Away::Gone(gone)) => {
-                tracing::error!("{gone}");
-                let _ = self.gone.send(Some(gone));
-                Some(false)
-            }
-        }
-    }
-
-    /// The fate of the transaction that was under way is known.
-    fn settle(&mut self, unsettled: Unsettled, committed: bool) {
-        if committed {
-            self.happen(unsettled.effects);
-            for order in unsettled.finishes {
-                order.answer(Ok(Answer::Done));
-            }
-        } else {
-            self.held.splice(0..0, unsettled.finishes);
-        }
-    }
-
-    fn put_off(&mut self, order: Order) {
-        let nothing_waits = self.held.is_empty() && self.unsettled.is_none();
-        match &order.work {
-            Work::Finish { .. } => self.held.push(order),
-            Work::Barrier if nothing_waits => order.answer(Ok(Answer::Done)),
-            _ => order.answer(Err(away())),
-        }
-    }
-
-    /// The store is closed: one more look whether the database is there, if there is something to record.
-    async fn last_chance(&mut self) -> bool {
-        let waits = !self.held.is_empty() || self.unsettled.is_some();
-        if waits
-            && let Some(coming_back) = self.coming_back.take()
-            && let Ok(Ok(back)) = timeout(LAST_CHANCE, coming_back).await
-            && self.came_back(back) == Some(true)
-        {
-            return true;
-        }
-        false
-    }
-
     // ----- writing -----
 
     fn happen(&mut self, effects: Effects) {
         self.memory.learn(&effects);
         self.commits.fetch_add(1, Ordering::Relaxed);
-        effects.happen(&self.live, self.sink.as_ref());
+        if let Some(version) = effects.view {
+            self.applied = version;
+        }
+        effects.happen(&self.live, self.sink.as_ref(), &self.voice);
     }
 
     async fn write(&mut self, orders: Vec<Order>) {
@@ -380,33 +326,25 @@ impl Thread {
         let Some(session) = self.session.take() else {
             return Err(Failed::Lost(away()));
         };
-        let deadline = Instant::now() + TRANSACTION;
+        let deadline = Instant::now() + self.node.longest_transaction();
         self.number += 1;
-        let mut begun = Instant::now();
-        let mut written = self
-            .attempt(&session, works, Manner::Together, deadline)
-            .await;
-        if written.is_err() && !session.is_closed() && Instant::now() < deadline {
-            begun = Instant::now();
-            written = match run(&session, "roll back", "ROLLBACK").await {
-                Ok(()) => {
-                    self.attempt(&session, works, Manner::OneByOne, deadline)
-                        .await
-                }
-                Err(error) => Err(error),
-            };
-        }
-        let (answers, effects) = match written {
+        let written = self.write_patiently(&session, works, deadline).await;
+        let (answers, effects, begun) = match written {
             Ok(written) => written,
+            Err(error) if self.taken_over => {
+                drop(session);
+                self.lose();
+                return Err(Failed::Lost(error));
+            }
             Err(error) => return Err(self.after_failure(session, error).await),
         };
-        self.confirm(begun);
-        let begun = Instant::now();
+        self.confirm(begun.at);
         match timeout_at(deadline, run(&session, "commit", "COMMIT")).await {
             Ok(Ok(())) => {
                 self.session = Some(session);
                 self.cannot_write.store(false, Ordering::Relaxed);
-                self.confirm(begun);
+                self.renew(begun.at);
+                self.confirm(begun.at);
                 self.happen(effects);
                 Ok(answers)
             }
@@ -418,6 +356,35 @@ impl Thread {
                 drop(session);
                 self.lose();
                 Err(Failed::Unknown(Box::new(effects)))
+            }
+        }
+    }
+
+    /// Writes a batch into a transaction: together, once more if it and another node's waited for each other, and
+    /// at last one by one.
+    async fn write_patiently(
+        &mut self,
+        session: &Session,
+        works: &[&Work],
+        deadline: Instant,
+    ) -> Outcome<(Answers, Effects, Begun)> {
+        let mut deadlocks = 0;
+        let mut manner = Manner::Together;
+        loop {
+            let error = match self.attempt(session, works, manner, deadline).await {
+                Ok(written) => return Ok(written),
+                Err(error) => error,
+            };
+            let again = !self.taken_over && !session.is_closed() && Instant::now() < deadline;
+            let deadlock = is_deadlock(&error) && deadlocks < DEADLOCKS;
+            if !again || (manner == Manner::OneByOne && !deadlock) {
+                return Err(error);
+            }
+            run(session, "roll back", "ROLLBACK").await?;
+            if deadlock {
+                deadlocks += 1;
+            } else {
+                manner = Manner::OneByOne;
             }
         }
     }
@@ -440,15 +407,30 @@ impl Thread {
     }
 
     async fn attempt(
-        &self,
+        &mut self,
         session: &Session,
         works: &[&Work],
         manner: Manner,
         deadline: Instant,
-    ) -> Outcome<(Answers, Effects)> {
+    ) -> Outcome<(Answers, Effects, Begun)> {
         let written = async {
-            self.tenure.begin(session, self.number).await?;
-            write_all(session, works, manner, &self.live, &self.memory).await
+            let begun = self.begin(session).await?;
+            let version = if works.iter().any(|work| work.changes_view()) {
+                self.hold_head(session).await?
+            } else {
+                None
+            };
+            let head = match version {
+                Some(_) => Head::Held(&self.recent),
+                None => Head::Free,
+            };
+            let known = (&*self.live, &self.memory);
+            let (answers, mut effects) = write_all(session, works, manner, known, head).await?;
+            if let Some(version) = version {
+                view::record(session, version, self.node.id, &effects.keys()).await?;
+                effects.view = Some(version);
+            }
+            Ok((answers, effects, begun))
         };
         timeout_at(deadline, written).await.unwrap_or_else(|_| {
             Err(StoreError::Unwritable {
@@ -458,14 +440,89 @@ impl Thread {
         })
     }
 
-    /// Gives the database back, and tells those who still wait that nothing more happens here.
+    /// What this node says of itself.
+    fn word(&self) -> Word {
+        Word {
+            number: self.number,
+            view: self.applied,
+            able: self.standing.is_able(),
+        }
+    }
+
+    /// Begins a transaction, and follows the other nodes if this one is behind.
+    async fn begin(&mut self, session: &Session) -> Outcome<Begun> {
+        let Some(begun) = self.node.begin(session, self.word()).await? else {
+            self.taken_over = true;
+            return Err(taken_over());
+        };
+        self.standing.measure(&begun);
+        self.standing.follows(begun.head - self.applied);
+        if begun.head > self.applied {
+            self.catch_up(session, begun.head).await?;
+            let sql = "UPDATE node SET view = $2 WHERE id = $1";
+            execute(session, "begin", sql, &[&self.node.id, &self.applied]).await?;
+        }
+        self.confirm(begun.at);
+        Ok(begun)
+    }
+
+    /// Counts the head of the view up, and follows what came before it.
+    async fn hold_head(&mut self, session: &Session) -> Outcome<Option<i64>> {
+        let Some(version) = view::lock(session).await? else {
+            return Ok(None);
+        };
+        if version - 1 > self.applied {
+            self.catch_up(session, version - 1).await?;
+        }
+        Ok(Some(version))
+    }
+
+    /// Takes what other nodes changed into memory, as of one commit. It stays there whatever becomes of the
+    /// transaction in which it was read: it is committed.
+    async fn catch_up(&mut self, session: &Session, known: i64) -> Outcome<()> {
+        let mut news = view::catch_up(session, self.applied).await?;
+        if !news.is_whole(self.applied, known) {
+            let why = "it does not know what the others changed while it was away";
+            self.is_gone(Gone::to(why));
+            self.taken_over = true;
+            return Err(StoreError::Unwritable {
+                step: "follow the other nodes",
+                source: why.into(),
+            });
+        }
+        self.recent.remember(&mut news);
+        let findings = std::mem::take(&mut news.findings);
+        let effects = Effects {
+            writes: news.writes,
+            forgotten: news.forgotten,
+            view: Some(news.version),
+            ..Effects::default()
+        };
+        self.applied = news.version;
+        for (endpoint, found) in findings {
+            self.live.take_findings(endpoint, found);
+        }
+        effects.happen(&self.live, self.sink.as_ref(), &self.voice);
+        Ok(())
+    }
+
+    /// This process is no node of the database any more.
+    fn is_gone(&mut self, gone: Gone) {
+        tracing::error!("{gone}");
+        self.live.confirm_no_longer();
+        self.give_up_everything();
+        let _ = self.gone.send(Some(gone));
+    }
+
+    /// Leaves in order, and tells those who still wait that nothing more happens here.
     async fn leave(&mut self) {
         self.live.confirm_no_longer();
+        self.give_up_everything();
         if let Some(session) = self.session.take() {
-            let left = timeout(GRACE, self.tenure.leave(&session)).await;
+            let left = timeout(GRACE, self.node.leave(&session)).await;
             if !matches!(left, Ok(Ok(()))) {
                 tracing::warn!(
-                    "the database could not be told that this process ends; the next one waits for a moment"
+                    "the database could not be told that this process ends; the others wait for its lease"
                 );
             }
         }
@@ -483,6 +540,14 @@ impl Thread {
         if let Some(order) = self.leaving.take() {
             order.answer(Ok(Answer::Done));
         }
+    }
+}
+
+/// The row of this node says so; its next connection finds out what that means.
+fn taken_over() -> StoreError {
+    StoreError::Unwritable {
+        step: "begin",
+        source: "this node was taken over; nothing was written".into(),
     }
 }
 

@@ -18,8 +18,9 @@ use super::connect::Session;
 use super::days::Day;
 use super::effects::Effects;
 use super::group::Group;
-use super::rows::{Outcome, run};
+use super::rows::{Outcome, is_deadlock, run};
 use super::upkeep::{self, Sweep};
+use super::view::Recent;
 use super::writer::{Answer, Answers, Work};
 use super::{configuration, figures, ledger};
 use crate::store::live::Live;
@@ -30,6 +31,16 @@ pub(super) struct Tx<'a> {
     pub(super) effects: Effects,
     live: &'a Live,
     memory: &'a Memory,
+    head: Head<'a>,
+}
+
+/// What the transaction has of what every node holds in memory.
+#[derive(Clone, Copy)]
+pub(super) enum Head<'a> {
+    /// It holds the head, which it counted up; the changes of the others up to that are known.
+    Held(&'a Recent),
+    /// It does not hold the head: it changes nothing, or another node holds it for too long.
+    Free,
 }
 
 /// What the writer knows of the database as of the last commit.
@@ -66,6 +77,15 @@ impl Tx<'_> {
         Err(StoreError::Conflict {
             what: format!("workspace {id}"),
         })
+    }
+
+    /// Whether an endpoint keeps the order of acceptance.
+    pub(super) fn is_ordered(&self, id: EndpointId) -> bool {
+        let fresh = self.writes().find_map(|write| match write {
+            Write::Endpoint(known) if known.id == id => Some(known.ordered),
+            _ => None,
+        });
+        fresh.unwrap_or_else(|| self.live.endpoint(id).is_some_and(|known| known.ordered))
     }
 
     /// Refuses an endpoint that does not exist.
@@ -117,14 +137,15 @@ pub(super) async fn write_all(
     session: &Session,
     works: &[&Work],
     manner: Manner,
-    live: &Live,
-    memory: &Memory,
+    (live, memory): (&Live, &Memory),
+    head: Head<'_>,
 ) -> Outcome<(Answers, Effects)> {
     let mut tx = Tx {
         session,
         effects: Effects::default(),
         live,
         memory,
+        head,
     };
     let mut answers: Answers = works.iter().map(|_| Ok(Answer::Done)).collect();
     let mut group = Group::default();
@@ -156,6 +177,12 @@ async fn guarded(tx: &mut Tx<'_>, work: &Work) -> Outcome<Outcome<Answer>> {
     let mark = tx.effects.mark();
     run(tx.session, "write", "SAVEPOINT work").await?;
     let answer = alone(tx, work).await;
+    if let Err(error) = &answer
+        && is_deadlock(error)
+    {
+        // Not its fault: everything is written once more.
+        return answer.map(Ok);
+    }
     if answer.is_err() {
         run(tx.session, "write", "ROLLBACK TO SAVEPOINT work").await?;
         tx.effects.undo_to(&mark);
@@ -169,8 +196,21 @@ async fn guarded(tx: &mut Tx<'_>, work: &Work) -> Outcome<Outcome<Answer>> {
 }
 
 async fn alone(tx: &mut Tx<'_>, work: &Work) -> Outcome<Answer> {
+    if work.changes_view() && matches!(tx.head, Head::Free) {
+        return Err(StoreError::Unwritable {
+            step: "change what all nodes hold",
+            source:
+                "another node is in the middle of a change and does not answer; nothing was written"
+                    .into(),
+        });
+    }
     match work {
-        Work::Change(change) => configuration::change(tx, change).await?,
+        Work::Change(change, seen) => {
+            if let Head::Held(recent) = tx.head {
+                recent.refuse(change, *seen)?;
+            }
+            configuration::change(tx, change).await?;
+        }
         Work::Audit {
             workspace,
             context,

@@ -21,13 +21,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::PostgresOptions;
 use super::connect::OpenError;
+use super::node::Node;
 use super::rows::Outcome;
 use super::thread::{Gone, Thread};
+use super::view::keys_of;
 use crate::store::waiting::Share;
 
 /// What can be asked of the writer.
 pub(super) enum Work {
-    Change(Box<Change>),
+    /// With the version of the view that it was decided from, or a later one that it is true of as well.
+    Change(Box<Change>, u64),
     Audit {
         workspace: WorkspaceId,
         context: Context,
@@ -65,10 +68,28 @@ pub(super) enum Work {
 }
 
 impl Work {
+    /// Whether it changes what every node holds in memory.
+    pub(super) fn changes_view(&self) -> bool {
+        match self {
+            Self::Change(change, _) => keys_of(change).next().is_some(),
+            Self::Reseal(_) => true,
+            Self::Audit { .. }
+            | Self::Touch(_)
+            | Self::Figures { .. }
+            | Self::Accept(..)
+            | Self::Finish { .. }
+            // Endpoints that it forgets are not used any more: who keeps them in memory keeps them in vain.
+            | Self::Prune { .. }
+            | Self::PutMeta { .. }
+            | Self::Barrier
+            | Self::Leave => false,
+        }
+    }
+
     /// What it counts against the bound of a batch.
     pub(super) fn rows(&self) -> usize {
         match self {
-            Self::Change(change) => change.writes.len() + change.audit.len() + 1,
+            Self::Change(change, _) => change.writes.len() + change.audit.len() + 1,
             Self::Accept(accept, _) => {
                 let rows = accept.messages.iter().map(|new| 1 + new.deliveries.len());
                 rows.sum()
@@ -124,8 +145,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread, and waits until it has the database and its contents are in the live view.
-    pub(super) async fn start(options: &PostgresOptions) -> Result<Self, OpenError> {
+    /// Starts the thread, and waits until it has joined and the database's contents are in the live view.
+    pub(super) async fn start(options: &PostgresOptions, node: &Node) -> Result<Self, OpenError> {
         let (orders, inbox) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -136,6 +157,7 @@ impl Writer {
         let (tell, gone) = watch::channel(None);
         let thread = Thread::new(
             options,
+            node.clone(),
             inbox,
             Arc::clone(&commits),
             Arc::clone(&cannot_write),
@@ -168,7 +190,7 @@ impl Writer {
         self.cannot_write.load(Ordering::Relaxed)
     }
 
-    /// Waits until another process has the database.
+    /// Waits until this node was taken over.
     pub(super) fn until_gone(&self) -> impl Future<Output = Gone> + Send + use<> {
         let mut gone = self.gone.clone();
         async move {

@@ -1,0 +1,106 @@
+//! How far this machine's clock is from the database's. Pure.
+//!
+//! Nodes agree on time by the clock of the database: messages are put in order by it, and keys expire by it. Each node
+//! measures the difference as its transactions begin, and corrects its own clock by it
+//! ([`NodeClock`](crate::telemetry::NodeClock)). A clock that is off by more than [`BOUND`] is not corrected in
+//! silence: the node says that it is not ready, and owns no shards, until somebody sets it right. A signature is
+//! judged by the receiver's clock too, and by a machine that far off nothing can be trusted.
+
+use hookturn_core::time::SECOND;
+
+/// How far off the clock of a node may be, in milliseconds.
+pub(super) const BOUND: i64 = SECOND.cast_signed();
+/// A round trip that took longer tells nothing.
+const SLOW: i64 = 250;
+/// A correction stays as it is while what is measured differs by no more.
+const TOLERANCE: i64 = 10;
+
+/// The difference, as far as it is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Skew {
+    /// What is added to the node's clock, in milliseconds.
+    pub(super) correction: i64,
+    /// Whether it is off by more than the bound.
+    pub(super) is_off: bool,
+}
+
+/// What to make of a round trip that took `took` milliseconds, at whose end at the latest the node's own clock said `ended` and
+/// within which the database's said `database`.
+///
+/// 1. The database was asked somewhere within the round trip, so the difference is known to half of it.
+/// 2. A slow round trip says nothing.
+/// 3. What is known stays unless the new value contradicts it: time does not jitter.
+/// 4. It is off when the whole uncertainty is beyond the bound, and right again when all of it is within.
+pub(super) const fn judge(known: Skew, ended: i64, took: i64, database: i64) -> Skew {
+    if took > SLOW || took < 0 {
+        return known;
+    }
+    let uncertain = took / 2 + 1;
+    let measured = database - (ended - took / 2);
+    let apart = (measured - known.correction).abs();
+    let correction = if apart <= uncertain + TOLERANCE {
+        known.correction
+    } else {
+        measured
+    };
+    let is_off = if measured.abs() - uncertain > BOUND {
+        true
+    } else if measured.abs() + uncertain < BOUND {
+        false
+    } else {
+        known.is_off
+    };
+    Skew { correction, is_off }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_784_505_600_000;
+
+    #[test]
+    fn a_clock_that_is_right_is_left_alone_whatever_round_trips_take() {
+        for took in [0, 1, 7, 40, 249] {
+            for asked in [0, took / 3, took] {
+                let skew = judge(Skew::default(), NOW + took, took, NOW + asked);
+                assert_eq!(skew, Skew::default(), "{took} {asked}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_within_the_bound_is_corrected_and_stays_so() {
+        let skew = judge(Skew::default(), NOW, 2, NOW + 400);
+        assert!(
+            (398..=402).contains(&skew.correction) && !skew.is_off,
+            "{skew:?}"
+        );
+        assert_eq!(judge(skew, NOW + 500, 4, NOW + 901), skew);
+    }
+
+    #[test]
+    fn two_seconds_are_off_and_it_is_right_again_when_it_was_set() {
+        for by in [-2_000, 2_000] {
+            let skew = judge(Skew::default(), NOW, 2, NOW + by);
+            assert!(skew.is_off, "{by}");
+            let set = judge(skew, NOW, 2, NOW);
+            assert_eq!(
+                set,
+                Skew {
+                    correction: 1,
+                    is_off: false
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn a_slow_round_trip_changes_nothing() {
+        let known = Skew {
+            correction: 3,
+            is_off: false,
+        };
+        assert_eq!(judge(known, NOW, 5_000, NOW + 60_000), known);
+    }
+}

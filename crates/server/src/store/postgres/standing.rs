@@ -1,0 +1,102 @@
+//! How this node stands among those that share its database, for readiness and metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::node::Begun;
+use super::skew::{self, Skew};
+use crate::telemetry::NodeClock;
+
+/// What a node knows of itself and the others. Shared.
+#[derive(Debug, Default)]
+pub struct Standing {
+    clock: NodeClock,
+    skew: Mutex<Skew>,
+    skew_millis: AtomicI64,
+    nodes: AtomicUsize,
+    shards: AtomicUsize,
+    behind: AtomicI64,
+}
+
+/// The same in numbers, at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Nodes that may own shards.
+    pub nodes: usize,
+    /// Shards that this one owns.
+    pub shards: usize,
+    /// Versions of the view that this one had not followed when it last looked.
+    pub behind: i64,
+    /// How far this machine's clock is behind the database's, in milliseconds.
+    pub skew_millis: i64,
+    /// Whether that is more than is permitted.
+    pub clock_is_off: bool,
+}
+
+impl Standing {
+    /// One that corrects this clock.
+    pub fn new(clock: NodeClock) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            ..Self::default()
+        })
+    }
+
+    fn skew(&self) -> Skew {
+        *self.skew.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this node may own shards.
+    pub(super) fn is_able(&self) -> bool {
+        !self.skew().is_off
+    }
+
+    /// Takes in what the beginning of a transaction showed of the database's clock.
+    pub(super) fn measure(&self, begun: &Begun) {
+        // In this order: a pause in between makes the round trip longer, and what is known less certain.
+        let ended = self.clock.uncorrected().as_millis();
+        let took = i64::try_from(begun.at.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let before = self.skew();
+        let after = skew::judge(before, ended, took, begun.clock);
+        *self.skew.lock().unwrap_or_else(PoisonError::into_inner) = after;
+        self.skew_millis.store(after.correction, Ordering::Relaxed);
+        self.clock.correct(after.correction);
+        if after.is_off != before.is_off {
+            tell(after);
+        }
+    }
+
+    /// So many versions of the view were new.
+    pub(super) fn follows(&self, behind: i64) {
+        self.behind.store(behind, Ordering::Relaxed);
+    }
+
+    pub(super) fn shares(&self, nodes: usize, shards: usize) {
+        self.nodes.store(nodes, Ordering::Relaxed);
+        self.shards.store(shards, Ordering::Relaxed);
+    }
+
+    /// In numbers.
+    pub fn figures(&self) -> Figures {
+        Figures {
+            nodes: self.nodes.load(Ordering::Relaxed),
+            shards: self.shards.load(Ordering::Relaxed),
+            behind: self.behind.load(Ordering::Relaxed),
+            skew_millis: self.skew_millis.load(Ordering::Relaxed),
+            clock_is_off: self.skew().is_off,
+        }
+    }
+}
+
+fn tell(skew: Skew) {
+    if skew.is_off {
+        tracing::error!(
+            millis = skew.correction,
+            "this machine's clock is off by more than {} ms from the database's: this node is not ready and gives up its shards until the clock is right",
+            skew::BOUND
+        );
+    } else {
+        tracing::info!("this machine's clock is right again");
+    }
+}

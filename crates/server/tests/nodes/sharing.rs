@@ -1,0 +1,82 @@
+//! Nodes that share a database: each sends what is due for its own shards, whoever accepted it, and each knows at once
+//! what another made.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use crate::desk::Desk;
+use crate::fleet::{Crowd, SHARDS, shards, until_settled, until_shared};
+use crate::support::Receiver;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g2_what_either_node_accepts_is_sent_once() {
+    let desk = Desk::new().await;
+    let (one, other) = (desk.serve().await, desk.serve().await);
+    until_shared(&[&one, &other]).await;
+    let mut crowd = Crowd::make(&one.api(), 12, Receiver::start().await).await;
+    let mut wanted = BTreeSet::new();
+    for number in 0..20 {
+        let node = if number % 2 == 0 { &one } else { &other };
+        let id = node.api().publish(&crowd.app, "order.paid", "{}").await;
+        wanted.extend(crowd.deliveries_of(&id));
+    }
+    let came = crowd.receive(&wanted).await;
+    let twice: Vec<_> = came.iter().filter(|(_, count)| **count > 1).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+    assert_eq!(came.len(), wanted.len());
+    until_settled(&other.api(), &crowd.app).await;
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_made_at_one_node_is_there_at_the_other_when_it_is_answered() {
+    let desk = Desk::new().await;
+    let (one, other) = (desk.serve().await, desk.serve().await);
+    let mut receiver = Receiver::start().await;
+    let (here, there) = (one.api(), other.api());
+    for number in 0..10 {
+        let app = here.create_app(&format!("app {number}")).await;
+        let asked = json!({ "url": receiver.origin() });
+        let endpoint = there.create_endpoint(&app, &asked).await;
+        let id = here.publish(&app, "order.paid", "{}").await;
+        assert_eq!(receiver.next().await.header("webhook-id"), id);
+        let path = format!("/v1/apps/{app}/endpoints/{}", endpoint.id);
+        there.send(http::Method::DELETE, &path, String::new()).await;
+        let (status, _) = here.send(http::Method::GET, &path, String::new()).await;
+        assert_eq!(status, http::StatusCode::NOT_FOUND);
+    }
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g1_a_node_that_leaves_in_order_hands_its_shards_over_at_once() {
+    let desk = Desk::new().await;
+    let (one, other) = (desk.serve().await, desk.serve().await);
+    until_shared(&[&one, &other]).await;
+    let mut crowd = Crowd::make(&one.api(), 8, Receiver::start().await).await;
+    let mut wanted = BTreeSet::new();
+    for _ in 0..10 {
+        let id = other.api().publish(&crowd.app, "order.paid", "{}").await;
+        wanted.extend(crowd.deliveries_of(&id));
+    }
+    one.stop().await;
+    until_shared(&[&other]).await;
+    assert_eq!(shards(&other.api()).await, SHARDS);
+    crowd.receive(&wanted).await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_third_node_gets_its_share() {
+    let desk = Desk::new().await;
+    let (one, two) = (desk.serve().await, desk.serve().await);
+    until_shared(&[&one, &two]).await;
+    let three = desk.serve().await;
+    until_shared(&[&one, &two, &three]).await;
+    for node in [one, two, three] {
+        node.stop().await;
+    }
+}
