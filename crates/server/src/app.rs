@@ -13,6 +13,7 @@
 
 pub mod backup;
 pub mod checkup;
+pub mod copying;
 mod engine;
 mod http;
 mod keys;

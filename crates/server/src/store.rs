@@ -3,6 +3,7 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod copying;
 mod encoding;
 mod happened;
 pub mod live;

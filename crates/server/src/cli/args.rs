@@ -49,6 +49,8 @@ pub(super) enum Command {
     Restore(super::backup::Restore),
     /// Bring the schema of a PostgreSQL store up to date.
     Migrate(super::migrate::Migrate),
+    /// Copy an embedded store into a PostgreSQL database.
+    MigrateStore(super::migrate_store::MigrateStore),
     /// Print the description of the API (OpenAPI 3.1), or of a dialect.
     Openapi(super::openapi::Openapi),
     /// Write a commented hookturn.toml and make the data directory.

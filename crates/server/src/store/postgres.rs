@@ -33,6 +33,7 @@ mod days;
 mod effects;
 mod examine;
 mod figures;
+pub(in crate::store) mod filling;
 mod finishing;
 mod group;
 mod ledger;
@@ -115,13 +116,24 @@ pub struct PostgresOptions {
 
 impl PostgresStore {
     /// Connects, takes the database, migrates, loads the live view and starts the threads.
+    ///
+    /// A database into which a store is being copied is refused: half of it is not there.
     pub async fn open(options: PostgresOptions) -> Result<Self, OpenError> {
-        Ok(Self {
+        let store = Self {
             writer: Arc::new(Writer::start(&options).await?),
             readers: Arc::new(Readers::start(&options.target)?),
             waiting: Waiting::default(),
             target: Arc::new(options.target),
-        })
+        };
+        let half = store.meta(filling::PLACE).await;
+        if half.map_err(OpenError::Failed)?.is_some() {
+            // Given back at once: whoever goes on copying need not wait.
+            store.close().await.map_err(OpenError::Failed)?;
+            return Err(OpenError::HalfCopied {
+                database: store.target.name(),
+            });
+        }
+        Ok(store)
     }
 
     /// How many transactions were committed since the start: with the number of steps it tells how

@@ -7,6 +7,7 @@
 )]
 
 mod commands;
+mod copying;
 mod cutter;
 mod desk;
 mod losing;

@@ -1,6 +1,7 @@
 //! The engine for many nodes: the conformance suite, and what only PostgreSQL can get wrong.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod copying;
 mod engine;
 mod group_commit;
 mod losing;

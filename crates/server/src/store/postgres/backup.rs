@@ -238,8 +238,15 @@ pub async fn backup_beside(target: &Target, path: &Path) -> Result<Outcome<()>, 
 
 /// Fills an empty database from a backup, whole or not at all.
 pub async fn restore(target: &Target, path: &Path) -> Result<Outcome<()>, OpenError> {
-    let mut session = target.reach_as(Tenure::new().name(), || {}).await?;
-    let locked = Tenure::new().lock(&session).await;
+    let session = alone(target).await?;
+    Ok(restore_into(&session, path).await)
+}
+
+/// A connection to a database on which no server works as long as it lasts, with its schema up to date.
+pub(super) async fn alone(target: &Target) -> Result<Session, OpenError> {
+    let tenure = Tenure::new();
+    let mut session = target.reach_as(tenure.name(), || {}).await?;
+    let locked = tenure.lock(&session).await;
     if let Err(holder) = locked.map_err(OpenError::Failed)? {
         return Err(OpenError::InUse {
             database: target.name(),
@@ -249,7 +256,7 @@ pub async fn restore(target: &Target, path: &Path) -> Result<Outcome<()>, OpenEr
     let tx = session.transaction().await.map_err(OpenError::Migration)?;
     migrate::migrate(&tx).await?;
     tx.commit().await.map_err(OpenError::Migration)?;
-    Ok(restore_into(&session, path).await)
+    Ok(session)
 }
 
 async fn restore_into(session: &Session, path: &Path) -> Outcome<()> {
