@@ -18,6 +18,7 @@ mod engine;
 mod http;
 mod keys;
 pub mod migrating;
+mod outbox;
 pub mod probes;
 mod process;
 mod server;

@@ -9,6 +9,7 @@ mod happened;
 pub mod live;
 #[cfg(any(test, feature = "conformance"))]
 pub mod model;
+pub mod outbox;
 pub mod postgres;
 pub mod seal;
 pub mod sqlite;

@@ -135,6 +135,14 @@ impl Engine {
         }
     }
 
+    /// Where applications publish in transactions of their own, if they share the database.
+    pub(super) const fn outbox(&self) -> Option<&PostgresStore> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Postgres(store) => Some(store),
+        }
+    }
+
     /// Waits until another process has the store. An embedded one is locked as long as this one lives.
     pub(super) async fn until_gone(&self) -> Gone {
         match self {

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::engine::Engine;
-use super::log_step;
+use super::{log_step, outbox};
 use crate::api::{Readiness, Ready};
 use crate::service::Service;
 use crate::service::proving::Prober;
@@ -68,6 +68,7 @@ pub(super) async fn run(parts: Parts) {
         rotate_in_bulk(&parts),
         report(&parts),
         keep_figures(&parts),
+        outbox::pick_up(&parts),
     );
 }
 

@@ -41,6 +41,7 @@ mod listing;
 mod loading;
 mod marks;
 mod migrate;
+mod outbox;
 mod planned;
 mod reader;
 mod requeue;

@@ -70,6 +70,10 @@ pub struct Metrics {
     in_flight: Gauge,
     due: Gauge,
     store_bytes: Gauge,
+    outbox_accepted: Counter,
+    outbox_repeated: Counter,
+    outbox_refused: Counter,
+    outbox_age: Gauge,
     /// By position in [`ExchangeReason::ALL`].
     exchanges: [Counter; ExchangeReason::ALL.len()],
     probes: Family<ProbeLabels, Counter>,
@@ -136,6 +140,25 @@ impl Default for Metrics {
             Unit::Bytes,
             store_bytes.clone(),
         );
+        let published = Family::<Outcome, Counter>::default();
+        let of_outbox = |outcome| published.get_or_create(&Outcome { outcome }).clone();
+        let (outbox_accepted, outbox_repeated, outbox_refused) = (
+            of_outbox("accepted"),
+            of_outbox("repeated"),
+            of_outbox("refused"),
+        );
+        registry.register(
+            "outbox",
+            "Events of the outbox by what became of them",
+            published,
+        );
+        let outbox_age = Gauge::default();
+        registry.register_with_unit(
+            "outbox_oldest_age",
+            "Age of the oldest event of the outbox that is no message yet",
+            Unit::Seconds,
+            outbox_age.clone(),
+        );
         let by_reason = Family::<Reason, Counter>::default();
         let exchanges = ExchangeReason::ALL.map(|reason| {
             let reason = reason.as_str();
@@ -179,6 +202,10 @@ impl Default for Metrics {
             in_flight,
             due,
             store_bytes,
+            outbox_accepted,
+            outbox_repeated,
+            outbox_refused,
+            outbox_age,
         }
     }
 }
@@ -280,6 +307,19 @@ impl Metrics {
     pub fn store(&self, due: u64, bytes: u64) {
         self.due.set(due.cast_signed());
         self.store_bytes.set(bytes.cast_signed());
+    }
+
+    /// Events left the outbox: as messages, as ones that were messages already, or refused.
+    pub fn outbox(&self, accepted: usize, repeated: usize, refused: usize) {
+        self.messages_accepted(accepted);
+        self.outbox_accepted.inc_by(accepted as u64);
+        self.outbox_repeated.inc_by(repeated as u64);
+        self.outbox_refused.inc_by(refused as u64);
+    }
+
+    /// How old the oldest event of the outbox is, in milliseconds.
+    pub fn outbox_age(&self, millis: u64) {
+        self.outbox_age.set((millis / 1_000).cast_signed());
     }
 
     /// The text that `/metrics` answers.

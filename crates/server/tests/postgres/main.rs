@@ -11,6 +11,7 @@ mod copying;
 mod cutter;
 mod desk;
 mod losing;
+mod outbox;
 mod starting;
 #[path = "../support/mod.rs"]
 #[expect(

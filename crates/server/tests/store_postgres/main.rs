@@ -5,6 +5,7 @@ mod copying;
 mod engine;
 mod group_commit;
 mod losing;
+mod outbox;
 mod owning;
 mod proxy;
 mod schema;

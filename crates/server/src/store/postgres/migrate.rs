@@ -39,6 +39,11 @@ const STEPS: &[Step] = &[
         // The first that `serve` offers: without it two processes would not notice each other.
         serves: 3,
     },
+    Step {
+        what: "the outbox of applications",
+        sql: include_str!("schema/0004.sql"),
+        serves: 3,
+    },
 ];
 
 /// The step from which on the database keeps what each serves, and its digest.
@@ -216,6 +221,10 @@ mod tests {
         ),
         (
             "851557ac2364cc5fcd03285d656dfe36d5a99e1f46fb322b935e5e41caf586e0",
+            3,
+        ),
+        (
+            "3622ff659afb8db744f72156b3369ffc8516148737b8462ab437a448f41774c9",
             3,
         ),
     ];

@@ -23,6 +23,7 @@ use super::PostgresOptions;
 use super::connect::OpenError;
 use super::rows::Outcome;
 use super::thread::{Gone, Thread};
+use crate::store::outbox::Settling;
 use crate::store::waiting::Share;
 
 /// What can be asked of the writer.
@@ -58,6 +59,7 @@ pub(super) enum Work {
         key: &'static str,
         value: Vec<u8>,
     },
+    Outbox(Box<Settling>),
     /// Nothing: its answer says that everything before it is durable.
     Barrier,
     /// Gives the database back. Whatever comes later is refused.
@@ -76,6 +78,10 @@ impl Work {
             Self::Finish { finishes, .. } => finishes.len(),
             Self::Figures { kept, .. } => kept.len() + 1,
             Self::Prune { limit, .. } => *limit,
+            Self::Outbox(settling) => {
+                let made = settling.messages.iter().map(|new| 1 + new.deliveries.len());
+                settling.taken.len() + made.sum::<usize>()
+            }
             Self::Audit { .. }
             | Self::Reseal(_)
             | Self::Touch(_)
