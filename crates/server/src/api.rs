@@ -88,6 +88,9 @@ pub trait Metrics: Send + Sync {
 
     /// So many messages were answered 202.
     fn accepted(&self, messages: usize);
+
+    /// Whether requests are welcome. Told before they are rendered; nobody else need know.
+    fn ready(&self, _ready: bool) {}
 }
 
 /// The id of one request: made here, never taken from the caller.

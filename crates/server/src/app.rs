@@ -11,6 +11,7 @@
 //! published until it goes is stored, and due at the next start. A second signal stops at once; what
 //! was not recorded is due again too.
 
+pub mod alive;
 pub mod backup;
 pub mod checkup;
 pub mod copying;
@@ -22,6 +23,7 @@ mod outbox;
 pub mod probes;
 mod process;
 mod server;
+mod supervisor;
 mod sweeps;
 mod test_event;
 

@@ -20,6 +20,7 @@ mod demo;
 mod doctor;
 mod endpoint;
 pub mod exit;
+mod health;
 mod init;
 mod input;
 mod leak;
@@ -94,6 +95,7 @@ fn dispatch(command: Command, edge: &Edge, output: &mut Output) -> Outcome {
         Command::Serve(serve) => serve::run(&serve, edge),
         Command::Demo(asked) => demo::run(asked),
         Command::Doctor(doctor) => doctor::run(&doctor, edge, output),
+        Command::Health(asked) => health::run(&asked, edge, output),
         Command::Backup(backup) => backup::run(&backup, edge, output),
         Command::Restore(restore) => backup::restore(&restore, edge, output),
         Command::Migrate(asked) => migrate::run(&asked, edge, output),
@@ -192,6 +194,12 @@ fn exits(group: &str) -> Vec<Exit> {
         "serve" => &[PLACE, &[Exit::AddressInUse, Exit::HalfCopied]],
         "demo" => &[PLACE, &[Exit::AddressInUse, Exit::Unexpected]],
         "doctor" => &[&[Exit::DataDirectory, Exit::Unhealthy]],
+        "health" => &[&[
+            Exit::Config,
+            Exit::MasterKey,
+            Exit::Unreachable,
+            Exit::ServerError,
+        ]],
         "init" => &[&[Exit::DataDirectory]],
         "backup" | "restore" | "migrate" => &[PLACE],
         "migrate-store" => &[

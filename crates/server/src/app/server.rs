@@ -380,4 +380,8 @@ impl api::Metrics for Metrics {
     fn accepted(&self, messages: usize) {
         self.messages_accepted(messages);
     }
+
+    fn ready(&self, ready: bool) {
+        Metrics::ready(self, ready);
+    }
 }

@@ -43,6 +43,8 @@ pub(super) enum Command {
     Demo(super::demo::Demo),
     /// Look whether a server can start here and will do well.
     Doctor(super::doctor::Doctor),
+    /// Say whether the server of this configuration answers.
+    Health(super::health::Health),
     /// Copy the database, also while the server runs.
     Backup(super::backup::Backup),
     /// Fill an empty PostgreSQL database from a backup of such a store.

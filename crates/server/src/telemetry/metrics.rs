@@ -70,6 +70,7 @@ pub struct Metrics {
     in_flight: Gauge,
     due: Gauge,
     store_bytes: Gauge,
+    ready: Gauge,
     outbox_accepted: Counter,
     outbox_repeated: Counter,
     outbox_refused: Counter,
@@ -159,6 +160,12 @@ impl Default for Metrics {
             Unit::Seconds,
             outbox_age.clone(),
         );
+        let ready = Gauge::default();
+        registry.register(
+            "ready",
+            "1 while requests are welcome, 0 while it starts, drains or cannot write to its store",
+            ready.clone(),
+        );
         let by_reason = Family::<Reason, Counter>::default();
         let exchanges = ExchangeReason::ALL.map(|reason| {
             let reason = reason.as_str();
@@ -202,6 +209,7 @@ impl Default for Metrics {
             in_flight,
             due,
             store_bytes,
+            ready,
             outbox_accepted,
             outbox_repeated,
             outbox_refused,
@@ -320,6 +328,11 @@ impl Metrics {
     /// How old the oldest event of the outbox is, in milliseconds.
     pub fn outbox_age(&self, millis: u64) {
         self.outbox_age.set((millis / 1_000).cast_signed());
+    }
+
+    /// Whether requests are welcome.
+    pub fn ready(&self, ready: bool) {
+        self.ready.set(i64::from(ready));
     }
 
     /// The text that `/metrics` answers.

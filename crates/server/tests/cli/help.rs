@@ -63,6 +63,7 @@ fn a_command_lists_the_codes_that_are_its_own() {
         (&["doctor"], &[11, 21]),
         (&["init"], &[11]),
         (&["backup"], &[10, 11, 12, 13, 14]),
+        (&["health"], &[3, 4, 10]),
         (&["migrate-store"], &[7, 10, 11, 12, 13, 16, 18, 19, 23]),
         (&["verify"], &[20]),
         (&["listen"], &[15, 20]),
