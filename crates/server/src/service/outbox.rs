@@ -121,30 +121,34 @@ impl Service {
         if let Some(event_id) = &input.event_id {
             let key = idempotency::key(workspace, "outbox", &event.app, event_id);
             let fingerprint = fingerprint(&input);
-            let known = match seen.get(&key) {
-                Some(known) => Some(*known),
-                None => {
-                    let answer = self.store.idempotent_answer(key, now).await?;
-                    answer.map(|answer| answer.fingerprint)
-                }
-            };
-            match known {
-                Some(known) if known == fingerprint => return Ok(Verdict::Repeated),
-                Some(_) => {
-                    return Ok(Verdict::Refused(
-                        "another event was published under the same event id within a day"
-                            .to_owned(),
-                    ));
-                }
-                None => {
-                    seen.insert(key, fingerprint);
-                    identity = Some((key, fingerprint));
-                }
+            if let Some(known) = self.known(key, now, seen).await? {
+                return Ok(if known == fingerprint {
+                    Verdict::Repeated
+                } else {
+                    let reason = "another event was published under the same event id within a day";
+                    Verdict::Refused(reason.to_owned())
+                });
             }
+            seen.insert(key, fingerprint);
+            identity = Some((key, fingerprint));
         }
         let message = self.new_message(workspace, app, input, endpoints);
         let answer = identity.map(|identity| self.answer_with(identity, message.message.id, now));
         Ok(Verdict::Message(message, answer))
+    }
+
+    /// The event under this key, by its fingerprint: one of the same transaction, or of the last day.
+    async fn known(
+        &self,
+        key: IdempotencyKey,
+        now: Timestamp,
+        seen: &HashMap<IdempotencyKey, [u8; 32]>,
+    ) -> Result<Option<[u8; 32]>, ServiceError> {
+        if let Some(known) = seen.get(&key) {
+            return Ok(Some(*known));
+        }
+        let answer = self.store.idempotent_answer(key, now).await?;
+        Ok(answer.map(|answer| answer.fingerprint))
     }
 
     fn answer_with(

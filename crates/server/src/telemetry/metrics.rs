@@ -19,7 +19,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::tally::Tally;
 
@@ -71,16 +71,52 @@ pub struct Metrics {
     due: Gauge,
     store_bytes: Gauge,
     ready: Gauge,
-    outbox_accepted: Counter,
-    outbox_repeated: Counter,
-    outbox_refused: Counter,
-    outbox_age: Gauge,
+    outbox: OutboxFigures,
     /// By position in [`ExchangeReason::ALL`].
     exchanges: [Counter; ExchangeReason::ALL.len()],
     probes: Family<ProbeLabels, Counter>,
     rotations: Family<ModeLabel, Gauge>,
     proving: Family<StandingLabel, Gauge>,
     tally: Tally,
+}
+
+/// What became of the events of the outbox.
+#[derive(Debug)]
+struct OutboxFigures {
+    accepted: Counter,
+    repeated: Counter,
+    refused: Counter,
+    age: Gauge,
+}
+
+impl OutboxFigures {
+    fn registered(registry: &mut Registry) -> Self {
+        let events = Family::<Outcome, Counter>::default();
+        let event = |outcome| events.get_or_create(&Outcome { outcome }).clone();
+        let (accepted, repeated, refused) =
+            (event("accepted"), event("repeated"), event("refused"));
+        let help = "Events of the outbox by what became of them";
+        registry.register("outbox", help, events);
+        let age = Gauge::default();
+        registry.register_with_unit(
+            "outbox_oldest_age",
+            "Age of the oldest event of the outbox that is no message yet",
+            Unit::Seconds,
+            age.clone(),
+        );
+        Self {
+            accepted,
+            repeated,
+            refused,
+            age,
+        }
+    }
+}
+
+fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 impl Default for Metrics {
@@ -103,17 +139,11 @@ impl Default for Metrics {
             "What followed the attempts of deliveries",
             decisions,
         );
-        let messages = Counter::default();
-        registry.register(
-            "messages_accepted",
-            "Messages answered 202",
-            messages.clone(),
-        );
-        let fallbacks = Counter::default();
-        registry.register(
+        let messages = registered(&mut registry, "messages_accepted", "Messages answered 202");
+        let fallbacks = registered(
+            &mut registry,
             "fallbacks",
             "Attempts that were sent once more, signed with the other key",
-            fallbacks.clone(),
         );
         let duration = Histogram::new(SECONDS);
         registry.register_with_unit(
@@ -122,17 +152,15 @@ impl Default for Metrics {
             Unit::Seconds,
             duration.clone(),
         );
-        let in_flight = Gauge::default();
-        registry.register(
+        let in_flight = registered(
+            &mut registry,
             "attempts_in_flight",
             "Attempts that are under way",
-            in_flight.clone(),
         );
-        let due = Gauge::default();
-        registry.register(
+        let due = registered(
+            &mut registry,
             "deliveries_due",
             "Pending deliveries in the store",
-            due.clone(),
         );
         let store_bytes = Gauge::default();
         registry.register_with_unit(
@@ -141,30 +169,11 @@ impl Default for Metrics {
             Unit::Bytes,
             store_bytes.clone(),
         );
-        let published = Family::<Outcome, Counter>::default();
-        let of_outbox = |outcome| published.get_or_create(&Outcome { outcome }).clone();
-        let (outbox_accepted, outbox_repeated, outbox_refused) = (
-            of_outbox("accepted"),
-            of_outbox("repeated"),
-            of_outbox("refused"),
-        );
-        registry.register(
-            "outbox",
-            "Events of the outbox by what became of them",
-            published,
-        );
-        let outbox_age = Gauge::default();
-        registry.register_with_unit(
-            "outbox_oldest_age",
-            "Age of the oldest event of the outbox that is no message yet",
-            Unit::Seconds,
-            outbox_age.clone(),
-        );
-        let ready = Gauge::default();
-        registry.register(
+        let outbox = OutboxFigures::registered(&mut registry);
+        let ready = registered(
+            &mut registry,
             "ready",
             "1 while requests are welcome, 0 while it starts, drains or cannot write to its store",
-            ready.clone(),
         );
         let by_reason = Family::<Reason, Counter>::default();
         let exchanges = ExchangeReason::ALL.map(|reason| {
@@ -210,10 +219,7 @@ impl Default for Metrics {
             due,
             store_bytes,
             ready,
-            outbox_accepted,
-            outbox_repeated,
-            outbox_refused,
-            outbox_age,
+            outbox,
         }
     }
 }
@@ -320,14 +326,14 @@ impl Metrics {
     /// Events left the outbox: as messages, as ones that were messages already, or refused.
     pub fn outbox(&self, accepted: usize, repeated: usize, refused: usize) {
         self.messages_accepted(accepted);
-        self.outbox_accepted.inc_by(accepted as u64);
-        self.outbox_repeated.inc_by(repeated as u64);
-        self.outbox_refused.inc_by(refused as u64);
+        self.outbox.accepted.inc_by(accepted as u64);
+        self.outbox.repeated.inc_by(repeated as u64);
+        self.outbox.refused.inc_by(refused as u64);
     }
 
     /// How old the oldest event of the outbox is, in milliseconds.
     pub fn outbox_age(&self, millis: u64) {
-        self.outbox_age.set((millis / 1_000).cast_signed());
+        self.outbox.age.set((millis / 1_000).cast_signed());
     }
 
     /// Whether requests are welcome.

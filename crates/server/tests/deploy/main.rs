@@ -10,6 +10,7 @@
 )]
 
 mod chart;
+mod examples;
 mod files;
 mod metrics;
 mod notified;

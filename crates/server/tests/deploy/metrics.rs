@@ -94,7 +94,7 @@ fn named(query: &str) -> Named {
     let mut found = Named::default();
     let mut rest = query;
     let mut grouping = false;
-    let mut metric = String::new();
+    let mut metric = "";
     while let Some(first) = rest.chars().next() {
         if first.is_ascii_alphabetic() || first == '_' {
             let end = rest
@@ -108,8 +108,8 @@ fn named(query: &str) -> Named {
                 rest = rest.trim_start().strip_prefix('(').unwrap();
                 grouping = true;
             } else if !WORDS.contains(&word) {
-                metric = word.to_owned();
-                found.metrics.insert(metric.clone());
+                metric = word;
+                found.metrics.insert(word.to_owned());
             }
         } else if first == '{' {
             let end = rest.find('}').unwrap();
@@ -117,10 +117,10 @@ fn named(query: &str) -> Named {
                 let (label, text) = matcher.trim().split_once(['=', '!']).unwrap();
                 let (operator, value) = text.split_once('"').unwrap();
                 let value = value.trim_end_matches('"');
-                let of = (metric.clone(), label, operator, value);
+                let of = (metric, label, operator, value);
                 found
                     .matchers
-                    .push((of.0, of.1.into(), of.2.into(), of.3.into()));
+                    .push((of.0.into(), of.1.into(), of.2.into(), of.3.into()));
             }
             rest = &rest[end + 1..];
         } else if first == '[' {

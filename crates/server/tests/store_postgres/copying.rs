@@ -18,7 +18,6 @@ use super::engine::{Place, open};
 use super::support::cluster::cluster;
 
 #[path = "../store_sqlite/engine.rs"]
-#[expect(dead_code, reason = "shared with the tests of that engine")]
 mod sqlite;
 
 /// The embedded engine, whose stores outlive the cases that made them.
@@ -104,6 +103,10 @@ async fn copied(from: &Path, to: &Place) -> Copied {
         .unwrap()
 }
 
+fn of(things: &[impl std::fmt::Debug]) -> impl Iterator<Item = String> {
+    things.iter().map(|thing| format!("{thing:?}"))
+}
+
 /// Everything of a configuration, whatever the order in which an engine reads it.
 fn told(loaded: &Configuration) -> Vec<String> {
     let Configuration {
@@ -123,9 +126,6 @@ fn told(loaded: &Configuration) -> Vec<String> {
         bulks,
         mark_key,
     } = loaded;
-    fn of(things: &[impl std::fmt::Debug]) -> impl Iterator<Item = String> {
-        things.iter().map(|thing| format!("{thing:?}"))
-    }
     let mut lines: Vec<String> = of(workspaces)
         .chain(of(api_keys))
         .chain(of(apps))

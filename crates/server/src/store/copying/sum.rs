@@ -79,7 +79,9 @@ mod tests {
 
     fn sum(rows: &[&[u8]]) -> Sum {
         let mut sum = Sum::default();
-        rows.iter().for_each(|row| sum.add(row));
+        for row in rows {
+            sum.add(row);
+        }
         sum
     }
 
