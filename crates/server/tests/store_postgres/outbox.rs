@@ -184,7 +184,7 @@ async fn events_are_settled_once_and_all_of_them_or_none() {
     assert!(matches!(refused, StoreError::Conflict { .. }), "{refused}");
     assert_eq!(numbers(&taken_up(&store, 1).await), [r#"{"n":3}"#]);
     // Another session is at it.
-    let lock = "BEGIN; SELECT pg_advisory_xact_lock(114810724155396)";
+    let lock = "BEGIN; SELECT pg_advisory_xact_lock(114810724155633)";
     client.batch_execute(lock).await.unwrap();
     let busy = store.settle(taking(&three[..1])).await.unwrap_err();
     assert!(matches!(busy, StoreError::Conflict { .. }), "{busy}");

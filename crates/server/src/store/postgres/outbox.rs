@@ -32,7 +32,7 @@ use crate::store::outbox::{Outbox, Place, Published, Settling};
 const READ: &str = "read the outbox";
 const SETTLE: &str = "take events out of the outbox";
 /// Who holds it settles. The number before it is that of the hint, in the schema.
-const LOCK: i64 = 0x686b_746e_0004;
+const LOCK: i64 = 0x686b_746e_00f1;
 /// Refused events that one sweep removes.
 const FORGOTTEN: i64 = 1_000;
 /// How long to wait before listening again after a loss.

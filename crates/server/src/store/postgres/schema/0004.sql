@@ -40,7 +40,8 @@ CREATE INDEX app_by_id ON app (id);
 -- its owner, so that callers need none on the tables; nobody may call it who was not granted to.
 CREATE FUNCTION publish(
     app text, event_type text, payload json, event_id text DEFAULT NULL, workspace text DEFAULT NULL
-) RETURNS uuid LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+) RETURNS uuid LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET standard_conforming_strings = on AS $$
 DECLARE
     owners uuid[];
     body   bytea;
@@ -82,7 +83,7 @@ BEGIN
             clock_timestamp());
     -- A hint, from one transaction at a time: the servers look anyway, and those who commit must not wait for each
     -- other.
-    IF pg_try_advisory_xact_lock(114810724155395) THEN
+    IF pg_try_advisory_xact_lock(114810724155632) THEN
         PERFORM pg_notify('hookturn_outbox', '');
     END IF;
     RETURN given;
