@@ -296,3 +296,28 @@ fn told(key: &Key) -> String {
         .collect();
     values.join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::copying::layout::parts;
+
+    /// A piece is found where the one before it ended: whoever read or sorted all rows for each would never get to
+    /// the end of a large store.
+    #[test]
+    fn each_piece_begins_in_an_index_that_is_in_its_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let source = Source::open(&directory.path().join("hookturn.db")).unwrap();
+        for (table, part) in parts() {
+            let sql = format!("EXPLAIN QUERY PLAN {}", part.select);
+            let mut query = source.connection.prepare(&sql).unwrap();
+            let values = rusqlite::params_from_iter(bound(part, &Key::new()));
+            let plan = query.query_map(values, |row| row.get(3)).unwrap();
+            let plan: Vec<String> = plan.collect::<Result<_, _>>().unwrap();
+            let sought = plan[0].starts_with("SEARCH") && plan[0].contains('>');
+            let sorted = plan.iter().any(|step| step.ends_with("TREE FOR ORDER BY"));
+            let scanned = plan.iter().any(|step| step.starts_with("SCAN"));
+            assert!(sought && !sorted && !scanned, "{}: {plan:#?}", table.name);
+        }
+    }
+}
