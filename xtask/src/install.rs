@@ -3,8 +3,11 @@
 //! Two kinds of things. *Tools* (a C, a C++ and a Go compiler, curl, Node, Python, Chromium) belong to the machine: as
 //! root on Debian they are installed with apt, elsewhere the task says exactly what to install and
 //! stops. *Judges* (other people's webhook libraries, which verify what Hookturn signed, and what drives the
-//! browser) belong to this checkout: they go below the target directory, at the versions pinned in `tests/judges`.
+//! browser) belong to this checkout: they go below the target directory, at the versions pinned in `tests/judges`;
+//! `promtool` goes there too.
 //! Nothing outside these two places is written.
+
+mod promtool;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -126,6 +129,13 @@ const TOOLS: &[Tool] = &[
         arguments: &["--version"],
         packages: &["postgresql"],
     },
+    Tool {
+        name: "systemd-analyze 250 or newer",
+        purpose: "the systemd unit is read by systemd",
+        programs: &["systemd-analyze"],
+        arguments: &["--version"],
+        packages: &["systemd"],
+    },
 ];
 
 /// Debian's PostgreSQL makes and starts a cluster when it is installed, unless this file says otherwise. The
@@ -142,6 +152,8 @@ pub(crate) struct Judges {
     pub(crate) node: PathBuf,
     /// The interpreter that has the Python libraries.
     pub(crate) python: PathBuf,
+    /// What judges rules and queries of Prometheus.
+    pub(crate) promtool: PathBuf,
 }
 
 impl Judges {
@@ -149,7 +161,8 @@ impl Judges {
     pub(crate) fn announce(&self, command: &mut Command) {
         command
             .env("HOOKTURN_JUDGE_NODE", &self.node)
-            .env("HOOKTURN_JUDGE_PYTHON", &self.python);
+            .env("HOOKTURN_JUDGE_PYTHON", &self.python)
+            .env("HOOKTURN_JUDGE_PROMTOOL", &self.promtool);
     }
 }
 
@@ -271,17 +284,29 @@ fn is_root(workspace: &Workspace) -> Result<bool, Failure> {
 /// Installs the judges, or does nothing if exactly these are installed already.
 pub(crate) fn judges(workspace: &Workspace) -> Result<(Judges, Outcome), Failure> {
     let base = workspace.target().join("judges");
+    let (promtool, prometheus) = promtool::find(workspace, &base.join("promtool"))?;
     let judges = Judges {
         node: base.join("node"),
         python: base.join("python/bin/python"),
+        promtool,
     };
-    let node = node_judges(workspace, &judges.node)?;
-    let python = python_judges(workspace, &base.join("python"))?;
-    let outcome = match (node, python) {
-        (Installed::Failed(what), _) | (_, Installed::Failed(what)) => Outcome::Failed(what),
-        (Installed::Before, Installed::Before) => Outcome::Passed("installed before".into()),
-        _ => Outcome::Passed(format!("installed in {}", base.display())),
-    };
+    let installed = [
+        node_judges(workspace, &judges.node)?,
+        python_judges(workspace, &base.join("python"))?,
+        prometheus,
+    ];
+    let place = base.display();
+    let mut outcome = Outcome::Passed("installed before".into());
+    for one in installed {
+        match one {
+            Installed::Before => {}
+            Installed::Now => outcome = Outcome::Passed(format!("installed in {place}")),
+            Installed::Failed(what) => {
+                outcome = Outcome::Failed(what);
+                break;
+            }
+        }
+    }
     Ok((judges, outcome))
 }
 

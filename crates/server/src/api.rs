@@ -93,6 +93,8 @@ pub trait Metrics: Send + Sync {
 
     /// A change of keys was answered when this fence was closed.
     fn fenced(&self, _fence: &Fence) {}
+    /// Whether requests are welcome. Told before they are rendered; nobody else need know.
+    fn ready(&self, _ready: bool) {}
 }
 
 /// The id of one request: made here, never taken from the caller.

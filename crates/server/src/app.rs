@@ -11,15 +11,19 @@
 //! published until it goes is stored, and due at the next start. A second signal stops at once; what
 //! was not recorded is due again too.
 
+pub mod alive;
 pub mod backup;
 pub mod checkup;
+pub mod copying;
 mod engine;
 mod http;
 mod keys;
 pub mod migrating;
+mod outbox;
 pub mod probes;
 mod process;
 mod server;
+mod supervisor;
 mod sweeps;
 mod test_event;
 

@@ -20,6 +20,7 @@ mod demo;
 mod doctor;
 mod endpoint;
 pub mod exit;
+mod health;
 mod init;
 mod input;
 mod leak;
@@ -27,6 +28,7 @@ mod listen;
 mod master_key;
 mod message;
 mod migrate;
+mod migrate_store;
 mod openapi;
 mod output;
 mod plan;
@@ -93,9 +95,11 @@ fn dispatch(command: Command, edge: &Edge, output: &mut Output) -> Outcome {
         Command::Serve(serve) => serve::run(&serve, edge),
         Command::Demo(asked) => demo::run(asked),
         Command::Doctor(doctor) => doctor::run(&doctor, edge, output),
+        Command::Health(asked) => health::run(&asked, edge, output),
         Command::Backup(backup) => backup::run(&backup, edge, output),
         Command::Restore(restore) => backup::restore(&restore, edge, output),
         Command::Migrate(asked) => migrate::run(&asked, edge, output),
+        Command::MigrateStore(asked) => migrate_store::run(&asked, edge, output),
         Command::Openapi(asked) => openapi::run(&asked, output),
         Command::Init(init) => init::run(&init, output),
         Command::Listen(listen) => listen::run(&listen, edge, output),
@@ -187,11 +191,21 @@ fn exits(group: &str) -> Vec<Exit> {
         Exit::Conflict,
     ];
     let own: &[&[Exit]] = match group {
-        "serve" => &[PLACE, &[Exit::AddressInUse]],
+        "serve" => &[PLACE, &[Exit::AddressInUse, Exit::HalfCopied]],
         "demo" => &[PLACE, &[Exit::AddressInUse, Exit::Unexpected]],
         "doctor" => &[&[Exit::DataDirectory, Exit::Unhealthy]],
+        "health" => &[&[
+            Exit::Config,
+            Exit::MasterKey,
+            Exit::Unreachable,
+            Exit::ServerError,
+        ]],
         "init" => &[&[Exit::DataDirectory]],
         "backup" | "restore" | "migrate" => &[PLACE],
+        "migrate-store" => &[
+            PLACE,
+            &[Exit::Conflict, Exit::HalfCopied, Exit::CopyDiffers],
+        ],
         "verify" => &[&[Exit::NotVerified]],
         "listen" => &[&[Exit::AddressInUse, Exit::NotVerified]],
         "audit" => &[CALL, &[Exit::NotVerified]],

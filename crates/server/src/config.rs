@@ -9,6 +9,7 @@ mod hosts;
 mod numbers;
 mod operational;
 mod store;
+mod supervisor;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use zeroize::Zeroizing;
 pub use hosts::{HostAddress, Hosts};
 pub use operational::{EventsApp, Operational};
 pub use store::{Database, StorePlace};
+pub use supervisor::Supervisor;
 
 /// What the command line gives. What is absent is looked for in the environment, then in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,6 +75,8 @@ pub struct Config {
     pub master_key_file: Option<PathBuf>,
     /// The API key that is made when the store is empty.
     pub bootstrap_api_key: Option<SecretText>,
+    /// Who started the process and wants to hear of it.
+    pub supervisor: Supervisor,
     /// `HOOKTURN_*` variables that nothing reads: probably misspelt.
     pub unknown_variables: Vec<String>,
 }
@@ -414,6 +418,7 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
             "HOOKTURN_BOOTSTRAP_API_KEY",
             "HOOKTURN_BOOTSTRAP_API_KEY_FILE",
         )?,
+        supervisor: Supervisor::told(env, std::process::id()),
         unknown_variables: Vec::new(),
     };
     apply_environment(&mut config, &mut variables)?;

@@ -56,6 +56,7 @@ pub mod master_key;
 pub mod messages;
 pub mod notices;
 pub mod operational;
+pub mod outbox;
 pub mod pace;
 pub mod page;
 pub mod proving;

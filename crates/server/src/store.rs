@@ -3,11 +3,13 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod copying;
 mod encoding;
 mod happened;
 pub mod live;
 #[cfg(any(test, feature = "conformance"))]
 pub mod model;
+pub mod outbox;
 pub mod owned;
 pub mod postgres;
 pub mod seal;

@@ -127,6 +127,7 @@ pub(super) async fn readyz(State(api): State<ApiState>) -> Result<Answer, Proble
 pub(super) async fn metrics(State(api): State<ApiState>) -> Response {
     const FORMAT: HeaderValue =
         HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    api.metrics.ready(api.ready.get() == Ready::Yes);
     let mut response = api.metrics.render().into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, FORMAT);
     response

@@ -167,6 +167,14 @@ impl Engine {
         }
     }
 
+    /// Where applications publish in transactions of their own, if they share the database.
+    pub(super) const fn outbox(&self) -> Option<&PostgresStore> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Postgres(store) => Some(store),
+        }
+    }
+
     /// Waits until this node was taken over. An embedded store is locked as long as the process lives.
     pub(super) async fn until_gone(&self) -> Gone {
         match self {

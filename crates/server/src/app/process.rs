@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use super::server::Server;
+use super::supervisor::Supervisor;
 use super::{Failure, start_failure};
 use crate::config::{Config, LogFormat};
 
@@ -27,17 +28,12 @@ pub fn serve(config: &Config) -> Result<(), Failure> {
         }
         let _ = writeln!(out, "listening on http://{}", server.address());
         drop(out);
+        let supervisor = Supervisor::new(&config.supervisor);
+        supervisor.ready(server.address());
+        let address = server.address();
         tokio::select! {
-            () = signals.next() => {}
-            gone = server.until_gone() => return Err(Failure::Gone(gone)),
-        }
-        tracing::info!("stopping: requests and exchanges in flight finish first; signal again to stop at once");
-        tokio::select! {
-            () = server.stop() => Ok(End::Clean),
-            () = signals.next() => {
-                tracing::warn!("stopped at once; what was not recorded is due again at the next start");
-                Ok(End::AtOnce)
-            }
+            ended = until_ended(server, &mut signals, &supervisor) => ended,
+            () = supervisor.watch(address) => Ok(End::Clean),
         }
     });
     if matches!(ended, Ok(End::AtOnce) | Err(Failure::Gone(_))) {
@@ -45,6 +41,29 @@ pub fn serve(config: &Config) -> Result<(), Failure> {
         runtime.shutdown_background();
     }
     ended.map(drop)
+}
+
+/// Waits until the server is told to stop, and stops it; or until it must end.
+async fn until_ended(
+    server: Server,
+    signals: &mut Signals,
+    supervisor: &Supervisor,
+) -> Result<End, Failure> {
+    tokio::select! {
+        () = signals.next() => {}
+        gone = server.until_gone() => return Err(Failure::Gone(gone)),
+    }
+    supervisor.stopping();
+    tracing::info!(
+        "stopping: requests and exchanges in flight finish first; signal again to stop at once"
+    );
+    tokio::select! {
+        () = server.stop() => Ok(End::Clean),
+        () = signals.next() => {
+            tracing::warn!("stopped at once; what was not recorded is due again at the next start");
+            Ok(End::AtOnce)
+        }
+    }
 }
 
 /// Runs what a command asks of a database, on a runtime of its own.

@@ -390,4 +390,8 @@ impl api::Metrics for Metrics {
     fn fenced(&self, fence: &Fence) {
         self.fence(fence.millis, fence.nodes == fence.confirmed);
     }
+
+    fn ready(&self, ready: bool) {
+        Metrics::ready(self, ready);
+    }
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::engine::Engine;
-use super::log_step;
+use super::{log_step, outbox};
 use crate::api::{Readiness, Ready};
 use crate::dispatch::Inboxes;
 use crate::service::Service;
@@ -85,6 +85,7 @@ pub(super) async fn run(parts: Parts) {
         keep_figures(&parts),
         look_for_due(&parts),
         forget_queues(&parts),
+        outbox::pick_up(&parts),
     );
 }
 

@@ -43,12 +43,16 @@ pub(super) enum Command {
     Demo(super::demo::Demo),
     /// Look whether a server can start here and will do well.
     Doctor(super::doctor::Doctor),
+    /// Say whether the server of this configuration answers.
+    Health(super::health::Health),
     /// Copy the database, also while the server runs.
     Backup(super::backup::Backup),
     /// Fill an empty PostgreSQL database from a backup of such a store.
     Restore(super::backup::Restore),
     /// Bring the schema of a PostgreSQL store up to date.
     Migrate(super::migrate::Migrate),
+    /// Copy an embedded store into a PostgreSQL database.
+    MigrateStore(super::migrate_store::MigrateStore),
     /// Print the description of the API (OpenAPI 3.1), or of a dialect.
     Openapi(super::openapi::Openapi),
     /// Write a commented hookturn.toml and make the data directory.

@@ -66,12 +66,16 @@ exits! {
     ServeFailed = 17, "the server could not start or had to stop";
     /// The database of a PostgreSQL store does not answer, or lets nobody in.
     DatabaseUnreachable = 18, "the database cannot be reached, or refuses the user";
+    /// Only a part of a store was copied into the database so far.
+    HalfCopied = 19, "a copy into the database is not complete";
     /// A signature or an audit chain does not verify.
     NotVerified = 20, "a signature, or the audit chain, does not verify";
     /// `hookturn doctor` found something that must be repaired.
     Unhealthy = 21, "doctor found something that must be repaired";
     /// A demo or a test event saw something it should not see.
     Unexpected = 22, "a run ended and its result is not what it should be";
+    /// What `hookturn migrate-store` wrote is not what it read.
+    CopyDiffers = 23, "a copy is not the same as what it was made of";
 }
 
 impl Exit {

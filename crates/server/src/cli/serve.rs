@@ -71,7 +71,7 @@ fn load(flags: Flags, edge: &Edge) -> Result<Config, Failure> {
     config::load(flags, &edge.env).map_err(|error| not_usable(&error))
 }
 
-fn not_usable(error: &ConfigError) -> Failure {
+pub(super) fn not_usable(error: &ConfigError) -> Failure {
     let what = app::explain(error);
     match error {
         ConfigError::SecretFile { name, .. } => {
@@ -120,6 +120,7 @@ pub(super) fn of_open(error: &OpenError) -> Exit {
         | OpenError::NotAFile { .. }
         | OpenError::Contents(_) => Exit::DatabaseDamaged,
         OpenError::Newer { .. } => Exit::DatabaseNewer,
+        OpenError::Older { .. } => Exit::Conflict,
         OpenError::Unwritable { .. } | OpenError::NoLock { .. } | OpenError::NotMade { .. } => {
             Exit::DataDirectory
         }
@@ -137,6 +138,7 @@ pub(super) fn of_database(error: &DatabaseError) -> Exit {
         DatabaseError::Unreachable { .. } | DatabaseError::Failed(_) => Exit::DatabaseUnreachable,
         DatabaseError::Newer { .. } => Exit::DatabaseNewer,
         DatabaseError::InUse { .. } => Exit::DatabaseInUse,
+        DatabaseError::HalfCopied { .. } => Exit::HalfCopied,
         DatabaseError::Contents(_) | DatabaseError::OtherSchema { .. } => Exit::DatabaseDamaged,
         _ => Exit::ServeFailed,
     }

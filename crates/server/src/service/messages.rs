@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hookturn_core::endpoint::EndpointState;
-use hookturn_core::id::{ClientId, DeliveryId, EndpointId, MessageId};
+use hookturn_core::id::{ClientId, DeliveryId, EndpointId, MessageId, WorkspaceId};
 use hookturn_core::message::{EventType, Message};
 use hookturn_core::store::{Accept, NewMessage, Page};
 use hookturn_core::time::Timestamp;
@@ -49,7 +49,7 @@ impl Service {
         self.require(caller, Scope::Publish).await?;
         check_message("", &input)?;
         let endpoints = self.fan_out(caller, app, &input.event_type)?;
-        let new = self.new_message(caller, app, input, endpoints);
+        let new = self.new_message(caller.workspace, app, input, endpoints);
         let id = new.message.id;
         self.accept(vec![new], recording, id).await
     }
@@ -80,7 +80,7 @@ impl Service {
                 Some(_) | None => self.fan_out(caller, app, &input.event_type)?,
             };
             run = Some((input.event_type.clone(), endpoints.clone()));
-            messages.push(self.new_message(caller, app, input, endpoints));
+            messages.push(self.new_message(caller.workspace, app, input, endpoints));
         }
         let ids = messages.iter().map(|new| new.message.id).collect();
         self.accept(messages, recording, ids).await
@@ -100,7 +100,7 @@ impl Service {
         check_message("", &input)?;
         let endpoint = self.own_endpoint(caller, app, endpoint)?;
         check_takes_deliveries(&endpoint.state)?;
-        let new = self.new_message(caller, app, input, vec![endpoint.id]);
+        let new = self.new_message(caller.workspace, app, input, vec![endpoint.id]);
         let delivery = new.deliveries[0].0;
         let sent = TestSent {
             message: new.message.id,
@@ -137,9 +137,10 @@ impl Service {
         found.ok_or(ServiceError::not_found("app"))
     }
 
-    fn new_message(
+    /// A message of an app of a workspace, with a delivery for each endpoint.
+    pub(super) fn new_message(
         &self,
-        caller: &Caller,
+        workspace: WorkspaceId,
         app: ClientId,
         input: NewMessageInput,
         endpoints: Vec<EndpointId>,
@@ -148,7 +149,7 @@ impl Service {
         let entropy = self.entropy.as_ref();
         let message = Message {
             id: MessageId::at_place(place, entropy),
-            workspace: caller.workspace,
+            workspace,
             app,
             event_type: input.event_type,
             event_id: input.event_id,
@@ -214,7 +215,7 @@ pub(super) fn check_takes_deliveries(state: &EndpointState) -> Result<(), Servic
     }
 }
 
-fn check_message(pointer: &str, input: &NewMessageInput) -> Result<(), ServiceError> {
+pub(super) fn check_message(pointer: &str, input: &NewMessageInput) -> Result<(), ServiceError> {
     if input.payload.len() > limits::PAYLOAD_BYTES {
         return Err(ServiceError::TooLarge {
             what: "the payload",

@@ -38,6 +38,7 @@ mod effects;
 mod examine;
 mod fence;
 mod figures;
+pub(in crate::store) mod filling;
 mod finishing;
 mod group;
 mod ledger;
@@ -46,6 +47,7 @@ mod loading;
 mod marks;
 mod migrate;
 mod node;
+mod outbox;
 mod planned;
 mod reader;
 mod requeue;
@@ -157,9 +159,11 @@ impl Default for Sharing {
 
 impl PostgresStore {
     /// Connects, joins the nodes of the database, migrates, loads the live view and starts the threads.
+    ///
+    /// A database into which a store is being copied is refused: half of it is not there.
     pub async fn open(options: PostgresOptions) -> Result<Self, OpenError> {
         let node = Node::new(options.sharing.lease);
-        Ok(Self {
+        let store = Self {
             writer: Arc::new(Writer::start(&options, &node).await?),
             readers: Arc::new(Readers::start(&options.target)?),
             waiting: Waiting::default(),
@@ -168,7 +172,16 @@ impl PostgresStore {
             sharing: options.sharing,
             node: node.id,
             said: Arc::default(),
-        })
+        };
+        let half = store.meta(filling::PLACE).await;
+        if half.map_err(OpenError::Failed)?.is_some() {
+            // Given back at once: whoever goes on copying need not wait.
+            store.close().await.map_err(OpenError::Failed)?;
+            return Err(OpenError::HalfCopied {
+                database: store.target.name(),
+            });
+        }
+        Ok(store)
     }
 
     /// How many transactions were committed since the start: with the number of steps it tells how

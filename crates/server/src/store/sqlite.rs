@@ -14,6 +14,7 @@
 mod bulks;
 mod checkpoint;
 mod configuration;
+pub(in crate::store) mod export;
 mod figures;
 mod ledger;
 mod listing;

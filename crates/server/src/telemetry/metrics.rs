@@ -19,7 +19,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::tally::Tally;
 
@@ -75,6 +75,8 @@ pub struct Metrics {
     in_flight: Gauge,
     due: Gauge,
     store_bytes: Gauge,
+    ready: Gauge,
+    outbox: OutboxFigures,
     /// By position in [`ExchangeReason::ALL`].
     exchanges: [Counter; ExchangeReason::ALL.len()],
     probes: Family<ProbeLabels, Counter>,
@@ -82,6 +84,45 @@ pub struct Metrics {
     proving: Family<StandingLabel, Gauge>,
     nodes: NodeMetrics,
     tally: Tally,
+}
+
+/// What became of the events of the outbox.
+#[derive(Debug)]
+struct OutboxFigures {
+    accepted: Counter,
+    repeated: Counter,
+    refused: Counter,
+    age: Gauge,
+}
+
+impl OutboxFigures {
+    fn registered(registry: &mut Registry) -> Self {
+        let events = Family::<Outcome, Counter>::default();
+        let event = |outcome| events.get_or_create(&Outcome { outcome }).clone();
+        let (accepted, repeated, refused) =
+            (event("accepted"), event("repeated"), event("refused"));
+        let help = "Events of the outbox by what became of them";
+        registry.register("outbox", help, events);
+        let age = Gauge::default();
+        registry.register_with_unit(
+            "outbox_oldest_age",
+            "Age of the oldest event of the outbox that is no message yet",
+            Unit::Seconds,
+            age.clone(),
+        );
+        Self {
+            accepted,
+            repeated,
+            refused,
+            age,
+        }
+    }
+}
+
+fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 impl Default for Metrics {
@@ -104,15 +145,12 @@ impl Default for Metrics {
             "What followed the attempts of deliveries",
             decisions,
         );
-        let messages = Counter::default();
-        registry.register(
-            "messages_accepted",
-            "Messages answered 202",
-            messages.clone(),
+        let messages = registered(&mut registry, "messages_accepted", "Messages answered 202");
+        let fallbacks = registered(
+            &mut registry,
+            "fallbacks",
+            "Attempts that were sent once more, signed with the other key",
         );
-        let fallbacks = Counter::default();
-        let help = "Attempts that were sent once more, signed with the other key";
-        registry.register("fallbacks", help, fallbacks.clone());
         let duration = Histogram::new(SECONDS);
         registry.register_with_unit(
             "attempt_duration",
@@ -120,17 +158,12 @@ impl Default for Metrics {
             Unit::Seconds,
             duration.clone(),
         );
-        let gauge = |registry: &mut Registry, name, help| {
-            let gauge = Gauge::default();
-            registry.register(name, help, gauge.clone());
-            gauge
-        };
-        let in_flight = gauge(
+        let in_flight = registered(
             &mut registry,
             "attempts_in_flight",
             "Attempts that are under way",
         );
-        let due = gauge(
+        let due = registered(
             &mut registry,
             "deliveries_due",
             "Pending deliveries in the store",
@@ -141,6 +174,12 @@ impl Default for Metrics {
             "Size of the store",
             Unit::Bytes,
             store_bytes.clone(),
+        );
+        let outbox = OutboxFigures::registered(&mut registry);
+        let ready = registered(
+            &mut registry,
+            "ready",
+            "1 while requests are welcome, 0 while it starts, drains or cannot write to its store",
         );
         let by_reason = Family::<Reason, Counter>::default();
         let exchanges = ExchangeReason::ALL.map(|reason| {
@@ -180,6 +219,8 @@ impl Default for Metrics {
             in_flight,
             due,
             store_bytes,
+            ready,
+            outbox,
         }
     }
 }
@@ -281,6 +322,24 @@ impl Metrics {
     pub fn store(&self, due: u64, bytes: u64) {
         self.due.set(due.cast_signed());
         self.store_bytes.set(bytes.cast_signed());
+    }
+
+    /// Events left the outbox: as messages, as ones that were messages already, or refused.
+    pub fn outbox(&self, accepted: usize, repeated: usize, refused: usize) {
+        self.messages_accepted(accepted);
+        self.outbox.accepted.inc_by(accepted as u64);
+        self.outbox.repeated.inc_by(repeated as u64);
+        self.outbox.refused.inc_by(refused as u64);
+    }
+
+    /// How old the oldest event of the outbox is, in milliseconds.
+    pub fn outbox_age(&self, millis: u64) {
+        self.outbox.age.set((millis / 1_000).cast_signed());
+    }
+
+    /// Whether requests are welcome.
+    pub fn ready(&self, ready: bool) {
+        self.ready.set(i64::from(ready));
     }
 
     /// The text that `/metrics` answers.

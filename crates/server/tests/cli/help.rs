@@ -63,6 +63,8 @@ fn a_command_lists_the_codes_that_are_its_own() {
         (&["doctor"], &[11, 21]),
         (&["init"], &[11]),
         (&["backup"], &[10, 11, 12, 13, 14]),
+        (&["health"], &[3, 4, 10]),
+        (&["migrate-store"], &[7, 10, 11, 12, 13, 16, 18, 19, 23]),
         (&["verify"], &[20]),
         (&["listen"], &[15, 20]),
         (&["audit", "verify"], &[1, 3, 20]),
@@ -90,7 +92,7 @@ fn the_exit_codes_are_documented() {
     ] {
         assert!(help.contains(line), "{help}");
     }
-    assert_eq!(place.run(&["exit-codes"]).done().lines().count(), 21);
+    assert_eq!(place.run(&["exit-codes"]).done().lines().count(), 23);
 }
 
 #[test]

@@ -7,9 +7,11 @@
 )]
 
 mod commands;
+mod copying;
 mod cutter;
 mod desk;
 mod losing;
+mod outbox;
 mod starting;
 #[path = "../support/mod.rs"]
 #[expect(

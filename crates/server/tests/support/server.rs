@@ -102,6 +102,11 @@ impl Server {
         self.address
     }
 
+    /// Its process id.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where it listens, without a slash at the end.
     pub(crate) fn origin(&self) -> String {
         format!("http://{}", self.address)

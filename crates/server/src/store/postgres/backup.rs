@@ -238,6 +238,12 @@ pub async fn backup_beside(target: &Target, path: &Path) -> Result<Outcome<()>, 
 
 /// Fills an empty database from a backup, whole or not at all.
 pub async fn restore(target: &Target, path: &Path) -> Result<Outcome<()>, OpenError> {
+    let session = alone(target).await?;
+    Ok(restore_into(&session, path).await)
+}
+
+/// A connection to a database on which no server works as long as it lasts, with its schema up to date.
+pub(super) async fn alone(target: &Target) -> Result<Session, OpenError> {
     let name = Node::new(GRACE).name().to_owned();
     let mut session = target.reach_as(&name, || {}).await?;
     let locked = Node::lock(&session, Hold::Alone).await;
@@ -250,7 +256,7 @@ pub async fn restore(target: &Target, path: &Path) -> Result<Outcome<()>, OpenEr
     let tx = session.transaction().await.map_err(OpenError::Migration)?;
     migrate::migrate(&tx).await?;
     tx.commit().await.map_err(OpenError::Migration)?;
-    Ok(restore_into(&session, path).await)
+    Ok(session)
 }
 
 async fn restore_into(session: &Session, path: &Path) -> Outcome<()> {

@@ -99,6 +99,14 @@ pub enum OpenError {
         /// Who.
         holder: Holder,
     },
+    /// A store is being copied into it.
+    #[error(
+        "the database {database} holds a part of a store that is being copied into it: run `hookturn migrate-store` again, which goes on where it ended"
+    )]
+    HalfCopied {
+        /// Host and name of the database.
+        database: String,
+    },
     /// A step of the schema is not the one this version has.
     #[error(
         "the database was made by another build: step {number} of its schema is not the one this version has; nothing was changed: start the hookturn that made it, or restore a backup into a new database"

@@ -45,6 +45,11 @@ const STEPS: &[Step] = &[
         // A version before it works on a database alone: it would not see what other nodes change.
         serves: 4,
     },
+    Step {
+        what: "the outbox of applications",
+        sql: include_str!("schema/0005.sql"),
+        serves: 4,
+    },
 ];
 
 /// The step from which on the database keeps what each serves, and its digest.
@@ -226,6 +231,10 @@ mod tests {
         ),
         (
             "567692c48e71e2e1730f08ce309286e5d606c0d5194627ddbe1423dbdcfba3e9",
+            4,
+        ),
+        (
+            "ba9d00a81b7b98409e31d18211c28fbcd773f50cf0c4200c0708ec0699104a06",
             4,
         ),
     ];

@@ -22,7 +22,7 @@ use super::rows::{Outcome, is_deadlock, run};
 use super::upkeep::{self, Sweep};
 use super::view::Recent;
 use super::writer::{Answer, Answers, Work};
-use super::{configuration, figures, ledger};
+use super::{configuration, figures, ledger, outbox};
 use crate::store::live::Live;
 
 /// The open transaction, as a piece of work sees it.
@@ -228,6 +228,7 @@ async fn alone(tx: &mut Tx<'_>, work: &Work) -> Outcome<Answer> {
             let progress = upkeep::prune(tx, *before, *now, *limit).await?;
             return Ok(Answer::Pruned(progress));
         }
+        Work::Outbox(settling) => outbox::settle(tx, settling).await?,
         Work::PutMeta { key, value } => configuration::put_meta(tx.session, key, value).await?,
         Work::Barrier | Work::Leave => {}
     }

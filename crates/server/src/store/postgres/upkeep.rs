@@ -17,6 +17,7 @@ use super::bulks;
 use super::connect::{SCHEMA, Session};
 use super::days::{self, Day};
 use super::listing::due_endpoints;
+use super::outbox;
 use super::rows::{Outcome, collect, column, execute, first, id, rows, run, uuid};
 use super::transaction::Tx;
 use crate::store::encoding::{MADE_WITHIN, as_i64};
@@ -95,6 +96,7 @@ pub(super) async fn prune(
                 let gone = gone.unwrap_or(room);
                 if gone < room {
                     forget_endpoints(tx, swept).await?;
+                    outbox::forget_refused(tx.session, swept).await?;
                     tx.effects.sweep = Some(Sweep::default());
                     return Ok(Progress {
                         rows: removed + gone,

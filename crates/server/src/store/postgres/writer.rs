@@ -25,6 +25,7 @@ use super::node::Node;
 use super::rows::Outcome;
 use super::thread::{Gone, Thread};
 use super::view::keys_of;
+use crate::store::outbox::Settling;
 use crate::store::waiting::Share;
 
 /// What can be asked of the writer.
@@ -61,6 +62,7 @@ pub(super) enum Work {
         key: &'static str,
         value: Vec<u8>,
     },
+    Outbox(Box<Settling>),
     /// Nothing: its answer says that everything before it is durable.
     Barrier,
     /// Gives the database back. Whatever comes later is refused.
@@ -81,6 +83,7 @@ impl Work {
             // Endpoints that it forgets are not used any more: who keeps them in memory keeps them in vain.
             | Self::Prune { .. }
             | Self::PutMeta { .. }
+            | Self::Outbox(_)
             | Self::Barrier
             | Self::Leave => false,
         }
@@ -97,6 +100,10 @@ impl Work {
             Self::Finish { finishes, .. } => finishes.len(),
             Self::Figures { kept, .. } => kept.len() + 1,
             Self::Prune { limit, .. } => *limit,
+            Self::Outbox(settling) => {
+                let made = settling.messages.iter().map(|new| 1 + new.deliveries.len());
+                settling.taken.len() + made.sum::<usize>()
+            }
             Self::Audit { .. }
             | Self::Reseal(_)
             | Self::Touch(_)

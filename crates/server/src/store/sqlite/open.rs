@@ -89,6 +89,18 @@ pub enum OpenError {
         /// The newest schema of this version.
         known: i32,
     },
+    /// Written by an older Hookturn, and nobody is to bring it up to date now.
+    #[error(
+        "{path} has schema {found}, older than the {known} of this version; a start of this version brings it up to date, and so does a copy that is no dry run"
+    )]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: i32,
+        /// The newest schema of this version.
+        known: i32,
+    },
     /// The file or its directory cannot be read or written.
     #[error(
         "{path} cannot be opened for writing; check that the directory exists and belongs to the user hookturn runs as"
@@ -329,6 +341,22 @@ pub(super) fn prepare_file(connection: &Connection, path: &Path) -> Result<(), O
         quick_check(connection, path)?;
     }
     check_schema(connection, schema, path)
+}
+
+/// Refuses a schema that would have to be brought up to date first.
+pub(super) fn must_be_current(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let found = connection
+        .pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0))
+        .map_err(classify(path))?;
+    let known = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
+    if found < known {
+        return Err(OpenError::Older {
+            path: path.to_owned(),
+            found,
+            known,
+        });
+    }
+    Ok(())
 }
 
 /// Compares what is there with what the migrations up to `schema` make: a statement that meets a
