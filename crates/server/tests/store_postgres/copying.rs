@@ -381,7 +381,7 @@ async fn every_table_and_column_of_the_database_is_copied() {
     let mut there: BTreeMap<String, Vec<(String, String, bool)>> = BTreeMap::new();
     for row in client.query(sql, &[]).await.unwrap() {
         let table: String = row.get(0);
-        let column = (row.get(1), row.get(2), row.get(3));
+        let column: (String, String, bool) = (row.get(1), row.get(2), row.get(3));
         let of_the_nodes = (table.as_str(), column.0.as_str()) == OF_THE_NODES;
         if !of_the_nodes && !OF_THE_DATABASE.contains(&&*table) {
             there.entry(table).or_default().push(column);
