@@ -40,6 +40,8 @@ use crate::courier::Probed;
 pub(super) use politeness::Politeness;
 pub use politeness::{ProbePurpose, SeenProbe};
 
+/// When to look again at a rotation of whose endpoints some are asked by other nodes.
+const ELSEWHERE: Millis = SECOND / 2;
 /// Findings that are stored in one commit, so that it stays within a millisecond or so.
 const FINDINGS_IN_A_COMMIT: usize = 32;
 /// Probes that may be under way at once, over all endpoints.
@@ -445,6 +447,9 @@ impl Service {
                     continue;
                 }
             };
+            if self.is_asked_elsewhere(keyring, rotation, now) {
+                self.agenda.look_at(id, now.after(ELSEWHERE));
+            }
             for due in asked {
                 let next = self.start_probe(due, rotation, prober, probes, now);
                 self.agenda.look_at(id, next);
@@ -616,6 +621,17 @@ impl Service {
             Err(ServiceError::Rejected(_)) => Ok(()),
             other => other,
         }
+    }
+
+    /// Whether another node sends to an endpoint that counts: what it finds arrives by itself, but the time at which
+    /// a step is due, and that this node leads by then, do not.
+    fn is_asked_elsewhere(&self, keyring: &Keyring, rotation: &Rotation, now: Timestamp) -> bool {
+        // Nobody shares a store whose view has no versions.
+        self.store.view() > 0
+            && self
+                .endpoints_that_count(keyring, rotation.mode, now)
+                .iter()
+                .any(|endpoint| !self.store.owns(endpoint.id))
     }
 
     /// Waits for a turn, sends a probe and takes its answer in. It has a place in the queue.

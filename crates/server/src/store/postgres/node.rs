@@ -43,7 +43,9 @@ const TRANSACTION: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait before it is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a session of ours that we lost is waited for to end.
+/// How long a session of ours that we lost is given to end by itself.
+const ENDS_ITSELF: Duration = Duration::from_millis(300);
+/// How long one that was told to end is waited for.
 const ENDING_MILLIS: i64 = 5_000;
 /// "hktn", as the locks of the schema and of its days.
 const LOCK: i64 = 0x686b_746e_0002;
@@ -215,6 +217,7 @@ impl Node {
     /// Goes on in a new session. Ends the one before, so that nothing of it is still going on, and returns the
     /// number of the last transaction that was committed; nothing if the node was taken over meanwhile.
     pub(super) async fn go_on(&self, session: &Session) -> Outcome<Option<i64>> {
+        self.let_session_end(session).await?;
         end_session(session, self.id).await?;
         let sql = "UPDATE node SET backend = a.pid, backend_start = a.backend_start
                    FROM pg_stat_activity a
@@ -223,6 +226,23 @@ impl Node {
                    RETURNING node.written";
         let found = first(session, STEP, sql, &[&self.id]).await?;
         found.map(|row| column(&row, 0)).transpose()
+    }
+
+    /// Lets the session that was lost end by itself: what was sent to it last, a commit perhaps, may not have been
+    /// read yet.
+    async fn let_session_end(&self, session: &Session) -> Outcome<()> {
+        let deadline = Instant::now() + ENDS_ITSELF;
+        let sql = "SELECT EXISTS (SELECT FROM node n JOIN pg_stat_activity a
+                       ON a.pid = n.backend AND a.backend_start = n.backend_start
+                       WHERE n.id = $1 AND a.pid <> pg_backend_pid())";
+        while Instant::now() < deadline {
+            let found = first(session, STEP, sql, &[&self.id]).await?;
+            if !found.map_or(Ok(false), |row| column(&row, 0))? {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
     }
 
     /// Begins a transaction. Nothing if the node was taken over: then nothing was begun, either.
