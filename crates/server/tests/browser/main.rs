@@ -81,11 +81,6 @@ async fn what_a_key_may_not_do_is_not_shown_and_refused() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_long_in_coming_says_so() {
-    flow("slow").await;
-}
-
-#[tokio::test]
 async fn a_server_that_goes_and_comes_back_is_noticed() {
     flow("gone").await;
 }
