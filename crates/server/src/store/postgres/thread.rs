@@ -11,7 +11,7 @@
 //! them: their deliveries are another node's, and are sent again.
 //!
 //! **The others.** Every transaction shows that this node lives and how far it follows the others, and follows them
-//! before it writes ([`view`](super::view)). At every heartbeat, and when the ear hears of something, the shards are
+//! before it writes ([`view`]). At every heartbeat, and when the ear hears of something, the shards are
 //! [reviewed](super::review).
 
 use std::error::Error as _;
