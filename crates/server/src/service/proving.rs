@@ -46,7 +46,7 @@ const ELSEWHERE: Millis = SECOND / 2;
 const FINDINGS_IN_A_COMMIT: usize = 32;
 /// Probes that may be under way at once, over all endpoints.
 const PROBES_AT_ONCE: usize = 64;
-/// When to try again where another probe to the same host is under way.
+/// When to try again where its host has no room for a probe.
 const BUSY_HOST: Millis = SECOND;
 
 /// A future that [`Prober`] returns.
@@ -473,12 +473,15 @@ impl Service {
         if probes.len() >= PROBES_AT_ONCE {
             return now;
         }
-        if !self.politeness.queue(&due.endpoint) {
+        let Some(place) = self.politeness.queue(&due.endpoint) else {
             return now.after(BUSY_HOST);
-        }
+        };
         let (service, prober) = (Arc::clone(self), Arc::clone(prober));
         let rotation = rotation.clone();
-        probes.spawn(async move { service.probe(&due, &rotation, prober.as_ref()).await });
+        probes.spawn(async move {
+            let _place = place;
+            service.probe(&due, &rotation, prober.as_ref()).await;
+        });
         // Its answer is news, which is looked at as soon as it is there.
         now.after(BUSY_HOST)
     }
@@ -634,10 +637,9 @@ impl Service {
                 .any(|endpoint| !self.store.owns(endpoint.id))
     }
 
-    /// Waits for a turn, sends a probe and takes its answer in. It has a place in the queue.
+    /// Waits for a turn, sends a probe and takes its answer in.
     async fn probe(&self, due: &DueProbe, rotation: &Rotation, prober: &dyn Prober) {
         let (endpoint, observed) = (&due.endpoint, due.observed);
-        let _place = self.politeness.queued(endpoint);
         let clock = self.clock.as_ref();
         let Some(_turn) = self.politeness.wait_queued(endpoint, clock).await else {
             return;

@@ -10,10 +10,10 @@ use std::io::Write as _;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 /// Below this there is nothing to gain.
 const BYTES_MIN: u64 = 1_024;
@@ -38,7 +38,7 @@ pub(super) async fn pages(request: Request, next: Next) -> Response {
     let (mut head, body) = response.into_parts();
     let limit = usize::try_from(BYTES_MAX).unwrap_or(usize::MAX);
     let Ok(plain) = to_bytes(body, limit).await else {
-        return Response::from_parts(head, Body::empty());
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 4), Compression::fast());
     let written = encoder.write_all(&plain);

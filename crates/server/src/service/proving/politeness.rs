@@ -10,7 +10,7 @@
 //! restart the list begins anew.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hookturn_core::endpoint::Endpoint;
@@ -54,9 +54,12 @@ pub enum ProbePurpose {
 #[derive(Debug, Default)]
 pub(in crate::service) struct Politeness {
     hosts: Mutex<HashMap<String, Host>>,
-    queues: Mutex<HashMap<String, HashSet<EndpointId>>>,
+    queues: Queues,
     seen: Mutex<Seen>,
 }
+
+/// Endpoints that are probed or wait for that, by host.
+type Queues = Arc<Mutex<HashMap<String, HashSet<EndpointId>>>>;
 
 /// What a host got in the second that began at `since`.
 #[derive(Debug, Clone, Copy)]
@@ -86,43 +89,28 @@ pub(in crate::service) struct Turn<'a> {
     host: String,
 }
 
-/// A place in the queue of a host.
-pub(super) struct Queued<'a> {
-    politeness: &'a Politeness,
+/// A place in the queue of a host; it is free again when this is dropped.
+pub(super) struct QueuePlace {
+    queues: Queues,
     host: String,
     endpoint: EndpointId,
 }
 
 impl Politeness {
-    /// Takes a place in the queue of its host, unless there is none or it has one. The place is kept by
-    /// [`Politeness::queued`].
-    pub(super) fn queue(&self, endpoint: &Endpoint) -> bool {
-        let host = endpoint.url.as_ref().map(|url| url.url().authority());
-        host.is_some_and(|host| self.queue_at(host, endpoint.id))
+    /// A place in the queue of its host, unless none is left or the endpoint has one.
+    pub(super) fn queue(&self, endpoint: &Endpoint) -> Option<QueuePlace> {
+        let host = endpoint.url.as_ref()?.url().authority();
+        self.queue_at(host, endpoint.id)
     }
 
-    fn queue_at(&self, host: &str, endpoint: EndpointId) -> bool {
-        let mut queues = self.queues();
+    fn queue_at(&self, host: &str, endpoint: EndpointId) -> Option<QueuePlace> {
+        let mut queues = locked(&self.queues);
         let queue = queues.entry(host.to_owned()).or_default();
-        queue.len() < QUEUED && queue.insert(endpoint)
-    }
-
-    /// The place that was taken; it is free again when this is dropped.
-    pub(super) fn queued(&self, endpoint: &Endpoint) -> Queued<'_> {
-        let host = endpoint.url.as_ref().map(|url| url.url().authority());
-        self.place(host.unwrap_or_default(), endpoint.id)
-    }
-
-    fn place(&self, host: &str, endpoint: EndpointId) -> Queued<'_> {
-        Queued {
-            politeness: self,
+        (queue.len() < QUEUED && queue.insert(endpoint)).then(|| QueuePlace {
+            queues: Arc::clone(&self.queues),
             host: host.to_owned(),
             endpoint,
-        }
-    }
-
-    fn queues(&self) -> MutexGuard<'_, HashMap<String, HashSet<EndpointId>>> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        })
     }
 
     /// The turn to probe an endpoint now, if its host has room.
@@ -233,9 +221,9 @@ impl Drop for Turn<'_> {
     }
 }
 
-impl Drop for Queued<'_> {
+impl Drop for QueuePlace {
     fn drop(&mut self) {
-        let mut queues = self.politeness.queues();
+        let mut queues = locked(&self.queues);
         if let Some(queue) = queues.get_mut(&self.host) {
             queue.remove(&self.endpoint);
             if queue.is_empty() {
@@ -243,6 +231,10 @@ impl Drop for Queued<'_> {
             }
         }
     }
+}
+
+fn locked(queues: &Queues) -> MutexGuard<'_, HashMap<String, HashSet<EndpointId>>> {
+    queues.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -271,14 +263,20 @@ mod tests {
         let politeness = Politeness::default();
         let id = |number: u128| EndpointId::from_bytes(number.to_be_bytes());
         let queue = |host: &str, number| politeness.queue_at(host, id(number));
-        assert_eq!((1..=40).filter(|one| queue("a", *one)).count(), QUEUED);
-        assert!(!queue("a", 41), "no place is left");
-        assert!(queue("b", 41), "another host is another matter");
-        assert!(!queue("b", 41), "it has its place");
-        drop(politeness.place("a", id(1)));
-        assert!(queue("a", 41), "a place was given back");
-        drop(politeness.place("b", id(41)));
-        assert_eq!(politeness.queues().len(), 1, "who rests is forgotten");
+        let mut places: Vec<QueuePlace> = (1..=40).filter_map(|one| queue("a", one)).collect();
+        assert_eq!(places.len(), QUEUED);
+        assert!(queue("a", 41).is_none(), "no place is left");
+        let other = queue("b", 41);
+        assert!(other.is_some(), "another host is another matter");
+        assert!(queue("b", 41).is_none(), "it has its place");
+        places.truncate(1);
+        assert!(queue("a", 41).is_some(), "a place was given back");
+        drop(other);
+        assert_eq!(
+            locked(&politeness.queues).len(),
+            1,
+            "who rests is forgotten"
+        );
     }
 
     #[test]
