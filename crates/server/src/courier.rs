@@ -234,7 +234,11 @@ impl Courier {
         let (plan, reason) = match turn {
             Turn::First => {
                 let plan = plan_of(&view, errand, scheme, now)?;
-                let reason = plan.reason(&view.keyring, &errand.known);
+                let reason = plan.reason(
+                    &view.keyring,
+                    &errand.known,
+                    view.findings.evidence.as_ref(),
+                );
                 (plan, reason)
             }
             Turn::Fallback(key) if may_be_fallback(&view.keyring, key, scheme, now) => {

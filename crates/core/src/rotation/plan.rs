@@ -25,10 +25,16 @@ impl Plan {
     ///
     /// 1. Several secrets: the receiver reads every signature.
     /// 2. No fallback: one secret was live.
-    /// 3. The first is the pending one: a canary. The fallback is: the current one.
+    /// 3. The first is the pending one: the receiver [switched early](delivery_plan), or else it is a
+    ///    canary. The fallback is: the current one.
     /// 4. The first is compromised: it may not be the fallback.
     /// 5. The first is the one the receiver is believed to hold, or nothing is believed.
-    pub fn reason(&self, keyring: &Keyring, receiver: &ReceiverView) -> ExchangeReason {
+    pub fn reason(
+        &self,
+        keyring: &Keyring,
+        receiver: &ReceiverView,
+        evidence: Option<&Evidence>,
+    ) -> ExchangeReason {
         let (first, fallback) = match (self.sign_with.as_slice(), self.fallback) {
             (&[first], Some(fallback)) => (first, fallback),
             (&[_], None) => return ExchangeReason::Steady,
@@ -36,7 +42,9 @@ impl Plan {
         };
         let pending = keyring.pending().map(|secret| secret.id);
         let leaked = |secret: &SecretVersion| secret.compromised.is_some();
-        if pending == Some(first) {
+        if pending == Some(first) && switched_early(keyring, first, receiver, evidence) {
+            ExchangeReason::Belief
+        } else if pending == Some(first) {
             ExchangeReason::Canary
         } else if pending == Some(fallback) {
             ExchangeReason::Current
@@ -68,7 +76,7 @@ pub struct NoLiveSecret;
 ///    carries one signature it is treated as everyone else.
 /// 5. Everyone else while a secret is staged: the active alone, fallback the pending. A receiver
 ///    may hold the pending one already, but the belief does not reorder the two: before promotion
-///    the current secret is the one that counts.
+///    the current secret is the one that counts. ([`delivery_plan`] has evidence too, and does.)
 /// 6. Everyone else in an overlap, where the active key is compromised: the active first, fallback
 ///    the other, whatever is believed. In the other order the compromised key would be the
 ///    fallback; without it, a receiver that holds only this key would lose messages.
@@ -112,13 +120,17 @@ pub fn signing_plan(
     })
 }
 
-/// Which secrets sign an attempt to deliver `message`: the signing plan, or a canary.
+/// Which secrets sign an attempt to deliver `message`: the signing plan, unless the receiver switched
+/// before the promotion or this is a canary. Either is signed with the pending secret alone, fallback the
+/// active one, and neither happens while one of the two is compromised.
 ///
-/// A canary is a delivery that is signed with the pending secret alone, fallback the active one. It
-/// is evidence, and costs one refused exchange where the receiver lacks the secret. Only while a
-/// rotation in mode `proven` is staged, for the share of messages that the evidence allows
-/// ([`crate::proof::Evidence::canary_percent`]), and never while the active secret is compromised,
-/// because that one may not be the fallback.
+/// 1. A receiver **switched early** when it last refused the active secret alone and last accepted the
+///    pending one alone. Under the signing plan it would refuse one exchange of every delivery until
+///    somebody promotes, which in mode `staged` may take weeks. A receiver that reads every signature
+///    is left to the plan, which already carries both.
+/// 2. A **canary** is evidence, and costs one refused exchange where the receiver lacks the secret. Only
+///    while a rotation in mode `proven` is staged, for the share of messages that the evidence allows
+///    ([`crate::proof::Evidence::canary_percent`]).
 pub fn delivery_plan(
     keyring: &Keyring,
     receiver: &ReceiverView,
@@ -128,14 +140,33 @@ pub fn delivery_plan(
     now: Timestamp,
 ) -> Result<Plan, NoLiveSecret> {
     let active = keyring.active().ok_or(NoLiveSecret)?;
-    let pending = keyring.pending().filter(|_| active.compromised.is_none());
-    match (pending, canary_percent(keyring, evidence)) {
-        (Some(pending), percent) if is_canary(message, percent) => Ok(Plan {
-            sign_with: vec![pending.id],
-            fallback: Some(active.id),
-        }),
-        (Some(_) | None, _) => signing_plan(keyring, receiver, scheme, now),
+    let sound = |secret: &&SecretVersion| secret.compromised.is_none();
+    let pending = keyring.pending().filter(sound);
+    if let Some(pending) = pending.filter(|_| sound(&active)) {
+        let co_signs = lists_are_read(receiver.class) && scheme.carries_many_signatures();
+        let switched = !co_signs && switched_early(keyring, pending.id, receiver, evidence);
+        if switched || is_canary(message, canary_percent(keyring, evidence)) {
+            return Ok(Plan {
+                sign_with: vec![pending.id],
+                fallback: Some(active.id),
+            });
+        }
     }
+    signing_plan(keyring, receiver, scheme, now)
+}
+
+/// Whether the receiver showed that it holds the pending secret and not the active one.
+fn switched_early(
+    keyring: &Keyring,
+    pending: SecretId,
+    receiver: &ReceiverView,
+    evidence: Option<&Evidence>,
+) -> bool {
+    let rotation = keyring.rotation.as_ref().map(|rotation| rotation.id);
+    let refused = evidence
+        .filter(|evidence| Some(evidence.rotation) == rotation)
+        .is_some_and(|evidence| evidence.current_refused);
+    refused && receiver.belief.map(|belief| belief.secret) == Some(pending)
 }
 
 fn canary_percent(keyring: &Keyring, evidence: Option<&Evidence>) -> u8 {

@@ -404,6 +404,67 @@ fn canaries_are_signed_with_the_pending_secret_and_repaired_by_the_active() {
     assert!(!plans(&bench, Some(&evidence)).contains(&canary));
 }
 
+/// Evidence of rotation 2 after one delivery that the active secret got refused, or accepted.
+fn current(answer: ProbeAnswer) -> Evidence {
+    let policy = ProofPolicy::default();
+    Evidence::new(rotation_id(2)).after(&policy, Observed::Current, answer, at(0))
+}
+
+fn delivered(bench: &Bench, receiver: ReceiverView, evidence: Option<&Evidence>) -> Plan {
+    let message = MessageId::from_bytes([7; 16]);
+    let scheme = Scheme::Standard;
+    delivery_plan(&bench.keyring, &receiver, evidence, message, scheme, at(1))
+        .expect("the keyring has an active secret")
+}
+
+#[test]
+fn g6_a_receiver_that_switched_early_gets_the_pending_secret_first() {
+    let refused = current(ProbeAnswer::Refused);
+    let mut proving = Bench::new();
+    let policy = ProofPolicy::default();
+    proving.run(at(0), rotate(2, Mode::Proven { policy }));
+    for bench in [&staged(), &proving] {
+        for class in EVERYONE_ELSE {
+            let holds = |number| believing(class, number);
+            assert_eq!(delivered(bench, holds(2), Some(&refused)), first_then(2, 1));
+            // It refused the active one, and what it holds is not known.
+            assert_eq!(delivered(bench, holds(1), Some(&refused)), first_then(1, 2));
+            let unknown = unbelieving(class);
+            assert_eq!(delivered(bench, unknown, Some(&refused)), first_then(1, 2));
+            // It accepted both: the shares of canaries decide, and there are none without passes.
+            let accepted = current(ProbeAnswer::Accepted);
+            assert_eq!(
+                delivered(bench, holds(2), Some(&accepted)),
+                first_then(1, 2)
+            );
+            assert_eq!(delivered(bench, holds(2), None), first_then(1, 2));
+            // Evidence of a rotation before this one.
+            let former = Evidence {
+                rotation: rotation_id(1),
+                ..refused
+            };
+            assert_eq!(delivered(bench, holds(2), Some(&former)), first_then(1, 2));
+        }
+        let lists = believing(ReceiverClass::ListAware, 2);
+        assert_eq!(delivered(bench, lists, Some(&refused)), both(1, 2));
+    }
+}
+
+#[test]
+fn g4_a_receiver_that_switched_early_gets_no_compromised_secret_in_its_place() {
+    let refused = current(ProbeAnswer::Refused);
+    let receiver = believing(ReceiverClass::Single, 2);
+    for number in [1, 2] {
+        let mut bench = staged();
+        let secret = secret_id(number);
+        bench.run(at(1), Command::Compromise { secret });
+        let plan = delivered(&bench, receiver, Some(&refused));
+        let by_plan = planned(&bench, receiver, Scheme::Standard, at(1));
+        assert_eq!(plan, by_plan, "{number}");
+        assert_ne!(plan, first_then(2, 1), "{number}");
+    }
+}
+
 #[test]
 fn every_plan_says_why_it_signs_with_what_it_does() {
     use hookturn_core::delivery::ExchangeReason;
@@ -430,12 +491,21 @@ fn every_plan_says_why_it_signs_with_what_it_does() {
     ];
     for (bench, receiver, reason) in cases {
         let plan = planned(bench, receiver, Scheme::Standard, at(2));
-        assert_eq!(plan.reason(&bench.keyring, &receiver), reason, "{plan:?}");
+        assert_eq!(
+            plan.reason(&bench.keyring, &receiver, None),
+            reason,
+            "{plan:?}"
+        );
     }
     let canary = first_then(2, 1);
     let receiver = believing(single, 1);
     assert_eq!(
-        canary.reason(&staged().keyring, &receiver),
+        canary.reason(&staged().keyring, &receiver, None),
         ExchangeReason::Canary
+    );
+    let early = current(ProbeAnswer::Refused);
+    assert_eq!(
+        canary.reason(&staged().keyring, &believing(single, 2), Some(&early)),
+        ExchangeReason::Belief
     );
 }

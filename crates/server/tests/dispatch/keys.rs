@@ -105,7 +105,7 @@ async fn g4_a_fallback_never_uses_a_key_that_was_retired_between_the_exchanges()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn g4_a_pending_key_signs_as_fallback_only() {
+async fn g6_a_pending_key_signs_for_a_receiver_that_refused_the_current_one() {
     let mut rig = Rig::new().await;
     let mut receiver = Receiver::new(&rig.clock, |_| status(200)).await;
     let made = rig.endpoint_with(retrying(receiver.url(), &[])).await;
@@ -116,25 +116,36 @@ async fn g4_a_pending_key_signs_as_fallback_only() {
         .once
         .value;
     let keys = verifier(Preset::Standard, &[("old", &old), ("new", &new)]);
-    let held = verifier(Preset::Standard, &[("new", &new)]);
     for _ in 0..2 {
         let message = rig.publish("1").await;
         rig.until_settled(message).await;
         assert_eq!(receiver.next().await.signer(&keys), "old");
     }
-    receiver.answer(move |seen| status(if seen.verify(&held).is_ok() { 200 } else { 403 }));
-    for _ in 0..2 {
+    // It deploys early, and then goes back.
+    let steps = [
+        (&new, &["old", "new"][..], ExchangeReason::Current),
+        (&new, &["new"], ExchangeReason::Belief),
+        (&new, &["new"], ExchangeReason::Belief),
+        (&old, &["new", "old"], ExchangeReason::Belief),
+        (&old, &["old"], ExchangeReason::Current),
+    ];
+    for (held, signers, reason) in steps {
+        let held = verifier(Preset::Standard, &[("held", held)]);
+        receiver.answer(move |seen| status(if seen.verify(&held).is_ok() { 200 } else { 403 }));
         let message = rig.publish("2").await;
         let (delivery, attempts) = rig.until_settled(message).await;
         assert_eq!(delivery.state.status(), DeliveryStatus::Delivered);
-        let reasons: Vec<_> = attempts[0].exchanges.iter().map(|e| e.reason).collect();
-        assert_eq!(reasons, [ExchangeReason::Current, ExchangeReason::Fallback]);
-        let signers: Vec<_> = receiver
+        assert_eq!(attempts.len(), 1);
+        let told: Vec<_> = attempts[0].exchanges.iter().map(|e| e.reason).collect();
+        let fallback = signers.iter().skip(1).map(|_| ExchangeReason::Fallback);
+        let reasons: Vec<_> = std::iter::once(reason).chain(fallback).collect();
+        assert_eq!(told, reasons);
+        let seen: Vec<_> = receiver
             .rest()
             .iter()
             .map(|seen| seen.signer(&keys))
             .collect();
-        assert_eq!(signers, ["old", "new"]);
+        assert_eq!(seen, signers);
     }
     rig.stop().await;
 }
