@@ -4,17 +4,15 @@ use http::StatusCode;
 use serde_json::json;
 
 use crate::desk::Desk;
-use crate::fleet::{SHARDS, shards, until_ready_is, until_shared};
+use crate::fleet::{CLOCK_SHIFT, SHARDS, shards, until_ready_is, until_shared};
 use crate::support::Receiver;
-
-const SHIFT: &str = "HOOKTURN_TEST_CLOCK_SHIFT_MILLIS";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_clock_is_two_seconds_off_is_not_ready_and_owns_nothing() {
     let desk = Desk::new().await;
     let right = desk.serve().await;
     for shift in ["2000", "-2000"] {
-        let wrong = desk.serve_with(&desk.url, &[(SHIFT, shift)]).await;
+        let wrong = desk.serve_with(&desk.url, &[(CLOCK_SHIFT, shift)]).await;
         let told = until_ready_is(&wrong.api(), StatusCode::SERVICE_UNAVAILABLE).await;
         assert!(told.contains("clock of this machine is off"), "{told}");
         until_shared(&[&right]).await;
@@ -31,7 +29,7 @@ async fn a_node_whose_clock_is_two_seconds_off_is_not_ready_and_owns_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g4_a_node_whose_clock_is_a_little_off_goes_by_the_databases() {
     let desk = Desk::new().await;
-    let slow = desk.serve_with(&desk.url, &[(SHIFT, "-700")]).await;
+    let slow = desk.serve_with(&desk.url, &[(CLOCK_SHIFT, "-700")]).await;
     let right = desk.serve().await;
     until_shared(&[&slow, &right]).await;
     until_ready_is(&slow.api(), StatusCode::OK).await;

@@ -6,12 +6,27 @@ use hookturn_verify::{Received, Scheme, Secret, Verifier};
 use http::{Method, StatusCode};
 use serde_json::json;
 
+use crate::desk::Desk;
 use crate::support::{Api, Captured, Endpoint, Receiver, Server, within_deadline};
 
 /// All shards there are.
 pub(crate) const SHARDS: u32 = 256;
 /// The shortest lease that may be configured.
 pub(crate) const LEASE: (&str, &str) = ("HOOKTURN_LEASE_SECONDS", "3");
+
+/// By how many milliseconds a process has its clock wrong.
+pub(crate) const CLOCK_SHIFT: &str = "HOOKTURN_TEST_CLOCK_SHIFT_MILLIS";
+
+/// How many seconds after the end of its lease each node was taken over, the latest last.
+pub(crate) async fn lateness_of_takeovers(desk: &Desk) -> Vec<f64> {
+    let connected = tokio_postgres::connect(&desk.url, tokio_postgres::NoTls).await;
+    let (client, connection) = connected.unwrap();
+    tokio::spawn(connection);
+    let sql = "SELECT extract(epoch FROM taken_over_at - lease_until)::float8 FROM hookturn.node
+               WHERE taken_over_at IS NOT NULL ORDER BY taken_over_at";
+    let rows = client.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
 
 /// A number that a node's metrics show.
 pub(crate) async fn metric(api: &Api, name: &str) -> f64 {

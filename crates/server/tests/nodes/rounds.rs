@@ -6,7 +6,10 @@
 //! - on the ordered endpoint, one that comes for the first time after a later one (G2);
 //! - a request whose signature was made with a secret after the rotation that retired it was answered (G4): by the
 //!   time in the signature, or because its message was published after that;
-//! - a node that cannot work again when the fault is over.
+//! - a node that cannot work again when the fault is over;
+//! - a node that hung or was cut off and is taken over later than two seconds after its lease.
+//!
+//! The clocks of the nodes are apart by up to 1.4 s all the time.
 //!
 //! A node that was taken over ends by itself and is started again, as a supervisor would. `HOOKTURN_TEST_ROUNDS` says
 //! how many rounds; `HOOKTURN_TEST_SEED` which.
@@ -15,7 +18,9 @@ use std::sync::Arc;
 
 use crate::cutter::Cutter;
 use crate::desk::Desk;
-use crate::fleet::{LEASE, SHARDS, shards, until_settled, until_shared};
+use crate::fleet::{
+    CLOCK_SHIFT, LEASE, SHARDS, lateness_of_takeovers, shards, until_settled, until_shared,
+};
 use crate::support::postmaster::Postmaster;
 use crate::support::{Api, Server, within_deadline};
 
@@ -30,6 +35,12 @@ const ROUNDS: usize = 6;
 const NODES: usize = 3;
 /// Messages that must be acknowledged in between.
 const SOME: usize = 12;
+/// By how many milliseconds the clock of each node is off, when it is well.
+const SHIFTS: [&str; NODES] = ["-700", "0", "700"];
+/// How far it is off when it is not: further than a node may work with.
+const FAR_OFF: [&str; 2] = ["2000", "-2000"];
+/// Seconds after the end of its lease in which a node must be taken over.
+const TAKE_OVER: f64 = 2.0;
 
 /// What breaks.
 #[derive(Debug, Clone, Copy)]
@@ -44,35 +55,46 @@ enum Fault {
     Cut,
     /// A node does not reach the database for longer than its lease.
     Dark,
+    /// A node starts with a clock that is two seconds off.
+    Skew,
 }
 
-const FAULTS: [Fault; 5] = [
+const FAULTS: [Fault; 6] = [
     Fault::Kill,
     Fault::Hang,
     Fault::Database,
     Fault::Cut,
     Fault::Dark,
+    Fault::Skew,
 ];
 
 /// A place where a node runs, and is started again.
 struct Seat {
     desk: Desk,
     cutter: Cutter,
+    /// By how many milliseconds its clock is off.
+    shift: &'static str,
     server: Option<Server>,
 }
 
 impl Seat {
-    async fn new(port: u16) -> Self {
+    async fn new(port: u16, shift: &'static str) -> Self {
         let cutter = Cutter::start(port).await;
         Self {
             desk: Desk::on(&cutter.url("postgres")),
             cutter,
+            shift,
             server: None,
         }
     }
 
     async fn start(&mut self) {
-        self.server = Some(self.desk.serve_with(&self.desk.url, &[LEASE]).await);
+        self.start_with(self.shift).await;
+    }
+
+    async fn start_with(&mut self, shift: &str) {
+        let environment = [LEASE, (CLOCK_SHIFT, shift)];
+        self.server = Some(self.desk.serve_with(&self.desk.url, &environment).await);
     }
 
     fn server(&self) -> &Server {
@@ -91,8 +113,8 @@ impl World {
     async fn new() -> Self {
         let postgres = Postmaster::start().await;
         let mut seats = Vec::new();
-        for _ in 0..NODES {
-            let mut seat = Seat::new(postgres.port()).await;
+        for shift in SHIFTS {
+            let mut seat = Seat::new(postgres.port(), shift).await;
             seat.start().await;
             seats.push(seat);
         }
@@ -154,6 +176,15 @@ impl World {
                 self.seats[place].cutter.open(true);
                 self.seats[place].server.take().unwrap().ended().await;
             }
+            Fault::Skew => {
+                self.seats[place].server.take().unwrap().stop().await;
+                let far_off = FAR_OFF[place % FAR_OFF.len()];
+                self.seats[place].start_with(far_off).await;
+                load.lead_to(self.apis());
+                self.until_taken_over(place).await;
+                load.more(SOME).await;
+                self.seats[place].server.take().unwrap().stop().await;
+            }
         }
     }
 
@@ -197,6 +228,7 @@ async fn g1_g2_g4_rounds_of_faults_lose_nothing_keep_order_and_sign_with_nothing
     until_shared(&servers).await;
     let judge = Arc::new(Judge::make(&world.apis()[0]).await);
     let mut load = Load::start(Arc::clone(&judge), world.apis());
+    let mut latest = 0.0_f64;
     for round in 0..rounds {
         load.more(SOME).await;
         // Every kind comes in every few rounds, each time elsewhere.
@@ -205,6 +237,12 @@ async fn g1_g2_g4_rounds_of_faults_lose_nothing_keep_order_and_sign_with_nothing
         world.breaks(fault, place, &mut load).await;
         world.mend(&load).await;
         rotating.await.unwrap();
+        if matches!(fault, Fault::Hang | Fault::Dark) {
+            let late = lateness_of_takeovers(&world.seats[0].desk).await;
+            let last = late.last().copied().unwrap();
+            assert!(last <= TAKE_OVER, "taken over {last} s after its lease");
+            latest = latest.max(last);
+        }
         println!(
             "round {round}: {fault:?} of node {place}, {} nodes fell so far",
             world.fell
@@ -216,7 +254,10 @@ async fn g1_g2_g4_rounds_of_faults_lose_nothing_keep_order_and_sign_with_nothing
     for app in judge.apps() {
         until_settled(&api, app).await;
     }
-    println!("{}", judge.verdict());
+    println!(
+        "{}; taken over at most {latest:.2} s after the lease",
+        judge.verdict()
+    );
     for mut seat in world.seats {
         seat.server.take().unwrap().stop().await;
     }

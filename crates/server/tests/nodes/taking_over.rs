@@ -7,8 +7,9 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::desk::Desk;
-use crate::fleet::{Crowd, LEASE, delivery_of, metric, until_settled, until_shared};
-use crate::support::cluster::cluster;
+use crate::fleet::{
+    Crowd, LEASE, delivery_of, lateness_of_takeovers, metric, until_settled, until_shared,
+};
 use crate::support::{Api, Receiver, Server};
 
 async fn two_with_a_short_lease(desk: &Desk) -> (Server, Server) {
@@ -28,15 +29,6 @@ async fn publish(api: &Api, app: &str, number: usize) -> Option<String> {
     }
     let view: Value = serde_json::from_slice(&answer).unwrap();
     Some(view["id"].as_str().unwrap().to_owned())
-}
-
-/// How many seconds after the end of its lease a node was taken over.
-async fn taken_over_after_its_lease(desk: &Desk) -> f64 {
-    let database = desk.url.rsplit('/').next().unwrap();
-    let client = cluster().connect(database).await;
-    let sql = "SELECT extract(epoch FROM taken_over_at - lease_until)::float8 FROM hookturn.node
-               WHERE taken_over_at IS NOT NULL";
-    client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,7 +67,7 @@ async fn g2_a_node_that_hung_for_longer_than_its_lease_neither_signs_nor_records
         wanted.extend(crowd.deliveries_of(&id));
     }
     until_shared(&[&other]).await;
-    let late = taken_over_after_its_lease(&desk).await;
+    let late = lateness_of_takeovers(&desk).await[0];
     assert!((0.0..2.0).contains(&late), "{late} s");
     let before = crowd.receive(&wanted).await;
     assert!(before.values().all(|count| *count == 1), "{before:?}");
