@@ -12,6 +12,7 @@ mod cutter;
 mod desk;
 mod losing;
 mod outbox;
+mod password;
 mod starting;
 #[path = "../support/mod.rs"]
 #[expect(
