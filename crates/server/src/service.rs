@@ -90,6 +90,8 @@ pub struct Service {
     targets: Arc<dyn TargetPolicy>,
     master_keys: Arc<dyn master_key::MasterKeys>,
     master_key_turn: tokio::sync::Mutex<()>,
+    /// Held to read by whoever decides and stores what may be sealed, and to write while another key becomes current.
+    sealing: tokio::sync::RwLock<()>,
     settings: Settings,
     sequence: Sequence,
     in_flight: idempotency::InFlight,
@@ -285,6 +287,7 @@ impl Service {
             targets,
             master_keys,
             master_key_turn: tokio::sync::Mutex::default(),
+            sealing: tokio::sync::RwLock::default(),
             pacer: pace::Pacer::new(settings.pace),
             turns: turns::Turns::default(),
             keyring_turns: turns::Turns::default(),
@@ -354,6 +357,7 @@ impl Service {
         decide: impl Fn(Timestamp) -> Result<Decision<T>, ServiceError> + Send + Sync,
     ) -> Result<(T, Option<Millis>), ServiceError> {
         for _ in 0..TRIES {
+            let _one_key = self.sealing.read().await;
             // Read before the decision: what it rests on is at least as new.
             let view = self.store.view();
             let at = self.clock.now();

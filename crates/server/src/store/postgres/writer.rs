@@ -62,6 +62,16 @@ pub(super) enum Work {
         key: &'static str,
         value: Vec<u8>,
     },
+    /// The same, unless there is one.
+    PutFirstMeta {
+        key: &'static str,
+        value: Vec<u8>,
+    },
+    /// Another master key seals from now on, if every node has it.
+    MasterKey {
+        id: String,
+        check: Arc<[u8]>,
+    },
     Outbox(Box<Settling>),
     /// Nothing: its answer says that everything before it is durable.
     Barrier,
@@ -74,7 +84,7 @@ impl Work {
     pub(super) fn changes_view(&self) -> bool {
         match self {
             Self::Change(change, _) => keys_of(change).next().is_some(),
-            Self::Reseal(_) => true,
+            Self::Reseal(_) | Self::MasterKey { .. } => true,
             Self::Audit { .. }
             | Self::Touch(_)
             | Self::Figures { .. }
@@ -83,6 +93,7 @@ impl Work {
             // Endpoints that it forgets are not used any more: who keeps them in memory keeps them in vain.
             | Self::Prune { .. }
             | Self::PutMeta { .. }
+            | Self::PutFirstMeta { .. }
             | Self::Outbox(_)
             | Self::Barrier
             | Self::Leave => false,
@@ -108,6 +119,8 @@ impl Work {
             | Self::Reseal(_)
             | Self::Touch(_)
             | Self::PutMeta { .. }
+            | Self::PutFirstMeta { .. }
+            | Self::MasterKey { .. }
             | Self::Barrier
             | Self::Leave => 1,
         }
@@ -115,12 +128,14 @@ impl Work {
 }
 
 /// What it answers.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) enum Answer {
     #[default]
     Done,
     Replaced(usize),
     Pruned(Progress<()>),
+    /// The nodes because of which nothing was done.
+    Lacking(Vec<String>),
 }
 
 /// Work, and who waits for its answer.
