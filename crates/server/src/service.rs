@@ -18,7 +18,7 @@
 //! Not promised here: that due work is sent (that is dispatch), and that a receiver holds a secret.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hookturn_core::audit::{Actor, AuditEntry, Context};
 use hookturn_core::endpoint::TargetUrl;
@@ -32,6 +32,7 @@ use hookturn_core::workspace::{ApiKey, Scope};
 use zeroize::Zeroizing;
 
 use crate::store::live::Live;
+use crate::store::outbox::Outbox;
 use crate::store::seal::{Place, Sealer};
 
 pub mod access;
@@ -92,6 +93,8 @@ pub struct Service {
     master_key_turn: tokio::sync::Mutex<()>,
     /// Held to read by whoever decides and stores what may be sealed, and to write while another key becomes current.
     sealing: tokio::sync::RwLock<()>,
+    /// Where applications publish in transactions of their own, if the engine has one.
+    outbox: OnceLock<Arc<dyn Outbox>>,
     settings: Settings,
     sequence: Sequence,
     in_flight: idempotency::InFlight,
@@ -288,6 +291,7 @@ impl Service {
             master_keys,
             master_key_turn: tokio::sync::Mutex::default(),
             sealing: tokio::sync::RwLock::default(),
+            outbox: OnceLock::new(),
             pacer: pace::Pacer::new(settings.pace),
             turns: turns::Turns::default(),
             keyring_turns: turns::Turns::default(),

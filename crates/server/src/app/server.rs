@@ -208,6 +208,9 @@ impl Ground {
             master_keys: self.master_keys.clone(),
             settings: settings(config),
         }));
+        if let Some(outbox) = self.engine.outbox() {
+            service.use_outbox(Arc::new(outbox.clone()));
+        }
         let first_key = bootstrap(&service, config).await?;
         warn_of_missing_app(&service);
         Ok((service, first_key))

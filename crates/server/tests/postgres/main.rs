@@ -13,6 +13,7 @@ mod desk;
 mod losing;
 mod outbox;
 mod password;
+mod refused;
 mod starting;
 #[path = "../support/mod.rs"]
 #[expect(

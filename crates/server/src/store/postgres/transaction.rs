@@ -246,6 +246,11 @@ async fn alone(tx: &mut Tx<'_>, work: &Work) -> Outcome<Answer> {
             return Ok(Answer::Pruned(progress));
         }
         Work::Outbox(settling) => outbox::settle(tx, settling).await?,
+        Work::Mend(mending) => {
+            return outbox::refused::mend(tx, mending)
+                .await
+                .map(Answer::Replaced);
+        }
         Work::PutMeta { key, value } => configuration::put_meta(tx.session, key, value).await?,
         Work::PutFirstMeta { key, value } => {
             configuration::put_first_meta(tx.session, key, value).await?;

@@ -25,7 +25,7 @@ use super::node::Node;
 use super::rows::Outcome;
 use super::thread::{Gone, Thread};
 use super::view::keys_of;
-use crate::store::outbox::Settling;
+use crate::store::outbox::{Mending, Settling};
 use crate::store::waiting::Share;
 
 /// What can be asked of the writer.
@@ -73,6 +73,7 @@ pub(super) enum Work {
         check: Arc<[u8]>,
     },
     Outbox(Box<Settling>),
+    Mend(Box<Mending>),
     /// Nothing: its answer says that everything before it is durable.
     Barrier,
     /// Gives the database back. Whatever comes later is refused.
@@ -95,6 +96,7 @@ impl Work {
             | Self::PutMeta { .. }
             | Self::PutFirstMeta { .. }
             | Self::Outbox(_)
+            | Self::Mend(_)
             | Self::Barrier
             | Self::Leave => false,
         }
@@ -121,6 +123,7 @@ impl Work {
             | Self::PutMeta { .. }
             | Self::PutFirstMeta { .. }
             | Self::MasterKey { .. }
+            | Self::Mend(_)
             | Self::Barrier
             | Self::Leave => 1,
         }
