@@ -12,6 +12,7 @@ mod install;
 mod lint;
 mod openapi;
 mod policy;
+mod shards;
 mod sim;
 mod spdx;
 mod steps;
@@ -34,6 +35,7 @@ Tasks:
   test              install what the tests need where it is missing, then run every test
   bench [ARGS]      build for release and run the end-to-end bench with ARGS
   sim [OPTIONS]     run the simulation: --seeds N (10000), --from SEED (0), or --replay FILE
+  shards            print how shards move and traffic falls with up to 1,000 nodes
   openapi           write the descriptions of docs/api from what the server prints
   openapi --check   fail if one of them differs from it
   help              this text
@@ -49,6 +51,7 @@ enum Task {
     Test,
     Bench(Vec<OsString>),
     Sim(sim::Asked),
+    Shards,
     Openapi { check: bool },
     Help,
 }
@@ -78,6 +81,7 @@ fn run(task: Task) -> Result<ExitCode, Failure> {
         Task::Test => test::run(&workspace, &mut steps)?,
         Task::Bench(arguments) => bench(&workspace, &mut steps, &arguments)?,
         Task::Sim(asked) => sim::run(&workspace, &mut steps, &asked)?,
+        Task::Shards => shards::run(&workspace, &mut steps)?,
         Task::Openapi { check: true } => {
             steps.check("openapi", || openapi::check(&workspace))?;
         }
@@ -121,6 +125,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Task, String> 
         Some("test") => alone(Task::Test),
         Some("help" | "--help" | "-h") => alone(Task::Help),
         Some("bench") => Ok(Task::Bench(rest)),
+        Some("shards") => alone(Task::Shards),
         Some("sim") => sim::parse(&rest).map(Task::Sim),
         Some("openapi") => match rest.as_slice() {
             [] => Ok(Task::Openapi { check: false }),
@@ -154,6 +159,7 @@ mod tests {
             parsed("sim --replay case.json"),
             Ok(Task::Sim(sim::Asked::Replay("case.json".into())))
         );
+        assert_eq!(parsed("shards"), Ok(Task::Shards));
         assert_eq!(parsed("openapi"), Ok(Task::Openapi { check: false }));
         assert_eq!(parsed("openapi --check"), Ok(Task::Openapi { check: true }));
         assert_eq!(

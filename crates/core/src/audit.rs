@@ -156,6 +156,10 @@ actions! {
     DeliveryRetried = "delivery.retried",
     /// Many deliveries of an endpoint were queued again by command.
     DeliveriesRecovered = "deliveries.recovered",
+    /// An event of the outbox that was refused was published again by command.
+    RefusedEventRetried = "outbox.retried",
+    /// An event of the outbox that was refused was removed by command.
+    RefusedEventDropped = "outbox.dropped",
     /// An API key was made.
     ApiKeyCreated = "api_key.created",
     /// An API key's text was shown again, by the replay of the request that made it.

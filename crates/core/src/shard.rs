@@ -8,6 +8,9 @@
 //! The owner of the [first](Shard::FIRST) shard also does what one node does for all: schedules, retention,
 //! operational events, the steps of rotations.
 
+use std::collections::HashMap;
+use std::hash::Hash;
+
 use crate::id::EndpointId;
 use crate::time::Millis;
 
@@ -23,17 +26,22 @@ impl Shard {
     /// Its owner does what one node does for all.
     pub const FIRST: Self = Self(0);
 
-    /// The shard of an endpoint: FNV-1a over its id, folded.
+    /// The shard of an endpoint: what is left of its [place](Self::place_of) by the number of shards.
     pub fn of(endpoint: EndpointId) -> Self {
+        let left = Self::place_of(endpoint) % u64::from(SHARDS);
+        // What is below `SHARDS` fits.
+        Self(u16::try_from(left).unwrap_or_default())
+    }
+
+    /// The place of an endpoint, however many shards there are: FNV-1a over its id, folded.
+    pub fn place_of(endpoint: EndpointId) -> u64 {
         let hash = endpoint
             .to_bytes()
             .iter()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
                 (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
             });
-        let folded = hash ^ (hash >> 32);
-        // What is below `SHARDS` fits.
-        Self(u16::try_from(folded % u64::from(SHARDS)).unwrap_or_default())
+        hash ^ (hash >> 32)
     }
 
     /// The shard of a number, if there is one.
@@ -53,46 +61,75 @@ impl Shard {
 }
 
 /// What a node is to do about its shards.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan<S = Shard> {
     /// Shards to give up, each when what is under way for it has ended.
-    pub release: Vec<Shard>,
+    pub release: Vec<S>,
     /// Free shards to take.
-    pub claim: Vec<Shard>,
+    pub claim: Vec<S>,
+}
+
+impl<S> Default for Plan<S> {
+    /// Nothing.
+    fn default() -> Self {
+        Self {
+            release: Vec::new(),
+            claim: Vec::new(),
+        }
+    }
 }
 
 /// Decides what `me` gives up and takes. `members` are the nodes that may own shards, in the order in which
-/// they joined; `owner` says who owns a shard.
+/// they joined; `owners` are all shards, in order, and who has them.
 ///
 /// 1. Who may not own any gives up all it has.
 /// 2. Each member is due as many shards as every other; those that do not divide go to the members that joined
 ///    first. So whoever joins last makes nobody's share grow, and no more moves than has to.
 /// 3. Who has more gives up the surplus, the last shards first.
 /// 4. Who has fewer takes free ones until it has its share. It never takes what somebody has.
-pub fn plan<N: Copy + Eq>(me: N, members: &[N], owner: impl Fn(Shard) -> Option<N>) -> Plan {
-    let mine: Vec<Shard> = Shard::all()
-        .filter(|shard| owner(*shard) == Some(me))
-        .collect();
-    let share = share(me, members);
-    if mine.len() >= share {
+/// 5. The free ones are dealt out to those who have fewer, in the order in which they joined. So of members that
+///    decide from the same list no two take the same one, and what a node left is taken in one round by all of
+///    them, not shard by shard by whoever is first.
+pub fn plan<N: Copy + Eq + Hash, S>(
+    me: N,
+    members: &[N],
+    owners: impl IntoIterator<Item = (S, Option<N>)>,
+) -> Plan<S> {
+    let mut held: HashMap<N, usize> = members.iter().map(|member| (*member, 0)).collect();
+    let (mut mine, mut free, mut all) = (Vec::new(), Vec::new(), 0);
+    for (shard, owner) in owners {
+        all += 1;
+        let Some(owner) = owner else {
+            free.push(shard);
+            continue;
+        };
+        if let Some(held) = held.get_mut(&owner) {
+            *held += 1;
+        }
+        if owner == me {
+            mine.push(shard);
+        }
+    }
+    let share = |rank: usize| all / members.len() + usize::from(rank < all % members.len());
+    let Some(rank) = members.iter().position(|member| *member == me) else {
         return Plan {
-            release: mine[share..].to_vec(),
+            release: mine,
+            claim: Vec::new(),
+        };
+    };
+    if mine.len() >= share(rank) {
+        return Plan {
+            release: mine.split_off(share(rank)),
             claim: Vec::new(),
         };
     }
-    let free = Shard::all().filter(|shard| owner(*shard).is_none());
+    let lacks = |(rank, member): (usize, &N)| share(rank).saturating_sub(held[member]);
+    let before: usize = members.iter().enumerate().take(rank).map(lacks).sum();
+    let wanted = share(rank) - mine.len();
     Plan {
         release: Vec::new(),
-        claim: free.take(share - mine.len()).collect(),
+        claim: free.into_iter().skip(before).take(wanted).collect(),
     }
-}
-
-fn share<N: Copy + Eq>(me: N, members: &[N]) -> usize {
-    let Some(rank) = members.iter().position(|member| *member == me) else {
-        return 0;
-    };
-    let (all, nodes) = (usize::from(SHARDS), members.len());
-    all / nodes + usize::from(rank < all % nodes)
 }
 
 /// What one node knows of another that has not left.
@@ -122,6 +159,11 @@ pub const fn may_be_taken_over(node: &Watched) -> bool {
 mod tests {
     use super::*;
 
+    /// Every shard and its owner.
+    fn list(owners: &[Option<u32>]) -> Vec<(Shard, Option<u32>)> {
+        Shard::all().zip(owners.iter().copied()).collect()
+    }
+
     /// Lets every member act on what it sees, one after the other, until nobody has anything to do. Returns how
     /// many shards changed hands.
     fn settle(owners: &mut [Option<u32>], members: &[u32]) -> usize {
@@ -129,7 +171,7 @@ mod tests {
         for _ in 0..10 {
             let mut quiet = true;
             for me in members {
-                let plan = plan(*me, members, |shard| owners[usize::from(shard.number())]);
+                let plan = plan(*me, members, list(owners));
                 quiet &= plan == Plan::default();
                 for shard in plan.release {
                     owners[usize::from(shard.number())] = None;
@@ -207,16 +249,41 @@ mod tests {
 
     #[test]
     fn who_may_not_own_shards_gives_up_all_of_them() {
-        let plan = plan(1, &[2, 3], |_| Some(1));
+        let plan = plan(1, &[2, 3], list(&[Some(1); SHARDS as usize]));
         assert_eq!(plan.release.len(), usize::from(SHARDS));
         assert!(plan.claim.is_empty());
     }
 
     #[test]
     fn nobody_takes_what_somebody_has() {
-        let plan = plan(2, &[1, 2], |shard| (shard.number() % 3 > 0).then_some(1));
+        let owners: Vec<_> = (0..SHARDS)
+            .map(|shard| (shard % 3 > 0).then_some(1))
+            .collect();
+        let plan = plan(2, &[1, 2], list(&owners));
+        assert!(!plan.claim.is_empty());
         assert!(plan.claim.iter().all(|shard| shard.number() % 3 == 0));
         assert!(plan.release.is_empty());
+    }
+
+    #[test]
+    fn members_that_decide_from_the_same_list_take_every_free_shard_once() {
+        // The second has all it may have, and what nobody of them has is another's.
+        let owners: Vec<_> = (0..SHARDS)
+            .map(|shard| match shard {
+                0..64 => Some(2),
+                64..70 => Some(9),
+                _ => None,
+            })
+            .collect();
+        let members = [1, 2, 3, 4];
+        let mut taken: Vec<u16> = Vec::new();
+        for me in members {
+            let plan = plan(me, &members, list(&owners));
+            assert!(plan.release.is_empty());
+            taken.extend(plan.claim.iter().map(|shard| shard.number()));
+        }
+        taken.sort_unstable();
+        assert_eq!(taken, (70..SHARDS).collect::<Vec<_>>());
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod message;
 mod migrate;
 mod migrate_store;
 mod openapi;
+mod outbox;
 mod output;
 mod plan;
 mod request;
@@ -116,6 +117,7 @@ fn dispatch(command: Command, edge: &Edge, output: &mut Output) -> Outcome {
         Command::Schedule(remote) => plan::run(remote, edge, output),
         Command::ApiKey(remote) => plan::run(remote, edge, output),
         Command::Workspace(remote) => plan::run(remote, edge, output),
+        Command::Outbox(remote) => plan::run(remote, edge, output),
         Command::Audit(remote) => audit::run(remote, edge, output),
         Command::MasterKey(remote) => master_key::run(remote, edge, output),
         Command::Completion(completion) => completion::run(&completion, output),
@@ -147,6 +149,7 @@ const REMOTE: &[&str] = &[
     "schedule",
     "api-key",
     "workspace",
+    "outbox",
     "audit",
     "master-key",
 ];

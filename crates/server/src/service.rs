@@ -18,7 +18,7 @@
 //! Not promised here: that due work is sent (that is dispatch), and that a receiver holds a secret.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hookturn_core::audit::{Actor, AuditEntry, Context};
 use hookturn_core::endpoint::TargetUrl;
@@ -32,6 +32,7 @@ use hookturn_core::workspace::{ApiKey, Scope};
 use zeroize::Zeroizing;
 
 use crate::store::live::Live;
+use crate::store::outbox::Outbox;
 use crate::store::seal::{Place, Sealer};
 
 pub mod access;
@@ -90,6 +91,10 @@ pub struct Service {
     targets: Arc<dyn TargetPolicy>,
     master_keys: Arc<dyn master_key::MasterKeys>,
     master_key_turn: tokio::sync::Mutex<()>,
+    /// Held to read by whoever decides and stores what may be sealed, and to write while another key becomes current.
+    sealing: tokio::sync::RwLock<()>,
+    /// Where applications publish in transactions of their own, if the engine has one.
+    outbox: OnceLock<Arc<dyn Outbox>>,
     settings: Settings,
     sequence: Sequence,
     in_flight: idempotency::InFlight,
@@ -285,6 +290,8 @@ impl Service {
             targets,
             master_keys,
             master_key_turn: tokio::sync::Mutex::default(),
+            sealing: tokio::sync::RwLock::default(),
+            outbox: OnceLock::new(),
             pacer: pace::Pacer::new(settings.pace),
             turns: turns::Turns::default(),
             keyring_turns: turns::Turns::default(),
@@ -354,6 +361,7 @@ impl Service {
         decide: impl Fn(Timestamp) -> Result<Decision<T>, ServiceError> + Send + Sync,
     ) -> Result<(T, Option<Millis>), ServiceError> {
         for _ in 0..TRIES {
+            let _one_key = self.sealing.read().await;
             // Read before the decision: what it rests on is at least as new.
             let view = self.store.view();
             let at = self.clock.now();

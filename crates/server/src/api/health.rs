@@ -1,8 +1,8 @@
 //! What load balancers and metric collectors ask, without a key.
 //!
 //! `/livez` says that the process answers at all: restart it if it does not. `/readyz` says whether
-//! to send it traffic: not while it starts, drains, cannot write to its store, or has a clock that is far off. Neither touches the
-//! disk; whoever knows changes [`Readiness`].
+//! to send it traffic: not while it starts, drains, cannot write to its store, has a clock that is far off, or lacks the
+//! master key that is current. Neither touches the disk; whoever knows changes [`Readiness`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -31,6 +31,8 @@ pub enum Ready {
     StoreDown = 3,
     /// The machine's clock is too far from that of the other nodes.
     ClockOff = 4,
+    /// The master key that is current for all nodes was not given to this one.
+    NoMasterKey = 5,
 }
 
 /// A [`Ready`] that everyone shares.
@@ -51,6 +53,7 @@ impl Readiness {
             1 => Ready::Yes,
             2 => Ready::Draining,
             4 => Ready::ClockOff,
+            5 => Ready::NoMasterKey,
             _ => Ready::StoreDown,
         }
     }
@@ -68,6 +71,11 @@ impl Readiness {
     /// The machine's clock is too far off; [`Readiness::set_ready`] when it is right again.
     pub fn set_clock_off(&self) {
         self.set(Ready::ClockOff);
+    }
+
+    /// The master key that is current is missing; [`Readiness::set_ready`] when it is there.
+    pub fn set_no_master_key(&self) {
+        self.set(Ready::NoMasterKey);
     }
 
     /// No more traffic, for good: nothing that comes later makes it ready again.
@@ -116,6 +124,10 @@ pub(super) async fn readyz(State(api): State<ApiState>) -> Result<Answer, Proble
             "the clock of this machine is off by more than a second from the database's: set it right, by NTP for \
              example; until then this node sends nothing and the others do its work"
         }
+        Ready::NoMasterKey => {
+            "the master key was rotated, and this node was not given the new one: start it again with the new key \
+             before the present one; until then this node sends and changes nothing, and the others do its work"
+        }
     };
     Err(Problem::new(Code::Unavailable, why).retry_after(1))
 }
@@ -145,6 +157,7 @@ mod tests {
             Ready::Yes,
             Ready::StoreDown,
             Ready::ClockOff,
+            Ready::NoMasterKey,
             Ready::Yes,
             Ready::Draining,
         ] {

@@ -32,6 +32,7 @@ use super::{schema, webhooks};
         (name = "Bulk rotations", description = "Many rotations at once, in waves."),
         (name = "Schedules", description = "Rules by which rotations are opened."),
         (name = "Access", description = "Workspaces and API keys."),
+        (name = "Outbox", description = "What applications published in transactions of their own."),
         (name = "Audit", description = "What was done, by whom."),
         (name = "Health", description = "For load balancers and metric collectors."),
     ),
@@ -48,6 +49,7 @@ use super::{schema, webhooks};
         schema::ScheduleIdText,
         schema::MessageIdText,
         schema::DeliveryIdText,
+        schema::RefusedEventIdText,
         schema::AnyJson,
     ))
 )]

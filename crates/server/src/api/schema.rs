@@ -103,6 +103,8 @@ texts! {
     MessageIdText: "^msg_[0-7][0-9a-hjkmnp-tv-z]{25}$", "msg_01k9x6z8e5f3v9m2c7q4t1h0ab", "The id of a message; receivers see it as webhook-id.";
     /// Schema of a delivery id.
     DeliveryIdText: "^dlv_[0-7][0-9a-hjkmnp-tv-z]{25}$", "dlv_01k9x6z8e5f3v9m2c7q4t1h0ab", "The id of a delivery.";
+    /// Schema of the id of a refused event of the outbox.
+    RefusedEventIdText: "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", "0b2f4c1e-6a3d-4f6b-9c1d-2e5f8a7b3c4d", "The id of an event in the outbox, which `hookturn.publish` returned.";
     /// Schema of an event type.
     EventTypeText: "^[A-Za-z0-9._:-]{1,128}$", "invoice.paid", "What happened.";
     /// Schema of an entry of an event filter.

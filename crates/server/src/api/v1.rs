@@ -22,6 +22,7 @@ mod keyrings;
 mod leaks;
 mod master_key;
 mod messages;
+mod outbox;
 mod probe;
 mod proving;
 mod released;
@@ -76,6 +77,9 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(api_keys::create, api_keys::list))
         .routes(routes!(api_keys::expire, api_keys::revoke))
         .routes(routes!(master_key::rotate))
+        .routes(routes!(outbox::list))
+        .routes(routes!(outbox::retry))
+        .routes(routes!(outbox::drop))
 }
 
 /// The answer to a list: `form` gives each item's place in the list and its form.

@@ -16,6 +16,7 @@ use crate::store::owned::Owned;
 use crate::store::postgres::{
     self, Figures, Gone, PostgresOptions, PostgresStore, Sharing, Standing, Target,
 };
+use crate::store::seal::{CHECK, Sealer};
 use crate::store::sqlite::{self, SqliteOptions, SqliteStore};
 use crate::telemetry::NodeClock;
 
@@ -56,6 +57,7 @@ impl Place {
         live: &Arc<Live>,
         inboxes: &Inboxes,
         clock: &NodeClock,
+        sealer: &Arc<Sealer>,
     ) -> Result<Engine, Failure> {
         let (live, hints) = (Arc::clone(live), Arc::new(inboxes.clone()));
         match self {
@@ -71,6 +73,7 @@ impl Place {
                     sharing: Sharing {
                         lease: Duration::from_secs(config.nodes.lease_seconds.into()),
                         standing: Standing::new(clock.clone()),
+                        sealer: Some(Arc::clone(sealer)),
                         ..Sharing::default()
                     },
                 };
@@ -165,6 +168,35 @@ impl Engine {
             Self::Embedded(store) => store.put_meta(key, value),
             Self::Postgres(store) => store.put_meta(key, value),
         }
+    }
+
+    /// Keeps such a value unless there is one.
+    pub(super) fn put_first_meta(&self, key: &'static str, value: Vec<u8>) -> StoreFuture<'_, ()> {
+        match self {
+            Self::Embedded(store) => store.put_meta(key, value),
+            Self::Postgres(store) => store.put_first_meta(key, value),
+        }
+    }
+
+    /// Makes the master key of this id current, by the box that says so, if every server of the store has it.
+    /// Returns those that have not.
+    pub(super) fn make_current(
+        &self,
+        key_id: &str,
+        check: Vec<u8>,
+    ) -> StoreFuture<'_, Vec<String>> {
+        match self {
+            Self::Embedded(store) => {
+                let kept = store.put_meta(CHECK, check);
+                Box::pin(async move { kept.await.map(|()| Vec::new()) })
+            }
+            Self::Postgres(store) => store.make_current(key_id, check),
+        }
+    }
+
+    /// Whether other servers may work on the same store.
+    pub(super) const fn is_shared(&self) -> bool {
+        matches!(self, Self::Postgres(_))
     }
 
     /// Where applications publish in transactions of their own, if they share the database.

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hookturn_core::id::Entropy;
 use hookturn_core::store::{StoreError, StoreFuture};
@@ -10,14 +11,12 @@ use hookturn_core::store::{StoreError, StoreFuture};
 use super::engine::{Engine, Place as StorePlace};
 use crate::config::Config;
 use crate::service::master_key::MasterKeys;
-use crate::store::seal::{MasterKey, OpenError, ParseMasterKeyError, Place, Sealer};
+use crate::store::live::Live;
+use crate::store::seal::{CHECK, MasterKey, OpenError, ParseMasterKeyError, Place, Sealer, key_of};
 use crate::telemetry::SystemEntropy;
 
 /// The name of the key file in the data directory.
 pub(super) const KEY_FILE: &str = "master.key";
-/// Under this name the store keeps a box that opens with the right master key.
-pub(super) const CHECK: &str = "master_key_check";
-
 /// Master keys kept after a finished rotation, the current one included: former ones open idempotent
 /// answers, which live for a day. So one more rotation than that within a day ends the first answers early.
 const KEYS_KEPT: usize = 64;
@@ -56,6 +55,16 @@ pub enum KeyFailure {
         "the master key does not fit this database; give the key it was sealed with by HOOKTURN_MASTER_KEY_FILE or {KEY_FILE}"
     )]
     Wrong(#[source] OpenError),
+    /// A rotation was broken off, and the former key is not given any more.
+    #[error(
+        "{count} secrets of this database are still sealed under master key {key_id}, which is not given: put it behind the present one, separated by a comma, and run `hookturn master-key rotate`; nothing was changed"
+    )]
+    Former {
+        /// How many secrets.
+        count: usize,
+        /// The id of the key that opens them.
+        key_id: String,
+    },
     /// The store could not be asked.
     #[error("cannot check the master key")]
     Store(#[from] StoreError),
@@ -139,30 +148,37 @@ pub(super) fn write(path: &Path, keys: &[MasterKey]) -> std::io::Result<()> {
 /// The key file of the data directory, or keys that come from elsewhere.
 pub(super) struct KeptKeys {
     store: Engine,
-    /// `None` when the keys come from the environment, which this process cannot change.
-    file: Option<PathBuf>,
+    source: Source,
+}
+
+enum Source {
+    File(PathBuf),
+    /// From the environment, which this process cannot change: in the order in which they were given.
+    Given(Vec<MasterKey>),
 }
 
 impl KeptKeys {
-    pub(super) fn new(config: &Config, store: Engine) -> Self {
-        let file = config
-            .master_key
-            .is_none()
-            .then(|| config.data_dir.join(KEY_FILE));
-        Self { store, file }
+    pub(super) fn new(config: &Config, given: Vec<MasterKey>, store: Engine) -> Self {
+        let source = match config.master_key {
+            Some(_) => Source::Given(given),
+            None => Source::File(config.data_dir.join(KEY_FILE)),
+        };
+        Self { store, source }
     }
 }
 
 impl MasterKeys for KeptKeys {
     fn next(&self, present: &[MasterKey]) -> Result<Vec<MasterKey>, String> {
-        let Some(file) = &self.file else {
-            return if present.len() > 1 {
-                Ok(present.to_vec())
-            } else {
-                Err("the master key comes from HOOKTURN_MASTER_KEY: set it to the new key, a comma and \
+        let file = match &self.source {
+            Source::File(file) => file,
+            Source::Given(keys) if keys.len() > 1 => return Ok(keys.clone()),
+            Source::Given(_) => {
+                return Err(
+                    "the master key comes from HOOKTURN_MASTER_KEY: set it to the new key, a comma and \
                      the present one, restart, and rotate again; nothing was changed"
-                    .to_owned())
-            };
+                        .to_owned(),
+                );
+            }
         };
         let mut keys = vec![MasterKey::generate(&SystemEntropy)];
         // All of them: a rotation that was broken off leaves values under any of them.
@@ -180,9 +196,13 @@ impl MasterKeys for KeptKeys {
         self.store.put_meta(CHECK, sealed)
     }
 
+    fn make_current(&self, key_id: &str, sealed: Vec<u8>) -> StoreFuture<'_, Vec<String>> {
+        self.store.make_current(key_id, sealed)
+    }
+
     fn forget_oldest(&self, present: &[MasterKey]) -> Result<Vec<MasterKey>, String> {
         let kept = &present[..present.len().min(KEYS_KEPT)];
-        if let Some(file) = &self.file
+        if let Source::File(file) = &self.source
             && kept.len() < present.len()
         {
             write(file, kept).map_err(|error| {
@@ -196,15 +216,37 @@ impl MasterKeys for KeptKeys {
     }
 }
 
-/// Refuses a key that cannot open what the store holds.
-pub(super) async fn check(store: &Engine, sealer: &Sealer) -> Result<(), KeyFailure> {
-    match store.meta(CHECK).await? {
-        Some(kept) => sealer
-            .open(Place::Check, &kept)
-            .map(drop)
-            .map_err(KeyFailure::Wrong),
-        None => Ok(store
-            .put_meta(CHECK, sealer.seal(Place::Check, b"hookturn"))
-            .await?),
+/// Refuses keys that cannot open what the store holds, and lets the one seal that is current there. A store of
+/// which none is current yet takes the first; of several servers on an empty database one makes it so.
+pub(super) async fn check(store: &Engine, sealer: &Sealer, live: &Live) -> Result<(), KeyFailure> {
+    let kept = if let Some(kept) = store.meta(CHECK).await? {
+        kept
+    } else {
+        let first = sealer.check_of(&sealer.master_keys()[0]);
+        store.put_first_meta(CHECK, first.clone()).await?;
+        let kept = store.meta(CHECK).await?.unwrap_or(first);
+        sealer.follow(&kept);
+        kept
+    };
+    sealer
+        .open(Place::Check, &kept)
+        .map_err(KeyFailure::Wrong)?;
+    // Where several servers share a store, the engine follows what is current, and may know later than this.
+    if !store.is_shared() {
+        sealer.follow(&kept);
+    }
+    let secrets = live.sealed_secrets();
+    let boxes = secrets.iter().map(|secret| Arc::clone(&secret.sealed));
+    let unknown: Vec<String> = boxes
+        .chain(live.mark_key())
+        .filter(|sealed| !sealer.knows(sealed))
+        .filter_map(|sealed| key_of(&sealed))
+        .collect();
+    match unknown.first() {
+        None => Ok(()),
+        Some(key_id) => Err(KeyFailure::Former {
+            count: unknown.len(),
+            key_id: key_id.clone(),
+        }),
     }
 }

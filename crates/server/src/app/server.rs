@@ -151,6 +151,7 @@ struct Ground {
     engine: Engine,
     live: Arc<Live>,
     sealer: Arc<Sealer>,
+    master_keys: Arc<keys::KeptKeys>,
     inboxes: Inboxes,
     metrics: Arc<Metrics>,
     clock: Arc<NodeClock>,
@@ -175,10 +176,11 @@ impl Ground {
         let live = Arc::new(Live::default());
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let inboxes = Inboxes::new(config.delivery.shards_on(cores));
-        let engine = place.open(config, &live, &inboxes, &clock).await?;
-        let sealer = Arc::new(Sealer::new(master_keys, entropy.clone()));
-        keys::check(&engine, &sealer).await?;
+        let sealer = Arc::new(Sealer::new(master_keys.clone(), entropy.clone()));
+        let engine = place.open(config, &live, &inboxes, &clock, &sealer).await?;
+        keys::check(&engine, &sealer, &live).await?;
         Ok(Self {
+            master_keys: keys::KeptKeys::new(config, master_keys, engine.clone()).into(),
             owned: engine.owned(),
             engine,
             live,
@@ -203,9 +205,12 @@ impl Ground {
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
             targets: Arc::new(Targets(policy)),
-            master_keys: Arc::new(keys::KeptKeys::new(config, self.engine.clone())),
+            master_keys: self.master_keys.clone(),
             settings: settings(config),
         }));
+        if let Some(outbox) = self.engine.outbox() {
+            service.use_outbox(Arc::new(outbox.clone()));
+        }
         let first_key = bootstrap(&service, config).await?;
         warn_of_missing_app(&service);
         Ok((service, first_key))

@@ -325,22 +325,25 @@ async fn follow_store(parts: &Parts) {
         parts.ready.set_ready();
         tracing::info!("ready again: the store can write");
     }
-    follow_clock(parts);
+    follow_the_others(parts);
 }
 
-/// Readiness follows the clock as well: off while it is too far from the database's.
-fn follow_clock(parts: &Parts) {
-    let is_off = parts
-        .engine
-        .figures()
-        .is_some_and(|figures| figures.clock_is_off);
-    match (parts.ready.get(), is_off) {
-        (Ready::Yes, true) => parts.ready.set_clock_off(),
-        (Ready::ClockOff, false) => parts.ready.set_ready(),
-        (
-            Ready::Starting | Ready::Yes | Ready::Draining | Ready::StoreDown | Ready::ClockOff,
-            _,
-        ) => {}
+/// Readiness follows what this node has in common with the others as well: off while its clock is too far from the
+/// database's, or while it lacks the master key that is current.
+fn follow_the_others(parts: &Parts) {
+    let figures = parts.engine.figures().unwrap_or_default();
+    let ready = &parts.ready;
+    match ready.get() {
+        Ready::Yes | Ready::ClockOff | Ready::NoMasterKey => {
+            if figures.lacks_master_key {
+                ready.set_no_master_key();
+            } else if figures.clock_is_off {
+                ready.set_clock_off();
+            } else {
+                ready.set_ready();
+            }
+        }
+        Ready::Starting | Ready::Draining | Ready::StoreDown => {}
     }
 }
 

@@ -85,6 +85,8 @@ pub(super) enum Command {
     ApiKey(Remote<super::api_key::ApiKey>),
     /// Workspaces: the customer accounts of the operator.
     Workspace(Remote<super::workspace::Workspace>),
+    /// Events that applications published in their own transactions and that could not be accepted.
+    Outbox(Remote<super::outbox::Outbox>),
     /// The audit log, and the proof that nobody changed it.
     Audit(Remote<super::audit::Audit>),
     /// The master key, under which secrets rest.

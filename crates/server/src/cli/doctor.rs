@@ -19,7 +19,7 @@ use super::exit::{Exit, Failure, Outcome};
 use super::output::{Format, Output};
 use super::serve::Serve;
 use crate::app;
-use crate::app::checkup::{self, Database, ExaminedDatabase, MasterKeyState};
+use crate::app::checkup::{self, Database, ExaminedDatabase, MasterKeyState, Sealed};
 use crate::config::{self, Config, StorePlace};
 
 /// A disk that takes longer for one small sync slows every acknowledgement.
@@ -300,10 +300,42 @@ fn database(config: &Config) -> Vec<Check> {
     let key = match checkup::master_key(config, &found) {
         Ok(MasterKeyState::NotYet) => Check::ok("master key", "none yet; the first start makes it"),
         Ok(MasterKeyState::Usable) => Check::ok("master key", "usable"),
-        Ok(MasterKeyState::Fits) => Check::ok("master key", "fits the database"),
+        Ok(MasterKeyState::Fits(sealed)) => fits(sealed),
         Err(error) => Check::fail("master key", app::explain(&error)),
     };
     [database, key].into_iter().chain(exposed(config)).collect()
+}
+
+/// The key fits; what else there is to do about it.
+fn fits(sealed: Sealed) -> Check {
+    const NAME: &str = "master key";
+    let few = |count, what: &str| match count {
+        1 => format!("1 {what} is"),
+        _ => format!("{count} {what}s are"),
+    };
+    match sealed {
+        Sealed::Current => Check::ok(NAME, "fits the database: everything is sealed under it"),
+        Sealed::NotYet => Check::warn(
+            NAME,
+            "fits the database, but the first key that is given is not the one that seals",
+            "when every node has it, run `hookturn master-key rotate`",
+        ),
+        Sealed::Secrets { count, key_id } => Check::warn(
+            NAME,
+            format!(
+                "fits the database, but {} sealed under the former key {key_id}",
+                few(count, "secret")
+            ),
+            "run `hookturn master-key rotate` again, and keep the former key until then",
+        ),
+        Sealed::Answers { count, key_id } => Check::ok(
+            NAME,
+            format!(
+                "fits the database: every secret is sealed under it; {} sealed under the former key {key_id} until that expires, within a day: keep that key for as long",
+                few(count, "idempotent answer")
+            ),
+        ),
+    }
 }
 
 fn exposed(config: &Config) -> Option<Check> {
@@ -321,7 +353,7 @@ fn postgres(config: &Config, place: &config::Database, clock: &dyn Clock) -> Vec
     let examined = checkup::postgres(place);
     let key = match checkup::master_key_of(config, examined.as_ref().ok()) {
         Ok(MasterKeyState::NotYet | MasterKeyState::Usable) => Check::ok("master key", "usable"),
-        Ok(MasterKeyState::Fits) => Check::ok("master key", "fits the database"),
+        Ok(MasterKeyState::Fits(sealed)) => fits(sealed),
         Err(error) => Check::fail("master key", app::explain(&error)),
     };
     let mut checks = match &examined {

@@ -135,7 +135,10 @@ pub(super) fn of_database(error: &DatabaseError) -> Exit {
         DatabaseError::Url { .. }
         | DatabaseError::RootCertificates { .. }
         | DatabaseError::TooOld { .. } => Exit::Config,
-        DatabaseError::Unreachable { .. } | DatabaseError::Failed(_) => Exit::DatabaseUnreachable,
+        DatabaseError::Unreachable { .. }
+        | DatabaseError::WrongPassword { .. }
+        | DatabaseError::NoPassword { .. }
+        | DatabaseError::Failed(_) => Exit::DatabaseUnreachable,
         DatabaseError::Newer { .. } => Exit::DatabaseNewer,
         DatabaseError::InUse { .. } => Exit::DatabaseInUse,
         DatabaseError::HalfCopied { .. } => Exit::HalfCopied,

@@ -36,7 +36,7 @@ use hookturn_verify::Secret;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Caller, Service, ServiceError, pace};
+use super::{Caller, Decision, Service, ServiceError, pace};
 use crate::store::seal::Place;
 
 /// How often one API key may search.
@@ -205,25 +205,21 @@ impl Service {
 
     /// Seals the key of the marks with the current master key.
     pub(super) async fn reseal_mark_key(&self, caller: &Caller) -> Result<(), ServiceError> {
-        let Some(old) = self.live.mark_key() else {
-            return Ok(());
-        };
-        if self.sealer.is_current(&old) {
-            return Ok(());
-        }
-        let key = self.sealer.open(Place::MarkKey, &old)?;
-        let change = Change {
-            workspace: caller.workspace,
-            writes: vec![Write::MarkKey {
-                sealed: self.sealer.seal(Place::MarkKey, &key).into(),
+        self.commit(caller.workspace, &caller.context(), None, |_| {
+            let stale = self.live.mark_key();
+            let Some(old) = stale.filter(|sealed| !self.sealer.is_current(sealed)) else {
+                return Ok(Decision::nothing(()));
+            };
+            let key = self.sealer.open(Place::MarkKey, &old)?;
+            let sealed = self.sealer.seal(Place::MarkKey, &key).into();
+            let mut decision = Decision::nothing(());
+            decision.writes.push(Write::MarkKey {
+                sealed,
                 old: Some(old),
-            }],
-            audit: Vec::new(),
-            context: caller.context(),
-            at: self.clock.now(),
-            idempotency: None,
-        };
-        Ok(self.store.change(change).await?)
+            });
+            Ok(decision)
+        })
+        .await
     }
 
     // ----- searching -----

@@ -1,9 +1,15 @@
 //! Rotating the master key: everything sealed is sealed again while the server runs.
 //!
-//! The order makes a crash harmless. First the new key is kept beside the old one ([`MasterKeys`]);
-//! from then on both open and the new one seals. Then every value is sealed again, block by block.
-//! Last, the box that tells whether a master key fits is written anew. A crash anywhere leaves values
-//! under either key, and both are known; running the command again finishes the job.
+//! The order makes a crash harmless. First the new key is kept beside the old one ([`MasterKeys`]). Then the box that
+//! says which key is current is written anew: from that commit on every server of the store seals with the new
+//! one, and a change that was sealed before and is not stored yet is decided again. Then every value is sealed
+//! again, block by block. A crash anywhere leaves values under either key, and both are known; running the command
+//! again finishes the job. A server starts only if it has a key for every value.
+//!
+//! Where several servers share a store, all of them must have been given the new key before: the box is written
+//! in a transaction that looks at what each says of itself. One that has only the old one and comes at that very
+//! moment is refused at its start, or sees that it lacks the current key, and changes and sends nothing
+//! ([`Sealer::missing`](crate::store::seal::Sealer::missing)).
 //!
 //! Idempotent answers are not sealed again: they expire within a day. Former keys open them until then,
 //! so several are kept.
@@ -34,8 +40,15 @@ pub trait MasterKeys: Send + Sync {
         Ok(present.to_vec())
     }
 
-    /// Keeps the box that tells whether a master key fits.
+    /// Keeps the box that tells which master key is current.
     fn keep_check(&self, sealed: Vec<u8>) -> StoreFuture<'_, ()>;
+
+    /// The same for all servers of a store that several share, provided that each has the key of this id. Returns
+    /// those that have not; then nothing was changed.
+    fn make_current(&self, _key_id: &str, sealed: Vec<u8>) -> StoreFuture<'_, Vec<String>> {
+        let kept = self.keep_check(sealed);
+        Box::pin(async move { kept.await.map(|()| Vec::new()) })
+    }
 }
 
 /// What a rotation of the master key did.
@@ -62,7 +75,7 @@ impl Service {
                 message,
             })?;
         let key_id = keys[0].id();
-        self.sealer.replace_keys(keys);
+        self.make_current(keys).await?;
         let mut secrets = 0;
         loop {
             let block = self.stale_secrets()?;
@@ -72,8 +85,6 @@ impl Service {
             secrets += self.store.reseal(block).await?;
         }
         self.reseal_mark_key(caller).await?;
-        let check = self.sealer.seal(Place::Check, b"hookturn");
-        self.master_keys.keep_check(check).await?;
         match self.master_keys.forget_oldest(&self.sealer.master_keys()) {
             Ok(left) => self.sealer.replace_keys(left),
             Err(message) => tracing::warn!(message, "old master keys are kept"),
@@ -90,6 +101,26 @@ impl Service {
             )
             .await?;
         Ok(Resealed { key_id, secrets })
+    }
+
+    /// Lets the first of these keys seal from now on. Whoever decided under the former one has stored it when this
+    /// returns, or decides again.
+    async fn make_current(&self, keys: Vec<MasterKey>) -> Result<(), ServiceError> {
+        let _nobody_decides = self.sealing.write().await;
+        let check = self.sealer.check_of(&keys[0]);
+        let lacking = self.master_keys.make_current(&keys[0].id(), check).await?;
+        if lacking.is_empty() {
+            self.sealer.replace_keys(keys);
+            return Ok(());
+        }
+        Err(ServiceError::Conflict {
+            code: "master_key_not_rotated",
+            message: format!(
+                "not every node has the new master key: {} lacks it. Start it again with the new key and the present \
+                 one, then rotate; nothing was changed",
+                lacking.join(" and ")
+            ),
+        })
     }
 
     /// A block of values that are not sealed with the current key, each sealed again.

@@ -7,6 +7,10 @@
 //! often it is published, and another event under the same id is refused. The decision and what follows are one
 //! transaction, so an event becomes exactly one message whatever ends in between.
 
+mod refused;
+
+pub use refused::{Refused, RefusedPlace};
+
 use std::collections::HashMap;
 
 use hookturn_core::id::MessageId;
@@ -73,7 +77,7 @@ impl Service {
                     taken.refused += 1;
                     tracing::warn!(
                         workspace = %place.workspace, reason,
-                        "an event of the outbox cannot be a message; it is kept in hookturn.outbox_refused"
+                        "an event of the outbox cannot be a message; it is kept with the reason: see `hookturn outbox refused`"
                     );
                     settling.refused.push((place.clone(), reason));
                 }

@@ -45,6 +45,7 @@ mod ledger;
 mod listing;
 mod loading;
 mod marks;
+mod master_key;
 mod migrate;
 mod node;
 mod outbox;
@@ -89,6 +90,7 @@ use hookturn_core::time::{Millis, Timestamp};
 
 use super::live::Live;
 use super::owned::Owned;
+use super::seal::Sealer;
 use super::waiting::Waiting;
 use node::Node;
 use reader::Readers;
@@ -145,6 +147,9 @@ pub struct Sharing {
     pub owned: Arc<Owned>,
     /// How it stands among the others.
     pub standing: Arc<Standing>,
+    /// What seals here: it follows which master key is current for all nodes. Without one this node says of no key that it
+    /// has it.
+    pub sealer: Option<Arc<Sealer>>,
 }
 
 impl Default for Sharing {
@@ -153,6 +158,7 @@ impl Default for Sharing {
             lease: Duration::from_millis(limits::LEASE_DEFAULT),
             owned: Arc::new(Owned::none()),
             standing: Arc::default(),
+            sealer: None,
         }
     }
 }
@@ -162,7 +168,7 @@ impl PostgresStore {
     ///
     /// A database into which a store is being copied is refused: half of it is not there.
     pub async fn open(options: PostgresOptions) -> Result<Self, OpenError> {
-        let node = Node::new(options.sharing.lease);
+        let node = Node::new(options.sharing.lease).having(options.sharing.sealer.as_deref());
         let store = Self {
             writer: Arc::new(Writer::start(&options, &node).await?),
             readers: Arc::new(Readers::start(&options.target)?),
@@ -231,6 +237,26 @@ impl PostgresStore {
     /// Keeps such a value.
     pub fn put_meta(&self, key: &'static str, value: Vec<u8>) -> StoreFuture<'_, ()> {
         self.step(Work::PutMeta { key, value })
+    }
+
+    /// Keeps such a value unless there is one.
+    pub fn put_first_meta(&self, key: &'static str, value: Vec<u8>) -> StoreFuture<'_, ()> {
+        self.step(Work::PutFirstMeta { key, value })
+    }
+
+    /// Makes the master key of this id current for all nodes, by the box that says so, if each of them has it.
+    /// Returns the names of those that have not; nothing is changed then.
+    pub fn make_current(&self, key_id: &str, check: Vec<u8>) -> StoreFuture<'_, Vec<String>> {
+        let answer = self.writer.order(Work::MasterKey {
+            id: key_id.to_owned(),
+            check: check.into(),
+        });
+        Box::pin(async move {
+            match answer.await? {
+                Answer::Lacking(nodes) => Ok(nodes),
+                Answer::Done | Answer::Replaced(_) | Answer::Pruned(_) => Err(StoreError::Stopped),
+            }
+        })
     }
 
     /// Queues work whose answer is that it is done.
@@ -382,7 +408,7 @@ impl Store for PostgresStore {
         Box::pin(async move {
             match answer.await? {
                 Answer::Replaced(count) => Ok(count),
-                Answer::Done | Answer::Pruned(_) => Err(StoreError::Stopped),
+                Answer::Done | Answer::Pruned(_) | Answer::Lacking(_) => Err(StoreError::Stopped),
             }
         })
     }
@@ -510,7 +536,7 @@ impl Store for PostgresStore {
         Box::pin(async move {
             match answer.await? {
                 Answer::Pruned(progress) => Ok(progress),
-                Answer::Done | Answer::Replaced(_) => Err(StoreError::Stopped),
+                Answer::Done | Answer::Replaced(_) | Answer::Lacking(_) => Err(StoreError::Stopped),
             }
         })
     }

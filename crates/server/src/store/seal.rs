@@ -10,11 +10,13 @@
 //! bytes 33..    ciphertext and 16-byte tag
 //! ```
 //!
-//! There is one *current* master key, which seals, and any number of older ones, which only open.
-//! `hookturn master-key rotate` adds a new current key, re-seals every box and forgets the old one.
+//! There is one *current* master key, which seals, and any number of others, which only open. Which one is current
+//! is said by the store: it keeps a box ([`CHECK`]) that the current key sealed. So servers that share a store seal with
+//! the same key, in whatever order theirs were given, and a key that was given is not used before
+//! `hookturn master-key rotate` made it current. That command then seals everything again.
 
 use std::fmt;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
@@ -22,6 +24,9 @@ use hookturn_core::id::{Entropy, draw};
 use hookturn_core::store::{IdempotencyKey, SealedSecret};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
+
+/// Under this name a store keeps the box whose key is current: it opens with a master key that fits.
+pub const CHECK: &str = "master_key_check";
 
 const FORMAT: u8 = 1;
 const KEY_ID: std::ops::Range<usize> = 1..9;
@@ -95,6 +100,17 @@ impl fmt::Debug for MasterKey {
     }
 }
 
+/// What a store has of boxes under one master key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedUnder {
+    /// The id of the key.
+    pub key_id: String,
+    /// Secrets, and the key of their marks.
+    pub secrets: u64,
+    /// Idempotent answers that did not expire.
+    pub answers: u64,
+}
+
 /// Where a box belongs: its associated data.
 #[derive(Debug, Clone, Copy)]
 pub enum Place<'a> {
@@ -146,9 +162,17 @@ pub enum OpenError {
     Damaged,
 }
 
+/// The id of the master key that a box is sealed under; none if it is not a box.
+pub fn key_of(sealed: &[u8]) -> Option<String> {
+    let is_box = sealed.first() == Some(&FORMAT) && sealed.len() >= NONCE.end + TAG_BYTES;
+    is_box.then(|| hex::encode(&sealed[KEY_ID]))
+}
+
 /// Seals under the current master key, opens under any configured one.
 pub struct Sealer {
     keys: RwLock<Arc<[MasterKey]>>,
+    /// The id of the current key if it was not given.
+    missing: RwLock<Option<String>>,
     entropy: Arc<dyn Entropy>,
 }
 
@@ -158,26 +182,47 @@ impl Sealer {
         assert!(!keys.is_empty(), "a sealer needs a master key");
         Self {
             keys: RwLock::new(keys.into()),
+            missing: RwLock::default(),
             entropy,
         }
     }
 
     fn keys(&self) -> Arc<[MasterKey]> {
-        Arc::clone(
-            &self
-                .keys
-                .read()
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
-        )
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Replaces the list; the first is current.
     pub fn replace_keys(&self, keys: Vec<MasterKey>) {
         assert!(!keys.is_empty(), "a sealer needs a master key");
-        *self
-            .keys
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = keys.into();
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys.into();
+        self.lacks(None);
+    }
+
+    fn lacks(&self, missing: Option<String>) {
+        *self.missing.write().unwrap_or_else(PoisonError::into_inner) = missing;
+    }
+
+    /// The key of this box, which the store keeps as [`CHECK`], is current from now on. One that was not given is
+    /// remembered as [missing](Self::missing).
+    pub fn follow(&self, check: &[u8]) {
+        let Some(id) = key_of(check) else {
+            return;
+        };
+        let mut keys = self.master_keys();
+        match keys.iter().position(|key| key.id() == id) {
+            Some(place) => {
+                keys[..=place].rotate_right(1);
+                self.replace_keys(keys);
+            }
+            None => self.lacks(Some(id)),
+        }
+    }
+
+    /// The id of the current key, if it is not among those that were given: nothing may be sealed then, and what is
+    /// sealed anew cannot be opened.
+    pub fn missing(&self) -> Option<String> {
+        let missing = self.missing.read();
+        missing.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The configured keys, the current one first.
@@ -187,8 +232,15 @@ impl Sealer {
 
     /// Seals `plain` for `place`.
     pub fn seal(&self, place: Place<'_>, plain: &[u8]) -> Vec<u8> {
-        let keys = self.keys();
-        let key = &keys[0];
+        self.seal_under(&self.keys()[0], place, plain)
+    }
+
+    /// The box by which a store says that this key is current.
+    pub fn check_of(&self, key: &MasterKey) -> Vec<u8> {
+        self.seal_under(key, Place::Check, b"hookturn")
+    }
+
+    fn seal_under(&self, key: &MasterKey, place: Place<'_>, plain: &[u8]) -> Vec<u8> {
         let nonce: [u8; 24] = draw(self.entropy.as_ref());
         let payload = Payload {
             msg: plain,
@@ -223,6 +275,12 @@ impl Sealer {
             .decrypt(&XNonce::from(nonce), payload)
             .map(Zeroizing::new)
             .map_err(|_| OpenError::Damaged)
+    }
+
+    /// Whether a box is sealed under one of the keys.
+    pub fn knows(&self, sealed: &[u8]) -> bool {
+        let keys = self.keys();
+        sealed.len() > KEY_ID.end && keys.iter().any(|key| key.id == sealed[KEY_ID])
     }
 
     /// Whether a box is sealed under the current key.
@@ -311,6 +369,25 @@ mod tests {
         assert!(!sealer.is_current(&old));
         assert!(sealer.open(Place::Check, &old).is_ok());
         assert!(sealer.is_current(&sealer.seal(Place::Check, b"x")));
+    }
+
+    #[test]
+    fn the_key_of_the_stores_box_seals_whatever_the_order_they_were_given_in() {
+        let [a, b, c] = [0; 3].map(|_| MasterKey::generate(&SystemEntropy));
+        let keys = vec![a.clone(), b.clone(), c.clone()];
+        let sealer = Sealer::new(keys, Arc::new(SystemEntropy));
+        let elsewhere = Sealer::new(vec![b.clone()], Arc::new(SystemEntropy));
+        sealer.follow(&elsewhere.check_of(&b));
+        let ids: Vec<_> = sealer.master_keys().iter().map(MasterKey::id).collect();
+        assert_eq!(ids, [b.id(), a.id(), c.id()]);
+        let sealed = sealer.seal(Place::Check, b"x");
+        assert_eq!(key_of(&sealed), Some(b.id()));
+        assert!(elsewhere.knows(&sealed) && sealer.missing().is_none());
+        // One that was not given.
+        elsewhere.follow(&sealer.check_of(&c));
+        assert_eq!(elsewhere.missing(), Some(c.id()));
+        elsewhere.follow(&sealed);
+        assert_eq!(elsewhere.missing(), None);
     }
 
     #[test]

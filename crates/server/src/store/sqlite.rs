@@ -56,6 +56,7 @@ use hookturn_core::time::Timestamp;
 use rusqlite::ErrorCode;
 
 use super::live::Live;
+use super::seal::SealedUnder;
 use super::waiting::Waiting;
 use reader::Readers;
 use writer::{Shape, Writer};
@@ -199,6 +200,8 @@ pub struct Examined {
     pub bytes: u64,
     /// The value kept under the key that was asked for.
     pub meta: Option<Vec<u8>>,
+    /// What is sealed, by master key.
+    pub sealed: Vec<SealedUnder>,
 }
 
 /// Reads the database at `path` without changing it, also while another process has it open: whether
@@ -213,6 +216,7 @@ pub fn examine(path: &Path, meta: &str) -> Result<Examined, OpenError> {
     Ok(Examined {
         bytes: std::fs::metadata(path).map_or(0, |file| file.len()),
         meta: configuration::meta(&at, meta).map_err(OpenError::Contents)?,
+        sealed: configuration::sealed(&at).map_err(OpenError::Contents)?,
     })
 }
 

@@ -148,16 +148,33 @@ fn wrong(values: &Value) -> String {
 }
 
 #[test]
-fn the_least_that_can_be_given_makes_one_server_that_may_do_little() {
+fn the_least_that_can_be_given_makes_two_servers_that_may_do_little() {
     let objects = objects(&json!({}));
     let kinds: Vec<_> = objects.keys().map(String::as_str).collect();
     assert_eq!(
         kinds,
-        ["Deployment", "NetworkPolicy", "Service", "ServiceAccount"]
+        [
+            "Deployment",
+            "NetworkPolicy",
+            "PodDisruptionBudget",
+            "Service",
+            "ServiceAccount"
+        ]
     );
     let deployment = &objects["Deployment"]["spec"];
-    assert_eq!(deployment["replicas"], 1);
-    assert_eq!(deployment["strategy"]["type"], "Recreate");
+    assert_eq!(deployment["replicas"], 2);
+    assert_eq!(deployment["strategy"]["type"], "RollingUpdate");
+    // One goes on, whatever is done to the other.
+    let replaced = &deployment["strategy"]["rollingUpdate"];
+    assert_eq!(replaced["maxUnavailable"], 1);
+    let budget = &objects["PodDisruptionBudget"]["spec"];
+    assert_eq!(budget["maxUnavailable"], 1);
+    let spread = &deployment["template"]["spec"]["topologySpreadConstraints"][0];
+    assert_eq!(spread["topologyKey"], "kubernetes.io/hostname");
+    assert_eq!(
+        spread["labelSelector"]["matchLabels"],
+        deployment["selector"]["matchLabels"]
+    );
     let labels = &deployment["template"]["metadata"]["labels"];
     assert_eq!(&deployment["selector"]["matchLabels"], labels);
     assert_eq!(&objects["Service"]["spec"]["selector"], labels);
@@ -184,6 +201,16 @@ fn the_least_that_can_be_given_makes_one_server_that_may_do_little() {
     let refused = given[2]["to"][0]["ipBlock"]["except"].as_array().unwrap();
     assert!(refused.contains(&json!("169.254.0.0/16")), "{refused:?}");
     assert_eq!(given[2]["ports"].as_array().unwrap().len(), 1);
+}
+
+/// A budget would keep the machine of the only one from being drained.
+#[test]
+fn one_server_alone_is_stopped_before_the_next_one_starts_and_holds_up_no_drain() {
+    let objects = objects(&json!({ "replicaCount": 1 }));
+    assert!(!objects.contains_key("PodDisruptionBudget"));
+    let deployment = &objects["Deployment"]["spec"];
+    assert_eq!(deployment["strategy"]["type"], "Recreate");
+    assert!(pod(&objects)["topologySpreadConstraints"].is_null());
 }
 
 /// The paths that the variables name are the files that the pod has.

@@ -15,6 +15,7 @@ mod cutter;
 #[expect(dead_code, reason = "shared with other tests on a database")]
 mod desk;
 mod fleet;
+mod master_key;
 mod proving;
 mod rotating;
 mod rounds;

@@ -54,14 +54,7 @@ impl Desk {
 
     /// Runs the program to its end with this environment alone.
     pub(crate) fn run(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
-        let output = Command::new(env!("CARGO_BIN_EXE_hookturn"))
-            .args(arguments)
-            .current_dir(self.directory.path())
-            .env_clear()
-            .envs(variables.iter().copied())
-            .output()
-            .unwrap();
-        Ran::of(&output)
+        Ran::of_program(self.directory.path(), arguments, variables)
     }
 
     /// The same with the store and its key.
@@ -84,6 +77,22 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
+    /// Runs the program in a directory to its end with this environment alone.
+    pub(crate) fn of_program(
+        directory: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let output = Command::new(env!("CARGO_BIN_EXE_hookturn"))
+            .args(arguments)
+            .current_dir(directory)
+            .env_clear()
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        Self::of(&output)
+    }
+
     fn of(output: &Output) -> Self {
         Self {
             code: output.status.code(),
@@ -97,6 +106,15 @@ impl Ran {
     pub(crate) fn done(self) -> String {
         assert_eq!(self.code, Some(0), "{} {}", self.out, self.err);
         self.out
+    }
+
+    /// The same, and said these words.
+    #[track_caller]
+    pub(crate) fn done_with(self, words: &[&str]) {
+        let told = self.done();
+        for word in words {
+            assert!(told.contains(word), "{word:?} is not in: {told}");
+        }
     }
 
     /// It ended with this code and these words.

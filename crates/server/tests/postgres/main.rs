@@ -12,6 +12,8 @@ mod cutter;
 mod desk;
 mod losing;
 mod outbox;
+mod password;
+mod refused;
 mod starting;
 #[path = "../support/mod.rs"]
 #[expect(

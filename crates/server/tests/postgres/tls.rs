@@ -41,6 +41,13 @@ fn place(path: &Path, text: &str) {
 
 /// A server with a certificate for `localhost`, and the file with the authority that signed it.
 async fn with_tls() -> (Postmaster, String) {
+    let (mut postgres, root) = made_with_tls();
+    postgres.run().await;
+    (postgres, root)
+}
+
+/// The same, not started yet.
+pub(crate) fn made_with_tls() -> (Postmaster, String) {
     let mut postgres = Postmaster::make();
     let (root, certificate, key) = signed_for("localhost");
     let directory = postgres.directory().to_owned();
@@ -52,7 +59,6 @@ async fn with_tls() -> (Postmaster, String) {
     postgres.set(&format!("ssl_cert_file={}", file("server.crt")));
     postgres.set(&format!("ssl_key_file={}", file("server.key")));
     let root = file("root.crt").replace('/', "%2F");
-    postgres.run().await;
     (postgres, root)
 }
 

@@ -25,7 +25,7 @@ pub(in crate::api) struct ResealedView {
 /// Sending it twice rotates twice, which is harmless; an idempotency key is not recorded.
 #[utoipa::path(post, path = "/v1/master-key/rotate", tag = "Access", operation_id = "rotateMasterKey",
     responses((status = 200, description = "Rotated.", body = ResealedView),
-        (status = 409, description = "The key comes from the environment and has no successor there.")))]
+        (status = 409, description = "The key comes from the environment and has no successor there, or a node lacks the new one; nothing was changed.")))]
 pub(in crate::api) async fn rotate(State(api): State<ApiState>, call: Call<Manage>) -> Outcome {
     let done = api.service.rotate_master_key(&call.caller).await?;
     Ok(Answer::ok(&ResealedView {

@@ -405,3 +405,10 @@ pub(super) async fn put_meta(session: &Session, key: &str, value: &[u8]) -> Outc
         .await
         .map(drop)
 }
+
+pub(super) async fn put_first_meta(session: &Session, key: &str, value: &[u8]) -> Outcome<()> {
+    let sql = "INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING";
+    execute(session, "keep a setting", sql, &[&key, &value])
+        .await
+        .map(drop)
+}

@@ -12,6 +12,7 @@ use deadpool_postgres::ClientWrapper;
 use hookturn_core::store::StoreError;
 use tokio::sync::mpsc;
 use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Config};
 
 use super::node::Holder;
@@ -31,6 +32,8 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 const SILENT: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 const ASKED: u32 = 3;
+/// How the client library says that the server wants a password and none is given.
+const NO_PASSWORD: &str = "password missing";
 /// The oldest server this works with, as it numbers itself.
 const OLDEST: i32 = 150_000;
 
@@ -70,6 +73,26 @@ pub enum OpenError {
         /// The reason.
         #[source]
         source: tokio_postgres::Error,
+    },
+    /// It was reached, and wants another password.
+    #[error(
+        "the database {database} refuses the password of user {user}; check the file that HOOKTURN_STORE_PASSWORD_FILE names"
+    )]
+    WrongPassword {
+        /// Host and name of the database.
+        database: String,
+        /// Who wanted in.
+        user: String,
+    },
+    /// It was reached, and wants a password.
+    #[error(
+        "the database {database} wants a password of user {user}, and none is given; put it into a file and name that by HOOKTURN_STORE_PASSWORD_FILE"
+    )]
+    NoPassword {
+        /// Host and name of the database.
+        database: String,
+        /// Who wanted in.
+        user: String,
     },
     /// Written by a newer Hookturn.
     #[error(
@@ -261,6 +284,25 @@ impl Target {
         Ok(ClientWrapper::new(client, driver))
     }
 
+    /// Why there is no connection. Nothing of the password is in it.
+    fn not_connected(&self, source: tokio_postgres::Error) -> OpenError {
+        let database = self.name();
+        let user = || self.config.get_user().unwrap_or("?").to_owned();
+        if source.code() == Some(&SqlState::INVALID_PASSWORD) {
+            let user = user();
+            return OpenError::WrongPassword { database, user };
+        }
+        // The library asks for one when the server does, and says so before anything is sent.
+        let unanswered = source.as_db_error().is_none() && !source.is_closed();
+        let asked =
+            std::error::Error::source(&source).is_some_and(|why| why.to_string() == NO_PASSWORD);
+        if unanswered && asked && self.config.get_password().is_none() {
+            let user = user();
+            return OpenError::NoPassword { database, user };
+        }
+        OpenError::Unreachable { database, source }
+    }
+
     /// A connection for a command that works beside servers, or instead of one.
     pub(super) async fn reach(&self) -> Result<Session, OpenError> {
         self.reach_as("hookturn command", || {}).await
@@ -273,10 +315,7 @@ impl Target {
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<Session, OpenError> {
         let connected = self.connect(name, ended).await;
-        let session = connected.map_err(|source| OpenError::Unreachable {
-            database: self.name(),
-            source,
-        })?;
+        let session = connected.map_err(|source| self.not_connected(source))?;
         let sql = "SELECT current_setting('server_version_num')::integer,
                           current_setting('server_version')";
         let found = first(&session, "ask for the version", sql, &[]).await;

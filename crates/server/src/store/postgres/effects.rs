@@ -35,6 +35,8 @@ pub(super) struct Effects {
     pub(super) dropped: Vec<Day>,
     /// How far pruning came, if it did.
     pub(super) sweep: Option<Sweep>,
+    /// The box of the master key that is current from now on, if another one is.
+    pub(super) master_key: Option<Arc<[u8]>>,
     /// The version of the view that it makes, if it changes what every node holds.
     pub(super) view: Option<i64>,
 }

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use hookturn_core::time::Timestamp;
 use tokio::time::Instant;
+use tokio_postgres::Row;
 
-use super::connect::{OpenError, Target};
+use super::connect::{OpenError, Session, Target};
 use super::node::{self, Holder};
-use super::rows::{column, first};
+use super::rows::{Outcome, collect, column, first};
 use super::{configuration, days, migrate, session, upkeep};
+use crate::store::seal::SealedUnder;
 
 /// What was found.
 #[derive(Debug, Clone)]
@@ -29,6 +31,8 @@ pub struct Examined {
     pub bytes: u64,
     /// The value kept under the key that was asked for.
     pub meta: Option<Vec<u8>>,
+    /// What is sealed, by master key.
+    pub sealed: Vec<SealedUnder>,
     /// How long a question takes to and fro.
     pub round_trip: Duration,
     /// What its clock said at about the end of this look.
@@ -60,6 +64,7 @@ pub async fn examine(target: &Target, meta: &'static str) -> Result<Examined, Op
         durable,
         bytes: 0,
         meta: None,
+        sealed: Vec::new(),
         round_trip: Duration::ZERO,
         now: Timestamp::EPOCH,
     };
@@ -67,9 +72,30 @@ pub async fn examine(target: &Target, meta: &'static str) -> Result<Examined, Op
         examined.bytes = upkeep::stats(&session).await.map_err(failed)?.bytes;
         let kept = configuration::meta(&session, meta).await;
         examined.meta = kept.map_err(failed)?;
+        examined.sealed = sealed(&session).await.map_err(failed)?;
     }
     let begun: Instant = session::round_trip(&session).await.map_err(failed)?;
     examined.round_trip = begun.elapsed();
     examined.now = days::now(&session).await.map_err(failed)?;
     Ok(examined)
+}
+
+/// What is sealed under which master key: by the ids in the boxes.
+async fn sealed(session: &Session) -> Outcome<Vec<SealedUnder>> {
+    let sql = "SELECT encode(substring(sealed FROM 2 FOR 8), 'hex'),
+                      count(*) FILTER (WHERE secret), count(*) FILTER (WHERE NOT secret)
+               FROM (SELECT sealed, true FROM secret
+                     UNION ALL SELECT value, true FROM meta WHERE key = 'mark_key'
+                     UNION ALL SELECT response, false FROM idempotency WHERE response <> ''
+                         AND expires_at > (extract(epoch FROM clock_timestamp()) * 1000)::bigint) AS boxes (sealed, secret)
+               GROUP BY 1 ORDER BY 1";
+    let read = |row: &Row| {
+        let (secrets, answers): (i64, i64) = (column(row, 1)?, column(row, 2)?);
+        Ok(SealedUnder {
+            key_id: column(row, 0)?,
+            secrets: secrets.cast_unsigned(),
+            answers: answers.cast_unsigned(),
+        })
+    };
+    collect(session, "look what is sealed", sql, &[], read).await
 }

@@ -50,6 +50,11 @@ const STEPS: &[Step] = &[
         sql: include_str!("schema/0005.sql"),
         serves: 4,
     },
+    Step {
+        what: "which master keys each node has",
+        sql: include_str!("schema/0006.sql"),
+        serves: 4,
+    },
 ];
 
 /// The step from which on the database keeps what each serves, and its digest.

@@ -29,6 +29,7 @@ use uuid::Uuid;
 
 use super::connect::Session;
 use super::rows::{Outcome, column, execute, failed, first, rows, run};
+use crate::store::seal::{MasterKey, Sealer};
 use crate::telemetry::SystemEntropy;
 
 /// How long what was confirmed may be believed.
@@ -88,6 +89,8 @@ pub(super) struct Node {
     name: String,
     pub(super) machine: Machine,
     pub(super) lease: Duration,
+    /// The ids of the master keys that it was given, if it says so.
+    master_keys: Option<Vec<String>>,
 }
 
 /// Who has the lock.
@@ -156,6 +159,16 @@ impl Node {
             ),
             machine: Machine::here(),
             lease,
+            master_keys: None,
+        }
+    }
+
+    /// The same, which says that it has these master keys.
+    pub(super) fn having(self, sealer: Option<&Sealer>) -> Self {
+        let ids = |sealer: &Sealer| sealer.master_keys().iter().map(MasterKey::id).collect();
+        Self {
+            master_keys: sealer.map(ids),
+            ..self
         }
     }
 
@@ -197,9 +210,10 @@ impl Node {
 
     /// Writes the row of a process that has just started. It may own shards from its first transaction on.
     pub(super) async fn join(&self, session: &Session) -> Outcome<()> {
-        let sql = "INSERT INTO node (id, name, machine, process, lease_millis, lease_until, able, backend, backend_start)
+        let sql = "INSERT INTO node (id, name, machine, process, lease_millis, lease_until, able, backend, backend_start,
+                                     master_keys)
                    SELECT $1, $2, $3, $4, $5, clock_timestamp() + $5::integer * interval '1 millisecond', false,
-                          pid, backend_start
+                          pid, backend_start, $6
                    FROM pg_stat_activity WHERE pid = pg_backend_pid()";
         let process = i32::try_from(std::process::id()).unwrap_or(0);
         let lease = i32::try_from(self.lease.as_millis()).unwrap_or(i32::MAX);
@@ -207,7 +221,14 @@ impl Node {
             session,
             STEP,
             sql,
-            &[&self.id, &self.name, &self.machine.0, &process, &lease],
+            &[
+                &self.id,
+                &self.name,
+                &self.machine.0,
+                &process,
+                &lease,
+                &self.master_keys,
+            ],
         )
         .await?;
         let old = "DELETE FROM node WHERE coalesce(left_at, taken_over_at) < clock_timestamp() - interval '1 day'";

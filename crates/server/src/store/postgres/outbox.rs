@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use hookturn_core::store::{StoreError, StoreFuture};
+use hookturn_core::store::{Page, StoreError, StoreFuture};
 use hookturn_core::time::Timestamp;
 use tokio::sync::Notify;
 use tokio_postgres::{AsyncMessage, Row};
@@ -26,8 +26,10 @@ use super::connect::{Session, Target};
 use super::ledger::put_idempotent_answer;
 use super::rows::{Outcome, collect, column, execute, first, id, uuid};
 use super::transaction::Tx;
-use super::writer::Work;
-use crate::store::outbox::{Outbox, Place, Published, Settling};
+use super::writer::{Answer, Work};
+use crate::store::outbox::{Mending, Outbox, Place, Published, Refused, RefusedPlace, Settling};
+
+pub(super) mod refused;
 
 const READ: &str = "read the outbox";
 const SETTLE: &str = "take events out of the outbox";
@@ -51,6 +53,21 @@ impl Outbox for PostgresStore {
     fn oldest_age(&self) -> StoreFuture<'_, u64> {
         self.readers
             .read(|session| async move { oldest_age(&session).await })
+    }
+
+    fn refused(&self, page: Page<RefusedPlace>) -> StoreFuture<'_, Vec<Refused>> {
+        self.readers
+            .read(move |session| async move { refused::list(&session, page).await })
+    }
+
+    fn mend(&self, mending: Mending) -> StoreFuture<'_, bool> {
+        let answer = self.writer.order(Work::Mend(Box::new(mending)));
+        Box::pin(async move {
+            match answer.await? {
+                Answer::Replaced(count) => Ok(count > 0),
+                Answer::Done | Answer::Pruned(_) | Answer::Lacking(_) => Err(StoreError::Stopped),
+            }
+        })
     }
 }
 

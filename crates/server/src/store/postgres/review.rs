@@ -78,7 +78,8 @@ impl Seen {
 
     /// What this node has to do. Gives up what it has too much of.
     pub(super) fn steps(&self, me: Uuid, owned: &Owned) -> Steps {
-        let Plan { release, claim } = plan(me, &self.members, |shard| self.owner(shard));
+        let owners = Shard::all().map(|shard| (shard, self.owner(shard)));
+        let Plan { release, claim } = plan(me, &self.members, owners);
         let mut steps = Steps {
             claim,
             ..Steps::default()

@@ -15,6 +15,7 @@ use hookturn_core::store::{Configuration, StoreError};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::configuration::meta;
 use super::connect::{OpenError, Session, Target};
 use super::days::{self, Day};
 use super::node::{Hold, Node};
@@ -22,6 +23,7 @@ use super::rows::{Outcome, run};
 use super::takeover::{self, Silence};
 use super::{loading, migrate};
 use crate::store::live::Live;
+use crate::store::seal::CHECK;
 
 /// How long coming back may take, before it is given up and tried anew.
 const COMING_BACK: Duration = Duration::from_secs(10);
@@ -32,6 +34,15 @@ pub(super) struct Seat {
     /// Told when the connection ends by itself.
     pub(super) ended: Arc<Notify>,
     pub(super) days: BTreeSet<Day>,
+}
+
+/// What a node begins with.
+pub(super) struct Loaded {
+    pub(super) configuration: Configuration,
+    /// The version of the view that it is as of.
+    pub(super) version: i64,
+    /// The box of the master key that is current. It may be newer than the rest, which is as well.
+    pub(super) master_key: Option<Vec<u8>>,
 }
 
 /// This process is not one of the nodes of its database any more. It must not write or sign, and ends.
@@ -109,7 +120,7 @@ pub(super) async fn open(
     target: &Target,
     node: &Node,
     live: &Arc<Live>,
-) -> Result<(Seat, Configuration, i64), OpenError> {
+) -> Result<(Seat, Loaded), OpenError> {
     let (mut session, ended) = connect(target, node, live).await?;
     // Before anything is changed: a version that knows no nodes may be at work.
     let locked = Node::lock(&session, Hold::Together).await;
@@ -125,14 +136,21 @@ pub(super) async fn open(
     settle(&session, node).await.map_err(OpenError::Failed)?;
     node.join(&session).await.map_err(OpenError::Failed)?;
     bury(&session, node).await.map_err(OpenError::Failed)?;
-    let (loaded, version) = prepare(&session).await.map_err(OpenError::Contents)?;
+    let (configuration, version) = prepare(&session).await.map_err(OpenError::Contents)?;
+    // Asked after it joined: whoever makes another key current sees this node, or this node sees that key.
+    let master_key = meta(&session, CHECK).await.map_err(OpenError::Failed)?;
     let days = days::known(&session).await.map_err(OpenError::Failed)?;
     let seat = Seat {
         session,
         ended,
         days,
     };
-    Ok((seat, loaded, version))
+    let loaded = Loaded {
+        configuration,
+        version,
+        master_key,
+    };
+    Ok((seat, loaded))
 }
 
 /// Takes over from processes that have ended on this machine: nobody else need wait for their leases.

@@ -1,7 +1,7 @@
 //! How this node stands among those that share its database, for readiness and metrics.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::node::Begun;
@@ -17,6 +17,7 @@ pub struct Standing {
     nodes: AtomicUsize,
     shards: AtomicUsize,
     behind: AtomicI64,
+    keyless: AtomicBool,
 }
 
 /// The same in numbers, at one moment.
@@ -32,6 +33,8 @@ pub struct Figures {
     pub skew_millis: i64,
     /// Whether that is more than is permitted.
     pub clock_is_off: bool,
+    /// Whether the master key that is current was not given to this node.
+    pub lacks_master_key: bool,
 }
 
 impl Standing {
@@ -49,7 +52,25 @@ impl Standing {
 
     /// Whether this node may own shards.
     pub(super) fn is_able(&self) -> bool {
-        !self.skew().is_off
+        !self.skew().is_off && !self.lacks_master_key()
+    }
+
+    /// Whether the master key that is current was not given to this node.
+    pub(super) fn lacks_master_key(&self) -> bool {
+        self.keyless.load(Ordering::SeqCst)
+    }
+
+    /// Which master key is missing, if any is.
+    pub(super) fn master_key(&self, missing: Option<String>) {
+        let before = self.keyless.swap(missing.is_some(), Ordering::SeqCst);
+        match missing {
+            Some(id) if !before => tracing::error!(
+                key = id,
+                "the master key that is current was not given to this node: it is not ready, changes nothing and gives up its shards; start it again with that key before the present one"
+            ),
+            None if before => tracing::info!("this node has the master key that is current"),
+            Some(_) | None => {}
+        }
     }
 
     /// Takes in what the beginning of a transaction showed of the database's clock.
@@ -85,6 +106,7 @@ impl Standing {
             behind: self.behind.load(Ordering::Relaxed),
             skew_millis: self.skew_millis.load(Ordering::Relaxed),
             clock_is_off: self.skew().is_off,
+            lacks_master_key: self.lacks_master_key(),
         }
     }
 }

@@ -37,6 +37,7 @@ use super::view::{self, Recent};
 use super::writer::{Answer, Answers, Order, Work};
 use crate::store::live::Live;
 use crate::store::owned::Owned;
+use crate::store::seal::Sealer;
 
 mod away;
 mod sharing;
@@ -76,6 +77,7 @@ pub(super) struct Thread {
     voice: Arc<Voice>,
     owned: Arc<Owned>,
     standing: Arc<Standing>,
+    sealer: Option<Arc<Sealer>>,
     /// Of the last transaction that was begun.
     number: i64,
     session: Option<Session>,
@@ -120,6 +122,7 @@ impl Thread {
             voice: Arc::new(Voice::new(Arc::clone(&owned))),
             owned,
             standing: Arc::clone(&options.sharing.standing),
+            sealer: options.sharing.sealer.clone(),
             number: 0,
             session: None,
             ended: Arc::default(),
@@ -144,8 +147,10 @@ impl Thread {
     pub(super) async fn run(mut self, ready: oneshot::Sender<Result<(), OpenError>>) {
         self.live.confirm_no_longer();
         match session::open(&self.target, &self.node, &self.live).await {
-            Ok((seat, loaded, version)) => {
-                self.live.reset(loaded);
+            Ok((seat, loaded)) => {
+                let version = loaded.version;
+                self.live.reset(loaded.configuration);
+                self.follow_master_key(loaded.master_key.as_deref());
                 self.live.shows(version.cast_unsigned());
                 (self.applied, self.recent) = (version, Recent::begin(version));
                 self.have(seat);
@@ -267,6 +272,7 @@ impl Thread {
         if let Some(version) = effects.view {
             self.applied = version;
         }
+        self.follow_master_key(effects.master_key.as_deref());
         effects.happen(&self.live, self.sink.as_ref(), &self.voice);
     }
 
@@ -421,6 +427,7 @@ impl Thread {
                 None
             };
             let head = match version {
+                Some(_) if self.standing.lacks_master_key() => Head::Keyless,
                 Some(_) => Head::Held(&self.recent),
                 None => Head::Free,
             };
@@ -499,11 +506,21 @@ impl Thread {
             ..Effects::default()
         };
         self.applied = news.version;
+        // Before anybody decides by the new version: what was sealed before is refused, and sealed again.
+        self.follow_master_key(news.master_key.as_deref());
         for (endpoint, found) in findings {
             self.live.take_findings(endpoint, found);
         }
         effects.happen(&self.live, self.sink.as_ref(), &self.voice);
         Ok(())
+    }
+
+    /// Seals with the master key that is current for all nodes, if it was given.
+    fn follow_master_key(&self, check: Option<&[u8]>) {
+        if let (Some(sealer), Some(check)) = (&self.sealer, check) {
+            sealer.follow(check);
+            self.standing.master_key(sealer.missing());
+        }
     }
 
     /// This process is no node of the database any more.

@@ -15,6 +15,8 @@ use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream}
 
 use super::connect::OpenError;
 
+mod binding;
+
 /// Whom to believe that it is the database.
 #[derive(Debug)]
 pub(super) enum Trust {
@@ -148,9 +150,14 @@ impl AsyncWrite for Encrypted {
 }
 
 impl TlsStream for Encrypted {
-    /// None: a password is protected by SCRAM, and who must be sure of the other side verifies it.
+    /// To the certificate that was shown, whether or not it was believed.
     fn channel_binding(&self) -> ChannelBinding {
-        ChannelBinding::none()
+        let (_, session) = self.0.get_ref();
+        let shown = session.peer_certificates().and_then(<[_]>::first);
+        match shown.and_then(|certificate| binding::server_end_point(certificate)) {
+            Some(bound) => ChannelBinding::tls_server_end_point(bound),
+            None => ChannelBinding::none(),
+        }
     }
 }
 

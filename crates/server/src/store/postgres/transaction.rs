@@ -22,7 +22,7 @@ use super::rows::{Outcome, is_deadlock, run};
 use super::upkeep::{self, Sweep};
 use super::view::Recent;
 use super::writer::{Answer, Answers, Work};
-use super::{configuration, figures, ledger, outbox};
+use super::{configuration, figures, ledger, master_key, outbox};
 use crate::store::live::Live;
 
 /// The open transaction, as a piece of work sees it.
@@ -41,6 +41,23 @@ pub(super) enum Head<'a> {
     Held(&'a Recent),
     /// It does not hold the head: it changes nothing, or another node holds it for too long.
     Free,
+    /// This node lacks the master key that is current: what it sealed could not be opened by the others.
+    Keyless,
+}
+
+impl Head<'_> {
+    /// Why nothing that every node holds may be changed, if so.
+    const fn keeps_from_changing(self) -> Option<&'static str> {
+        match self {
+            Self::Held(_) => None,
+            Self::Free => Some(
+                "another node is in the middle of a change and does not answer; nothing was written",
+            ),
+            Self::Keyless => {
+                Some("this node was not given the master key that is current; nothing was written")
+            }
+        }
+    }
 }
 
 /// What the writer knows of the database as of the last commit.
@@ -196,12 +213,12 @@ async fn guarded(tx: &mut Tx<'_>, work: &Work) -> Outcome<Outcome<Answer>> {
 }
 
 async fn alone(tx: &mut Tx<'_>, work: &Work) -> Outcome<Answer> {
-    if work.changes_view() && matches!(tx.head, Head::Free) {
+    if work.changes_view()
+        && let Some(why) = tx.head.keeps_from_changing()
+    {
         return Err(StoreError::Unwritable {
             step: "change what all nodes hold",
-            source:
-                "another node is in the middle of a change and does not answer; nothing was written"
-                    .into(),
+            source: why.into(),
         });
     }
     match work {
@@ -229,7 +246,16 @@ async fn alone(tx: &mut Tx<'_>, work: &Work) -> Outcome<Answer> {
             return Ok(Answer::Pruned(progress));
         }
         Work::Outbox(settling) => outbox::settle(tx, settling).await?,
+        Work::Mend(mending) => {
+            return outbox::refused::mend(tx, mending)
+                .await
+                .map(Answer::Replaced);
+        }
         Work::PutMeta { key, value } => configuration::put_meta(tx.session, key, value).await?,
+        Work::PutFirstMeta { key, value } => {
+            configuration::put_first_meta(tx.session, key, value).await?;
+        }
+        Work::MasterKey { id, check } => return master_key::make_current(tx, id, check).await,
         Work::Barrier | Work::Leave => {}
     }
     Ok(Answer::Done)

@@ -32,7 +32,7 @@ const STEP: &str = "follow the other nodes";
 mod keys;
 
 use keys::kind;
-pub(super) use keys::{Key, keys_of, secret_key};
+pub(super) use keys::{Key, keys_of, master_key, secret_key};
 
 /// Changes of other nodes that are remembered for those who decided before.
 const REMEMBERED: usize = 4_096;
@@ -116,6 +116,8 @@ pub(super) struct News {
     pub(super) writes: Vec<Write>,
     pub(super) findings: Vec<(EndpointId, Findings)>,
     pub(super) forgotten: Vec<EndpointId>,
+    /// The box of the master key that is current, if another one became so.
+    pub(super) master_key: Option<Arc<[u8]>>,
     told: Vec<Told>,
 }
 
@@ -162,7 +164,7 @@ impl Recent {
         let hit = since.find(|Told { key, .. }| {
             let rested_on =
                 kind::RESTED_ON.contains(&key.kind) && key.workspace == change.workspace;
-            rested_on || key.kind == kind::WORKSPACE || ours.contains(key)
+            rested_on || kind::RESTED_ON_BY_ALL.contains(&key.kind) || ours.contains(key)
         });
         match hit {
             None => Ok(()),
@@ -252,6 +254,8 @@ const CATCH_UP: &str = "
     UNION ALL SELECT 14, k.kind, k.workspace, k.name, t.document, NULL, 0 FROM k JOIN schedule_note t
         ON t.workspace = k.workspace AND t.schedule = split_part(k.name, ':', 1)::uuid
         AND t.keyring = split_part(k.name, ':', 2)::uuid WHERE k.kind = 'schedule_note'
+    UNION ALL SELECT 15, k.kind, k.workspace, k.name, NULL, t.value, 0 FROM k JOIN meta t
+        ON t.key = 'master_key_check' WHERE k.kind = 'master_key'
     ORDER BY 1";
 
 /// A row of the look.
@@ -328,6 +332,10 @@ impl News {
                 sealed: found.sealed(),
                 old: None,
             },
+            kind::MASTER_KEY => {
+                self.master_key = Some(found.sealed());
+                return Ok(());
+            }
             kind::FINDINGS => {
                 self.findings
                     .push((key.id(0)?, found.document("findings")?));

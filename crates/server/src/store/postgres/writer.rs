@@ -25,7 +25,7 @@ use super::node::Node;
 use super::rows::Outcome;
 use super::thread::{Gone, Thread};
 use super::view::keys_of;
-use crate::store::outbox::Settling;
+use crate::store::outbox::{Mending, Settling};
 use crate::store::waiting::Share;
 
 /// What can be asked of the writer.
@@ -62,7 +62,18 @@ pub(super) enum Work {
         key: &'static str,
         value: Vec<u8>,
     },
+    /// The same, unless there is one.
+    PutFirstMeta {
+        key: &'static str,
+        value: Vec<u8>,
+    },
+    /// Another master key seals from now on, if every node has it.
+    MasterKey {
+        id: String,
+        check: Arc<[u8]>,
+    },
     Outbox(Box<Settling>),
+    Mend(Box<Mending>),
     /// Nothing: its answer says that everything before it is durable.
     Barrier,
     /// Gives the database back. Whatever comes later is refused.
@@ -74,7 +85,7 @@ impl Work {
     pub(super) fn changes_view(&self) -> bool {
         match self {
             Self::Change(change, _) => keys_of(change).next().is_some(),
-            Self::Reseal(_) => true,
+            Self::Reseal(_) | Self::MasterKey { .. } => true,
             Self::Audit { .. }
             | Self::Touch(_)
             | Self::Figures { .. }
@@ -83,7 +94,9 @@ impl Work {
             // Endpoints that it forgets are not used any more: who keeps them in memory keeps them in vain.
             | Self::Prune { .. }
             | Self::PutMeta { .. }
+            | Self::PutFirstMeta { .. }
             | Self::Outbox(_)
+            | Self::Mend(_)
             | Self::Barrier
             | Self::Leave => false,
         }
@@ -108,6 +121,9 @@ impl Work {
             | Self::Reseal(_)
             | Self::Touch(_)
             | Self::PutMeta { .. }
+            | Self::PutFirstMeta { .. }
+            | Self::MasterKey { .. }
+            | Self::Mend(_)
             | Self::Barrier
             | Self::Leave => 1,
         }
@@ -115,12 +131,14 @@ impl Work {
 }
 
 /// What it answers.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) enum Answer {
     #[default]
     Done,
     Replaced(usize),
     Pruned(Progress<()>),
+    /// The nodes because of which nothing was done.
+    Lacking(Vec<String>),
 }
 
 /// Work, and who waits for its answer.

@@ -20,6 +20,7 @@ use super::requeue::requeue;
 use super::rows::{self, NewNumber, as_i64, from_document, to_document};
 use super::writer::Tx;
 use super::{bulks, failed, marks};
+use crate::store::seal::SealedUnder;
 
 type Outcome<T> = Result<T, StoreError>;
 
@@ -457,4 +458,21 @@ pub(super) fn meta(at: &At<'_>, key: &str) -> Outcome<Option<Vec<u8>>> {
 pub(super) fn put_meta(tx: &Tx<'_>, key: &str, value: &[u8]) -> Outcome<()> {
     let sql = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
     execute(tx, "keep a setting", sql, params![key, value]).map(drop)
+}
+
+/// What is sealed under which master key: by the ids in the boxes. Answers are counted as long as they are kept.
+pub(super) fn sealed(at: &At<'_>) -> Outcome<Vec<SealedUnder>> {
+    let sql = "SELECT lower(hex(substr(sealed, 2, 8))), sum(secret), sum(1 - secret)
+               FROM (SELECT sealed, 1 AS secret FROM secret
+                     UNION ALL SELECT value, 1 FROM meta WHERE key = 'mark_key'
+                     UNION ALL SELECT response, 0 FROM idempotency WHERE length(response) > 0)
+               GROUP BY 1 ORDER BY 1";
+    collect(at.connection, "look what is sealed", sql, [], |row| {
+        let (secrets, answers): (i64, i64) = (row.get(1)?, row.get(2)?);
+        Ok(Ok(SealedUnder {
+            key_id: row.get(0)?,
+            secrets: secrets.cast_unsigned(),
+            answers: answers.cast_unsigned(),
+        }))
+    })
 }

@@ -31,8 +31,9 @@ pub(super) mod kind {
     pub(in super::super) const REPORTED: &str = "reported";
     pub(in super::super) const SCHEDULE: &str = "schedule";
     pub(in super::super) const SCHEDULE_NOTE: &str = "schedule_note";
+    pub(in super::super) const MASTER_KEY: &str = "master_key";
 
-    pub(in super::super) const ALL: [&str; 13] = [
+    pub(in super::super) const ALL: [&str; 14] = [
         WORKSPACE,
         API_KEY,
         APP,
@@ -46,7 +47,10 @@ pub(super) mod kind {
         REPORTED,
         SCHEDULE,
         SCHEDULE_NOTE,
+        MASTER_KEY,
     ];
+    /// Every decision rests on these: a workspace may be any name's, and anything may have been sealed.
+    pub(in super::super) const RESTED_ON_BY_ALL: [&str; 2] = [WORKSPACE, MASTER_KEY];
     /// A decision may rest on these without writing them.
     pub(in super::super) const RESTED_ON: [&str; 5] = [APP, ENDPOINT, KEYRING, SCHEDULE, BULK];
 }
@@ -119,6 +123,15 @@ pub(in crate::store::postgres) fn secret_key(secret: &SealedSecret) -> Key {
         kind: kind::SECRET,
         workspace: secret.workspace,
         name: format!("{keyring}:{id}"),
+    }
+}
+
+/// Which master key is current.
+pub(in crate::store::postgres) fn master_key() -> Key {
+    Key {
+        kind: kind::MASTER_KEY,
+        workspace: WorkspaceId::from_bytes([0; 16]),
+        name: String::new(),
     }
 }
 
