@@ -16,10 +16,16 @@
 mod api;
 #[path = "../benches/end_to_end/ceiling.rs"]
 mod ceiling;
+#[path = "../benches/end_to_end/cluster.rs"]
+mod cluster;
+#[path = "../benches/end_to_end/costs.rs"]
+mod costs;
 #[path = "../benches/end_to_end/dashboard.rs"]
 mod dashboard;
 #[path = "bench_parts/fake.rs"]
 mod fake;
+#[path = "../benches/end_to_end/fence.rs"]
+mod fence;
 #[path = "../benches/end_to_end/fill.rs"]
 mod fill;
 #[path = "../benches/end_to_end/fixture.rs"]
@@ -32,10 +38,16 @@ mod http;
 mod load;
 #[path = "../benches/end_to_end/machine.rs"]
 mod machine;
+#[path = "../benches/end_to_end/nodes.rs"]
+mod nodes;
 #[path = "../benches/end_to_end/number.rs"]
 mod number;
+#[path = "bench_parts/on_postgres.rs"]
+mod on_postgres;
 #[path = "../benches/end_to_end/pages.rs"]
 mod pages;
+#[path = "../benches/end_to_end/place.rs"]
+mod place;
 #[path = "../benches/end_to_end/process.rs"]
 mod process;
 #[path = "../benches/end_to_end/receiver.rs"]
@@ -44,8 +56,12 @@ mod receiver;
 mod report;
 #[path = "../benches/end_to_end/scenario.rs"]
 mod scenario;
+#[path = "../benches/end_to_end/shared.rs"]
+mod shared;
 #[path = "../benches/end_to_end/signatures.rs"]
 mod signatures;
+#[path = "../benches/end_to_end/stored.rs"]
+mod stored;
 #[path = "../benches/end_to_end/storm.rs"]
 mod storm;
 #[path = "../benches/end_to_end/storm_books.rs"]
@@ -54,6 +70,8 @@ mod storm_books;
 mod table;
 #[path = "../benches/end_to_end/tally.rs"]
 mod tally;
+#[path = "../benches/end_to_end/wire.rs"]
+mod wire;
 
 use std::path::Path;
 use std::time::Duration;
@@ -68,6 +86,7 @@ use crate::fake::{Fake, Faults};
 use crate::histogram::Histogram;
 use crate::load::{Load, Pace, Plan, Stop};
 use crate::number::Epoch;
+use crate::process::Stat;
 use crate::receiver::Receiver;
 use crate::report::{Apart, Row, Starts};
 use crate::signatures::{Keys, Request, SignedBy};
@@ -179,7 +198,13 @@ fn a_head_is_read_when_it_is_whole() {
 #[test]
 fn proc_files_are_read_by_their_fields() {
     let stat = "42 (a b) c) S 1 42 42 0 -1 4194304 500 0 3 0 170 30 5 6 20 0 9 0 1000 1 2";
-    assert_eq!(process::ticks(stat), Some(200));
+    let read = Stat {
+        parent: 1,
+        own: 200,
+        ended_children: 11,
+    };
+    assert_eq!(Stat::read(stat), Some(read));
+    assert_eq!(Stat::read("42 (a) S 1"), None);
     let mounts = "\
 /dev/a / ext4 rw 0 0
 tmpfs /tmp tmpfs rw 0 0
@@ -214,7 +239,7 @@ async fn run_against(faults: Faults, fan_out: u32, messages: u32, plan: Plan) ->
         api.create_endpoint(&app, &url, 8).await.unwrap();
     }
     let plan = Plan {
-        addr: fake.addr(),
+        addrs: [fake.addr()].into(),
         requests: [publish(fake.addr(), &app, messages, 256)].into(),
         messages: u64::from(messages),
         fan_out: u64::from(fan_out),
@@ -233,7 +258,7 @@ type Books = crate::tally::Tally;
 
 fn closed(max_messages: u64) -> Plan {
     Plan {
-        addr: ([127, 0, 0, 1], 1).into(),
+        addrs: [([127, 0, 0, 1], 1).into()].into(),
         requests: [].into(),
         messages: 1,
         fan_out: 1,
@@ -486,7 +511,7 @@ async fn requests_take_turns_until_the_load_is_told_to_stop() {
         .unwrap();
     let request = || publish(fake.addr(), &app, 1, 256);
     let plan = Plan {
-        addr: fake.addr(),
+        addrs: [fake.addr()].into(),
         requests: [request(), request(), request()].into(),
         pace: Pace::Paced { per_second: 1_000 },
         ..closed(u64::MAX)
@@ -514,6 +539,20 @@ async fn requests_take_turns_until_the_load_is_told_to_stop() {
     assert_eq!(receiver.take_kept().len(), load.published.len());
 }
 
+fn a_machine() -> machine::Machine {
+    machine::Machine {
+        date: "2026-11-21T00:00:00Z".to_owned(),
+        version: "0.1.0",
+        processor: "a processor".to_owned(),
+        cores: 2,
+        kernel: "6".to_owned(),
+        file_system: "ext4".to_owned(),
+        sync_median_micros: 100,
+        sync_p99_micros: 400,
+        load_average: "0 0 0".to_owned(),
+    }
+}
+
 #[test]
 fn targets_are_judged_by_the_rows_they_name() {
     let row = Row {
@@ -539,17 +578,6 @@ fn targets_are_judged_by_the_rows_they_name() {
         stop_ms: Some(5.0),
         idle_memory_mb: Some(29.9),
     };
-    let machine = machine::Machine {
-        date: "2026-11-21T00:00:00Z".to_owned(),
-        version: "0.1.0",
-        processor: "a processor".to_owned(),
-        cores: 2,
-        kernel: "6".to_owned(),
-        file_system: "ext4".to_owned(),
-        sync_median_micros: 100,
-        sync_p99_micros: 400,
-        load_average: "0 0 0".to_owned(),
-    };
     let dialect = Row {
         rotations_per_second: Some(499.9),
         rotation_p99_ms: Some(50.0),
@@ -562,8 +590,13 @@ fn targets_are_judged_by_the_rows_they_name() {
     let apart = Apart {
         starts: Some(starts),
         dashboard: Some(dashboard()),
+        ..Apart::default()
     };
-    let report = report::Report::new(machine, apart, vec![row, rotations, paced, dialect, storm]);
+    let report = report::Report::new(
+        a_machine(),
+        apart,
+        vec![row, rotations, paced, dialect, storm],
+    );
     let passed: Vec<Option<bool>> = report.targets.iter().map(|target| target.passed).collect();
     assert_eq!(
         passed,

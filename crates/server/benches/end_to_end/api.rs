@@ -55,6 +55,20 @@ impl Api {
         Ok(serde_json::from_slice(answer.body)?)
     }
 
+    /// A number that the server's metrics show.
+    pub(crate) async fn metric(&mut self, name: &str) -> Result<f64, Error> {
+        let request = request(self.addr, "GET", "/metrics", b"");
+        let answer = self.connection.exchange(&request).await?;
+        let text = String::from_utf8_lossy(answer.body);
+        let found = text.lines().find_map(|line| {
+            let (found, value) = line.split_once(' ')?;
+            (found == name).then_some(value)
+        });
+        Ok(found
+            .ok_or_else(|| format!("the server shows no {name}"))?
+            .parse()?)
+    }
+
     /// Makes an app and returns its `clientId`.
     pub(crate) async fn create_app(&mut self) -> Result<String, Error> {
         let app = self

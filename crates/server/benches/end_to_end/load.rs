@@ -46,7 +46,8 @@ pub(crate) enum Pace {
 /// One load, bounded in time and in messages.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    pub(crate) addr: SocketAddr,
+    /// The servers, over which the connections are spread; at least one.
+    pub(crate) addrs: Arc<[SocketAddr]>,
     /// Whole requests, head and body, at least one; they take turns.
     pub(crate) requests: Arc<[Arc<[u8]>]>,
     /// Messages in each.
@@ -116,8 +117,8 @@ struct Due {
 /// Runs the load to its end on the current thread.
 pub(crate) async fn run(plan: &Plan, receiver: &Receiver, epoch: Epoch) -> Result<Load, Error> {
     let mut connections = Vec::with_capacity(plan.connections);
-    for _ in 0..plan.connections {
-        connections.push(Connection::open(plan.addr).await?);
+    for &addr in plan.addrs.iter().cycle().take(plan.connections) {
+        connections.push((addr, Connection::open(addr).await?));
     }
     let started = epoch.now();
     let due = match plan.pace {
@@ -147,7 +148,10 @@ pub(crate) async fn run(plan: &Plan, receiver: &Receiver, epoch: Epoch) -> Resul
 
 /// Runs all connections, and one clock for those that hold: a timer for each would cost more than
 /// their requests.
-async fn drive(shared: &Shared<'_>, connections: Vec<Connection>) -> Result<(), Error> {
+async fn drive(
+    shared: &Shared<'_>,
+    connections: Vec<(SocketAddr, Connection)>,
+) -> Result<(), Error> {
     let workers = connections
         .into_iter()
         .map(|connection| worker(shared, connection));
@@ -169,7 +173,10 @@ async fn drive(shared: &Shared<'_>, connections: Vec<Connection>) -> Result<(), 
     }
 }
 
-async fn worker(shared: &Shared<'_>, mut connection: Connection) -> Result<(), Error> {
+async fn worker(
+    shared: &Shared<'_>,
+    (addr, mut connection): (SocketAddr, Connection),
+) -> Result<(), Error> {
     let mut failures = 0;
     let requests = &shared.plan.requests;
     while let Some((turn, sent)) = shared.next().await {
@@ -185,7 +192,7 @@ async fn worker(shared: &Shared<'_>, mut connection: Connection) -> Result<(), E
                 if failures == FAILURES {
                     return Err(format!("a publishing connection keeps breaking: {error}").into());
                 }
-                connection = Connection::open(shared.plan.addr).await?;
+                connection = Connection::open(addr).await?;
             }
         }
     }

@@ -7,12 +7,15 @@
 //!
 //! ```text
 //! main -> runs -> fixture -> process   the server, its processor time and memory
+//!              |          -> place     its directory, or a database of a PostgreSQL cluster of its own
 //!              |          -> load      publishing connections, closed or paced
 //!              |          -> rotations rotating connections, beside a paced load
 //!              |          -> receiver  the endpoints' side, every id in a book
 //!              |          -> tally     lost, duplicates, latency
 //!              -> storm -> storm_books       one bulk rotation of everything, every signature verified
 //!              -> dashboard -> fill, pages a large store, and a browser that looks at it
+//!              -> nodes, fence, stored       several nodes on a database, and a database that holds much
+//!              -> costs                 bytes, transactions and processor time of a message
 //!              -> ceiling               outbound + verify against the same receiver
 //!      -> report -> table               text, targets, JSON
 //! ```
@@ -22,26 +25,34 @@
 
 mod api;
 mod ceiling;
+mod cluster;
+mod costs;
 mod dashboard;
+mod fence;
 mod fill;
 mod fixture;
 mod histogram;
 mod http;
 mod load;
 mod machine;
+mod nodes;
 mod number;
 mod pages;
+mod place;
 mod process;
 mod receiver;
 mod report;
 mod rotations;
 mod runs;
 mod scenario;
+mod shared;
 mod signatures;
+mod stored;
 mod storm;
 mod storm_books;
 mod table;
 mod tally;
+mod wire;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -52,6 +63,7 @@ use clap::Parser;
 use crate::fixture::Bench;
 use crate::machine::Machine;
 use crate::number::{Epoch, Error};
+use crate::place::Engine;
 use crate::report::{Apart, Report, Row};
 use crate::scenario::{Effort, Kind, Scenario};
 
@@ -59,6 +71,9 @@ use crate::scenario::{Effort, Kind, Scenario};
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 struct Arguments {
+    /// The store that is measured: the embedded one, or PostgreSQL in private clusters of the bench's own
+    #[arg(long, value_enum, default_value_t)]
+    store: Engine,
     /// About two seconds for each scenario instead of eight
     #[arg(long)]
     quick: bool,
@@ -83,6 +98,9 @@ struct Arguments {
     /// Apps in the dashboard's store (1 to 100,000); at most one for ten deliveries
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     apps: u32,
+    /// Messages in the database of the row `stored` (10,000 to 100,000,000); 1,000,000 without, 100,000 with --quick
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
+    stored: Option<u64>,
     /// Measure this program instead of the one that was built
     #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_hookturn"))]
     binary: PathBuf,
@@ -112,7 +130,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
-    let chosen = choose(&arguments.only)?;
+    let chosen = choose(arguments.store, &arguments.only)?;
     if arguments.list {
         for scenario in chosen {
             println!("{}", scenario.name);
@@ -125,11 +143,13 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         epoch: Epoch::start(),
         dir: arguments.dir.clone(),
         binary: arguments.binary.clone(),
+        engine: arguments.store,
         effort: Effort {
             endpoints: arguments.endpoints.unwrap_or(usual.endpoints),
             apps: arguments.apps,
             storm_per_second: arguments.storm_per_second,
             deliveries: arguments.deliveries.unwrap_or(usual.deliveries),
+            stored: arguments.stored.unwrap_or(usual.stored),
             ..usual
         },
     };
@@ -149,11 +169,15 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     })
 }
 
-fn choose(only: &[String]) -> Result<Vec<Scenario>, Error> {
+fn choose(engine: Engine, only: &[String]) -> Result<Vec<Scenario>, Error> {
+    let all = match engine {
+        Engine::Sqlite => scenario::all(),
+        Engine::Postgres => scenario::on_postgres(),
+    };
     let wanted = |scenario: &Scenario| {
         only.is_empty() || only.iter().any(|part| scenario.name.contains(part))
     };
-    let chosen: Vec<Scenario> = scenario::all().into_iter().filter(wanted).collect();
+    let chosen: Vec<Scenario> = all.into_iter().filter(wanted).collect();
     if chosen.is_empty() {
         return Err("no scenario has such a name; --list shows them".into());
     }
@@ -166,6 +190,9 @@ fn measure(bench: &Bench, machine: Machine, chosen: &[Scenario]) -> Result<Repor
         .enable_all()
         .build()?;
     let mut apart = Apart::default();
+    if bench.engine == Engine::Postgres {
+        apart.database = Some(runtime.block_on(cluster::describe(&bench.dir))?);
+    }
     let mut rows = Vec::new();
     for (number, scenario) in (1..).zip(chosen) {
         eprint!("[{number}/{}] {} ... ", chosen.len(), scenario.name);
@@ -173,20 +200,24 @@ fn measure(bench: &Bench, machine: Machine, chosen: &[Scenario]) -> Result<Repor
         let outcome = match scenario.kind {
             Kind::Start => runtime.block_on(runs::starts(bench)).map(|found| {
                 apart.starts = Some(found);
-                None
+                Vec::new()
+            }),
+            Kind::Costs => runtime.block_on(costs::run(bench)).map(|found| {
+                apart.costs = found;
+                Vec::new()
             }),
             Kind::Dashboard => runtime
                 .block_on(dashboard::run(bench, scenario))
                 .map(|found| {
                     apart.dashboard = Some(found);
-                    None
+                    Vec::new()
                 }),
-            _ => runtime.block_on(runs::run(bench, scenario)).map(Some),
+            _ => runtime.block_on(runs::run(bench, scenario)),
         };
         match outcome {
-            Ok(row) => {
+            Ok(found) => {
                 eprintln!("done");
-                rows.extend(row);
+                rows.extend(found);
             }
             Err(error) => {
                 eprintln!("failed: {error}");

@@ -50,15 +50,29 @@ pub(crate) struct Memory {
 impl Server {
     /// Starts `hookturn serve` on the directory and waits until it is ready.
     pub(crate) fn start(binary: &Path, dir: &Path) -> Result<Self, Error> {
+        Self::run(binary, |command| command.arg("--data-dir").arg(dir))
+    }
+
+    /// Starts a node on a database and waits until it is ready.
+    pub(crate) fn start_on(binary: &Path, url: &str, key_file: &Path) -> Result<Self, Error> {
+        Self::run(binary, |command| {
+            command
+                .args(["--store", url])
+                .env("HOOKTURN_MASTER_KEY_FILE", key_file)
+        })
+    }
+
+    fn run(binary: &Path, place: impl FnOnce(&mut Command) -> &mut Command) -> Result<Self, Error> {
         let began = Instant::now();
-        let mut child = Command::new(binary)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(dir)
+        let mut command = Command::new(binary);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0"])
             // Nothing of the caller's environment may configure what is measured.
             .env_clear()
             .env("HOOKTURN_BOOTSTRAP_API_KEY", api_key())
             .env("HOOKTURN_ALLOW_NETS", "127.0.0.0/8")
-            .env("HOOKTURN_ALLOW_HTTP", "true")
+            .env("HOOKTURN_ALLOW_HTTP", "true");
+        let mut child = place(&mut command)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -108,6 +122,17 @@ impl Server {
             let error = format!("cannot be measured: {error}");
             self.failure(&error)
         })
+    }
+
+    /// Bytes that it had the kernel write to disks so far.
+    pub(crate) fn written(&self) -> Result<u64, Error> {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.pid))?;
+        field(&io, "write_bytes:").ok_or_else(|| "/proc/PID/io has no write_bytes".into())
+    }
+
+    /// The process, to be stopped where it is and continued while the server is in other hands.
+    pub(crate) const fn process(&self) -> Process {
+        Process(self.pid)
     }
 
     pub(crate) fn memory(&self) -> Result<Memory, Error> {
@@ -182,6 +207,26 @@ pub(crate) fn address(line: &str) -> Option<SocketAddr> {
     rest[..end].parse().ok()
 }
 
+/// A process of the bench's own that is not reaped yet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Process(u32);
+
+impl Process {
+    /// Stops it where it is, as a machine that hangs would.
+    pub(crate) fn pause(self) -> Result<(), Error> {
+        signal(Signal::STOP, self.0)
+    }
+
+    pub(crate) fn go_on(self) -> Result<(), Error> {
+        signal(Signal::CONT, self.0)
+    }
+}
+
+/// Asks a PostgreSQL server to end at once.
+pub(crate) fn signal_quit(pid: u32) -> Result<(), Error> {
+    signal(Signal::QUIT, pid)
+}
+
 fn signal(signal: Signal, pid: u32) -> Result<(), Error> {
     let pid = Pid::from_raw(pid.cast_signed()).ok_or("no process has this id")?;
     Ok(kill_process(pid, signal)?)
@@ -193,26 +238,74 @@ pub(crate) fn own_cpu() -> Result<Duration, Error> {
 }
 
 fn cpu_of(pid: &str) -> Result<Duration, Error> {
+    Ok(Ticks(stat(pid)?.own).duration())
+}
+
+/// Processor time as the kernel counts it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ticks(u64);
+
+impl Ticks {
+    /// Of a process, of its children, and of those of them that have ended.
+    pub(crate) fn of_family(pid: u32) -> Result<Self, Error> {
+        let parent = stat(&pid.to_string())?;
+        let mut ticks = parent.own + parent.ended_children;
+        for entry in std::fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let name = name.to_string_lossy();
+            // One that has ended since is in nobody's sum, and was a moment old.
+            if name.starts_with(|letter: char| letter.is_ascii_digit())
+                && let Ok(child) = stat(&name)
+                && child.parent == u64::from(pid)
+            {
+                ticks += child.own;
+            }
+        }
+        Ok(Self(ticks))
+    }
+
+    pub(crate) fn duration(self) -> Duration {
+        Duration::from_secs(1) * u32::try_from(self.0).unwrap_or(u32::MAX)
+            / u32::try_from(TICKS).unwrap_or(1)
+    }
+}
+
+fn stat(pid: &str) -> Result<Stat, Error> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let ticks = ticks(&stat).ok_or("/proc/PID/stat has an unknown form")?;
-    Ok(Duration::from_secs(1) * u32::try_from(ticks)? / u32::try_from(TICKS)?)
+    Stat::read(&stat).ok_or_else(|| "/proc/PID/stat has an unknown form".into())
 }
 
-/// User and system time of all threads: fields 14 and 15, counted after the name in parentheses, which
-/// may hold spaces.
-pub(crate) fn ticks(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
+/// What `/proc/PID/stat` says of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) parent: u64,
+    /// User and system time of all its threads.
+    pub(crate) own: u64,
+    /// The same of its children that have ended and were waited for.
+    pub(crate) ended_children: u64,
 }
 
-fn kibibytes(status: &str, field: &str) -> Result<u64, Error> {
-    let value = status
-        .lines()
-        .find_map(|line| line.strip_prefix(field))
-        .and_then(|rest| rest.split_ascii_whitespace().next())
-        .ok_or_else(|| format!("/proc/PID/status has no {field}"))?;
-    Ok(value.parse()?)
+impl Stat {
+    /// Fields 4 and 14 to 17, counted after the name in parentheses, which may hold spaces.
+    pub(crate) fn read(stat: &str) -> Option<Self> {
+        let (_, rest) = stat.rsplit_once(')')?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        Some(Self {
+            parent: number(4)?,
+            own: number(14)? + number(15)?,
+            ended_children: number(16)? + number(17)?,
+        })
+    }
+}
+
+fn kibibytes(status: &str, name: &str) -> Result<u64, Error> {
+    field(status, name).ok_or_else(|| format!("/proc/PID/status has no {name}").into())
+}
+
+/// The number after a name at the beginning of a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines();
+    let rest = lines.find_map(|line| line.strip_prefix(name))?;
+    rest.split_ascii_whitespace().next()?.parse().ok()
 }

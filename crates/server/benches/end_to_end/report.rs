@@ -2,12 +2,16 @@
 
 use serde::Serialize;
 
+use crate::costs::{self, Cost};
 use crate::dashboard::Dashboard;
+use crate::fence::Fence;
 use crate::machine::Machine;
 use crate::number::float;
 use crate::scenario::{
     BATCH, MIXED, ROTATIONS, ROTATIONS_HOPAE_PACED, ROTATIONS_PACED, SINGLE, STORM, STORM_IMMEDIATE,
 };
+use crate::shared;
+use crate::stored::Stored;
 use crate::storm::Storm;
 use crate::table::{Align, Table};
 
@@ -20,6 +24,9 @@ pub(crate) struct Row {
     pub(crate) deliveries_per_second: Option<f64>,
     pub(crate) ceiling_per_second: Option<f64>,
     pub(crate) cpu_seconds_per_10k: Option<f64>,
+    /// Of all processes of the database, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) database_seconds_per_10k: Option<f64>,
     pub(crate) tool_micros_per_delivery: Option<f64>,
     pub(crate) accept_p50_ms: Option<f64>,
     pub(crate) accept_p99_ms: Option<f64>,
@@ -38,6 +45,10 @@ pub(crate) struct Row {
     pub(crate) peak_memory_mb: Option<f64>,
     pub(crate) stop_ms: Option<f64>,
     pub(crate) storm: Option<Storm>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fence: Option<Fence>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stored: Option<Stored>,
     pub(crate) notes: Vec<String>,
     pub(crate) failed: bool,
 }
@@ -99,6 +110,11 @@ pub(crate) struct Starts {
 pub(crate) struct Apart {
     pub(crate) starts: Option<Starts>,
     pub(crate) dashboard: Option<Dashboard>,
+    /// What the database is, where the store is not the embedded one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) database: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) costs: Vec<Cost>,
 }
 
 /// A number to reach and the number that came.
@@ -125,9 +141,14 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(machine: Machine, apart: Apart, rows: Vec<Row>) -> Self {
-        let mut targets = targets(apart.starts.as_ref(), &rows);
-        targets.extend(storm_targets(&rows));
-        targets.extend(dashboard_targets(apart.dashboard.as_ref()));
+        let mut targets = if apart.database.is_some() {
+            shared::targets(apart.starts.as_ref(), &rows)
+        } else {
+            let mut targets = targets(apart.starts.as_ref(), &rows);
+            targets.extend(storm_targets(&rows));
+            targets.extend(dashboard_targets(apart.dashboard.as_ref()));
+            targets
+        };
         targets.extend(sums(&rows));
         Self {
             machine,
@@ -282,7 +303,12 @@ fn sums(rows: &[Row]) -> [Target; 2] {
     ]
 }
 
-fn at_least(what: &str, measured: Option<f64>, bound: f64, unit: &'static str) -> Target {
+pub(crate) fn at_least(
+    what: &str,
+    measured: Option<f64>,
+    bound: f64,
+    unit: &'static str,
+) -> Target {
     Target {
         what: what.to_owned(),
         bound: format!(">= {bound}"),
@@ -292,7 +318,7 @@ fn at_least(what: &str, measured: Option<f64>, bound: f64, unit: &'static str) -
     }
 }
 
-fn at_most(what: &str, measured: Option<f64>, bound: f64, unit: &'static str) -> Target {
+pub(crate) fn at_most(what: &str, measured: Option<f64>, bound: f64, unit: &'static str) -> Target {
     Target {
         what: what.to_owned(),
         bound: format!("<= {bound}"),
@@ -310,9 +336,16 @@ pub(crate) fn print(report: &Report) {
 /// The whole report as text.
 pub(crate) fn text(report: &Report) -> String {
     let mut parts = vec![results(&report.rows).to_string()];
+    let place = match &report.apart.database {
+        Some(database) => {
+            parts.insert(0, format!("{database}\n"));
+            "database"
+        }
+        None => "directory",
+    };
     if let Some(starts) = &report.apart.starts {
         parts.push(format!(
-            "start to ready, median: {} ms on an empty directory, {} ms on the store it left; stop {} ms; \
+            "start to ready, median: {} ms on an empty {place}, {} ms on the store it left; stop {} ms; \
              idle memory {} MB\n",
             number(starts.first_ms, 1),
             number(starts.again_ms, 1),
@@ -322,6 +355,9 @@ pub(crate) fn text(report: &Report) -> String {
     }
     if let Some(dashboard) = &report.apart.dashboard {
         parts.push(pages(dashboard));
+    }
+    if !report.apart.costs.is_empty() {
+        parts.push(costs::text(&report.apart.costs));
     }
     let notes: Vec<String> = report
         .rows
@@ -351,13 +387,20 @@ Paced loads count from the time a request was due.
 ";
 
 fn results(rows: &[Row]) -> Table {
-    let mut table = Table::new(&[
+    // A column of its own where there is a database.
+    let database = rows
+        .iter()
+        .any(|row| row.database_seconds_per_10k.is_some());
+    let mut columns = vec![
         ("scenario", Align::Left),
         ("req/s", Align::Right),
         ("dlv/s", Align::Right),
         ("ceiling/s", Align::Right),
         ("%", Align::Right),
         ("cpu s/10k", Align::Right),
+    ];
+    columns.extend(database.then_some(("db s/10k", Align::Right)));
+    columns.extend([
         ("tool us", Align::Right),
         ("accept p50", Align::Right),
         ("p99", Align::Right),
@@ -368,14 +411,18 @@ fn results(rows: &[Row]) -> Table {
         ("lost", Align::Right),
         ("dup", Align::Right),
     ]);
+    let mut table = Table::new(&columns);
     for row in rows {
-        table.push(vec![
+        let mut cells = vec![
             row.scenario.clone(),
             number(row.requests_per_second, 0),
             number(row.deliveries_per_second, 0),
             number(row.ceiling_per_second, 0),
             number(row.percent(), 1),
             number(row.cpu_seconds_per_10k, 3),
+        ];
+        cells.extend(database.then(|| number(row.database_seconds_per_10k, 3)));
+        cells.extend([
             number(row.tool_micros_per_delivery, 1),
             number(row.accept_p50_ms, 2),
             number(row.accept_p99_ms, 2),
@@ -386,6 +433,7 @@ fn results(rows: &[Row]) -> Table {
             count(row.lost),
             count(row.duplicates),
         ]);
+        table.push(cells);
     }
     table
 }

@@ -7,13 +7,16 @@ use tokio::time::sleep;
 
 use crate::api::{Api, Endpoint};
 use crate::ceiling;
-use crate::fixture::{Bench, Fixture, patch_endpoints, store_dir};
+use crate::fence;
+use crate::fixture::{Bench, Fixture, patch_endpoints};
 use crate::load::{Pace, Plan};
+use crate::nodes;
 use crate::number::{Error, float, median};
-use crate::process::Server;
+use crate::place::Place;
 use crate::report::{Row, Starts};
 use crate::rotations::Rotating;
 use crate::scenario::{Kind, Scenario, Tempo, Through};
+use crate::stored;
 use crate::storm;
 
 /// One read of the API at this distance, beside a mixed load.
@@ -25,8 +28,16 @@ const CEILING_SPREAD: f64 = 0.2;
 /// A started server is looked at when it has had nothing to do for this long.
 const IDLE: Duration = Duration::from_millis(500);
 
-/// Runs a scenario that loads the server.
-pub(crate) async fn run(bench: &Bench, scenario: &Scenario) -> Result<Row, Error> {
+/// Runs a scenario that loads the server, or several.
+pub(crate) async fn run(bench: &Bench, scenario: &Scenario) -> Result<Vec<Row>, Error> {
+    match scenario.kind {
+        Kind::Nodes => nodes::run(bench, scenario).await,
+        Kind::Stored => stored::run(bench, scenario).await,
+        _ => Ok(vec![one(bench, scenario).await?]),
+    }
+}
+
+async fn one(bench: &Bench, scenario: &Scenario) -> Result<Row, Error> {
     match scenario.kind {
         Kind::Closed => beside_ceilings(bench, scenario, closed(bench, scenario)).await,
         Kind::Drain => beside_ceilings(bench, scenario, drain(bench, scenario)).await,
@@ -37,7 +48,10 @@ pub(crate) async fn run(bench: &Bench, scenario: &Scenario) -> Result<Row, Error
             rotations(bench, scenario, (through, tempo), per_second).await
         }
         Kind::Storm(manner) => storm::run(bench, scenario, manner).await,
-        Kind::Start | Kind::Dashboard => Err("it is not a load".into()),
+        Kind::Fence(nodes) => fence::run(bench, scenario, nodes).await,
+        Kind::Start | Kind::Dashboard | Kind::Nodes | Kind::Stored | Kind::Costs => {
+            Err("it is not one load".into())
+        }
     }
 }
 
@@ -191,18 +205,19 @@ async fn drain(bench: &Bench, scenario: &Scenario) -> Result<Row, Error> {
     fixture.finish(u64::MAX, row)
 }
 
-/// Starts the server again and again: on an empty directory, and on the store that it left.
+/// Starts the server again and again: in an empty place, and on the store that it left.
 pub(crate) async fn starts(bench: &Bench) -> Result<Starts, Error> {
     let mut first = Vec::new();
     let mut again = Vec::new();
     let mut idle = Vec::new();
     let mut stops = Vec::new();
-    for _ in 0..bench.effort.starts {
-        let store = store_dir(&bench.dir)?;
-        let server = Server::start(&bench.binary, store.path())?;
+    let some = Place::make(bench).await?;
+    for number in 0..bench.effort.starts {
+        let place = some.beside(bench, &format!("start_{number}")).await?;
+        let server = place.serve(&bench.binary)?;
         first.push(server.start_time());
         stops.push(server.stop()?);
-        let server = Server::start(&bench.binary, store.path())?;
+        let server = place.serve(&bench.binary)?;
         again.push(server.start_time());
         sleep(IDLE).await;
         idle.push(server.memory()?.resident);

@@ -23,6 +23,22 @@ pub(crate) enum Kind {
     Drain,
     /// Starting, idling and stopping.
     Start,
+    /// As fast as it goes on one node, and on two of the same database, in turns.
+    Nodes,
+    /// Changes of keys on three nodes.
+    Fence(Nodes),
+    /// As fast as it goes on an empty database and on one that holds many messages, in turns.
+    Stored,
+    /// What messages and deliveries take of everything.
+    Costs,
+}
+
+/// How the nodes of a fence are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nodes {
+    AllAnswer,
+    /// One of them is stopped where it is.
+    OneIsSilent,
 }
 
 /// The API through which is rotated.
@@ -66,6 +82,9 @@ pub(crate) struct Scenario {
     pub(crate) kind: Kind,
     pub(crate) connections: usize,
     pub(crate) payload_bytes: usize,
+    /// Apps, over which the requests take turns.
+    pub(crate) apps: u32,
+    /// Endpoints of each app.
     pub(crate) fan_out: u32,
     pub(crate) messages: u32,
 }
@@ -89,6 +108,16 @@ pub(crate) const DASHBOARD: &str = "dashboard";
 pub(crate) const PACED: &str = "paced-100";
 pub(crate) const HALF: &str = "paced-half";
 pub(crate) const DRAIN: &str = "drain";
+pub(crate) const ONE_NODE: &str = "one-node";
+pub(crate) const TWO_NODES: &str = "two-nodes";
+pub(crate) const FENCE: &str = "fence";
+pub(crate) const FENCE_SILENT: &str = "fence-silent";
+pub(crate) const EMPTY: &str = "empty";
+pub(crate) const STORED: &str = "stored";
+pub(crate) const COSTS: &str = "costs";
+
+/// Apps of the scenarios on several nodes, so that every node has endpoints of its own.
+const APPS: u32 = 32;
 
 /// How much of everything.
 #[derive(Debug, Clone, Copy)]
@@ -107,6 +136,8 @@ pub(crate) struct Effort {
     pub(crate) deliveries: u64,
     /// Apps in the dashboard's store.
     pub(crate) apps: u32,
+    /// Messages that are stored before the row `stored`.
+    pub(crate) stored: u64,
     /// Starts of the server.
     pub(crate) starts: u32,
 }
@@ -122,6 +153,7 @@ impl Effort {
             storm_per_second: 1_000,
             deliveries: if quick { 100_000 } else { 1_000_000 },
             apps: 1_000,
+            stored: if quick { 100_000 } else { 1_000_000 },
             starts: if quick { 5 } else { 11 },
         }
     }
@@ -137,16 +169,21 @@ impl Effort {
     }
 }
 
-/// All scenarios, in the order of the table.
-pub(crate) fn all() -> Vec<Scenario> {
-    let single = |name: &str, kind, connections| Scenario {
+/// Small messages, one a request, for one endpoint.
+pub(crate) fn single(name: &str, kind: Kind, connections: usize) -> Scenario {
+    Scenario {
         name: name.to_owned(),
         kind,
         connections,
         payload_bytes: 256,
+        apps: 1,
         fan_out: 1,
         messages: 1,
-    };
+    }
+}
+
+/// All scenarios of the embedded store, in the order of the table.
+pub(crate) fn all() -> Vec<Scenario> {
     let mut all = vec![single(START, Kind::Start, 1)];
     for messages in [1, 100] {
         for fan_out in [1, 10] {
@@ -157,6 +194,7 @@ pub(crate) fn all() -> Vec<Scenario> {
                         kind: Kind::Closed,
                         connections,
                         payload_bytes,
+                        apps: 1,
                         fan_out,
                         messages,
                     });
@@ -182,7 +220,30 @@ pub(crate) fn all() -> Vec<Scenario> {
         messages: 100,
         ..single(DRAIN, Kind::Drain, 256)
     });
+    all.push(single(COSTS, Kind::Costs, 256));
     all
+}
+
+/// All scenarios of a store on PostgreSQL, in the order of the table.
+pub(crate) fn on_postgres() -> Vec<Scenario> {
+    let many = |name: &str, kind, connections| Scenario {
+        apps: APPS,
+        ..single(name, kind, connections)
+    };
+    vec![
+        single(START, Kind::Start, 1),
+        single(SINGLE, Kind::Closed, 256),
+        Scenario {
+            messages: 100,
+            ..single(BATCH, Kind::Closed, 256)
+        },
+        single(PACED, Kind::Paced(100), 64),
+        many(TWO_NODES, Kind::Nodes, 256),
+        many(FENCE, Kind::Fence(Nodes::AllAnswer), 64),
+        many(FENCE_SILENT, Kind::Fence(Nodes::OneIsSilent), 64),
+        single(STORED, Kind::Stored, 256),
+        single(COSTS, Kind::Costs, 256),
+    ]
 }
 
 impl Scenario {
@@ -190,6 +251,6 @@ impl Scenario {
     /// the ceiling does.
     pub(crate) fn max_in_flight(&self) -> u32 {
         let all = u32::try_from(self.connections).unwrap_or(u32::MAX);
-        (all / self.fan_out).max(1)
+        (all / self.fan_out / self.apps).max(1)
     }
 }

@@ -184,7 +184,7 @@ pub(crate) async fn run(bench: &Bench, scenario: &Scenario, manner: Manner) -> R
     let expected =
         (Duration::from_secs(1) * count / (CONCURRENCY * STEPS_PER_SECOND)).max(SHORTEST);
     let plan = Plan {
-        addr,
+        addrs: [addr].into(),
         requests,
         messages: 1,
         fan_out: 1,

@@ -249,6 +249,61 @@ async fn g2_what_was_sent_is_recorded_when_the_database_is_back() {
     assert!(world.due(endpoint, START).await.rows.is_empty());
 }
 
+/// A transaction that takes too long is given up, and what was sent is recorded by the next one: a process that
+/// was stopped in the middle of one sends nothing twice.
+#[tokio::test]
+async fn g2_what_was_sent_is_recorded_after_a_transaction_that_took_too_long() {
+    let world = World::new(&Postgres).await;
+    let tenant = world.tenant("acme").await;
+    let (app, endpoint) = (&tenant.app, &tenant.endpoints[0]);
+    let new = world.message(app, START, "a", 8, &[endpoint]);
+    let delivery = new.deliveries[0].0;
+    let accept = Accept {
+        messages: vec![new],
+        idempotency: None,
+    };
+    world.store().accept(accept).await.unwrap();
+    let due = world.due(endpoint, START).await;
+    // Longer than half a lease, and over before the connection is given up.
+    let inside = cluster().connect(&world.place().database).await;
+    let slow = "CREATE TABLE public.slow AS SELECT 6 AS seconds;
+                CREATE FUNCTION public.dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    PERFORM pg_sleep(seconds) FROM public.slow;
+                    RETURN NULL;
+                END $$;
+                CREATE TRIGGER dawdle BEFORE INSERT ON hookturn.attempt
+                    FOR EACH STATEMENT EXECUTE FUNCTION public.dawdle()";
+    inside.batch_execute(slow).await.unwrap();
+    let record = world.store().finish(
+        vec![finished(&due.rows[0], 200, Next::Delivered)],
+        Vec::new(),
+    );
+    let asleep = "SELECT count(*) FROM pg_stat_activity
+                  WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    let dawdling = async {
+        while inside
+            .query_one(asleep, &[])
+            .await
+            .unwrap()
+            .get::<_, i64>(0)
+            == 0
+        {}
+    };
+    tokio::time::timeout(PATIENCE, dawdling).await.unwrap();
+    inside
+        .batch_execute("DELETE FROM public.slow")
+        .await
+        .unwrap();
+    tokio::time::timeout(PATIENCE, record)
+        .await
+        .unwrap()
+        .unwrap();
+    let stored = world.store().delivery(endpoint.workspace, delivery).await;
+    let (stored, attempts) = stored.unwrap().unwrap();
+    assert_eq!(stored.state.status(), DeliveryStatus::Delivered);
+    assert_eq!(attempts.len(), 1);
+}
+
 /// A node that stopped in the middle of a change holds up the changes of the others, each for a moment, and
 /// nothing else.
 #[tokio::test]

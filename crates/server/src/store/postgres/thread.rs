@@ -6,7 +6,8 @@
 //! is signed, whoever asks to write is refused at once, and the connection is sought in the background.
 //!
 //! **What was sent is recorded.** A finish is the only record of an exchange that has happened: it is never
-//! refused because of a loss, but *held*, and written first when the database is back. Held finishes are
+//! refused because of a loss, or because its transaction took too long (this process may have been stopped in the
+//! middle of it), but *held*, and written first when the database is back. Held finishes are
 //! bounded by the exchanges that may be open, because none begins meanwhile. Only a node that was taken over drops
 //! them: their deliveries are another node's, and are sent again.
 //!
@@ -62,6 +63,8 @@ struct Unsettled {
 enum Failed {
     /// The database refused it. Nothing was written.
     Refused(StoreError),
+    /// It took too long, and the connection is still good. Nothing was written.
+    Late(StoreError),
     /// The connection was lost before the commit. Nothing was written.
     Lost(StoreError),
     /// The connection was lost during the commit.
@@ -301,7 +304,7 @@ impl Thread {
     fn explain(&mut self, failed: Failed, orders: Vec<Order>) {
         let (error, lost) = match &failed {
             Failed::Refused(error) => (error, false),
-            Failed::Lost(error) => (error, true),
+            Failed::Late(error) | Failed::Lost(error) => (error, true),
             Failed::Unknown(_) => (&StoreError::Uncertain, true),
         };
         let cause = error.source().map(ToString::to_string);
@@ -316,7 +319,9 @@ impl Thread {
         }
         match failed {
             Failed::Refused(_) => {}
-            Failed::Lost(_) => self.held.splice(0..0, finishes).for_each(drop),
+            Failed::Late(_) | Failed::Lost(_) => {
+                self.held.splice(0..0, finishes).for_each(drop);
+            }
             Failed::Unknown(effects) => {
                 self.unsettled = Some(Unsettled {
                     number: self.number,
@@ -342,7 +347,13 @@ impl Thread {
                 self.lose();
                 return Err(Failed::Lost(error));
             }
-            Err(error) => return Err(self.after_failure(session, error).await),
+            Err(error) => {
+                let late = Instant::now() >= deadline;
+                return Err(match self.after_failure(session, error).await {
+                    Failed::Refused(error) if late => Failed::Late(error),
+                    failed => failed,
+                });
+            }
         };
         self.confirm(begun.at);
         match timeout_at(deadline, run(&session, "commit", "COMMIT")).await {
