@@ -245,7 +245,7 @@ impl Service {
         now: Timestamp,
     ) -> Result<(), ServiceError> {
         // That another one is open comes before what could be proved: its id is what is needed.
-        if let (Mode::Proven { .. }, Some(open)) = (mode, keyring.open_rotation(now)) {
+        if let (Mode::Proven { .. }, Some(open)) = (mode, keyring.rotation_in_the_way(now)) {
             return Err(Rejected::RotationOpen {
                 open: open.id,
                 stage: open.stage,
