@@ -245,7 +245,10 @@ impl Life {
                     let detail = &recorded.entry.detail;
                     let replaces = detail.get("mode").is_some_and(|mode| mode == "immediate");
                     let kept = self.kept.take();
-                    assert!(kept.is_none() || replaces, "an undo keeps its secret: {recorded:?}");
+                    assert!(
+                        kept.is_none() || replaces,
+                        "an undo keeps its secret: {recorded:?}"
+                    );
                     (self.open, self.latest) = (rotation, rotation);
                 }
                 AuditAction::RotationPromoted => {
