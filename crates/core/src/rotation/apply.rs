@@ -52,8 +52,9 @@ pub struct Applied {
 ///    stays until the policy's deadline, and at least for its quiet time.
 /// 6. *Extend* moves the end of the retiring secret to a later time, at most the longest overlap
 ///    from now. *Finish* retires it now. Both also work on the secret that an undo left retiring.
-/// 7. *Undo* is the same move backwards with the same overlap: the old secret is active again, the
-///    new one retires when the rotation's overlap has passed from now (at once for 0). Until then
+/// 7. *Undo* is the same move backwards: the old secret is active again, and the new one stays live
+///    for the rotation's overlap, in mode `proven` for its quiet time, or for the time that the old
+///    one had left if that is longer (at once retired for 0). Until then
 ///    it only serves receivers that had switched, in an overlap's plan. It is refused unless
 ///    this is the latest rotation, is in overlap or completed, and the old secret is neither
 ///    destroyed nor compromised. The rotation is over; the next one may start when the undone
@@ -345,10 +346,18 @@ impl Change {
             return Err(Rejected::UndoCompromised { secret: old.id });
         }
         let (old, new) = (rotation.from, rotation.to);
+        // Who holds the new one is promised no less time to go back than there was to come.
+        let left = match stage {
+            Stage::Overlap { retire_at } => retire_at.since(self.now),
+            Stage::Staged
+            | Stage::Completed { .. }
+            | Stage::Cancelled { .. }
+            | Stage::Undone { .. } => 0,
+        };
         let span = if self.is_compromised(new) {
             0
         } else {
-            rotation.mode.overlap()
+            rotation.mode.overlap().max(left).min(limits::OVERLAP_MAX)
         };
         let undone = Rotation {
             stage: Stage::Undone {

@@ -3,11 +3,12 @@
 use hookturn_core::audit::AuditAction;
 use hookturn_core::limits;
 use hookturn_core::proof::ProofPolicy;
-use hookturn_core::rotation::{Command, Mode, Rejected, SecretStatus, Stage};
+use hookturn_core::rotation::{Command, Grounds, Mode, Rejected, SecretStatus, Stage};
+use hookturn_core::time::DAY;
 
 use crate::support::{
-    Bench, OVERLAP, OVERLAPPING, STAGED, at, create, new_secret, promote, rotate, rotation_id, secret_id,
-    stage,
+    Bench, OVERLAP, OVERLAPPING, STAGED, at, create, new_secret, promote, rotate, rotation_id,
+    secret_id, stage,
 };
 
 #[test]
@@ -38,6 +39,45 @@ fn rule_7_undo_is_the_same_move_backwards() {
         },
     );
     assert_eq!(again.code(), "nothing_to_undo");
+}
+
+#[test]
+fn rule_7_the_undone_secret_has_the_time_that_the_old_one_had_left_if_that_is_longer() {
+    let rotation = rotation_id(2);
+    let (undone, extended) = (at(9), at(9 + 20 * DAY));
+    let end = |bench: &mut Bench| match stage(&bench.run(undone, Command::Undo { rotation })) {
+        Stage::Undone { retire_at, .. } => retire_at,
+        other => panic!("{other:?}"),
+    };
+    // Extended by days.
+    let mut bench = Bench::new();
+    bench.run(at(0), rotate(2, Mode::Overlap { overlap: 3_000 }));
+    bench.run(
+        at(1),
+        Command::Extend {
+            rotation,
+            retire_at: extended,
+            is_asked: true,
+        },
+    );
+    assert_eq!(end(&mut bench), extended);
+    assert_eq!(
+        bench.status(2, at(9 + 20 * DAY - 1)),
+        SecretStatus::Retiring
+    );
+    assert_eq!(bench.status(2, extended), SecretStatus::Retired);
+    // Proven: the old secret would have lived until the deadline, which is longer than the quiet time.
+    let policy = ProofPolicy::default();
+    let mut bench = Bench::new();
+    bench.run(at(0), rotate(2, Mode::Proven { policy }));
+    bench.run(
+        at(1),
+        Command::Promote {
+            rotation,
+            grounds: Grounds::Force,
+        },
+    );
+    assert_eq!(end(&mut bench), at(0).after(policy.deadline_millis));
 }
 
 #[test]
@@ -101,9 +141,7 @@ fn rules_2_3_and_7_no_rotation_throws_away_the_secret_that_an_undo_keeps() {
     };
     let openings = || {
         let modes = [OVERLAPPING, STAGED, proven].map(|mode| rotate(3, mode));
-        modes
-            .into_iter()
-            .chain([create(3, false), create(3, true)])
+        modes.into_iter().chain([create(3, false), create(3, true)])
     };
     let end = 1 + OVERLAP;
     for opening in openings() {
