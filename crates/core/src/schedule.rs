@@ -137,7 +137,7 @@ pub enum Never {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Blocked {
-    /// Another one is open.
+    /// Another one is open, or was undone and its new secret is live still.
     RotationOpen,
     /// The endpoint is not enabled.
     EndpointNotEnabled,
@@ -170,7 +170,10 @@ impl Blocked {
     /// The same in words, with what helps.
     pub const fn words(self) -> &'static str {
         match self {
-            Self::RotationOpen => "another rotation is open: finish, undo or cancel it",
+            Self::RotationOpen => {
+                "another rotation is open, or was undone while its secret stays live: finish, undo or \
+                 cancel it, or wait for its end"
+            }
             Self::EndpointNotEnabled => "the endpoint is not enabled: enable it",
             Self::NeverContacted => {
                 "the endpoint never accepted anything, so nothing can be proved: send a test event"

@@ -102,6 +102,8 @@ pub struct Service {
     turns: turns::Turns,
     /// Apart from those of apps: whoever has the turn of an app may wait for that of a keyring.
     keyring_turns: turns::Turns,
+    /// Who says something about a keyring's rotation next: the store takes what two of them decide at once.
+    notice_turns: turns::Turns,
     budgets: denials::Budgets,
     politeness: proving::Politeness,
     agenda: agenda::Agenda,
@@ -295,6 +297,7 @@ impl Service {
             pacer: pace::Pacer::new(settings.pace),
             turns: turns::Turns::default(),
             keyring_turns: turns::Turns::default(),
+            notice_turns: turns::Turns::default(),
             settings,
             sequence: Sequence::default(),
             in_flight: idempotency::InFlight::default(),

@@ -36,9 +36,10 @@ pub struct Applied {
 /// 2. *Create*: the first secret of a keyring becomes active at once, without a rotation. Every
 ///    later one becomes pending and opens a staged rotation. While another is pending it is
 ///    refused, unless asked to replace: then the pending one is destroyed and its rotation
-///    cancelled. While an overlap is open it is refused.
+///    cancelled. While an overlap is open, or an undone secret is retiring, it is refused.
 /// 3. *Rotate* is refused without an active secret and, in every mode but `immediate`, while a
-///    rotation is open: a live secret is never thrown away by accident. `overlap` makes the new
+///    rotation is open or the secret that an undo left retiring is live: a live secret is never
+///    thrown away by accident. `overlap` makes the new
 ///    secret active and the old one retiring; `staged` and `proven` make the new one pending.
 /// 4. *Rotate immediate* is never refused for what is open, for it is the answer to a leak:
 ///    afterwards the new secret is the only one that signs. The active and a retiring secret are
@@ -51,12 +52,13 @@ pub struct Applied {
 ///    stays until the policy's deadline, and at least for its quiet time.
 /// 6. *Extend* moves the end of the retiring secret to a later time, at most the longest overlap
 ///    from now. *Finish* retires it now. Both also work on the secret that an undo left retiring.
-/// 7. *Undo* is the same move backwards with the same overlap: the old secret is active again, the
-///    new one retires when the rotation's overlap has passed from now (at once for 0). Until then
+/// 7. *Undo* is the same move backwards: the old secret is active again, and the new one stays live
+///    for the rotation's overlap, in mode `proven` for its quiet time, or for the time that the old
+///    one had left if that is longer (at once retired for 0). Until then
 ///    it only serves receivers that had switched, in an overlap's plan. It is refused unless
 ///    this is the latest rotation, is in overlap or completed, and the old secret is neither
-///    destroyed nor compromised. The rotation is over: the next one may start at once, and retires
-///    the undone secret if it is still retiring, since its owner has given it up.
+///    destroyed nor compromised. The rotation is over; the next one may start when the undone
+///    secret is retired, by time or by *finish*, or at once in mode `immediate`, which retires it.
 /// 8. *Cancel* destroys the pending secret; it never becomes active.
 /// 9. *Compromise* marks a secret. An active one goes on signing until it is rotated away:
 ///    silence would lose messages. A retiring one is retired at once and a pending one destroyed,
@@ -164,7 +166,7 @@ impl Change {
             self.make_active(first);
             return Ok(());
         };
-        if let Some(open) = self.keyring.open_rotation(self.now).cloned() {
+        if let Some(open) = self.keyring.rotation_in_the_way(self.now).cloned() {
             match open.stage {
                 Stage::Staged if replace_pending => {
                     self.audit_secret(open.to, AuditAction::SecretReplaced, &[("by", &secret.id)]);
@@ -199,7 +201,7 @@ impl Change {
         let Some(active) = self.keyring.active().map(|active| active.id) else {
             return Err(Rejected::NoActiveSecret);
         };
-        let open = self.keyring.open_rotation(self.now).cloned();
+        let open = self.keyring.rotation_in_the_way(self.now).cloned();
         match (mode, open) {
             (Mode::Overlap { .. } | Mode::Staged { .. } | Mode::Proven { .. }, Some(open)) => {
                 return Err(rotation_open(&open));
@@ -207,7 +209,7 @@ impl Change {
             (Mode::Immediate, Some(open)) if open.stage == Stage::Staged => {
                 self.cancel(open, "superseded");
             }
-            // `open` retires whatever is retiring, and thereby completes an overlap.
+            // `open` retires whatever is retiring: it completes an overlap, and ends what an undo kept.
             (Mode::Immediate, Some(_))
             | (
                 Mode::Immediate | Mode::Overlap { .. } | Mode::Staged { .. } | Mode::Proven { .. },
@@ -344,10 +346,18 @@ impl Change {
             return Err(Rejected::UndoCompromised { secret: old.id });
         }
         let (old, new) = (rotation.from, rotation.to);
+        // Who holds the new one is promised no less time to go back than there was to come.
+        let left = match stage {
+            Stage::Overlap { retire_at } => retire_at.since(self.now),
+            Stage::Staged
+            | Stage::Completed { .. }
+            | Stage::Cancelled { .. }
+            | Stage::Undone { .. } => 0,
+        };
         let span = if self.is_compromised(new) {
             0
         } else {
-            rotation.mode.overlap()
+            rotation.mode.overlap().max(left).min(limits::OVERLAP_MAX)
         };
         let undone = Rotation {
             stage: Stage::Undone {

@@ -63,8 +63,7 @@ impl Change {
         secret: NewSecret,
         reason: Option<String>,
     ) {
-        // Either an undone secret, which its owner has given up, or the old one of an overlap that
-        // an immediate rotation cuts short.
+        // Either an undone secret or the old one of an overlap: an immediate rotation cuts both short.
         if let Some(abandoned) = self.keyring.retiring(self.now).map(|secret| secret.id) {
             self.retire(abandoned, self.now, "superseded");
         }

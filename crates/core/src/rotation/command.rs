@@ -123,18 +123,10 @@ pub enum Rejected {
     /// There is nothing to rotate from.
     #[error("the keyring has no active secret: create the first secret")]
     NoActiveSecret,
-    /// Another rotation is open.
-    #[error(
-        "rotation {open} is open ({}): {} it first, or rotate with mode immediate",
-        stage.as_str(),
-        match stage {
-            Stage::Staged => "promote or cancel",
-            Stage::Overlap { .. } | Stage::Completed { .. } | Stage::Cancelled { .. }
-            | Stage::Undone { .. } => "finish or undo",
-        }
-    )]
+    /// Another rotation is open, or was undone and its new secret is live still.
+    #[error("rotation {open} {}", in_the_way(stage))]
     RotationOpen {
-        /// The open rotation.
+        /// The rotation that is in the way.
         open: RotationId,
         /// Where it is.
         stage: Stage,
@@ -296,6 +288,24 @@ pub enum Rejected {
     /// Time has done nothing that is not written down.
     #[error("nothing to settle")]
     NothingToSettle,
+}
+
+/// What a rotation does that is in the way of another, and what can be done about it.
+fn in_the_way(stage: &Stage) -> String {
+    let (word, moves) = match stage {
+        Stage::Undone { retire_at, .. } => {
+            return format!(
+                "was undone, and the secret it brought stays live until {retire_at}, so that receivers \
+                 that deployed it lose nothing while they go back: wait until then, finish that rotation \
+                 first, which retires its secret at once, or rotate with mode immediate, which replaces it"
+            );
+        }
+        Stage::Staged => (stage.as_str(), "promote or cancel"),
+        Stage::Overlap { .. } | Stage::Completed { .. } | Stage::Cancelled { .. } => {
+            (stage.as_str(), "finish or undo")
+        }
+    };
+    format!("is open ({word}): {moves} it first, or rotate with mode immediate")
 }
 
 impl Rejected {

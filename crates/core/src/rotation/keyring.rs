@@ -300,6 +300,16 @@ impl Stage {
             Self::Completed { .. } | Self::Cancelled { .. } | Self::Undone { .. } => false,
         }
     }
+
+    /// Whether a second rotation would throw away a live secret at `now`: while this one is open, and
+    /// after an undo for as long as the secret it brought stays live.
+    pub fn is_in_the_way(self, now: Timestamp) -> bool {
+        match self.at(now) {
+            Self::Staged | Self::Overlap { .. } => true,
+            Self::Undone { retire_at, .. } => now < retire_at,
+            Self::Completed { .. } | Self::Cancelled { .. } => false,
+        }
+    }
 }
 
 /// One move of a keyring from its active secret to the next.
@@ -425,6 +435,14 @@ impl Keyring {
         self.rotation
             .as_ref()
             .filter(|rotation| rotation.stage.at(now).is_open())
+    }
+
+    /// The rotation that no other one but an immediate may come after at `now`: an open one, and an
+    /// undone one whose new secret is live still, because receivers that hold it were promised that.
+    pub fn rotation_in_the_way(&self, now: Timestamp) -> Option<&Rotation> {
+        self.rotation
+            .as_ref()
+            .filter(|rotation| rotation.stage.is_in_the_way(now))
     }
 
     /// When [`super::Command::Settle`] has something to write down. Signing never waits for it.

@@ -238,6 +238,7 @@ impl Observer {
         );
         assert_eq!(after.check(), Ok(()));
         self.check_return_of_the_dead(after, command);
+        check_retired_early(before, command, after, now);
         self.check_rotations(applied, now);
         check_audit(before, applied);
         let text = serde_json::to_string(after).expect("a keyring has a JSON form");
@@ -325,6 +326,28 @@ impl Observer {
         assert_eq!(
             open_now.count() == 1,
             applied.keyring.open_rotation(now).is_some()
+        );
+    }
+}
+
+/// A secret that receivers may hold is cut short by nothing but a command that says so.
+fn check_retired_early(before: &Keyring, command: &Command, after: &Keyring, now: Timestamp) {
+    let Some(retiring) = before.retiring(now).map(|secret| secret.id) else {
+        return;
+    };
+    let status = after.secret(retiring).map(|secret| secret.status(now));
+    if status == Some(SecretStatus::Retired) {
+        assert!(
+            matches!(
+                command,
+                Command::Finish { .. }
+                    | Command::Compromise { .. }
+                    | Command::Rotate {
+                        mode: Mode::Immediate,
+                        ..
+                    }
+            ),
+            "a live secret was thrown away by {command:?}"
         );
     }
 }

@@ -2,11 +2,13 @@
 
 use hookturn_core::audit::AuditAction;
 use hookturn_core::limits;
-use hookturn_core::rotation::{Command, Mode, Rejected, SecretStatus, Stage};
+use hookturn_core::proof::ProofPolicy;
+use hookturn_core::rotation::{Command, Grounds, Mode, Rejected, SecretStatus, Stage};
+use hookturn_core::time::DAY;
 
 use crate::support::{
-    Bench, OVERLAP, OVERLAPPING, STAGED, at, new_secret, promote, rotate, rotation_id, secret_id,
-    stage,
+    Bench, OVERLAP, OVERLAPPING, STAGED, at, create, new_secret, promote, rotate, rotation_id,
+    secret_id, stage,
 };
 
 #[test]
@@ -40,6 +42,45 @@ fn rule_7_undo_is_the_same_move_backwards() {
 }
 
 #[test]
+fn rule_7_the_undone_secret_has_the_time_that_the_old_one_had_left_if_that_is_longer() {
+    let rotation = rotation_id(2);
+    let (undone, extended) = (at(9), at(9 + 20 * DAY));
+    let end = |bench: &mut Bench| match stage(&bench.run(undone, Command::Undo { rotation })) {
+        Stage::Undone { retire_at, .. } => retire_at,
+        other => panic!("{other:?}"),
+    };
+    // Extended by days.
+    let mut bench = Bench::new();
+    bench.run(at(0), rotate(2, Mode::Overlap { overlap: 3_000 }));
+    bench.run(
+        at(1),
+        Command::Extend {
+            rotation,
+            retire_at: extended,
+            is_asked: true,
+        },
+    );
+    assert_eq!(end(&mut bench), extended);
+    assert_eq!(
+        bench.status(2, at(9 + 20 * DAY - 1)),
+        SecretStatus::Retiring
+    );
+    assert_eq!(bench.status(2, extended), SecretStatus::Retired);
+    // Proven: the old secret would have lived until the deadline, which is longer than the quiet time.
+    let policy = ProofPolicy::default();
+    let mut bench = Bench::new();
+    bench.run(at(0), rotate(2, Mode::Proven { policy }));
+    bench.run(
+        at(1),
+        Command::Promote {
+            rotation,
+            grounds: Grounds::Force,
+        },
+    );
+    assert_eq!(end(&mut bench), at(0).after(policy.deadline_millis));
+}
+
+#[test]
 fn rule_7_undo_works_after_the_overlap_and_after_immediate() {
     for (mode, new_is) in [
         (OVERLAPPING, SecretStatus::Retiring),
@@ -60,16 +101,9 @@ fn rule_7_undo_works_after_the_overlap_and_after_immediate() {
 }
 
 #[test]
-fn rule_7_the_next_rotation_may_start_at_once_and_gives_the_undone_secret_up() {
-    let mut bench = Bench::new();
-    bench.run(at(0), rotate(2, OVERLAPPING));
-    bench.run(
-        at(1),
-        Command::Undo {
-            rotation: rotation_id(2),
-        },
-    );
-    let applied = bench.run(at(2), rotate(3, STAGED));
+fn rule_7_the_next_rotation_starts_at_once_in_mode_immediate_and_ends_what_the_undo_kept() {
+    let mut bench = undone_at_1();
+    let applied = bench.run(at(2), rotate(3, Mode::Immediate));
     assert_eq!(bench.status(2, at(2)), SecretStatus::Retired);
     assert_eq!(
         applied.rotations[0].stage,
@@ -85,6 +119,63 @@ fn rule_7_the_next_rotation_may_start_at_once_and_gives_the_undone_secret_up() {
         },
     );
     assert_eq!(late.code(), "not_latest_rotation");
+}
+
+/// An overlap that was undone at 1, so that its new secret is retiring until 1 + OVERLAP.
+fn undone_at_1() -> Bench {
+    let mut bench = Bench::new();
+    bench.run(at(0), rotate(2, OVERLAPPING));
+    bench.run(
+        at(1),
+        Command::Undo {
+            rotation: rotation_id(2),
+        },
+    );
+    bench
+}
+
+#[test]
+fn rules_2_3_and_7_no_rotation_throws_away_the_secret_that_an_undo_keeps() {
+    let proven = Mode::Proven {
+        policy: ProofPolicy::default(),
+    };
+    let openings = || {
+        let modes = [OVERLAPPING, STAGED, proven].map(|mode| rotate(3, mode));
+        modes.into_iter().chain([create(3, false), create(3, true)])
+    };
+    let end = 1 + OVERLAP;
+    for opening in openings() {
+        for moment in [2, end - 1] {
+            let refused = undone_at_1().refuse(at(moment), opening.clone());
+            assert!(
+                matches!(refused, Rejected::RotationOpen { open, stage: Stage::Undone { .. } }
+                    if open == rotation_id(2)),
+                "{refused:?}"
+            );
+            // What is kept, until when, and what can be done.
+            let words = refused.to_string();
+            let until = format!("stays live until {}", at(end));
+            for part in [until.as_str(), "finish that rotation", "mode immediate"] {
+                assert!(words.contains(part), "{part} in {words}");
+            }
+        }
+        // By time it is over, and by finishing it.
+        undone_at_1().run(at(end), opening.clone());
+        let mut finished = undone_at_1();
+        let rotation = rotation_id(2);
+        finished.run(at(2), Command::Finish { rotation });
+        assert_eq!(finished.status(2, at(2)), SecretStatus::Retired);
+        finished.run(at(3), opening);
+    }
+}
+
+#[test]
+fn rule_7_an_undo_that_keeps_nothing_hinders_nothing() {
+    let mut bench = Bench::new();
+    bench.run(at(0), rotate(2, Mode::Immediate));
+    let rotation = rotation_id(2);
+    bench.run(at(1), Command::Undo { rotation });
+    bench.run(at(2), rotate(3, STAGED));
 }
 
 #[test]

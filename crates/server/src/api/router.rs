@@ -117,7 +117,7 @@ pub(super) const ROUTES: &[Route] = &[
     route("post", "/v1/rotations/{rotationId}/cancel", SECRETS, Kind::Versioned),
     route("post", "/v1/endpoints/{endpointId}/rehearse", SECRETS, Kind::Plain),
     route("get", "/v1/endpoints/{endpointId}/probes", READ, Kind::Plain),
-    route("post", "/v1/rotations/{rotationId}/released", SECRETS, Kind::Plain),
+    route("post", "/v1/rotations/{rotationId}/released", SECRETS, Kind::Versioned),
     route("post", "/v1/bulk-rotations", SECRETS, Kind::Plain),
     route("get", "/v1/bulk-rotations", READ, Kind::List),
     route("get", "/v1/bulk-rotations/{bulkId}", READ, Kind::Plain),

@@ -139,7 +139,7 @@ words! {
     /// Schema of a rotation's stage.
     StageText: ["staged", "overlap", "completed", "cancelled", "undone"], "Where a rotation is.";
     /// Schema of the state of a bulk rotation.
-    BulkStateText: ["running", "paused", "stopped", "completed", "cancelled"], "Where a bulk rotation is.";
+    BulkStateText: ["planned", "running", "paused", "stopped", "completed", "cancelled"], "Where a bulk rotation is; `planned` in the answer of a dry run only.";
     /// Schema of the state of an item of a bulk rotation.
     BulkItemStateText: ["waiting", "running", "stalled", "done", "failed"], "What became of a keyring of a bulk rotation.";
     /// Schema of whether a receiver dropped a secret.

@@ -86,7 +86,7 @@ pub(super) enum Rotation {
         #[arg(long, value_name = "TIME")]
         until: When,
     },
-    /// Make the old secret active again; the new one stays live for the same overlap.
+    /// Make the old secret active again; the new one stays live for the overlap, or for as long as the old one had left.
     Undo(Changed),
     /// Retire the old secret now: it never signs again unless the rotation is undone.
     Finish(Changed),

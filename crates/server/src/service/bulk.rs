@@ -276,7 +276,7 @@ impl Service {
         now: Timestamp,
     ) -> Option<(String, String)> {
         let mode = manner.mode(0);
-        let refused = match (mode, keyring.open_rotation(now)) {
+        let refused = match (mode, keyring.rotation_in_the_way(now)) {
             (Mode::Overlap { .. } | Mode::Staged { .. } | Mode::Proven { .. }, Some(open)) => {
                 ServiceError::from(Rejected::RotationOpen {
                     open: open.id,

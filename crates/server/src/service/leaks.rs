@@ -431,16 +431,20 @@ fn advice(
             vec![mark, rotate],
         ),
         SecretStatus::Pending => advise(
-            "it signs nothing yet: mark it, which drops it and cancels its rotation, and open a new rotation",
+            "it is not active, but live already: it signs probes and a share of deliveries, co-signs, and signs what is refused with the active one. Mark it, which drops it and cancels its rotation, and open a new rotation",
             vec![mark],
         ),
         SecretStatus::Retiring => advise(
             "it may still sign: ask whether receivers still accept it, while that can be asked, then mark it, which retires it at once",
             ask.into_iter().chain([mark]).collect(),
         ),
-        SecretStatus::Retired => advise(
-            "it was retired and never signs again; check that no receiver still accepts it",
+        SecretStatus::Retired if secret.compromised.is_some() => advise(
+            "it was retired, is marked as leaked and never signs again; check that no receiver still accepts it",
             Vec::new(),
+        ),
+        SecretStatus::Retired => advise(
+            "it was retired and signs nothing, unless an undo brings it back: mark it, which rules that out, and check that no receiver still accepts it",
+            vec![mark],
         ),
         SecretStatus::Destroyed => advise(
             "it is destroyed and signs nothing; check that no receiver still accepts it",

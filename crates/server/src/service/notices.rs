@@ -38,6 +38,8 @@ impl Service {
             return Ok(());
         }
         let id: KeyringId = keyring.id;
+        // Two sweeps note, and the store would take both: whoever is second decides on what the first said.
+        let _turn = self.notice_turns.of(&id).await;
         self.commit(keyring.workspace, &system(), None, |now| {
             let keyring = self
                 .live

@@ -91,6 +91,8 @@ pub struct EndpointStanding {
     pub rehearsed: Option<Rehearsed>,
     /// Why it cannot be asked, while its rotation asks: a stable word.
     pub unasked: Option<&'static str>,
+    /// Whether its keyring signs for others too, whose proof it hinders while it counts.
+    pub is_shared: bool,
 }
 
 impl Service {
@@ -245,7 +247,7 @@ impl Service {
         now: Timestamp,
     ) -> Result<(), ServiceError> {
         // That another one is open comes before what could be proved: its id is what is needed.
-        if let (Mode::Proven { .. }, Some(open)) = (mode, keyring.open_rotation(now)) {
+        if let (Mode::Proven { .. }, Some(open)) = (mode, keyring.rotation_in_the_way(now)) {
             return Err(Rejected::RotationOpen {
                 open: open.id,
                 stage: open.stage,
@@ -255,7 +257,10 @@ impl Service {
         let (Mode::Proven { .. }, KeyringOwner::Endpoint { endpoint }) = (mode, keyring.owner)
         else {
             return if matches!(mode, Mode::Proven { .. })
-                && self.endpoints_that_count(keyring, mode, now).is_empty()
+                && !self
+                    .endpoints_that_count(keyring, mode, now)
+                    .iter()
+                    .any(|endpoint| endpoint.state.takes_messages())
             {
                 Err(ServiceError::Conflict {
                     code: "nothing_to_prove",
@@ -273,7 +278,9 @@ impl Service {
     }
 
     /// The endpoints that must be proved: the one that owns the keyring, or of a shared keyring's
-    /// those that take messages and accepted one within the policy's look-back. The time of the last
+    /// those that accepted a message within the policy's look-back. One that was disabled since counts
+    /// too: its receiver verifies with the same secret, and nobody asked whether it holds the new one.
+    /// The time of the last
     /// acceptance may be old while there are newer ones, so one that is older by that much counts too.
     pub(super) fn endpoints_that_count(
         &self,
@@ -288,8 +295,7 @@ impl Service {
                 .saturating_add(limits::ACCEPTED_STALE);
             users.retain(|endpoint| {
                 let accepted = self.accepted_at(endpoint);
-                endpoint.state.takes_messages()
-                    && accepted.is_some_and(|at| now < at.after(look_back))
+                accepted.is_some_and(|at| now < at.after(look_back))
             });
         }
         users
@@ -365,6 +371,7 @@ impl Service {
                 EndpointStanding {
                     standing: evidence.standing_in(rotation, &policy, now),
                     unasked: self.unasked(rotation, &endpoint, now),
+                    is_shared: matches!(keyring.owner, KeyringOwner::Shared),
                     evidence,
                     rehearsed: findings.rehearsed,
                     endpoint,

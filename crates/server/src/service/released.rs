@@ -21,7 +21,7 @@ use hookturn_core::workspace::Scope;
 
 use super::keyrings::as_of;
 use super::proving::Prober;
-use super::{Caller, Decision, Recording, Service, ServiceError};
+use super::{Caller, Decision, Recording, Service, ServiceError, check_version};
 
 /// Endpoints that one command asks; those that were asked longest ago come first.
 const ASKED: usize = 200;
@@ -72,12 +72,14 @@ impl Service {
         &self,
         caller: &Caller,
         id: RotationId,
+        if_match: Option<u64>,
         prober: &dyn Prober,
         recording: Option<Recording<'_, ReleaseReport>>,
     ) -> Result<ReleaseReport, ServiceError> {
         self.require(caller, Scope::Secrets).await?;
         let rotation = as_of(self.stored_rotation(caller, id).await?, self.clock.now());
         let keyring = self.own_keyring(caller, rotation.keyring)?;
+        check_version(if_match, keyring.version)?;
         let old = former(&keyring, &rotation, self.clock.now())?;
         let subject = Subject {
             keyring: Some(keyring.id),

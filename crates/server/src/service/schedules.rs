@@ -430,7 +430,7 @@ impl Service {
 
     /// Why a rotation in mode `proven` cannot be opened now, if it cannot.
     fn blocked(&self, schedule: &Schedule, keyring: &Keyring, now: Timestamp) -> Option<Blocked> {
-        if keyring.open_rotation(now).is_some() {
+        if keyring.rotation_in_the_way(now).is_some() {
             return Some(Blocked::RotationOpen);
         }
         let reveal = self.live.workspace(schedule.workspace);

@@ -8,7 +8,7 @@
 //! 2. Every command that was answered with success happened once: the keyring's version grew by one for
 //!    each, and the audit log has the entries of one request for each.
 //! 3. The log in order is a life that the rotation machine allows: nobody opened a rotation while another
-//!    was open, and nobody moved one that was over, but to undo the latest, once. So of those who wanted the same, one won.
+//!    was open or an undo kept a secret, but in mode immediate, and nobody moved one that was over, but to undo the latest, once. So of those who wanted the same, one won.
 //! 4. The keyring is legal, on disk and in memory, and a key gets the same answer again.
 
 use std::collections::HashSet;
@@ -227,6 +227,8 @@ struct Life {
     latest: Option<RotationId>,
     undone: HashSet<Option<RotationId>>,
     finished: HashSet<Option<RotationId>>,
+    /// The rotation whose secret an undo left live; none of these windows ends by time in a race.
+    kept: Option<RotationId>,
 }
 
 impl Life {
@@ -240,6 +242,13 @@ impl Life {
             match recorded.entry.action {
                 AuditAction::RotationOpened => {
                     assert_eq!(self.open, None, "another is open: {recorded:?}");
+                    let detail = &recorded.entry.detail;
+                    let replaces = detail.get("mode").is_some_and(|mode| mode == "immediate");
+                    let kept = self.kept.take();
+                    assert!(
+                        kept.is_none() || replaces,
+                        "an undo keeps its secret: {recorded:?}"
+                    );
                     (self.open, self.latest) = (rotation, rotation);
                 }
                 AuditAction::RotationPromoted => {
@@ -249,6 +258,7 @@ impl Life {
                 AuditAction::RotationFinished => {
                     let retiring = self.open == rotation || self.undone.contains(&rotation);
                     assert!(retiring, "nothing was retiring: {recorded:?}");
+                    self.kept = None;
                     assert!(
                         self.finished.insert(rotation),
                         "finished twice: {recorded:?}"
@@ -260,6 +270,9 @@ impl Life {
                     assert!(self.undone.insert(rotation), "undone twice: {recorded:?}");
                     // One that was finished has something that retires again, and may be finished again.
                     self.finished.remove(&rotation);
+                    let end = recorded.entry.detail.get("retireAt");
+                    let keeps = end.is_some_and(|end| *end != recorded.at.to_string());
+                    self.kept = rotation.filter(|_| keeps);
                     self.open = None;
                 }
                 AuditAction::RotationCancelled | AuditAction::RotationCompleted => {

@@ -278,6 +278,15 @@ async fn a_native_overlap_is_not_cut_short_by_the_dialect() {
         .ok();
     assert_eq!(undone["stage"], "undone");
     assert_eq!(listed(&bench).await, pairs(&[("old", "active")]));
+    // What the undo keeps is not thrown away either, until it is ended.
+    let refused = bench.post(SECRETS, json!({"Name": "next"})).await;
+    assert_eq!(error(&refused, 409), "rotation_open");
+    let finish = format!("{rotation}/finish");
+    for part in ["was undone", undone["retireAt"].as_str().unwrap(), &finish] {
+        assert!(refused.text.contains(part), "{part}: {}", refused.text);
+    }
+    bench.ask("POST", &finish).send().await.ok();
+    create(&bench, "next").await;
 }
 
 #[tokio::test]

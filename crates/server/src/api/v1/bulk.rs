@@ -470,8 +470,15 @@ impl BulkPlan {
             secret_created_at: one.keyring.active().map(|active| active.created_at),
             obstacle: one.obstacle.as_ref().map(|(code, _)| code.clone()),
         };
+        let mut bulk = BulkView::new(&started.bulk);
+        if started.dry_run {
+            bulk.state = "planned";
+            bulk.words = "nothing was started and nothing is kept of this plan, its id included: ask \
+                          again without dryRun to open these rotations, wave after wave"
+                .to_owned();
+        }
         Self {
-            bulk: BulkView::new(&started.bulk),
+            bulk,
             dry_run: started.dry_run,
             obstacles: obstacles.into_values().collect(),
             first: started.keyrings.iter().take(SHOWN).map(planned).collect(),

@@ -119,7 +119,7 @@ impl ReleaseReportView {
 /// Ask the receivers of a rotation whether they still accept its old secret.
 ///
 /// Sends each endpoint one inert request of type `hookturn.probe` that the old secret alone signs: the only
-/// way to see from outside that it is dropped. Also for an old secret that is retired; the command is in the
+/// way to see from outside that it is dropped. An old secret that is retired signs nothing, this included: 409. The command is in the
 /// audit log before anything is signed.
 #[utoipa::path(post, path = "/v1/rotations/{rotationId}/released", tag = "Rotations", operation_id = "askReleased",
     request_body = Option<Why>,
@@ -137,7 +137,13 @@ pub(in crate::api) async fn ask(
     let record = |report: &ReleaseReport| render(report).to_bytes();
     let report = api
         .service
-        .ask_released(&caller, id, api.prober.as_ref(), once.record(&record))
+        .ask_released(
+            &caller,
+            id,
+            call.if_match()?,
+            api.prober.as_ref(),
+            once.record(&record),
+        )
         .await;
     Ok(render(&once.settle(&api.service, report).await?))
 }

@@ -440,7 +440,7 @@ impl Service {
             .rotation_overlap_seconds
             .or(settings.rotation_overlap_seconds)
             .map_or(0, |seconds| Millis::from(seconds) * SECOND);
-        let mode = match (overlap, keyring.open_rotation(now)) {
+        let mode = match (overlap, keyring.rotation_in_the_way(now)) {
             (0, _) => Mode::Immediate,
             (_, Some(open)) => return Err(still_open(open, settings.reveal_secrets)),
             (overlap, None) => Mode::Overlap { overlap },
@@ -580,7 +580,12 @@ fn still_open(open: &Rotation, reveals: RevealPolicy) -> ServiceError {
              live, nothing was changed, and {current}. To rotate again before that, finish it first: \
              POST /v1/rotations/{id}/finish"
         ),
-        Stage::Completed { .. } | Stage::Cancelled { .. } | Stage::Undone { .. } => {
+        Stage::Undone { retire_at, .. } => format!(
+            "the last rotation of this app was undone: the secret it brought stays live until \
+             {retire_at}, for receivers that deployed it, nothing was changed, and {current}. To rotate \
+             again before that, finish it first: POST /v1/rotations/{id}/finish"
+        ),
+        Stage::Completed { .. } | Stage::Cancelled { .. } => {
             format!("rotation {id} of this app is ending: nothing was changed, try again")
         }
     };

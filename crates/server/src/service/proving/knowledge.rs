@@ -103,6 +103,10 @@ impl EndpointStanding {
     fn after_obstacle(&self, words: String) -> String {
         let obstacle = match self.unasked {
             None => return words,
+            Some("endpoint_not_enabled") if self.is_shared => {
+                "the endpoint is not enabled: enable it, delete it, wait until it accepted nothing for the \
+                 look-back time, or promote with force"
+            }
             Some("endpoint_not_enabled") => {
                 "the endpoint is not enabled: enable it, or cancel or finish the rotation"
             }

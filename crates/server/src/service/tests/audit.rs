@@ -250,7 +250,7 @@ impl Walk {
                 done.await.map(drop).unwrap();
             }
             Step::AskReleased => {
-                let done = service.ask_released(caller, self.rotation(), &Nobody, None);
+                let done = service.ask_released(caller, self.rotation(), None, &Nobody, None);
                 done.await.map(drop).unwrap();
             }
             Step::Promote => {

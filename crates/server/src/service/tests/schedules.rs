@@ -12,6 +12,7 @@ use hookturn_core::workspace::{RevealPolicy, Scope};
 
 use super::super::endpoints::{EndpointPatch, KeyringChoice, NewEndpoint, Switch};
 use super::super::keyrings::NewSecretInput;
+use super::super::rotation::{ModeName, NewRotation};
 use super::super::schedules::{NewSchedule, SchedulePatch, ShownSchedule};
 use super::super::testing::{Bench, endpoint_input, first_page};
 use super::super::workspaces::WorkspacePatch;
@@ -155,6 +156,40 @@ async fn g5_sweeps_at_the_same_time_open_one_rotation() {
         sweep.await.unwrap().unwrap();
     }
     assert_eq!(logged(&bench, AuditAction::RotationOpened).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_secret_that_an_undo_keeps_is_not_thrown_away_by_a_schedule() {
+    let bench = Bench::new().await;
+    let (_, keyring) = contacted(&bench).await;
+    let weekly = NewSchedule {
+        timing: Timing::Age { days: 7 },
+        ..monthly()
+    };
+    let made = make(&bench, weekly).await.schedule.id;
+    let overlap = NewRotation {
+        mode: ModeName::Overlap,
+        overlap: Some(30 * DAY),
+        policy: None,
+        deadline_at: None,
+        name: None,
+        value: None,
+        reason: None,
+    };
+    let (service, owner) = (&bench.service, &bench.owner);
+    let opened = service.open_rotation(owner, keyring, overlap, None, None);
+    let id = opened.await.unwrap().rotation.id;
+    service.undo_rotation(owner, id, None, None).await.unwrap();
+    let kept = bench.live.keyring(keyring).unwrap();
+    bench.clock.advance(8 * DAY);
+    sweep(&bench).await;
+    assert_eq!(*bench.live.keyring(keyring).unwrap(), *kept);
+    let skipped = show(&bench, made).await.skipped;
+    assert_eq!(skipped[0].1.why, Blocked::RotationOpen);
+    // When nothing is live any more that somebody may hold, it is opened.
+    bench.clock.advance(23 * DAY);
+    sweep(&bench).await;
+    assert!(open_rotation(&bench, keyring).is_some());
 }
 
 #[tokio::test]

@@ -91,7 +91,7 @@ const ERRORS: &[(&str, &str, &[&str])] = &[
     ),
     (
         "409",
-        "Nothing was changed. `rotation_open`: the native API gave the last rotation of this keyring an overlap, which is not over; create again when it is, or finish it. `secret_disabled`: the secret is neither active nor pending. `not_proven`: the pending secret belongs to a rotation that waits for proof. `contended`: others changed the same thing. `idempotency_in_progress`: the first request with this Idempotency-Key is still running.",
+        "Nothing was changed. `rotation_open`: the native API gave the last rotation of this keyring an overlap, which is not over, or undid one whose secret is live still; create again when it is over, or finish it. `secret_disabled`: the secret is neither active nor pending. `not_proven`: the pending secret belongs to a rotation that waits for proof. `contended`: others changed the same thing. `idempotency_in_progress`: the first request with this Idempotency-Key is still running.",
         &["post", "patch"],
     ),
     ("413", "The body is too large.", &["post", "patch"]),

@@ -303,6 +303,17 @@ fn as_named_here(error: ServiceError) -> ServiceError {
                  the overlap first: POST /v1/rotations/{open}/finish"
             ),
         ),
+        ServiceError::Rejected(Rejected::RotationOpen {
+            open,
+            stage: Stage::Undone { retire_at, .. },
+        }) => ServiceError::conflict(
+            "rotation_open",
+            format!(
+                "nothing was made: the last rotation of this keyring was undone, and the secret it \
+                 brought stays live until {retire_at}, for receivers that deployed it. Repeat this call \
+                 then, or end that first: POST /v1/rotations/{open}/finish"
+            ),
+        ),
         ServiceError::Rejected(Rejected::NotProven { rotation }) => ServiceError::conflict(
             "not_proven",
             format!(

@@ -88,7 +88,7 @@ const FINISH: Action = Action {
 const UNDO: Action = Action {
     name: "undo",
     button: "Undo",
-    consequence: "The old secret becomes the active one again, and the new one stays live for the same overlap, for receivers that had switched. Requests on the wire keep the signature they have; retries are signed anew.",
+    consequence: "The old secret becomes the active one again, and the new one stays live for receivers that had switched: for the overlap (the quiet time of a rotation that proves itself), or for as long as the old one would have stayed if that is longer. Requests on the wire keep the signature they have; retries are signed anew.",
     ..PLAIN
 };
 
