@@ -41,6 +41,7 @@ pub(crate) struct Setup {
     listen: String,
     variables: BTreeMap<String, String>,
     survives_file_limits: bool,
+    full_stderr: bool,
 }
 
 impl Setup {
@@ -50,6 +51,7 @@ impl Setup {
             listen: "127.0.0.1:0".to_owned(),
             variables: BTreeMap::new(),
             survives_file_limits: false,
+            full_stderr: false,
         };
         setup
             .with("HOOKTURN_BOOTSTRAP_API_KEY", &bootstrap_key())
@@ -75,6 +77,12 @@ impl Setup {
     /// A write beyond the limit of file sizes fails instead of ending the process: a disk that is full.
     pub(crate) fn survives_file_limits(mut self) -> Self {
         self.survives_file_limits = true;
+        self
+    }
+
+    /// What it writes to standard error goes nowhere, and fails.
+    pub(crate) fn full_stderr(mut self) -> Self {
+        self.full_stderr = true;
         self
     }
 
@@ -107,7 +115,16 @@ impl Setup {
         }
     }
 
-    fn spawn(&self) -> Server {
+    fn stderr(&self) -> Stdio {
+        if !self.full_stderr {
+            return Stdio::piped();
+        }
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        full.unwrap().into()
+    }
+
+    /// Starts it, and waits for nothing.
+    pub(crate) fn spawn(&self) -> Server {
         let began = Instant::now();
         let mut child = self
             .command()
@@ -121,7 +138,7 @@ impl Setup {
             .current_dir(std::env::temp_dir())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(self.stderr())
             .spawn()
             .unwrap();
         let pid = child.id();
@@ -204,7 +221,7 @@ impl Server {
         }
     }
 
-    async fn ready(&mut self) -> SocketAddr {
+    pub(crate) async fn ready(&mut self) -> SocketAddr {
         let mut log = self.log.clone();
         let found = |log: &Log| log.iter().find_map(|line| address(line));
         let heard = log.wait_for(|log| found(log).is_some()).await;
