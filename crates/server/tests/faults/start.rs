@@ -460,6 +460,8 @@ async fn configuration_that_is_not_valid_is_refused_by_name() {
         ("HOOKTURN_EXTRA_ROOTS_FILE", "/nonexistent/roots.pem"),
         ("HOOKTURN_CONFIG", "/nonexistent/hookturn.toml"),
         ("HOOKTURN_STORE", "mysql://localhost/x"),
+        ("HOOKTURN_MASTER_KEY_FIL", "/nonexistent/key"),
+        ("HOOKTURN_MASTER_KEY_FILE", ""),
     ] {
         let refusal = setup.clone().with(name, value).refused().await;
         let word = match name {
