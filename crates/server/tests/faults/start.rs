@@ -364,6 +364,20 @@ async fn a_data_directory_that_cannot_be_is_refused() {
     assert_eq!(std::fs::read(&file).unwrap(), b"kept");
 }
 
+#[tokio::test]
+async fn a_database_that_may_only_be_read_is_refused() {
+    let dir = used().await;
+    let database = dir.path().join(DATABASE);
+    std::fs::set_permissions(&database, Permissions::from_mode(0o444)).unwrap();
+    let before = contents(dir.path());
+    let setup = Setup::new(dir.path()).obeys_permissions();
+    let words = [DATABASE, "not written", "nothing was changed"];
+    refused(&setup.refused().await, Exit::DataDirectory, &words);
+    assert_eq!(contents(dir.path()), before);
+    std::fs::set_permissions(&database, Permissions::from_mode(0o600)).unwrap();
+    setup.start().await.stop().await;
+}
+
 /// The keys that a server printed.
 fn printed_keys(lines: &[String]) -> Vec<String> {
     let keys = lines.iter().filter_map(|line| {

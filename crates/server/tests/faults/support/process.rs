@@ -41,6 +41,7 @@ pub(crate) struct Setup {
     listen: String,
     variables: BTreeMap<String, String>,
     survives_file_limits: bool,
+    obeys_permissions: bool,
     full_stderr: bool,
 }
 
@@ -51,6 +52,7 @@ impl Setup {
             listen: "127.0.0.1:0".to_owned(),
             variables: BTreeMap::new(),
             survives_file_limits: false,
+            obeys_permissions: false,
             full_stderr: false,
         };
         setup
@@ -80,6 +82,12 @@ impl Setup {
         self
     }
 
+    /// The permissions of files hold for it, also where the tests run as the superuser.
+    pub(crate) fn obeys_permissions(mut self) -> Self {
+        self.obeys_permissions = true;
+        self
+    }
+
     /// What it writes to standard error goes nowhere, and fails.
     pub(crate) fn full_stderr(mut self) -> Self {
         self.full_stderr = true;
@@ -87,6 +95,12 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
+        if self.obeys_permissions && rustix::process::geteuid().is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--bounding-set=-all", "--inh-caps=-all"]);
+            command.arg(binary());
+            return command;
+        }
         if !self.survives_file_limits {
             return Command::new(binary());
         }
