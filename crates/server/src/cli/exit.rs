@@ -204,7 +204,7 @@ impl Failure {
     pub fn reading(path: &Path, error: &io::Error) -> Self {
         Self::new(
             Exit::LocalFile,
-            format!("cannot read {}: {error}", path.display()),
+            format!("cannot read {}: {error}", shown(path)),
         )
         .next("check the path and who may read it")
     }
@@ -241,6 +241,15 @@ impl Failure {
             value[*name] = fact.as_str().into();
         }
         value
+    }
+}
+
+/// A path as people read it: `-` is standard input.
+pub(super) fn shown(path: &Path) -> std::borrow::Cow<'_, str> {
+    if path.as_os_str() == "-" {
+        "standard input".into()
+    } else {
+        path.to_string_lossy()
     }
 }
 
