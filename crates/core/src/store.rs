@@ -104,6 +104,16 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The database is damaged: a page of it is not what was written. Nothing of the step was written, and
+    /// no repetition will help.
+    #[error("the database is damaged: the store failed to {step}")]
+    Damaged {
+        /// What it was doing.
+        step: &'static str,
+        /// The engine's own error.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The engine lost its database between a commit and its answer: whether the step happened is not
     /// known yet. The engine finds it out before it writes anything else.
     #[error("the store lost its database while it stored this; whether it did is not known yet")]

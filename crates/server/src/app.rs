@@ -94,6 +94,12 @@ pub enum Failure {
     /// The first API key cannot be made.
     #[error("cannot make the first API key")]
     Bootstrap(#[source] ServiceError),
+    /// The first API key would be one that nobody has seen.
+    #[error(
+        "cannot print the first API key to standard error, so none was made; start again with it open, or \
+         give a key by HOOKTURN_BOOTSTRAP_API_KEY_FILE"
+    )]
+    FirstKeyUnseen(#[source] std::io::Error),
     /// Anything else that start-up needs.
     #[error("cannot {what}")]
     Start {

@@ -2,7 +2,7 @@
 //!
 //! Each section of the file is a struct whose documentation is the documentation of its keys. Unknown
 //! keys are refused, in the file and on the command line; a `HOOKTURN_*` variable nobody knows is
-//! reported. Every key of the environment that holds a secret can be given as `…_FILE` instead.
+//! reported, and refused where it looks like one of a key, of the store or of what is allowed. Every key of the environment that holds a secret can be given as `…_FILE` instead.
 //! [`sample`] is the commented file that `hookturn init` writes; a test parses it.
 
 mod hosts;
@@ -329,6 +329,23 @@ pub enum ConfigError {
     /// The first API key can be guessed. It is not shown.
     #[error("HOOKTURN_BOOTSTRAP_API_KEY cannot be used")]
     BootstrapKey(#[source] WeakKeyText),
+    /// A variable that is misspelt, and whose absence would open or lose something.
+    #[error(
+        "{name} is no variable of hookturn; did you mean {nearest}? Correct it, or take it away: a server that \
+         passed over it could use another key or another store"
+    )]
+    UnknownVariable {
+        /// As it is set.
+        name: String,
+        /// The known one that is most like it.
+        nearest: &'static str,
+    },
+    /// A variable that is set to nothing where something else would be taken instead.
+    #[error("{name} is set and empty; give it a value, or take it away")]
+    EmptyVariable {
+        /// The variable.
+        name: &'static str,
+    },
     /// Both a variable and its `_FILE` form are set.
     #[error("both {name} and {name}_FILE are set; keep one of them")]
     Twice {
@@ -367,6 +384,24 @@ const OTHER_VARIABLES: &[&str] = &[
     "HOOKTURN_WORKSPACE",
     "HOOKTURN_OUTPUT",
 ];
+/// Beginnings of variables that decide on keys, on the store and on what is allowed: one of them that
+/// nothing reads is refused. Others may be another tool's, and are reported.
+const GUARDED: &[&str] = &[
+    "HOOKTURN_MASTER",
+    "HOOKTURN_STORE",
+    "HOOKTURN_BOOTSTRAP",
+    "HOOKTURN_ALLOW",
+];
+/// Variables of keys and files, which are either absent or say something.
+const NEVER_EMPTY: &[&str] = &[
+    "HOOKTURN_MASTER_KEY",
+    MASTER_KEY_FILE,
+    "HOOKTURN_BOOTSTRAP_API_KEY",
+    "HOOKTURN_BOOTSTRAP_API_KEY_FILE",
+    "HOOKTURN_STORE_PASSWORD",
+    "HOOKTURN_STORE_PASSWORD_FILE",
+    "HOOKTURN_EXTRA_ROOTS_FILE",
+];
 /// Names the file of the master key.
 pub const MASTER_KEY_FILE: &str = "HOOKTURN_MASTER_KEY_FILE";
 const DEFAULT_LISTEN: &str = "127.0.0.1:8090";
@@ -375,6 +410,10 @@ const DEFAULT_FILE: &str = "hookturn.toml";
 
 /// Puts the configuration together.
 pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
+    let is_empty = |name: &&&str| env.get(**name).is_some_and(String::is_empty);
+    if let Some(&name) = NEVER_EMPTY.iter().find(is_empty) {
+        return Err(ConfigError::EmptyVariable { name });
+    }
     let mut variables = Variables {
         env,
         read: Vec::new(),
@@ -435,7 +474,7 @@ pub fn load(flags: Flags, env: &BTreeMap<String, String>) -> Result<Config, Conf
     if let Some(key) = &config.bootstrap_api_key {
         check_key_text(key.expose()).map_err(ConfigError::BootstrapKey)?;
     }
-    config.unknown_variables = variables.unknown();
+    config.unknown_variables = variables.unknown()?;
     Ok(config)
 }
 
@@ -573,11 +612,39 @@ impl Variables<'_> {
         }
     }
 
-    fn unknown(&self) -> Vec<String> {
+    /// Variables of our prefix that nothing reads, unless one is too near to a key to be passed over.
+    fn unknown(&self) -> Result<Vec<String>, ConfigError> {
         let known = |name: &str| self.read.contains(&name) || OTHER_VARIABLES.contains(&name);
         let ours = self.env.keys().filter(|name| name.starts_with("HOOKTURN_"));
-        ours.filter(|name| !known(name)).cloned().collect()
+        let unknown: Vec<String> = ours.filter(|name| !known(name)).cloned().collect();
+        let is_guarded = |name: &&String| GUARDED.iter().any(|guarded| name.starts_with(guarded));
+        let nearest = |name: &str| {
+            let all = self.read.iter().copied();
+            all.min_by_key(|known| distance(known, name))
+        };
+        match unknown.iter().find(is_guarded) {
+            Some(name) => Err(ConfigError::UnknownVariable {
+                name: name.clone(),
+                nearest: nearest(name).unwrap_or(MASTER_KEY_FILE),
+            }),
+            None => Ok(unknown),
+        }
     }
+}
+
+/// How many letters must be added, taken away or changed to get from one name to the other.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (at, letter) in one.bytes().enumerate() {
+        let mut before = row[0];
+        row[0] = at + 1;
+        for (place, wanted) in other.bytes().enumerate() {
+            let changed = before + usize::from(letter != wanted);
+            before = row[place + 1];
+            row[place + 1] = changed.min(before + 1).min(row[place] + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
 }
 
 fn read_secret(name: &'static str, path: &Path) -> Result<SecretText, ConfigError> {

@@ -324,7 +324,10 @@ impl Directory {
     fn new(entropy: &dyn Entropy) -> std::io::Result<Self> {
         let name = format!("hookturn-demo-{}", hex::encode(draw::<6>(entropy)));
         let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path)?;
+        std::fs::create_dir(&path).map_err(|error| {
+            let place = path.display();
+            std::io::Error::new(error.kind(), format!("cannot make {place}: {error}"))
+        })?;
         Ok(Self(path))
     }
 }

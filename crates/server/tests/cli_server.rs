@@ -7,6 +7,8 @@
 mod administration;
 #[path = "cli_server/audited.rs"]
 mod audited;
+#[path = "cli_server/batches.rs"]
+mod batches;
 #[path = "cli_server/leaks.rs"]
 mod leaks;
 #[path = "cli_server/rotations.rs"]

@@ -66,6 +66,7 @@ impl From<ServiceError> for Problem {
             )
             .retry_after(1),
             ServiceError::Unwritable => Self::store_unwritable("nothing was stored: "),
+            ServiceError::Damaged => Self::store_damaged("nothing was stored: "),
             ServiceError::Uncertain => Self::store_unwritable(
                 "whether this was stored is not known (repeat it with the same Idempotency-Key): ",
             ),

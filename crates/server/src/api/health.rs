@@ -1,8 +1,8 @@
 //! What load balancers and metric collectors ask, without a key.
 //!
 //! `/livez` says that the process answers at all: restart it if it does not. `/readyz` says whether
-//! to send it traffic: not while it starts, drains, cannot write to its store, has a clock that is far off, or lacks the
-//! master key that is current. Neither touches the disk; whoever knows changes [`Readiness`].
+//! to send it traffic: not while it starts, drains, cannot write to its store, has found it damaged, has a clock that is far
+//! off, or lacks the master key that is current. Neither touches the disk; whoever knows changes [`Readiness`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -33,6 +33,8 @@ pub enum Ready {
     ClockOff = 4,
     /// The master key that is current for all nodes was not given to this one.
     NoMasterKey = 5,
+    /// A page of the store is damaged.
+    Damaged = 6,
 }
 
 /// A [`Ready`] that everyone shares.
@@ -54,6 +56,7 @@ impl Readiness {
             2 => Ready::Draining,
             4 => Ready::ClockOff,
             5 => Ready::NoMasterKey,
+            6 => Ready::Damaged,
             _ => Ready::StoreDown,
         }
     }
@@ -78,18 +81,24 @@ impl Readiness {
         self.set(Ready::NoMasterKey);
     }
 
+    /// The store is damaged, until the process ends: nothing but draining comes after it.
+    pub fn set_damaged(&self) {
+        self.set(Ready::Damaged);
+    }
+
     /// No more traffic, for good: nothing that comes later makes it ready again.
     pub fn set_draining(&self) {
         self.set(Ready::Draining);
     }
 
     fn set(&self, ready: Ready) {
-        let draining = Ready::Draining as u8;
-        // Only fails when draining, which is what should stay.
+        let (draining, damaged) = (Ready::Draining as u8, Ready::Damaged as u8);
+        // Only fails when draining, which is what should stay, and damage but for draining.
         let _kept = self
             .0
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |current| {
-                (current != draining).then_some(ready as u8)
+                let stays = current == draining || (current == damaged && ready != Ready::Draining);
+                (!stays).then_some(ready as u8)
             });
     }
 }
@@ -120,6 +129,7 @@ pub(super) async fn readyz(State(api): State<ApiState>) -> Result<Answer, Proble
         Ready::Starting => "starting: wait until it is ready",
         Ready::Draining => "draining: send requests to another node, or wait for the restart",
         Ready::StoreDown => return Err(Problem::store_unwritable("")),
+        Ready::Damaged => return Err(Problem::store_damaged("")),
         Ready::ClockOff => {
             "the clock of this machine is off by more than a second from the database's: set it right, by NTP for \
              example; until then this node sends nothing and the others do its work"
@@ -159,12 +169,18 @@ mod tests {
             Ready::ClockOff,
             Ready::NoMasterKey,
             Ready::Yes,
-            Ready::Draining,
+            Ready::Damaged,
         ] {
             ready.set(step);
             assert_eq!(ready.get(), step);
         }
-        ready.set(Ready::Yes);
+        // Damage stays until the end of the process, and the end comes all the same.
+        for kept in [Ready::Damaged, Ready::Draining] {
+            ready.set(kept);
+            ready.set(Ready::Yes);
+            assert_eq!(ready.get(), kept);
+        }
+        ready.set(Ready::Damaged);
         assert_eq!(ready.get(), Ready::Draining);
     }
 }

@@ -121,6 +121,8 @@ codes! {
     Internal = "internal", INTERNAL_SERVER_ERROR, true, "Internal error";
     /// The disk of the store is full, read-only or failing, or its database is away.
     StoreUnwritable = "store_unwritable", SERVICE_UNAVAILABLE, true, "The store cannot write at the moment";
+    /// A page of the embedded store is damaged.
+    StoreDamaged = "store_damaged", SERVICE_UNAVAILABLE, false, "The database of the server is damaged";
     /// Starting, draining, or the store does not answer.
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, true, "Not available at the moment";
 }
@@ -254,6 +256,18 @@ impl Problem {
             ),
         )
         .retry_after(UNWRITABLE_SECONDS)
+    }
+
+    /// The store is damaged; `kept` says what that means for the request.
+    pub(super) fn store_damaged(kept: &str) -> Self {
+        Self::new(
+            Code::StoreDamaged,
+            format!(
+                "{kept}the server's database is damaged. What can still be read of it is there, and is \
+                 delivered; nothing new is accepted until whoever runs the server stops it, looks with \
+                 `hookturn doctor`, and restores a backup"
+            ),
+        )
     }
 
     /// The same with one more field error.

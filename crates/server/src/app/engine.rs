@@ -146,6 +146,15 @@ impl Engine {
         }
     }
 
+    /// Whether the database was found to be damaged since the start.
+    pub(super) fn is_damaged(&self) -> bool {
+        match self {
+            Self::Embedded(store) => store.is_damaged(),
+            // The database's own server watches over its pages.
+            Self::Postgres(_) => false,
+        }
+    }
+
     /// Writes something small, so that [`Engine::cannot_write`] learns whether it works again.
     pub(super) fn try_writing(&self) -> StoreFuture<'_, ()> {
         match self {

@@ -22,12 +22,11 @@ pub fn serve(config: &Config) -> Result<(), Failure> {
     let ended = runtime.block_on(async {
         let mut signals = Signals::new().map_err(start_failure("listen for signals"))?;
         let server = Server::start(config).await?;
-        let mut out = std::io::stderr().lock();
-        if let Some(key) = server.first_key() {
-            let _ = writeln!(out, "first API key (shown this once): {}", key.expose());
-        }
-        let _ = writeln!(out, "listening on http://{}", server.address());
-        drop(out);
+        let _ = writeln!(
+            std::io::stderr(),
+            "listening on http://{}",
+            server.address()
+        );
         let supervisor = Supervisor::new(&config.supervisor);
         supervisor.ready(server.address());
         let address = server.address();
@@ -41,6 +40,13 @@ pub fn serve(config: &Config) -> Result<(), Failure> {
         runtime.shutdown_background();
     }
     ended.map(drop)
+}
+
+/// Shows a key that nobody can look up again.
+pub(super) fn print_first_key(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stderr().lock();
+    writeln!(out, "first API key (shown this once): {text}")?;
+    out.flush()
 }
 
 /// Waits until the server is told to stop, and stops it; or until it must end.

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::engine::{Engine, Place};
 use super::{Failure, Gone, http, keys, probes, start_failure, sweeps, test_event};
 use crate::api::{self, ApiState, Finishing, Readiness};
-use crate::config::{Config, SecretText};
+use crate::config::Config;
 use crate::courier::Courier;
 use crate::courier::keys::KeyCache;
 use crate::dispatch::{self, Dispatch, Inboxes};
@@ -35,7 +35,6 @@ use crate::ui::{self, UiState};
 /// A running server. Dropping it does not stop it cleanly; [`Server::stop`] does.
 pub struct Server {
     address: SocketAddr,
-    first_key: Option<SecretText>,
     engine: Engine,
     dispatch: Arc<Dispatch>,
     ready: Readiness,
@@ -60,7 +59,7 @@ impl Server {
             ground.clock.clone(),
         );
         client.inbox = Some(inbox.dialer());
-        let (service, first_key) = ground.service(config, client.policy.clone()).await?;
+        let service = ground.service(config, client.policy.clone()).await?;
         let delivering = ground.deliver(config, Arc::new(client)).await?;
         let address = address_of(&listener)?;
         let (stop, stopping) = watch::channel(false);
@@ -85,7 +84,6 @@ impl Server {
         ready.set_ready();
         Ok(Self {
             address,
-            first_key,
             engine: ground.engine,
             dispatch: Arc::new(delivering.dispatch),
             ready,
@@ -99,11 +97,6 @@ impl Server {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// The API key that was generated because the store was empty and none was given.
-    pub fn first_key(&self) -> Option<&SecretText> {
-        self.first_key.as_ref()
     }
 
     /// Waits until this node was taken over by another. It sends nothing any more then, and must end: what
@@ -192,12 +185,12 @@ impl Ground {
         })
     }
 
-    /// The use cases, and the first API key if it was generated.
+    /// The use cases, on a store that has its first API key.
     async fn service(
         &self,
         config: &Config,
         policy: AddressPolicy,
-    ) -> Result<(Arc<Service>, Option<SecretText>), Failure> {
+    ) -> Result<Arc<Service>, Failure> {
         let service = Arc::new(Service::new(service::Parts {
             store: self.engine.store(),
             live: Arc::clone(&self.live),
@@ -211,9 +204,9 @@ impl Ground {
         if let Some(outbox) = self.engine.outbox() {
             service.use_outbox(Arc::new(outbox.clone()));
         }
-        let first_key = bootstrap(&service, config).await?;
+        bootstrap(&service, config).await?;
         warn_of_missing_app(&service);
-        Ok((service, first_key))
+        Ok(service)
     }
 
     /// Starts the delivery shards with everything that is due.
@@ -353,25 +346,36 @@ fn warn_of_missing_app(service: &Service) {
     }
 }
 
-async fn bootstrap(service: &Service, config: &Config) -> Result<Option<SecretText>, Failure> {
-    let given = config
-        .bootstrap_api_key
-        .as_ref()
-        .map(|key| key.expose().to_owned());
-    let generated = given.is_none();
+/// Makes the first API key of an empty store.
+///
+/// 1. One that is generated is printed before it is stored: whenever the process ends, a stored key is one
+///    that somebody could read. After a crash between the two the next start prints another.
+/// 2. A key that cannot be printed is not made, and the server does not start.
+async fn bootstrap(service: &Service, config: &Config) -> Result<(), Failure> {
+    let Some(given) = &config.bootstrap_api_key else {
+        let Some(text) = service.first_key_text() else {
+            return Ok(());
+        };
+        super::process::print_first_key(&text).map_err(Failure::FirstKeyUnseen)?;
+        let made = service.bootstrap(text.as_str().to_owned()).await;
+        if made.map_err(Failure::Bootstrap)?.is_none() {
+            tracing::warn!(
+                "another node made the first API key at the same moment; the one printed here opens nothing"
+            );
+        }
+        return Ok(());
+    };
     let made = service
-        .bootstrap(given.clone())
+        .bootstrap(given.expose().to_owned())
         .await
         .map_err(Failure::Bootstrap)?;
-    if made.is_none() && given.is_some_and(|given| service.authenticate(&given).is_err()) {
+    if made.is_none() && service.authenticate(given.expose()).is_err() {
         tracing::warn!(
             "HOOKTURN_BOOTSTRAP_API_KEY is not a key of this store and was ignored: it is used only when \
              the store is empty; give the key it was made with, or one that `hookturn api-key create` made"
         );
     }
-    Ok(made
-        .filter(|_| generated)
-        .map(|made| SecretText::new(made.text.as_str())))
+    Ok(())
 }
 
 /// The address policy, as the service asks it.

@@ -309,9 +309,19 @@ async fn watch_store(parts: &Parts) {
     }
 }
 
-/// Readiness follows the store: off when a write failed because of its disk, or its database is away; on again
+/// Readiness follows the store: off for good when a page of it was found to be damaged; off when a write failed because of its disk, or its database is away; on again
 /// when one succeeds.
 async fn follow_store(parts: &Parts) {
+    if parts.engine.is_damaged() {
+        if !matches!(parts.ready.get(), Ready::Damaged | Ready::Draining) {
+            parts.ready.set_damaged();
+            tracing::error!(
+                "not ready, and not again until a restart: the database is damaged; nothing new is accepted; stop \
+                 the server, run `hookturn doctor`, and restore a backup"
+            );
+        }
+        return;
+    }
     let was_down = parts.ready.get() == Ready::StoreDown;
     if parts.engine.cannot_write() {
         if !was_down {
@@ -343,7 +353,7 @@ fn follow_the_others(parts: &Parts) {
                 ready.set_ready();
             }
         }
-        Ready::Starting | Ready::Draining | Ready::StoreDown => {}
+        Ready::Starting | Ready::Draining | Ready::StoreDown | Ready::Damaged => {}
     }
 }
 

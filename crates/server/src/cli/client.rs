@@ -237,12 +237,27 @@ impl Client {
     /// Sends a request and returns the answer, if it is a success.
     pub(super) fn call(&self, request: &Request) -> Result<Answer, Failure> {
         let keyed = request.method == Method::POST && !request.harmless;
-        let idempotency_key = keyed.then(|| {
-            let drawn = || hex::encode(draw::<16>(self.entropy.as_ref()));
-            self.idempotency_key.clone().unwrap_or_else(drawn)
-        });
+        let idempotency_key = keyed.then(|| self.command_key());
         self.runtime
             .block_on(self.exchange(request, idempotency_key.as_deref()))
+    }
+
+    /// Sends one of several requests that are one command. `key` is the command's; the request's own is made
+    /// from it and from its number, so that the command as a whole can be repeated.
+    pub(super) fn call_part(
+        &self,
+        request: &Request,
+        key: &str,
+        number: usize,
+    ) -> Result<Answer, Failure> {
+        self.runtime
+            .block_on(self.exchange(request, Some(&format!("{key}.{number}"))))
+    }
+
+    /// The key of a command: the one that was given, or a new one.
+    pub(super) fn command_key(&self) -> String {
+        let drawn = || hex::encode(draw::<16>(self.entropy.as_ref()));
+        self.idempotency_key.clone().unwrap_or_else(drawn)
     }
 
     /// The same for a step before the one that was asked for: a key that was named belongs to that.

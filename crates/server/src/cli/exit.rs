@@ -146,6 +146,49 @@ impl Failure {
         self
     }
 
+    /// Whether something of this name is known.
+    pub fn knows(&self, name: &str) -> bool {
+        self.facts.iter().any(|(known, _)| *known == name)
+    }
+
+    /// The same with another value of a fact, which may not be known yet.
+    pub fn instead(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.facts.retain(|(known, _)| *known != name);
+        self.fact(name, value)
+    }
+
+    /// The same with what is said of members of `/list/<index>` said of the line of the input they came from.
+    pub fn by_lines(mut self, list: &str, lines: &[usize]) -> Self {
+        let at_line = |pointer: &str| {
+            let rest = pointer.strip_prefix('/')?.strip_prefix(list)?;
+            let rest = rest.strip_prefix('/')?;
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            let (index, rest) = rest.split_at(digits);
+            Some((*lines.get(index.parse::<usize>().ok()?)?, rest.to_owned()))
+        };
+        for (name, value) in &mut self.facts {
+            if *name == "field"
+                && let Some((line, rest)) = at_line(value)
+            {
+                *value = format!(
+                    "line {line} of the input: {}",
+                    rest.trim_start_matches(": ")
+                );
+            }
+        }
+        let errors = self
+            .document
+            .as_mut()
+            .and_then(|document| document["errors"].as_array_mut());
+        for error in errors.into_iter().flatten() {
+            let place = error["pointer"].as_str().and_then(at_line);
+            if let Some((line, _)) = place {
+                error["line"] = line.into();
+            }
+        }
+        self
+    }
+
     /// The same with the API's own problem document, which is what `--output json` shows.
     pub fn document(mut self, document: Value) -> Self {
         self.document = Some(document);
@@ -161,7 +204,7 @@ impl Failure {
     pub fn reading(path: &Path, error: &io::Error) -> Self {
         Self::new(
             Exit::LocalFile,
-            format!("cannot read {}: {error}", path.display()),
+            format!("cannot read {}: {error}", shown(path)),
         )
         .next("check the path and who may read it")
     }
@@ -198,6 +241,15 @@ impl Failure {
             value[*name] = fact.as_str().into();
         }
         value
+    }
+}
+
+/// A path as people read it: `-` is standard input.
+pub(super) fn shown(path: &Path) -> std::borrow::Cow<'_, str> {
+    if path.as_os_str() == "-" {
+        "standard input".into()
+    } else {
+        path.to_string_lossy()
     }
 }
 

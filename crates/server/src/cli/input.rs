@@ -7,7 +7,7 @@ use std::path::Path;
 use hookturn_verify::{PublicKey, Scheme, Secret, Verifier};
 use zeroize::Zeroizing;
 
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, shown};
 
 /// Largest body or captured request that is read, in bytes.
 pub(super) const BODY_BYTES: usize = 1024 * 1024;
@@ -34,7 +34,7 @@ pub(super) fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Fail
     };
     let count = read.map_err(|error| Failure::reading(path, &error))?;
     if count > limit {
-        let what = format!("{} has more than {limit} bytes", path.display());
+        let what = format!("{} has more than {limit} bytes", shown(path));
         return Err(Failure::usage(what).next("give a smaller file"));
     }
     Ok(bytes)
@@ -45,7 +45,7 @@ pub(super) fn text(path: &Path, limit: usize) -> Result<Zeroizing<String>, Failu
     let bytes = read(path, limit)?;
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(_) => Err(Failure::usage(format!("{} is not UTF-8", path.display()))),
+        Err(_) => Err(Failure::usage(format!("{} is not UTF-8", shown(path)))),
     }
 }
 
@@ -53,7 +53,7 @@ pub(super) fn text(path: &Path, limit: usize) -> Result<Zeroizing<String>, Failu
 pub(super) fn json(path: &Path) -> Result<serde_json::Value, Failure> {
     let text = text(path, BODY_BYTES)?;
     serde_json::from_str(&text)
-        .map_err(|error| Failure::usage(format!("{} is not JSON: {error}", path.display())))
+        .map_err(|error| Failure::usage(format!("{} is not JSON: {error}", shown(path))))
 }
 
 /// Reads one secret: the file's text without the line end.
@@ -61,7 +61,7 @@ pub(super) fn secret_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let text = text(path, SECRET_FILE_BYTES)?;
     let secret = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
     if secret.is_empty() || secret.contains('\n') {
-        let what = format!("{} does not hold exactly one line", path.display());
+        let what = format!("{} does not hold exactly one line", shown(path));
         return Err(Failure::usage(what).next("put the secret, and nothing else, into the file"));
     }
     Ok(secret)
@@ -101,7 +101,7 @@ pub(super) fn keys(path: &Path) -> Result<Vec<NamedKey>, Failure> {
         let (name, value) = name_and_value(line);
         // The error of a key never repeats the key.
         let refused = |error: &dyn std::fmt::Display| {
-            let place = path.display();
+            let place = shown(path);
             Failure::usage(format!(
                 "line {number} of {place} holds no usable secret: {error}"
             ))
@@ -116,12 +116,12 @@ pub(super) fn keys(path: &Path) -> Result<Vec<NamedKey>, Failure> {
         if keys.len() > SECRETS {
             return Err(Failure::usage(format!(
                 "{} holds more than {SECRETS} secrets",
-                path.display()
+                shown(path)
             )));
         }
     }
     if keys.is_empty() {
-        let what = format!("{} holds no secret", path.display());
+        let what = format!("{} holds no secret", shown(path));
         return Err(Failure::usage(what).next("put one secret a line, bare or as name=secret"));
     }
     Ok(keys)

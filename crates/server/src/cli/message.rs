@@ -23,6 +23,10 @@ pub(super) enum Message {
     /// Publish one message.
     Send(Send),
     /// Publish many messages: one JSON object {eventType, payload, eventId?} a line.
+    ///
+    /// More lines than one request takes are sent in several, each all or none. The n-th has the idempotency
+    /// key KEY.n, made of that of the command: repeat the command with the same lines and the same
+    /// --idempotency-key after a failure, and it goes on where it stopped.
     SendBatch {
         /// The app's id.
         app: Id,
@@ -100,7 +104,7 @@ impl Planned for Message {
                     return Err(Failure::usage("more than one batch"));
                 }
                 // There is at least one: an empty file was refused.
-                Plan::object(requests.remove(0))
+                Plan::object(requests.remove(0).request)
             }
             Self::List {
                 app,
@@ -149,11 +153,17 @@ impl Send {
 /// Room for what stands around the messages of a batch, in bytes.
 const AROUND: usize = 64;
 
+/// One request of several, with the line of the input of each of its messages.
+#[derive(Debug)]
+struct Batch {
+    request: Request,
+    lines: Vec<usize>,
+}
+
 /// The requests for the lines of a file: as many messages in each as the server takes.
-fn batches(app: &Id, file: &Path) -> Result<Vec<Request>, Failure> {
+fn batches(app: &Id, file: &Path) -> Result<Vec<Batch>, Failure> {
     let text = input::text(file, input::BULK_BYTES)?;
-    let mut bodies: Vec<Vec<u8>> = Vec::new();
-    let mut count = 0;
+    let mut bodies: Vec<(Vec<u8>, Vec<usize>)> = Vec::new();
     for (number, line) in (1_usize..).zip(text.lines()) {
         let line = line.trim();
         if line.is_empty() {
@@ -164,19 +174,19 @@ fn batches(app: &Id, file: &Path) -> Result<Vec<Request>, Failure> {
                 "line {number} is not JSON: {error}; nothing was sent"
             ))
         })?;
-        let full = |body: &Vec<u8>| {
-            count == limits::BATCH_MESSAGES
+        let full = |body: &[u8], lines: &[usize]| {
+            lines.len() == limits::BATCH_MESSAGES
                 || body.len() + line.len() + AROUND > limits::BATCH_BODY_BYTES
         };
         match bodies.last_mut() {
-            Some(body) if !full(body) => {
+            Some((body, lines)) if !full(body, lines) => {
                 body.push(b',');
                 body.extend_from_slice(line.as_bytes());
-                count += 1;
+                lines.push(number);
             }
             Some(_) | None => {
-                bodies.push([b"{\"messages\":[", line.as_bytes()].concat());
-                count = 1;
+                let body = [b"{\"messages\":[", line.as_bytes()].concat();
+                bodies.push((body, vec![number]));
             }
         }
     }
@@ -186,11 +196,14 @@ fn batches(app: &Id, file: &Path) -> Result<Vec<Request>, Failure> {
         ));
     }
     let path = format!("/v1/apps/{app}/messages/batch");
-    let request = |mut body: Vec<u8>| {
+    let batch = |(mut body, lines): (Vec<u8>, Vec<usize>)| {
         body.extend_from_slice(b"]}");
-        Request::new(http::Method::POST, path.clone()).bytes(body)
+        Batch {
+            request: Request::new(http::Method::POST, path.clone()).bytes(body),
+            lines,
+        }
     };
-    Ok(bodies.into_iter().map(request).collect())
+    Ok(bodies.into_iter().map(batch).collect())
 }
 
 /// Runs a message command. A batch may need several requests: each is all or none.
@@ -198,12 +211,28 @@ pub(super) fn run(remote: Remote<Message>, edge: &Edge, output: &mut Output) -> 
     let Message::SendBatch { app, file } = &remote.command else {
         return plan::run(remote, edge, output);
     };
-    let requests = batches(app, file)?;
+    let batches = batches(app, file)?;
     let client = remote.connection.client(edge)?;
+    let key = client.command_key();
     let mut sent = 0;
-    for request in &requests {
-        let answer = client.call(request).map_err(|failure| {
-            failure.fact("accepted", format!("{sent} messages before this batch"))
+    for (number, batch) in (1..).zip(&batches) {
+        let answered = client.call_part(&batch.request, &key, number);
+        let answer = answered.map_err(|failure| {
+            let again = format!(
+                "run the same command again with --idempotency-key {key}: what was accepted is not accepted twice, and the rest follows"
+            );
+            let is_lost = failure.knows("idempotencyKey");
+            let failure = failure
+                .by_lines("messages", &batch.lines)
+                .fact("accepted", format!("{sent} messages before this batch"));
+            if sent == 0 && !is_lost {
+                return failure;
+            }
+            let failure = failure.instead("idempotencyKey", &key);
+            match failure.exit() {
+                Exit::Refused => failure.next(format!("correct the input, then {again}")),
+                _ => failure.next(again),
+            }
         })?;
         let document = answer.json()?;
         let ids = document["ids"].as_array().map_or(&[][..], Vec::as_slice);
@@ -228,7 +257,7 @@ pub(super) fn run(remote: Remote<Message>, edge: &Edge, output: &mut Output) -> 
 mod tests {
     use super::*;
 
-    fn batches_of(text: &str) -> Result<Vec<Request>, Failure> {
+    fn batches_of(text: &str) -> Result<Vec<Batch>, Failure> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lines");
         std::fs::write(&path, text).unwrap();
@@ -257,13 +286,14 @@ mod tests {
         let requests = batches_of(&lines).unwrap();
         let counts: Vec<_> = requests
             .iter()
-            .map(|request| {
-                let body = request.body.as_ref().unwrap();
+            .map(|batch| {
+                let body = batch.request.body.as_ref().unwrap();
                 let document: serde_json::Value = serde_json::from_slice(body).unwrap();
                 document["messages"].as_array().unwrap().len()
             })
             .collect();
         assert_eq!(counts, [limits::BATCH_MESSAGES, 1]);
+        assert_eq!(requests[1].lines, [limits::BATCH_MESSAGES + 1]);
         assert_eq!(batches_of("\n\n").unwrap_err().exit(), Exit::Usage);
         assert_eq!(batches_of("{\n").unwrap_err().exit(), Exit::Usage);
     }

@@ -202,7 +202,7 @@ fn show_object(
     match (value_out, shown_once) {
         (None, None) => {}
         (None, Some(_)) => {
-            output.hint("the value is shown this once: keep it where only its users can read it");
+            output.hint("keep the value where only its users can read it");
         }
         (Some(path), Some(value)) => {
             let text = value.as_str().unwrap_or_default().as_bytes();

@@ -121,9 +121,10 @@ pub(super) fn of_open(error: &OpenError) -> Exit {
         | OpenError::Contents(_) => Exit::DatabaseDamaged,
         OpenError::Newer { .. } => Exit::DatabaseNewer,
         OpenError::Older { .. } => Exit::Conflict,
-        OpenError::Unwritable { .. } | OpenError::NoLock { .. } | OpenError::NotMade { .. } => {
-            Exit::DataDirectory
-        }
+        OpenError::Unwritable { .. }
+        | OpenError::ReadOnly { .. }
+        | OpenError::NoLock { .. }
+        | OpenError::NotMade { .. } => Exit::DataDirectory,
         OpenError::InUse { .. } => Exit::DatabaseInUse,
         _ => Exit::ServeFailed,
     }

@@ -158,6 +158,53 @@ fn misspelt_variables_are_reported() {
 }
 
 #[test]
+fn misspelt_variables_of_keys_and_of_what_is_allowed_are_refused() {
+    for (name, wanted) in [
+        ("HOOKTURN_MASTERKEY", "HOOKTURN_MASTER_KEY"),
+        ("HOOKTURN_MASTER_KEY_FIEL", "HOOKTURN_MASTER_KEY_FILE"),
+        ("HOOKTURN_STORE_PASSWORT", "HOOKTURN_STORE_PASSWORD"),
+        ("HOOKTURN_STORE_URL", "HOOKTURN_STORE"),
+        ("HOOKTURN_BOOTSTRAP_KEY", "HOOKTURN_BOOTSTRAP_API_KEY"),
+        ("HOOKTURN_ALLOW_NET", "HOOKTURN_ALLOW_NETS"),
+    ] {
+        let (_dir, flags) = in_file("");
+        // Whatever it holds.
+        for value in ["x", ""] {
+            match load(flags.clone(), &env(&[(name, value)])) {
+                Err(ConfigError::UnknownVariable {
+                    name: said,
+                    nearest,
+                }) => {
+                    assert_eq!((said.as_str(), nearest), (name, wanted));
+                }
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+    // Those of the tests, and of whoever uses the prefix too.
+    let (_dir, flags) = in_file("");
+    let others = [
+        "HOOKTURN_JUDGE_NODE",
+        "HOOKTURN_KILL_ROUNDS",
+        "HOOKTURN_TEST_BINARY",
+    ];
+    let config = load(flags, &env(&others.map(|name| (name, "1")))).unwrap();
+    assert_eq!(config.unknown_variables, others);
+}
+
+#[test]
+fn a_variable_of_a_key_or_a_file_is_not_empty() {
+    for &name in NEVER_EMPTY {
+        let (_dir, flags) = in_file("");
+        let refused = load(flags, &env(&[(name, "")]));
+        assert!(
+            matches!(&refused, Err(ConfigError::EmptyVariable { name: said }) if *said == name),
+            "{name}: {refused:?}"
+        );
+    }
+}
+
+#[test]
 fn the_store_is_embedded_unless_a_database_is_named() {
     let (_dir, flags) = in_file("");
     let embedded = load(flags.clone(), &env(&[])).unwrap();

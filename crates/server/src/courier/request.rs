@@ -57,6 +57,15 @@ pub enum PrepareError {
         /// Path and query.
         bytes: usize,
     },
+    /// Two headers of the request have one name, so that one of them would be missing.
+    #[error(
+        "the request would go out without its header {name} as it was made: another header has the same \
+         name; give the workspace's headers names that differ"
+    )]
+    Overwritten {
+        /// The name that two have.
+        name: String,
+    },
     /// There is nothing to send.
     #[error("there is no message to send")]
     NoMessage,
@@ -243,6 +252,7 @@ impl Prepared {
         now: Timestamp,
     ) -> Result<Signed, PrepareError> {
         let timestamp = now.as_seconds();
+        let seconds = timestamp.to_string();
         let mut headers = self.headers.clone();
         let mut put = |name: &HeaderName, value: &str| -> Result<(), PrepareError> {
             let value = HeaderValue::from_str(value).map_err(|_| PrepareError::Header {
@@ -256,22 +266,59 @@ impl Prepared {
             put(name, &outgoing.id)?;
         }
         if let Some(name) = &self.timestamp {
-            put(name, &timestamp.to_string())?;
+            put(name, &seconds)?;
         }
         match self.endpoint.preset {
             Preset::Standard | Preset::Hopae => {}
             Preset::Kore | Preset::KoreStream => put(&http::header::DATE, &kore_date(now))?,
             Preset::Github => put(&GITHUB_EVENT, outgoing.first.event_type.as_str())?,
         }
+        self.check_whole(&headers, &outgoing.id, &seconds, &signature)?;
         Ok(Signed {
             headers,
             timestamp,
             signature,
         })
     }
+
+    /// The last look before a request leaves: names are checked when they are configured, but may have been
+    /// stored by a version that did not.
+    fn check_whole(
+        &self,
+        headers: &HeaderMap,
+        id: &str,
+        timestamp: &str,
+        signature: &str,
+    ) -> Result<(), PrepareError> {
+        let made = [
+            (Some(&self.signature), signature),
+            (self.id.as_ref(), id),
+            (self.timestamp.as_ref(), timestamp),
+        ];
+        for (name, value) in made {
+            let Some(name) = name else { continue };
+            let mut sent = headers.get_all(name).into_iter();
+            let is_whole = sent.next().is_some_and(|sent| sent == value) && sent.next().is_none();
+            if !is_whole {
+                return Err(PrepareError::Overwritten {
+                    name: name.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 const GITHUB_EVENT: HeaderName = HeaderName::from_static("x-github-event");
+
+/// What a preset's requests carry besides the names of [`preset_header_names`], and nobody renames.
+pub fn extra_header_name(preset: Preset) -> Option<HeaderName> {
+    match preset {
+        Preset::Standard | Preset::Hopae => None,
+        Preset::Kore | Preset::KoreStream => Some(http::header::DATE),
+        Preset::Github => Some(GITHUB_EVENT),
+    }
+}
 
 fn header_name(name: &str) -> Result<HeaderName, PrepareError> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| PrepareError::Header {

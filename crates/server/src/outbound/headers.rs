@@ -121,7 +121,7 @@ pub fn check_custom_header(name: &str, value: &str) -> Result<(), HeaderRefused>
         });
     }
     let lower = name.to_ascii_lowercase();
-    if CONNECTION.contains(&lower.as_str()) {
+    if is_connection(&lower) {
         return Err(HeaderRefused::Connection { name: lower });
     }
     if is_ours(&lower) {
@@ -165,6 +165,11 @@ pub fn check_custom_headers<'a>(
 /// Whether Hookturn or a preset sets a header of this lower-case name.
 pub fn is_ours(lower: &str) -> bool {
     OURS.contains(&lower) || OUR_PREFIXES.iter().any(|prefix| lower.starts_with(prefix))
+}
+
+/// Whether a header of this lower-case name belongs to the connection or to HTTP's framing.
+pub fn is_connection(lower: &str) -> bool {
+    CONNECTION.contains(&lower)
 }
 
 /// RFC 9110, section 5.6.2.

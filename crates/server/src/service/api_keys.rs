@@ -246,18 +246,23 @@ impl Service {
             .ok_or(ServiceError::not_found("API key"))
     }
 
+    /// A text for the first key of a store that has no workspace: an operator's. It is to be shown before
+    /// [`Service::bootstrap`] makes the key.
+    pub fn first_key_text(&self) -> Option<Zeroizing<String>> {
+        let is_empty = self.live.workspaces().is_empty();
+        is_empty.then(|| self.key_text(Reach::Operator))
+    }
+
     /// Makes workspace `default` and a key with every scope, if the store has no workspace.
     ///
     /// A text that starts with `sk_operator_` makes an operator's key, any other a key of the
-    /// workspace. Without a text an operator's key is generated. Returns the key when it was made.
-    pub async fn bootstrap(&self, text: Option<String>) -> Result<Option<NewKey>, ServiceError> {
+    /// workspace. Returns the key when it was made.
+    pub async fn bootstrap(&self, text: String) -> Result<Option<NewKey>, ServiceError> {
         if !self.live.workspaces().is_empty() {
             return Ok(None);
         }
-        let text = text.map(Zeroizing::new);
-        if let Some(text) = &text {
-            check_bootstrap_text(text)?;
-        }
+        let text = Zeroizing::new(text);
+        check_bootstrap_text(&text)?;
         let now = self.clock.now();
         let workspace = WorkspaceId::new(now, self.entropy.as_ref());
         let context = Context {
@@ -267,10 +272,8 @@ impl Service {
         };
         let made = self
             .commit(workspace, &context, None, |now| {
-                let reach = text
-                    .as_ref()
-                    .map_or(Reach::Operator, |text| reach_of(text, workspace));
-                let text = text.clone().unwrap_or_else(|| self.key_text(reach));
+                let reach = reach_of(&text, workspace);
+                let text = text.clone();
                 let key = self.new_key(&text, "bootstrap", reach, Scopes::EVERY, now);
                 let (mut writes, mut audit, _) =
                     self.new_workspace(workspace, DEFAULT_WORKSPACE, now);

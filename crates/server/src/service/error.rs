@@ -86,6 +86,11 @@ pub enum ServiceError {
     /// The store's disk is full, read-only or failing, or its database is away.
     #[error("the store cannot write at the moment; nothing was stored, try again later")]
     Unwritable,
+    /// A page of the store's database is damaged.
+    #[error(
+        "the store's database is damaged; nothing was stored: stop the server, run `hookturn doctor`, and restore a backup"
+    )]
+    Damaged,
     /// The store lost its database while it stored this.
     #[error(
         "the store lost its database; whether this was stored is not known: look before you repeat it"
@@ -171,6 +176,7 @@ impl ServiceError {
             Self::TooLarge { .. } => "too_large",
             Self::Unavailable | Self::Busy => "unavailable",
             Self::Unwritable | Self::Uncertain => "store_unwritable",
+            Self::Damaged => "store_damaged",
             Self::AuditUnreadable { .. } => "audit_unreadable",
             Self::Internal(_) => "internal",
         }
@@ -193,6 +199,7 @@ impl From<StoreError> for ServiceError {
             StoreError::Busy => Self::Busy,
             // The writer has logged the cause.
             StoreError::Unwritable { .. } => Self::Unwritable,
+            StoreError::Damaged { .. } => Self::Damaged,
             StoreError::Uncertain => Self::Uncertain,
             other => match unreadable_entry(&other) {
                 Some(seq) => Self::AuditUnreadable {

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::{Caller, Decision, Recording, Service, ServiceError, fencing};
-use crate::store::seal::Place;
+use crate::store::seal::{OpenError, Place};
 
 /// What is known of an idempotency key.
 #[derive(Debug)]
@@ -127,13 +127,14 @@ impl Service {
     /// [`ServiceError::IdempotencyKeyUsed`]. `None` if there is none.
     ///
     /// 1. Another request than the first is a mismatch.
-    /// 2. An answer that was erased with the secret it shows is refused, and nothing is done anew. Only
+    /// 2. An answer whose master key was rotated away is refused, and nothing is done anew.
+    /// 3. An answer that was erased with the secret it shows is refused, and nothing is done anew. Only
     ///    a secret that its keyring forgot to make room keeps its answer until that expires.
-    /// 3. An answer that shows a value is given to the API key that asked first, whatever the
+    /// 4. An answer that shows a value is given to the API key that asked first, whatever the
     ///    workspace's policy says: it repeats a call whose answer was its own.
-    /// 4. Another key gets it as it would get a reveal: with the scope `secrets`, and where the policy
+    /// 5. Another key gets it as it would get a reveal: with the scope `secrets`, and where the policy
     ///    lets values be seen again. Otherwise it is refused, and that is in the audit log.
-    /// 5. Every showing is in the audit log before the value leaves.
+    /// 6. Every showing is in the audit log before the value leaves.
     pub async fn replay(
         &self,
         caller: &Caller,
@@ -149,10 +150,13 @@ impl Service {
         let Some(sealed) = record.sealed_response else {
             return Err(destroyed(record.shows));
         };
+        let answer = match self.sealer.open(Place::Answer(key), &sealed) {
+            Err(OpenError::UnknownKey { .. }) => return Err(sealed_away()),
+            opened => opened?,
+        };
         if let Some(shows) = record.shows {
             self.show_again(caller, shows).await?;
         }
-        let answer = self.sealer.open(Place::Answer(key), &sealed)?;
         // Its first request may have been broken off between its change and the fence of that.
         self.close_fence(&caller.fenced, Some(fencing::KEYS))
             .await?;
@@ -203,6 +207,16 @@ impl Service {
         };
         entry.with("by", "replay")
     }
+}
+
+/// The master key under which an answer was sealed is kept no longer.
+fn sealed_away() -> ServiceError {
+    ServiceError::conflict(
+        "answer_unreadable",
+        "this request was done before, but its answer can no longer be read: the master key that sealed \
+         it was rotated away. Nothing was done now; look for what the first request made, or use a new \
+         Idempotency-Key to do it once more",
+    )
 }
 
 fn destroyed(shows: Option<Shows>) -> ServiceError {

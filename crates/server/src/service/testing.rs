@@ -72,7 +72,8 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) async fn new() -> Self {
         let (service, store, live, clock, directory) = empty();
-        let first = service.bootstrap(None).await.unwrap().unwrap();
+        let text = service.first_key_text().unwrap().as_str().to_owned();
+        let first = service.bootstrap(text).await.unwrap().unwrap();
         let operator = service
             .caller_for(Arc::new(first.key), None, "req_operator", None)
             .unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hookturn_core::audit::{AuditAction, AuditEntry, Changes, Subject};
-use hookturn_core::endpoint::{HeaderRenames, Preset};
+use hookturn_core::endpoint::{Endpoint, EndpointState, HeaderRenames, Preset};
 use hookturn_core::id::{ClientId, WorkspaceId};
 use hookturn_core::limits;
 use hookturn_core::store::{Page, Write};
@@ -15,7 +15,7 @@ use hookturn_verify::HeaderNames;
 use super::endpoints::check_header_name;
 use super::page::Listed;
 use super::{Caller, Decision, Recording, Service, ServiceError, check_version};
-use crate::courier::request::{header_names, preset_header_names};
+use crate::courier::request::{extra_header_name, header_names, preset_header_names};
 
 /// What to change of a workspace; `None` leaves a field as it is.
 #[derive(Debug, Clone, Default)]
@@ -196,6 +196,7 @@ impl Service {
         }
         for (preset, renames) in patch.header_names.iter().flatten() {
             check_renames(*preset, renames)?;
+            self.check_no_custom_header(id, *preset, renames)?;
         }
         if let Some(overlap) = patch.rotation_overlap_seconds {
             check_overlap_seconds(overlap)?;
@@ -206,6 +207,35 @@ impl Service {
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Checks that no endpoint has a custom header of a name that the white label takes.
+    fn check_no_custom_header(
+        &self,
+        id: WorkspaceId,
+        preset: Preset,
+        renames: &HeaderRenames,
+    ) -> Result<(), ServiceError> {
+        let concerned = |endpoint: &Arc<Endpoint>| {
+            endpoint.workspace == id
+                && endpoint.preset == preset
+                && !matches!(endpoint.state, EndpointState::Deleted { .. })
+        };
+        for endpoint in self.live.all_endpoints().into_iter().filter(concerned) {
+            for (field, name) in fields_of(renames) {
+                let Some(name) = name else { continue };
+                let mut custom = endpoint.headers.keys();
+                if custom.any(|custom| custom.eq_ignore_ascii_case(name)) {
+                    let pointer = format!("/headerNames/{preset}/{field}");
+                    let message = format!(
+                        "the endpoint {} has a custom header of this name; take it away first, or choose another name",
+                        endpoint.id
+                    );
+                    return Err(ServiceError::invalid(pointer, message));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -263,15 +293,12 @@ fn updated(old: &Workspace, new: &Workspace) -> AuditEntry {
 /// `hopae.signature=X-Acme-Signature, …`
 fn renames(all: &BTreeMap<Preset, HeaderRenames>) -> String {
     let named = all.iter().flat_map(|(preset, renames)| {
-        let fields = [
-            ("id", &renames.id),
-            ("timestamp", &renames.timestamp),
-            ("signature", &renames.signature),
-        ];
-        fields.into_iter().filter_map(move |(field, name)| {
-            let name = name.as_ref()?;
-            Some(format!("{preset}.{field}={name}"))
-        })
+        fields_of(renames)
+            .into_iter()
+            .filter_map(move |(field, name)| {
+                let name = name.as_ref()?;
+                Some(format!("{preset}.{field}={name}"))
+            })
     });
     named.collect::<Vec<_>>().join(", ")
 }
@@ -308,22 +335,40 @@ pub(super) fn check_overlap_seconds(overlap: Option<u32>) -> Result<(), ServiceE
     Ok(())
 }
 
+/// Checks that every header of a preset has a name of its own, those that keep theirs included: of two
+/// with one name, one is not sent.
 fn check_renames(preset: Preset, renames: &HeaderRenames) -> Result<(), ServiceError> {
-    let names = [
-        ("id", &renames.id),
-        ("timestamp", &renames.timestamp),
-        ("signature", &renames.signature),
-    ];
-    let mut seen: Vec<String> = Vec::new();
-    for (field, name) in names {
-        let Some(name) = name else { continue };
+    let own = preset_header_names(preset);
+    let own = [own.id, own.timestamp, Some(own.signature)];
+    let fields = fields_of(renames).into_iter().zip(own);
+    // Those that keep their names come first, so that what is refused is always a rename.
+    let (renamed, kept): (Vec<_>, Vec<_>) = fields.partition(|((_, name), _)| name.is_some());
+    let mut taken: Vec<String> = kept
+        .into_iter()
+        .filter_map(|(_, own)| Some(own?.into_owned()))
+        .chain(extra_header_name(preset).map(|extra| extra.to_string()))
+        .collect();
+    for (field, name) in renamed.into_iter().filter_map(|((field, name), _)| {
+        let name = name.as_deref()?;
+        Some((field, name))
+    }) {
         let pointer = format!("/headerNames/{preset}/{field}");
         check_header_name(name).map_err(|message| ServiceError::invalid(&*pointer, message))?;
         let lower = name.to_ascii_lowercase();
-        if seen.contains(&lower) {
-            return Err(ServiceError::invalid(pointer, "the same name twice"));
+        if taken.contains(&lower) {
+            let message = format!("another header of the preset {preset} is named {lower}");
+            return Err(ServiceError::invalid(pointer, message));
         }
-        seen.push(lower);
+        taken.push(lower);
     }
     Ok(())
+}
+
+/// The names of a white label by their fields.
+fn fields_of(renames: &HeaderRenames) -> [(&'static str, &Option<String>); 3] {
+    [
+        ("id", &renames.id),
+        ("timestamp", &renames.timestamp),
+        ("signature", &renames.signature),
+    ]
 }

@@ -34,6 +34,7 @@ mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -70,6 +71,7 @@ pub struct SqliteStore {
     readers: Arc<Readers>,
     writer: Arc<Writer>,
     waiting: Waiting,
+    damage: Damage,
     path: Arc<PathBuf>,
     /// Where pruning goes on.
     sweep: Arc<Mutex<upkeep::Sweep>>,
@@ -116,12 +118,14 @@ impl SqliteStore {
         let numbers = Arc::new(rows::Numbers::default());
         let loaded = loading::load(&connection, &numbers).map_err(OpenError::Contents)?;
         options.live.reset(loaded);
-        let readers = Readers::start(&options.path, &numbers)?;
-        let writer = Writer::start(connection, &options, numbers, patience)?;
+        let damage = Damage::default();
+        let readers = Readers::start(&options.path, &numbers, &damage)?;
+        let writer = Writer::start(connection, &options, numbers, patience, damage.clone())?;
         Ok(Self {
             writer: Arc::new(writer),
             readers: Arc::new(readers),
             waiting: Waiting::default(),
+            damage,
             path: Arc::new(options.path),
             sweep: Arc::default(),
             _lock: Arc::new(lock.0),
@@ -144,6 +148,12 @@ impl SqliteStore {
         self.writer.cannot_write()
     }
 
+    /// Whether a read or a write has met a page that is damaged. It stays so: the next start may find out
+    /// more, and no write mends it.
+    pub fn is_damaged(&self) -> bool {
+        self.damage.is_known()
+    }
+
     /// Writes something small, so that [`SqliteStore::cannot_write`] learns whether the disk takes it
     /// again.
     pub fn try_writing(&self) -> StoreFuture<'_, ()> {
@@ -160,6 +170,25 @@ impl SqliteStore {
     pub fn put_meta(&self, key: &'static str, value: Vec<u8>) -> StoreFuture<'_, ()> {
         self.writer
             .step(move |tx| configuration::put_meta(tx, key, &value))
+    }
+}
+
+/// What reads and writes found out about the file: whether it is damaged.
+#[derive(Debug, Clone, Default)]
+struct Damage(Arc<AtomicBool>);
+
+impl Damage {
+    fn is_known(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Looks at how a read or a write ended.
+    fn look<T>(&self, result: &Result<T, StoreError>) {
+        if let Err(error @ StoreError::Damaged { source, .. }) = result
+            && !self.0.swap(true, Ordering::Relaxed)
+        {
+            tracing::error!(%error, cause = %source, "a damaged page was met");
+        }
     }
 }
 
@@ -355,6 +384,13 @@ impl Store for SqliteStore {
             guarded,
             patient: false,
         };
+        // What is acknowledged might never be found again.
+        if self.damage.is_known() {
+            return Box::pin(std::future::ready(Err(StoreError::Damaged {
+                step: "accept messages",
+                source: "an earlier read or write met a damaged page".into(),
+            })));
+        }
         let share = match self.waiting.admit(&accept) {
             Ok(share) => share,
             Err(busy) => return Box::pin(std::future::ready(Err(busy))),
@@ -483,14 +519,25 @@ impl Store for SqliteStore {
 /// Turns an engine's error into the store's, naming what it was doing.
 fn failed(step: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
     move |source| {
-        let unwritable = cannot_write(&source);
+        let (unwritable, damaged) = (cannot_write(&source), is_damaged(&source));
         let source = Box::new(source);
-        if unwritable {
+        if damaged {
+            StoreError::Damaged { step, source }
+        } else if unwritable {
             StoreError::Unwritable { step, source }
         } else {
             StoreError::Engine { step, source }
         }
     }
+}
+
+/// Whether a page of the file is not what was written there.
+fn is_damaged(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(
+        code,
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    )
 }
 
 /// Whether the disk is what is wrong, and not reading it.

@@ -112,6 +112,7 @@ fn advice(error: &ServiceError) -> &'static str {
         | ServiceError::Unavailable
         | ServiceError::Busy
         | ServiceError::Unwritable => "Wait a moment, then load the page again.",
+        ServiceError::Damaged => "",
         ServiceError::AuditUnreadable { .. }
         | ServiceError::Uncertain
         | ServiceError::Internal(_) => {
@@ -155,6 +156,7 @@ pub(super) fn status_of(error: &ServiceError) -> StatusCode {
         ServiceError::Unavailable
         | ServiceError::Busy
         | ServiceError::Unwritable
+        | ServiceError::Damaged
         | ServiceError::Uncertain => StatusCode::SERVICE_UNAVAILABLE,
         ServiceError::AuditUnreadable { .. } | ServiceError::Internal(_) => {
             StatusCode::INTERNAL_SERVER_ERROR

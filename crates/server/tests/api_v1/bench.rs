@@ -298,7 +298,7 @@ impl Bench {
             settings,
         }));
         let first = service
-            .bootstrap(Some(format!("sk_operator_{}", "k".repeat(43))))
+            .bootstrap(format!("sk_operator_{}", "k".repeat(43)))
             .await
             .unwrap()
             .unwrap();

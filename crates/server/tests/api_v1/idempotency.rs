@@ -199,3 +199,47 @@ async fn the_text_of_an_api_key_is_replayed_to_the_key_that_asked_for_it_only() 
     assert_eq!(again.header("idempotency-replayed"), Some("true"));
     assert_eq!(again.json(), made.json());
 }
+
+#[tokio::test]
+async fn a_rotation_of_the_master_key_happens_once_for_a_key() {
+    let bench = Bench::new().await;
+    let ask = |key: &'static str, body: &'static str| {
+        bench
+            .with_key(&bench.operator, "POST", "/v1/master-key/rotate")
+            .header("idempotency-key", key)
+            .raw("application/json", body)
+            .send()
+    };
+    let (first, again) = (ask("m-1", "{}").await, ask("m-1", "{}").await);
+    assert_eq!((first.status.as_u16(), again.status.as_u16()), (200, 200));
+    assert_eq!(first.text, again.text);
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    assert_ne!(ask("m-2", "{}").await.text, first.text);
+    let other = ask("m-1", r#"{"reason":"quarterly"}"#).await;
+    other.problem(422, "idempotency_mismatch");
+}
+
+#[tokio::test]
+async fn a_rotation_of_the_master_key_reads_its_body_as_every_post_does() {
+    let bench = Bench::new().await;
+    let ask = || bench.with_key(&bench.operator, "POST", "/v1/master-key/rotate");
+    let json = |body: &str| ask().raw("application/json", body.to_owned()).send();
+    json("{").await.problem(400, "malformed_json");
+    let unknown = json(r#"{"force":true}"#).await;
+    unknown.problem(422, "invalid_field");
+    assert_eq!(unknown.pointer(), "/force");
+    let large = format!(r#"{{"reason":"{}"}}"#, "x".repeat(1024 * 1024));
+    json(&large).await.problem(413, "too_large");
+    let text = ask().raw("text/plain", "{}").send().await;
+    text.problem(415, "unsupported_media_type");
+    let rotations = async || {
+        let log = bench.with_key(&bench.operator, "GET", "/v1/audit");
+        let log = log.header("hookturn-workspace", "default").send().await;
+        assert_eq!(log.status, 200, "{}", log.text);
+        log.text.matches("master_key.rotated").count()
+    };
+    assert_eq!(rotations().await, 0);
+    assert_eq!(ask().send().await.status, 200);
+    assert_eq!(json(r#"{"reason":"quarterly"}"#).await.status, 200);
+    assert_eq!(rotations().await, 2);
+}

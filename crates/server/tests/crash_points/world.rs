@@ -99,7 +99,7 @@ impl World {
         let clock = Arc::new(HandClock(AtomicI64::new(1_784_505_600_000)));
         let master = MasterKey::generate(&SystemEntropy);
         let world = Self::open(tempfile::tempdir().unwrap(), clock, master);
-        world.service.bootstrap(Some(api_key())).await.unwrap();
+        world.service.bootstrap(api_key()).await.unwrap();
         world
     }
 

@@ -154,7 +154,7 @@ impl Rig {
             master_keys: Arc::new(FixedMasterKey),
             settings: service::Settings::default(),
         }));
-        service.bootstrap(Some(API_KEY.to_owned())).await.unwrap();
+        service.bootstrap(API_KEY.to_owned()).await.unwrap();
         let key = service.authenticate(API_KEY).unwrap();
         let caller = service.caller_for(key, None, "req_1", None).unwrap();
         Running {

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hookturn::courier::request::Prepared;
+use hookturn::courier::request::{PrepareError, Prepared, preset_header_names};
+use hookturn::service::ServiceError;
 use hookturn::service::endpoints::{KeyringChoice, NewEndpoint};
 use hookturn::service::workspaces::WorkspacePatch;
 use hookturn_core::delivery::DeliveryStatus;
 use hookturn_core::endpoint::{HeaderRenames, Method, Preset, TargetUrl};
 use hookturn_core::id::MessageId;
 use hookturn_core::message::{EventType, Message};
+use hookturn_core::workspace::Workspace;
 use hookturn_verify::{HeaderNames, Secret, Signer, Verifier};
 use serde_json::Value;
 
@@ -187,6 +189,199 @@ async fn a_white_label_renames_the_headers_of_every_preset() {
         );
         let id = seen.header("acme-id");
         assert_eq!(id.is_some(), preset != Preset::Hopae, "{preset} {id:?}");
+    }
+    rig.stop().await;
+}
+
+/// Names that a white label could ask for, those of the presets among them.
+const ASKED: [&str; 19] = [
+    "webhook-id",
+    "Webhook-Timestamp",
+    "webhook-signature",
+    "x-hopae-signature",
+    "kore-idempotency-token",
+    "kore-signature",
+    "x-github-delivery",
+    "x-github-event",
+    "x-hub-signature-256",
+    "date",
+    "host",
+    "content-type",
+    "transfer-encoding",
+    "via",
+    "authorization",
+    "hookturn-probe",
+    "acme-two",
+    "Acme-One",
+    "no name",
+];
+
+fn renames(fields: &[(&str, &str)]) -> HeaderRenames {
+    let name = |wanted: &str| {
+        let found = fields.iter().find(|(field, _)| *field == wanted);
+        found.map(|(_, name)| (*name).to_owned())
+    };
+    HeaderRenames {
+        id: name("id"),
+        timestamp: name("timestamp"),
+        signature: name("signature"),
+    }
+}
+
+fn white_label(preset: Preset, fields: &[(&str, &str)]) -> WorkspacePatch {
+    WorkspacePatch {
+        header_names: Some(BTreeMap::from([(preset, renames(fields))])),
+        ..WorkspacePatch::default()
+    }
+}
+
+/// Renames, and the pointer if they are refused.
+async fn rename(rig: &Rig, preset: Preset, fields: &[(&str, &str)]) -> Result<(), String> {
+    let patch = white_label(preset, fields);
+    let workspace = rig.caller().workspace;
+    let patched = rig
+        .service()
+        .patch_workspace(rig.caller(), workspace, patch, None, None);
+    match patched.await {
+        Ok(_) => Ok(()),
+        Err(ServiceError::Invalid { pointer, .. }) => Err(pointer),
+        Err(other) => panic!("{preset} {fields:?}: {other}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g3_no_rename_that_is_accepted_takes_a_header_from_a_request() {
+    let mut rig = Rig::new().await;
+    for preset in Preset::ALL {
+        let mut cases: Vec<Vec<(&str, &str)>> = ["id", "timestamp", "signature"]
+            .into_iter()
+            .flat_map(|field| ASKED.map(|name| vec![(field, name)]))
+            .collect();
+        // Names that change places stay three names.
+        cases.push(vec![
+            ("id", "webhook-timestamp"),
+            ("timestamp", "webhook-id"),
+        ]);
+        for fields in cases {
+            match rename(&rig, preset, &fields).await {
+                Err(pointer) => {
+                    let field = fields[0].0;
+                    assert_eq!(pointer, format!("/headerNames/{preset}/{field}"));
+                }
+                Ok(()) => {
+                    let (seen, verifier) = one(&rig, preset, Method::Post).await;
+                    let label = renames(&fields);
+                    let usual = preset_header_names(preset);
+                    let of = |renamed: Option<String>, usual: Option<Cow<'static, str>>| {
+                        // On the wire every name is in lower case.
+                        let renamed = renamed.map(|name| name.to_ascii_lowercase());
+                        usual.map(|usual| renamed.map_or(usual, Cow::Owned))
+                    };
+                    let names = HeaderNames {
+                        id: of(label.id, usual.id),
+                        timestamp: of(label.timestamp, usual.timestamp),
+                        signature: of(label.signature, Some(usual.signature)).unwrap(),
+                    };
+                    let present = [&names.id, &names.timestamp];
+                    for name in present.into_iter().flatten() {
+                        assert!(seen.header(name).is_some(), "{preset} {fields:?}: {name}");
+                    }
+                    let id = names.id.clone();
+                    assert_eq!(
+                        seen.signer(&verifier.header_names(names)),
+                        "only",
+                        "{preset} {fields:?}"
+                    );
+                    if let Some(id) = id {
+                        let id = seen.header(&id).unwrap();
+                        assert!(id.starts_with("msg_"), "{preset} {fields:?}: {id}");
+                    }
+                }
+            }
+            rename(&rig, preset, &[]).await.unwrap();
+        }
+    }
+    rig.stop().await;
+}
+
+/// Renames that were accepted once, and took the signature or the id from every request.
+const HARMFUL: [(Preset, &str, &str); 9] = [
+    (Preset::Standard, "signature", "webhook-id"),
+    (Preset::Standard, "signature", "webhook-timestamp"),
+    (Preset::Standard, "id", "webhook-signature"),
+    (Preset::Standard, "timestamp", "webhook-signature"),
+    (Preset::Standard, "id", "webhook-timestamp"),
+    (Preset::Github, "signature", "x-github-event"),
+    (Preset::Github, "signature", "x-github-delivery"),
+    (Preset::Kore, "signature", "kore-idempotency-token"),
+    (Preset::KoreStream, "signature", "date"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g3_a_stored_white_label_that_takes_a_header_away_lets_nothing_out() {
+    let mut rig = Rig::new().await;
+    let receiver = Receiver::new(&rig.clock, |_| status(200)).await;
+    for (preset, field, name) in HARMFUL {
+        let made = rig
+            .endpoint_with(NewEndpoint {
+                url: Some(receiver.url()),
+                preset,
+                ..NewEndpoint::default()
+            })
+            .await;
+        let view = rig.live().signing(made.endpoint.id).unwrap();
+        let mut workspace = Workspace::clone(&view.workspace);
+        let stored = white_label(preset, &[(field, name)]).header_names;
+        workspace.settings.header_names = stored.unwrap();
+        let prepared = Prepared::new(view.endpoint, Arc::new(workspace)).unwrap();
+        let message = Message {
+            id: MessageId::from_bytes([9; 16]),
+            workspace: rig.caller().workspace,
+            app: rig.app,
+            event_type: EventType::new("order.paid").unwrap(),
+            event_id: None,
+            payload: Bytes::from_static(b"{}"),
+            accepted_at: START,
+        };
+        let outgoing = prepared.outgoing(&[&message]).unwrap();
+        let refused = prepared.signed(&outgoing, "v1,c2lnbmF0dXJl".to_owned(), rig.now());
+        assert!(
+            matches!(refused, Err(PrepareError::Overwritten { .. })),
+            "{preset} {field} {name}: {refused:?}"
+        );
+        let pointer = rename(&rig, preset, &[(field, name)]).await.unwrap_err();
+        assert_eq!(pointer, format!("/headerNames/{preset}/{field}"));
+    }
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_white_label_takes_no_name_that_an_endpoint_sends_already() {
+    let mut rig = Rig::new().await;
+    let receiver = Receiver::new(&rig.clock, |_| status(200)).await;
+    let with_header = |name: &str| NewEndpoint {
+        url: Some(receiver.url()),
+        headers: BTreeMap::from([(name.to_owned(), "blue".to_owned())]),
+        ..NewEndpoint::default()
+    };
+    let made = rig.endpoint_with(with_header("X-Tenant")).await;
+    let taken = [("signature", "x-tenant")];
+    let pointer = rename(&rig, Preset::Standard, &taken).await.unwrap_err();
+    assert_eq!(pointer, "/headerNames/standard/signature");
+    // The header is sent by endpoints of another preset only.
+    rename(&rig, Preset::Hopae, &taken).await.unwrap();
+
+    let deleted =
+        rig.service()
+            .delete_endpoint(rig.caller(), rig.app, made.endpoint.id, None, None);
+    deleted.await.unwrap();
+    rename(&rig, Preset::Standard, &taken).await.unwrap();
+    let refused =
+        rig.service()
+            .create_endpoint(rig.caller(), rig.app, with_header("X-Tenant"), None);
+    match refused.await.map(|made| made.endpoint.id) {
+        Err(ServiceError::Invalid { pointer, .. }) => assert_eq!(pointer, "/headers/X-Tenant"),
+        other => panic!("{other:?}"),
     }
     rig.stop().await;
 }

@@ -7,6 +7,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod damage;
 mod disk;
 mod hostile;
 mod input;

@@ -7,6 +7,7 @@ use std::path::Path;
 use hookturn::app::DATABASE;
 use hookturn::cli::exit::Exit;
 
+use crate::support::http::Api;
 use crate::support::process::{Refusal, Setup};
 
 const KEY_FILE: &str = "master.key";
@@ -364,6 +365,74 @@ async fn a_data_directory_that_cannot_be_is_refused() {
 }
 
 #[tokio::test]
+async fn a_database_that_may_only_be_read_is_refused() {
+    let dir = used().await;
+    let database = dir.path().join(DATABASE);
+    std::fs::set_permissions(&database, Permissions::from_mode(0o444)).unwrap();
+    let before = contents(dir.path());
+    let setup = Setup::new(dir.path()).obeys_permissions();
+    let words = [DATABASE, "not written", "nothing was changed"];
+    refused(&setup.refused().await, Exit::DataDirectory, &words);
+    assert_eq!(contents(dir.path()), before);
+    std::fs::set_permissions(&database, Permissions::from_mode(0o600)).unwrap();
+    setup.start().await.stop().await;
+}
+
+/// The keys that a server printed.
+fn printed_keys(lines: &[String]) -> Vec<String> {
+    let keys = lines.iter().filter_map(|line| {
+        let (_, key) = line.split_once("first API key (shown this once): ")?;
+        Some(key.to_owned())
+    });
+    keys.collect()
+}
+
+/// A key that could not be shown is not kept either: the store would have a key that nobody ever saw.
+#[tokio::test]
+async fn a_first_key_that_cannot_be_printed_is_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path()).without("HOOKTURN_BOOTSTRAP_API_KEY");
+    let refusal = setup.clone().full_stderr().refused().await;
+    assert_eq!(refusal.code, Some(i32::from(Exit::ServeFailed.code())));
+
+    let server = setup.start().await;
+    let keys = printed_keys(&server.lines());
+    assert_eq!(keys.len(), 1, "{:?}", server.lines());
+    let api = Api {
+        address: server.address,
+        key: keys[0].clone(),
+    };
+    assert_eq!(api.get("/v1/workspaces").await.status, 200);
+    server.stop().await;
+}
+
+/// Killed at the moment its key is read, before or after it is stored: one that was printed works in the end.
+#[tokio::test]
+async fn a_kill_at_the_first_start_leaves_a_key_that_was_printed() {
+    for _ in 0..8 {
+        let dir = tempfile::tempdir().unwrap();
+        let setup = Setup::new(dir.path()).without("HOOKTURN_BOOTSTRAP_API_KEY");
+        let first = setup.spawn();
+        first.said("first API key").await;
+        let mut keys = printed_keys(&first.lines());
+        first.kill().await;
+        let second = setup.start().await;
+        keys.extend(printed_keys(&second.lines()));
+        let mut accepted = 0;
+        for key in keys {
+            let api = Api {
+                address: second.address,
+                key,
+            };
+            let status = api.get("/v1/workspaces").await.status;
+            accepted += usize::from(status == 200);
+        }
+        assert_eq!(accepted, 1);
+        second.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn what_stands_in_the_place_of_the_database_is_refused_and_kept() {
     let place = tempfile::tempdir().unwrap();
     let directory = place.path().join("directory");
@@ -405,6 +474,8 @@ async fn configuration_that_is_not_valid_is_refused_by_name() {
         ("HOOKTURN_EXTRA_ROOTS_FILE", "/nonexistent/roots.pem"),
         ("HOOKTURN_CONFIG", "/nonexistent/hookturn.toml"),
         ("HOOKTURN_STORE", "mysql://localhost/x"),
+        ("HOOKTURN_MASTER_KEY_FIL", "/nonexistent/key"),
+        ("HOOKTURN_MASTER_KEY_FILE", ""),
     ] {
         let refusal = setup.clone().with(name, value).refused().await;
         let word = match name {

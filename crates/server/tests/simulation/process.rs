@@ -142,7 +142,7 @@ impl Process {
             master_keys: Arc::new(Anything),
             settings: service::Settings::default(),
         }));
-        service.bootstrap(Some(API_KEY.to_owned())).await.unwrap();
+        service.bootstrap(API_KEY.to_owned()).await.unwrap();
         let key = service.authenticate(API_KEY).unwrap();
         let caller = service.caller_for(key, None, "req_sim", None).unwrap();
         let parts = parts(ashore, &live, &store);

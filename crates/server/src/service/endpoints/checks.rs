@@ -11,28 +11,21 @@ use hookturn_core::time::{Millis, SECOND};
 use hookturn_core::workspace::WorkspaceSettings;
 
 use super::super::{ServiceError, check_text};
-use crate::outbound::headers::{check_custom_header, check_custom_headers};
+use crate::outbound::headers::{check_custom_header, check_custom_headers, is_connection};
 
-/// Headers that no white label may take: they frame or route the request, or say what it is.
-const FIXED_NAMES: [&str; 17] = [
+/// Headers that no white label may take, besides those of the connection: they say what the request is,
+/// or whom it comes from.
+const FIXED_NAMES: [&str; 6] = [
     "accept-encoding",
-    "connection",
-    "content-encoding",
-    "content-length",
+    "authorization",
     "content-type",
+    "cookie",
     "date",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
     "user-agent",
 ];
+
+/// Beginnings of names in which Hookturn speaks itself.
+const OWN_PREFIXES: [&str; 2] = ["hookturn-", "x-hookturn-"];
 
 /// Checks everything about an endpoint but its URL's address, its app and its keyring.
 pub(super) fn check(
@@ -157,7 +150,8 @@ pub(in crate::service) fn check_header_name(name: &str) -> Result<(), String> {
         return Err("not the name of a header".to_owned());
     }
     let lower = name.to_ascii_lowercase();
-    if FIXED_NAMES.contains(&&*lower) {
+    let is_own = OWN_PREFIXES.iter().any(|own| lower.starts_with(own));
+    if is_own || is_connection(&lower) || FIXED_NAMES.contains(&&*lower) {
         return Err(format!("{lower} cannot be the name of another header"));
     }
     Ok(())

@@ -249,13 +249,13 @@ async fn operators_see_their_keys_and_workspaces_only_theirs() {
 async fn bootstrap_happens_once_and_takes_a_strong_text_only() {
     let (service, _store, live, _clock, _directory) = empty();
     for weak in ["short", "has spaces in it, many"] {
-        let refused = service.bootstrap(Some(weak.to_owned())).await;
+        let refused = service.bootstrap(weak.to_owned()).await;
         assert!(matches!(refused, Err(ServiceError::Invalid { .. })));
     }
     assert!(live.workspaces().is_empty());
 
     let text = "sk_workspace_prod_0123456789abcdef".to_owned();
-    let made = service.bootstrap(Some(text.clone())).await.unwrap();
+    let made = service.bootstrap(text.clone()).await.unwrap();
     let made = made.unwrap();
     let workspace = live.workspace_named("default").unwrap();
     assert_eq!(
@@ -270,8 +270,8 @@ async fn bootstrap_happens_once_and_takes_a_strong_text_only() {
     assert!(live.keyring(workspace.shared_keyring).is_some());
     assert!(!format!("{made:?}").contains("0123456789abcdef"));
 
-    assert!(service.bootstrap(Some(text)).await.unwrap().is_none());
-    assert!(service.bootstrap(None).await.unwrap().is_none());
+    assert!(service.bootstrap(text).await.unwrap().is_none());
+    assert!(service.first_key_text().is_none());
     assert_eq!(live.workspaces().len(), 1);
 }
 

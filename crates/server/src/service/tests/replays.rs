@@ -13,6 +13,8 @@ use super::super::keyrings::{CreatedSecret, NewSecretInput};
 use super::super::testing::{Bench, fresh_key, key_input};
 use super::super::workspaces::WorkspacePatch;
 use super::super::{Caller, Recording, ServiceError};
+use crate::store::seal::MasterKey;
+use crate::telemetry::SystemEntropy;
 
 const BODY: [u8; 32] = [7; 32];
 
@@ -204,4 +206,16 @@ async fn g9_many_replays_to_one_key_are_counted() {
     assert_eq!(entries[0].entry.action, AuditAction::SecretRevealed);
     assert_eq!(entries[0].entry.detail["leftOut"], "80");
     assert_eq!(entries[0].context.actor, Actor::ApiKey(owner.key.id));
+}
+
+/// Old master keys are forgotten after some rotations, and what only they opened is not our failure.
+#[tokio::test]
+async fn an_answer_whose_master_key_is_gone_is_a_conflict_and_shows_nothing() {
+    let mut shown = Shown::new().await;
+    let sealer = &shown.bench.service.sealer;
+    sealer.replace_keys(vec![MasterKey::generate(&SystemEntropy)]);
+    let refused = shown.replayed(&shown.bench.owner).await.unwrap_err();
+    assert_eq!(refused.code(), "answer_unreadable");
+    assert!(matches!(refused, ServiceError::Conflict { .. }));
+    assert!(shown.news().await.is_empty(), "nothing was shown");
 }

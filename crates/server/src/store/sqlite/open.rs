@@ -112,6 +112,14 @@ pub enum OpenError {
         #[source]
         source: rusqlite::Error,
     },
+    /// The file can be read, and not written.
+    #[error(
+        "{path} can be read but not written; check that the file belongs to the user hookturn runs as and that its disk is not read-only; nothing was changed"
+    )]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
+    },
     /// The lock file cannot be made.
     #[error(
         "{path} cannot be created; check that the directory exists and belongs to the user hookturn runs as"
@@ -265,6 +273,12 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {
         make(path)?;
     }
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // SQLite opens what it may not write all the same, to read it.
+    if connection.is_readonly("main").map_err(classify(path))? {
+        return Err(OpenError::ReadOnly {
+            path: path.to_owned(),
+        });
+    }
     prepare_file(&connection, path)?;
     connection
         .execute_batch(

@@ -14,9 +14,9 @@ use hookturn_core::store::{StoreError, StoreFuture};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::failed;
 use super::open::{self, OpenError};
 use super::rows::Numbers;
+use super::{Damage, failed};
 
 /// Two readers: pages and due blocks do not wait for each other, and idle memory stays small.
 const THREADS: usize = 2;
@@ -40,11 +40,16 @@ type Query = Box<dyn FnOnce(&At<'_>) + Send>;
 
 pub(super) struct Readers {
     queries: Option<mpsc::Sender<Query>>,
+    damage: Damage,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Readers {
-    pub(super) fn start(path: &Path, numbers: &Arc<Numbers>) -> Result<Self, OpenError> {
+    pub(super) fn start(
+        path: &Path,
+        numbers: &Arc<Numbers>,
+        damage: &Damage,
+    ) -> Result<Self, OpenError> {
         let (queries, inbox) = mpsc::channel::<Query>();
         let inbox = Arc::new(Mutex::new(inbox));
         let mut threads = Vec::with_capacity(THREADS);
@@ -60,6 +65,7 @@ impl Readers {
         Ok(Self {
             queries: Some(queries),
             threads,
+            damage: damage.clone(),
         })
     }
 
@@ -69,10 +75,14 @@ impl Readers {
         query: impl FnOnce(&At<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> StoreFuture<'_, T> {
         let (reply, answer) = oneshot::channel();
+        let damage = self.damage.clone();
         if let Some(queries) = &self.queries {
             // If the threads are gone the reply is dropped, and the answer says so.
             let _ = queries.send(Box::new(move |at| {
-                let _ = reply.send(in_snapshot(at, query));
+                let result = in_snapshot(at, query);
+                // Known before the answer, so that who is told finds readiness off.
+                damage.look(&result);
+                let _ = reply.send(result);
             }));
         }
         Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Stopped)) })

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use super::checkpoint::{self, Checkpointer};
 use super::open::OpenError;
 use super::rows::{NewNumber, Numbers};
-use super::{SqliteOptions, failed};
+use super::{Damage, SqliteOptions, failed};
 use crate::store::happened::Happened;
 use crate::store::live::Live;
 
@@ -150,6 +150,8 @@ trait Step: Send {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Abort>;
     /// Whether it was run, and failed because of the disk.
     fn could_not_write(&self) -> bool;
+    /// Tells what it found out about the file.
+    fn tell(&self, damage: &Damage);
     fn answer(self: Box<Self>, fate: Fate);
 }
 
@@ -160,6 +162,8 @@ enum Fate {
     RolledBack,
     /// Rolled back because of the disk.
     Unwritable,
+    /// Rolled back because of a damaged page.
+    Damaged,
 }
 
 struct Typed<T, F> {
@@ -187,7 +191,11 @@ where
             let result = work(tx);
             let undo = match &result {
                 Ok(_) => false,
-                Err(StoreError::Engine { .. } | StoreError::Unwritable { .. }) => true,
+                Err(
+                    StoreError::Engine { .. }
+                    | StoreError::Unwritable { .. }
+                    | StoreError::Damaged { .. },
+                ) => true,
                 Err(_) => tx.connection.total_changes() != before,
             };
             self.result = Some(result);
@@ -220,6 +228,12 @@ where
         matches!(self.result, Some(Err(StoreError::Unwritable { .. })))
     }
 
+    fn tell(&self, damage: &Damage) {
+        if let Some(result) = &self.result {
+            damage.look(result);
+        }
+    }
+
     fn answer(self: Box<Self>, fate: Fate) {
         const STEP: &str = "commit";
         let rolled_back = "the transaction was rolled back; nothing of it was kept";
@@ -229,6 +243,10 @@ where
                 source: rolled_back.into(),
             }),
             (Some(Ok(_)) | None, Fate::Unwritable) => Err(StoreError::Unwritable {
+                step: STEP,
+                source: rolled_back.into(),
+            }),
+            (Some(Ok(_)) | None, Fate::Damaged) => Err(StoreError::Damaged {
                 step: STEP,
                 source: rolled_back.into(),
             }),
@@ -259,6 +277,7 @@ impl Writer {
         options: &SqliteOptions,
         numbers: Arc<Numbers>,
         patience: Duration,
+        damage: Damage,
     ) -> Result<Self, OpenError> {
         let (orders, inbox) = mpsc::channel();
         let wal_pages = watch_wal(&mut connection)?;
@@ -276,6 +295,7 @@ impl Writer {
             wal_pages,
             checkpointer,
             patience,
+            damage,
         };
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -380,6 +400,7 @@ struct Thread {
     wal_pages: Arc<AtomicI32>,
     checkpointer: Checkpointer,
     patience: Duration,
+    damage: Damage,
 }
 
 impl Thread {
@@ -429,7 +450,11 @@ impl Thread {
 
     fn commit(&self, batch: &mut Vec<Box<dyn Step>>) {
         let changes = self.connection.total_changes();
-        let fate = match self.transact(batch) {
+        let ended = self.transact(batch);
+        // Known before anyone is answered, so that who was refused finds readiness off.
+        self.damage.look(&ended);
+        batch.iter().for_each(|step| step.tell(&self.damage));
+        let fate = match ended {
             Ok(effects) => {
                 let changed = self.connection.total_changes() - changes;
                 // Barriers change nothing, and there are many.
@@ -450,11 +475,12 @@ impl Thread {
                 }
                 match error {
                     StoreError::Unwritable { .. } => Fate::Unwritable,
+                    _ if self.damage.is_known() => Fate::Damaged,
                     _ => Fate::RolledBack,
                 }
             }
         };
-        // Known before anyone is answered, so that who was refused finds readiness off.
+        // For the same reason.
         if fate == Fate::Unwritable || batch.iter().any(|step| step.could_not_write()) {
             self.cannot_write.store(true, Ordering::Relaxed);
         } else if fate == Fate::Committed && self.connection.total_changes() != changes {

@@ -41,6 +41,8 @@ pub(crate) struct Setup {
     listen: String,
     variables: BTreeMap<String, String>,
     survives_file_limits: bool,
+    obeys_permissions: bool,
+    full_stderr: bool,
 }
 
 impl Setup {
@@ -50,6 +52,8 @@ impl Setup {
             listen: "127.0.0.1:0".to_owned(),
             variables: BTreeMap::new(),
             survives_file_limits: false,
+            obeys_permissions: false,
+            full_stderr: false,
         };
         setup
             .with("HOOKTURN_BOOTSTRAP_API_KEY", &bootstrap_key())
@@ -78,7 +82,25 @@ impl Setup {
         self
     }
 
+    /// The permissions of files hold for it, also where the tests run as the superuser.
+    pub(crate) fn obeys_permissions(mut self) -> Self {
+        self.obeys_permissions = true;
+        self
+    }
+
+    /// What it writes to standard error goes nowhere, and fails.
+    pub(crate) fn full_stderr(mut self) -> Self {
+        self.full_stderr = true;
+        self
+    }
+
     fn command(&self) -> Command {
+        if self.obeys_permissions && rustix::process::geteuid().is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--bounding-set=-all", "--inh-caps=-all"]);
+            command.arg(binary());
+            return command;
+        }
         if !self.survives_file_limits {
             return Command::new(binary());
         }
@@ -107,7 +129,16 @@ impl Setup {
         }
     }
 
-    fn spawn(&self) -> Server {
+    fn stderr(&self) -> Stdio {
+        if !self.full_stderr {
+            return Stdio::piped();
+        }
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        full.unwrap().into()
+    }
+
+    /// Starts it, and waits for nothing.
+    pub(crate) fn spawn(&self) -> Server {
         let began = Instant::now();
         let mut child = self
             .command()
@@ -121,7 +152,7 @@ impl Setup {
             .current_dir(std::env::temp_dir())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(self.stderr())
             .spawn()
             .unwrap();
         let pid = child.id();
@@ -204,7 +235,7 @@ impl Server {
         }
     }
 
-    async fn ready(&mut self) -> SocketAddr {
+    pub(crate) async fn ready(&mut self) -> SocketAddr {
         let mut log = self.log.clone();
         let found = |log: &Log| log.iter().find_map(|line| address(line));
         let heard = log.wait_for(|log| found(log).is_some()).await;

@@ -195,7 +195,7 @@ fn word(problem: &Problem) -> Word {
         Code::IdempotencyInProgress => Word::RequestInProgress,
         Code::RateLimited => Word::RateLimited,
         Code::Internal | Code::AuditUnreadable => Word::Internal,
-        Code::Unavailable | Code::StoreUnwritable => Word::Unavailable,
+        Code::Unavailable | Code::StoreUnwritable | Code::StoreDamaged => Word::Unavailable,
     }
 }
 
@@ -228,7 +228,8 @@ const fn default_parameter(code: Code) -> Option<&'static str> {
         | Code::Internal
         | Code::AuditUnreadable
         | Code::Unavailable
-        | Code::StoreUnwritable => None,
+        | Code::StoreUnwritable
+        | Code::StoreDamaged => None,
     }
 }
 
