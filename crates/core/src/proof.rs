@@ -32,7 +32,7 @@ pub mod sweep;
 pub use control::{Control, Verdict};
 pub use evidence::{Evidence, NotProven, Observed, Proof, Question, Standing, is_canary, prove};
 pub use findings::{Findings, Rehearsed};
-pub use learning::{learn, learn_attempt, policy_of};
+pub use learning::{is_about_content, learn, learn_attempt, policy_of};
 pub use notice::{Noted, Notice, Stall, notices, stall};
 pub use policy::{InvalidPolicy, OnDeadline, ProofPolicy, required_passes, ruled_out_percent};
 pub use rehearsal::{Ask, Finding, ProbeAnswer, ProbeKey, ProbeKeys, Rehearsal};
