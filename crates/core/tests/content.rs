@@ -242,7 +242,7 @@ impl Fleet {
                     break;
                 }
             }
-            known = learn_attempt(Some(known), &rotation, &exchanges).unwrap();
+            known = learn_attempt(Some(known), &rotation, &exchanges).unwrap_or(known);
             if matches!(known.standing(&policy, now), Standing::Proved { .. }) {
                 return (known, true);
             }
