@@ -242,7 +242,7 @@ impl Standing {
                 format!("{passes} of {needed} requests signed with the new secret were accepted in a row")
             }
             Self::AwaitingControl { passes } => format!(
-                "{passes} in a row were accepted; a request signed with a random key must still be refused"
+                "{passes} in a row were accepted; no request signed with a random key was refused near them yet"
             ),
             Self::HoldingDown { passes, .. } => format!(
                 "{passes} in a row were accepted; proved, if nothing is refused before the hold-down ends"
@@ -599,8 +599,8 @@ impl Evidence {
     }
 
     /// Where the endpoint stands in its rotation at `now`: [`Evidence::standing`], except that once the
-    /// new secret is active what was proved stays proved while the next control is due, and when its passes are
-    /// older than the window. What is asked then is asked to see whether the receiver still verifies; nothing
+    /// new secret is active what was proved stays proved while the next control is due, when its passes are
+    /// older than the window, and while a hold-down would begin again: nothing is promoted by it any more. What is asked then is asked to see whether the receiver still verifies; nothing
     /// waits for it any more.
     pub fn standing_in(
         &self,
@@ -616,7 +616,11 @@ impl Evidence {
             rules_out_percent: ruled_out_percent(policy, passes),
         };
         match standing {
-            Standing::AwaitingControl { passes } if was_proved(passes) => proved(passes),
+            Standing::AwaitingControl { passes } | Standing::HoldingDown { passes, .. }
+                if was_proved(passes) =>
+            {
+                proved(passes)
+            }
             Standing::Collecting { passes, needed } if passes >= needed && was_proved(passes) => {
                 proved(passes)
             }
