@@ -19,6 +19,7 @@
 //! Who may change what: whoever sends requests turns each answer into one [`Evidence::after`]; the
 //! sweep asks [`Evidence::next_probe`] and [`prove`]. Nothing here sends, stores or waits.
 
+pub mod control;
 pub mod evidence;
 pub mod findings;
 pub mod learning;
@@ -28,11 +29,10 @@ pub mod rehearsal;
 pub mod released;
 pub mod sweep;
 
-pub use evidence::{
-    Control, Evidence, NotProven, Observed, Proof, Question, Standing, Verdict, is_canary, prove,
-};
+pub use control::{Control, Verdict};
+pub use evidence::{Evidence, NotProven, Observed, Proof, Question, Standing, is_canary, prove};
 pub use findings::{Findings, Rehearsed};
-pub use learning::{learn, learn_attempt, policy_of};
+pub use learning::{is_about_content, learn, learn_attempt, policy_of};
 pub use notice::{Noted, Notice, Stall, notices, stall};
 pub use policy::{InvalidPolicy, OnDeadline, ProofPolicy, required_passes, ruled_out_percent};
 pub use rehearsal::{Ask, Finding, ProbeAnswer, ProbeKey, ProbeKeys, Rehearsal};

@@ -249,3 +249,30 @@ fn staged_and_rotations_that_are_over_say_nothing() {
         assert!(said.is_empty(), "{rotation:?}: {said:?}");
     }
 }
+
+#[test]
+fn that_a_receiver_does_not_verify_is_said_once_however_often_it_is_asked() {
+    let rotation = proven(Stage::Staged);
+    let mut noted = None;
+    let mut said = 0;
+    let mut answers = Vec::new();
+    for (nth, answer) in [
+        ACCEPTED_CONTROL,
+        ACCEPTED_CONTROL,
+        REFUSED_CONTROL,
+        PASS,
+        ACCEPTED_CONTROL,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        answers.push(answer);
+        let now = START.after(MINUTE * u64::try_from(nth).unwrap());
+        let evidence = [(endpoint(1), Some(answered(now, &answers)))];
+        let (notices, told) = notices(&rotation, &evidence, noted.as_ref(), now);
+        said += notices.len();
+        noted = Some(told);
+    }
+    assert_eq!(said, 1);
+    assert_eq!(noted.unwrap().do_not_verify, [endpoint(1)]);
+}

@@ -49,9 +49,7 @@ fn probe_until(
         if matches!(evidence.standing(policy, now), Standing::Proved { .. }) {
             return (evidence, Some(now));
         }
-        let Some((at, question)) = evidence.next_probe(policy, now) else {
-            break;
-        };
+        let (at, question) = evidence.next_probe(policy, now);
         now = at;
         let observed = match question {
             Question::NewSecret => Observed::Probe,
@@ -87,9 +85,10 @@ fn g7_what_verifies_nothing_is_never_proved() {
     let policy = ProofPolicy::default();
     let (evidence, proved) = probe_until(&policy, START.after(DAY), |_, _| Some(200));
     assert_eq!(proved, None);
-    assert_eq!(
-        evidence.standing(&policy, START.after(DAY)),
-        Standing::DoesNotVerify
+    let standing = evidence.standing(&policy, START.after(DAY));
+    assert!(
+        matches!(standing, Standing::DoesNotVerify { at } if Some(at) == evidence.probed_at),
+        "{standing:?}"
     );
     // One that stops verifying after it was almost proved, too.
     let mut asked = 0;
@@ -102,6 +101,91 @@ fn g7_what_verifies_nothing_is_never_proved() {
         }
     });
     assert_eq!(proved, None, "{evidence:?}");
+}
+
+#[test]
+fn what_accepted_a_control_is_asked_again_later_and_later_and_by_controls_alone() {
+    let policy = ProofPolicy::default();
+    let mut asked = Vec::new();
+    let (evidence, _) = probe_until(&policy, START.after(DAY), |question, now| {
+        assert_eq!(question, Question::Control);
+        asked.push(now);
+        Some(200)
+    });
+    let pauses: Vec<_> = asked.windows(2).map(|two| two[1].since(two[0])).collect();
+    assert!(pauses.is_sorted(), "{pauses:?}");
+    assert_eq!(pauses[0], 2 * policy.probe_every_millis);
+    assert_eq!(*pauses.last().unwrap(), policy.probe_back_off_max_millis);
+    let standing = evidence.standing(&policy, START.after(DAY));
+    let last = asked.last().unwrap();
+    assert_eq!(standing, Standing::DoesNotVerify { at: *last });
+    assert!(standing.words(&policy).ends_with(&format!("at {last}")));
+}
+
+#[test]
+fn g7_a_page_that_accepts_everything_for_a_while_delays_the_proof_and_leaves_nothing_in_it() {
+    let policy = ProofPolicy::default();
+    for (begins, ends) in [(0, SECOND), (5 * MINUTE, 70 * MINUTE)] {
+        let (begins, ends) = (START.after(begins), START.after(ends));
+        // So many passes that a control falls into that time.
+        let policy = ProofPolicy {
+            stale_percent: 2,
+            probes_per_hour: 500,
+            control_every_millis: 20 * MINUTE,
+            ..policy
+        };
+        let (evidence, proved) = probe_until(&policy, START.after(DAY), |question, now| {
+            Some(if now >= begins && now < ends {
+                200
+            } else {
+                correct(question)
+            })
+        });
+        let refused_again = evidence.control.unwrap().refused_again_at.unwrap();
+        assert!(refused_again >= ends);
+        assert!(evidence.run_since.unwrap() >= refused_again);
+        assert!(evidence.run >= required_passes(&policy, 0));
+        assert_eq!(evidence.broken, 0);
+        assert!(proved.unwrap() < ends.after(3 * HOUR), "{evidence:?}");
+    }
+}
+
+#[test]
+fn g7_what_was_accepted_before_a_control_was_refused_again_counts_for_nothing() {
+    let policy = ProofPolicy::default();
+    let at = |seconds: u64| START.after(seconds * SECOND);
+    let pass = |evidence: Evidence, at| {
+        evidence.after(&policy, Observed::Delivery, ProbeAnswer::Accepted, at)
+    };
+    let control = |evidence: Evidence, status, at| {
+        evidence.after_status(&policy, Observed::Control, Some(status), at)
+    };
+    let mut evidence = pass(control(Evidence::new(rotation()), 401, at(0)), at(1));
+    assert_eq!((evidence.run, evidence.canary_percent(&policy)), (1, 1));
+    evidence = control(evidence, 200, at(2));
+    assert_eq!((evidence.run, evidence.canary_percent(&policy)), (0, 0));
+    let fooled = Standing::DoesNotVerify { at: at(2) };
+    evidence = pass(evidence, at(3));
+    assert_eq!(evidence.standing(&policy, at(3)), fooled);
+    evidence = control(evidence, 503, at(4));
+    assert_eq!(
+        evidence.standing(&policy, at(4)),
+        fooled,
+        "silence unsays nothing"
+    );
+    evidence = control(evidence, 401, at(6));
+    assert_eq!((evidence.run, evidence.unanswered), (0, 0));
+    // Sent before, answered only now.
+    evidence = pass(evidence, at(5));
+    assert_eq!(evidence.run, 0);
+    evidence = pass(evidence, at(6));
+    assert_eq!((evidence.run, evidence.delivery_passes), (1, 4));
+    // A control that was refused before and is answered late says nothing either.
+    evidence = control(control(evidence, 200, at(8)), 401, at(7));
+    assert_eq!(
+        evidence.standing(&policy, at(8)),
+        Standing::DoesNotVerify { at: at(8) }
+    );
 }
 
 #[test]
@@ -165,7 +249,7 @@ fn a_500_is_a_refusal_where_something_else_is_accepted_meanwhile() {
         evidence.after(&policy, observed, ProbeAnswer::of(Some(status)), now)
     };
     for _ in 0..40 {
-        let (at, question) = evidence.next_probe(&policy, now).unwrap();
+        let (at, question) = evidence.next_probe(&policy, now);
         now = at;
         let observed = match question {
             Question::NewSecret => Observed::Probe,
@@ -182,7 +266,7 @@ fn a_500_is_a_refusal_where_something_else_is_accepted_meanwhile() {
     );
     // Then it breaks: whatever is asked is answered 500, deliveries included.
     for _ in 0..4 {
-        let (at, question) = evidence.next_probe(&policy, now).unwrap();
+        let (at, question) = evidence.next_probe(&policy, now);
         now = at;
         let observed = match question {
             Question::NewSecret => Observed::Probe,
@@ -193,7 +277,7 @@ fn a_500_is_a_refusal_where_something_else_is_accepted_meanwhile() {
     }
     assert_eq!(evidence.standing(&policy, now), Standing::Unreachable);
     // The longest time between two probes was reached on the way, controls included.
-    let (at, _) = evidence.next_probe(&policy, now).unwrap();
+    let (at, _) = evidence.next_probe(&policy, now);
     assert_eq!(at, now.after(policy.probe_back_off_max_millis));
 }
 
@@ -481,6 +565,10 @@ proptest! {
                 (Observed::Probe | Observed::Delivery, ProbeAnswer::Refused) => unbroken = 0,
                 (Observed::Control, ProbeAnswer::Accepted) => last_control = Some(true),
                 (Observed::Control, ProbeAnswer::Refused | ProbeAnswer::Threw) => {
+                    // What was accepted while a random key was proves nothing.
+                    if last_control == Some(true) {
+                        unbroken = 0;
+                    }
                     last_control = Some(false);
                 }
                 _ => {}

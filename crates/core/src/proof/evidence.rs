@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::control::{Control, Verdict};
 use super::policy::{ProofPolicy, required_passes, ruled_out_percent};
 use super::rehearsal::{ASKED_AT_MOST, ProbeAnswer};
 use super::released::Released;
@@ -48,7 +49,8 @@ pub struct Evidence {
     /// Real deliveries of the time before the promotion that were signed with the new secret first.
     #[serde(default)]
     pub canaries: u32,
-    /// Real deliveries that were refused and sent once more at once, signed with the other secret.
+    /// Real deliveries that were refused and sent once more at once, signed with the other secret; not those
+    /// that were refused for what is in them ([`super::is_about_content`]).
     #[serde(default)]
     pub fallbacks: u32,
     /// When the latest of those was sent once more.
@@ -76,29 +78,6 @@ pub struct Evidence {
     /// Answers to the old secret alone: whether the receiver has dropped it.
     #[serde(default)]
     pub released: Released,
-}
-
-/// The answer to a control: a probe signed with a random key alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Control {
-    /// What it says.
-    pub verdict: Verdict,
-    /// When the control was sent.
-    pub at: Timestamp,
-}
-
-/// What a control says about the receiver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Refused: it verifies.
-    Verifies,
-    /// Answered 500: it verifies, and throws when a signature does not match. Then a 500 to the new
-    /// secret is a refusal.
-    Throws,
-    /// Accepted: it does not verify.
-    AcceptsAnything,
 }
 
 /// A request whose answer is evidence.
@@ -137,8 +116,11 @@ pub enum Question {
 pub enum Standing {
     /// Nothing was asked yet.
     NotAsked,
-    /// It accepted a random key: nothing can be proved about it, ever.
-    DoesNotVerify,
+    /// It accepted a random key, last: nothing can be proved about it until it refuses one.
+    DoesNotVerify {
+        /// When that control was sent.
+        at: Timestamp,
+    },
     /// It does not answer in a way that says anything: neither ready nor not ready.
     Unreachable,
     /// The last request signed with the new secret alone was refused.
@@ -207,7 +189,7 @@ impl Standing {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotAsked => "not_asked",
-            Self::DoesNotVerify => "does_not_verify",
+            Self::DoesNotVerify { .. } => "does_not_verify",
             Self::Unreachable => "unreachable",
             Self::NotReady { .. } => "not_ready",
             Self::Collecting { .. } => "collecting",
@@ -229,10 +211,10 @@ impl Standing {
     /// The time that ends the sentence, if it ends with one.
     pub const fn moment(self) -> Option<Timestamp> {
         match self {
+            Self::DoesNotVerify { at } => Some(at),
             Self::NotReady { refused_at } => Some(refused_at),
             Self::HoldingDown { until, .. } => Some(until),
             Self::NotAsked
-            | Self::DoesNotVerify
             | Self::Unreachable
             | Self::Collecting { .. }
             | Self::AwaitingControl { .. }
@@ -245,8 +227,8 @@ impl Standing {
         let confidence = policy.confidence_percent;
         match self {
             Self::NotAsked => "nothing was asked yet".to_owned(),
-            Self::DoesNotVerify => {
-                "it accepted a request signed with a random key: it verifies nothing, so nothing can be proved"
+            Self::DoesNotVerify { .. } => {
+                "it verifies nothing, so nothing can be proved: a request signed with a random key was accepted, last"
                     .to_owned()
             }
             Self::Unreachable => {
@@ -260,7 +242,7 @@ impl Standing {
                 format!("{passes} of {needed} requests signed with the new secret were accepted in a row")
             }
             Self::AwaitingControl { passes } => format!(
-                "{passes} in a row were accepted; a request signed with a random key must still be refused"
+                "{passes} in a row were accepted; no request signed with a random key was refused near them yet"
             ),
             Self::HoldingDown { passes, .. } => format!(
                 "{passes} in a row were accepted; proved, if nothing is refused before the hold-down ends"
@@ -347,7 +329,8 @@ impl Evidence {
     ///    accepted since, or a run is on; elsewhere it is silence, for a receiver that answers 500 to
     ///    everything is broken and says nothing about secrets.
     /// 4. A control refused, with 500 too: the receiver verifies. A control accepted: it does not, and
-    ///    what was collected before proves nothing.
+    ///    what was collected before proves nothing; nor does what is accepted until one is refused again,
+    ///    whenever its answer arrives.
     /// 5. A delivery of the overlap that the old secret alone got accepted: it is still needed.
     /// 6. A delivery before the promotion that the current secret alone got refused: the receiver may
     ///    have switched; one that it got accepted: it has not, or not everywhere.
@@ -357,10 +340,34 @@ impl Evidence {
     ///    whether it is needed.
     #[must_use]
     pub fn after(
-        mut self,
+        self,
         policy: &ProofPolicy,
         observed: Observed,
         answer: ProbeAnswer,
+        sent_at: Timestamp,
+    ) -> Self {
+        self.taking(policy, observed, (answer, None), sent_at)
+    }
+
+    /// [`Evidence::after`], for an answer whose status is known: with what a control was refused is what
+    /// [`super::is_about_content`] needs.
+    #[must_use]
+    pub fn after_status(
+        self,
+        policy: &ProofPolicy,
+        observed: Observed,
+        status: Option<u16>,
+        sent_at: Timestamp,
+    ) -> Self {
+        let answer = ProbeAnswer::of(status);
+        self.taking(policy, observed, (answer, status), sent_at)
+    }
+
+    fn taking(
+        mut self,
+        policy: &ProofPolicy,
+        observed: Observed,
+        (answer, status): (ProbeAnswer, Option<u16>),
         sent_at: Timestamp,
     ) -> Self {
         if answer == ProbeAnswer::Accepted && observed != Observed::Control {
@@ -380,7 +387,7 @@ impl Evidence {
             Observed::Delivery => self.note_new(policy, observed, answer, sent_at),
             Observed::Control => {
                 self.note_probe(sent_at);
-                self.note_control(answer, sent_at);
+                self.note_control(answer, status, sent_at);
             }
             Observed::Current => match answer {
                 ProbeAnswer::Accepted => self.current_refused = false,
@@ -433,11 +440,14 @@ impl Evidence {
             self.end_run();
         }
         self.silent = 0;
-        self.run = self.run.saturating_add(1);
-        self.run_since = self.run_since.or(Some(sent_at));
         self.passed_at = self.passed_at.max(Some(sent_at));
-        if self.enough_at.is_none() && self.run >= required_passes(policy, self.broken) {
-            self.enough_at = Some(sent_at);
+        let refused_again_at = self.control.and_then(|control| control.refused_again_at);
+        if refused_again_at <= Some(sent_at) {
+            self.run = self.run.saturating_add(1);
+            self.run_since = self.run_since.or(Some(sent_at));
+            if self.enough_at.is_none() && self.run >= required_passes(policy, self.broken) {
+                self.enough_at = Some(sent_at);
+            }
         }
         let total = if observed == Observed::Probe {
             &mut self.probe_passes
@@ -467,7 +477,7 @@ impl Evidence {
         self.enough_at = None;
     }
 
-    fn note_control(&mut self, answer: ProbeAnswer, sent_at: Timestamp) {
+    fn note_control(&mut self, answer: ProbeAnswer, status: Option<u16>, sent_at: Timestamp) {
         let verdict = match answer {
             ProbeAnswer::Accepted => Verdict::AcceptsAnything,
             ProbeAnswer::Refused => Verdict::Verifies,
@@ -486,12 +496,17 @@ impl Evidence {
         if self.control.is_some_and(|known| sent_at < known.at) {
             return;
         }
-        self.control = Some(Control {
-            verdict,
-            at: sent_at,
-        });
-        if verdict == Verdict::AcceptsAnything {
+        let was_fooled = self.control.is_some_and(|known| known.is_fooled());
+        let control = Control::after(self.control, verdict, status, sent_at);
+        self.control = Some(control);
+        if control.is_fooled() || was_fooled {
             self.end_run();
+        }
+        // The next one is asked later and later, until one is refused.
+        if control.is_fooled() {
+            self.unanswered = self.unanswered.saturating_add(1);
+        } else if was_fooled {
+            self.unanswered = 0;
         }
     }
 
@@ -529,7 +544,7 @@ impl Evidence {
 
     /// Where the endpoint stands at `now`. The first line that holds:
     ///
-    /// 1. The latest control was accepted: it does not verify.
+    /// 1. The latest control was accepted: it does not verify, as far as is known.
     /// 2. Never asked: `not_asked`. The last probe said nothing and there is no run, or the last
     ///    [`ASKED_AT_MOST`] said nothing: `unreachable`, whatever it answered before.
     /// 3. No run: it refused the new secret last.
@@ -540,8 +555,8 @@ impl Evidence {
     ///    delivery that needed the old secret, whichever is later.
     /// 7. Proved.
     pub fn standing(&self, policy: &ProofPolicy, now: Timestamp) -> Standing {
-        if self.control.is_some() && self.verified_at().is_none() {
-            return Standing::DoesNotVerify;
+        if let Some(control) = self.control.filter(Control::is_fooled) {
+            return Standing::DoesNotVerify { at: control.at };
         }
         let needed = required_passes(policy, self.broken);
         if self.silent
@@ -584,8 +599,8 @@ impl Evidence {
     }
 
     /// Where the endpoint stands in its rotation at `now`: [`Evidence::standing`], except that once the
-    /// new secret is active what was proved stays proved while the next control is due, and when its passes are
-    /// older than the window. What is asked then is asked to see whether the receiver still verifies; nothing
+    /// new secret is active what was proved stays proved while the next control is due, when its passes are
+    /// older than the window, and while a hold-down would begin again: nothing is promoted by it any more. What is asked then is asked to see whether the receiver still verifies; nothing
     /// waits for it any more.
     pub fn standing_in(
         &self,
@@ -601,7 +616,11 @@ impl Evidence {
             rules_out_percent: ruled_out_percent(policy, passes),
         };
         match standing {
-            Standing::AwaitingControl { passes } if was_proved(passes) => proved(passes),
+            Standing::AwaitingControl { passes } | Standing::HoldingDown { passes, .. }
+                if was_proved(passes) =>
+            {
+                proved(passes)
+            }
             Standing::Collecting { passes, needed } if passes >= needed && was_proved(passes) => {
                 proved(passes)
             }
@@ -611,7 +630,8 @@ impl Evidence {
 
     /// What to ask next and when, at the earliest.
     ///
-    /// 1. Nothing, when it does not verify: probes cannot prove anything.
+    /// 1. When the latest control was accepted, another one and nothing else: what is accepted meanwhile proves
+    ///    nothing. Each that is accepted doubles the time to the next, as in 3.
     /// 2. A control first, again when there were enough passes, whenever the last refused one is as
     ///    old as the policy allows, and after a refusal with 500: what answers 500 to both, and accepts
     ///    nothing in between, is broken. Age alone asks for none right after another: where probes are
@@ -619,16 +639,9 @@ impl Evidence {
     /// 3. Otherwise the new secret, every `probeEveryMillis`; each probe in a row that was refused or
     ///    not answered doubles that, up to the longest time.
     /// 4. Never more than `probesPerHour` in the hour that began with the first of them.
-    pub fn next_probe(
-        &self,
-        policy: &ProofPolicy,
-        now: Timestamp,
-    ) -> Option<(Timestamp, Question)> {
-        if self.standing(policy, now) == Standing::DoesNotVerify {
-            return None;
-        }
+    pub fn next_probe(&self, policy: &ProofPolicy, now: Timestamp) -> (Timestamp, Question) {
         let Some(probed_at) = self.probed_at else {
-            return Some((now, Question::Control));
+            return (now, Question::Control);
         };
         let doubled = policy
             .probe_every_millis
@@ -651,7 +664,7 @@ impl Evidence {
         } else {
             Question::Control
         };
-        Some((at, question))
+        (at, question)
     }
 
     /// The share of deliveries, in percent, that is signed with the new secret first.
@@ -738,7 +751,7 @@ pub fn prove(
         match standing {
             Standing::Proved { passes, .. } => proved.push((*endpoint, passes)),
             Standing::NotAsked
-            | Standing::DoesNotVerify
+            | Standing::DoesNotVerify { .. }
             | Standing::Unreachable
             | Standing::NotReady { .. }
             | Standing::Collecting { .. }

@@ -6,7 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::evidence::{Evidence, Verdict};
+use super::control::Verdict;
+use super::evidence::Evidence;
 use super::rehearsal::Finding;
 use crate::receiver::ReceiverClass;
 use crate::time::Timestamp;

@@ -3,7 +3,7 @@
 use super::evidence::{Evidence, Observed};
 use super::policy::ProofPolicy;
 use super::rehearsal::ProbeAnswer;
-use crate::receiver::Exchange;
+use crate::receiver::{Exchange, may_be_about_signature};
 use crate::rotation::{Mode, Rotation, Stage};
 
 /// The policy by which a rotation counts its evidence: its own, or the default where its mode has
@@ -20,25 +20,69 @@ pub fn policy_of(rotation: &Rotation) -> ProofPolicy {
 ///
 /// 1. Before the promotion, a first exchange with the new secret was a canary.
 /// 2. A second exchange was a fallback.
+/// 3. Of an attempt that was refused for what is in it ([`is_about_content`]) only the canary is counted: it
+///    says nothing about the secrets.
 pub fn learn_attempt(
     evidence: Option<Evidence>,
     rotation: &Rotation,
     exchanges: &[Exchange],
 ) -> Option<Evidence> {
     let mut known = evidence;
+    let about_content = is_about_content(evidence.as_ref(), rotation, exchanges);
     for (nth, exchange) in exchanges.iter().enumerate() {
-        let mut learned = learn(known, rotation, *exchange);
+        let mut learned = if about_content {
+            Evidence::about(known, rotation.id)
+        } else {
+            learn(known, rotation, *exchange)
+        };
         let stage = rotation.stage.at(exchange.sent_at);
         let canary = stage == Stage::Staged && exchange.signed_with == rotation.to;
         if nth == 0 && canary {
             learned.canaries = learned.canaries.saturating_add(1);
-        } else if nth > 0 && stage.is_open() {
+        } else if nth > 0 && stage.is_open() && !about_content {
             learned.fallbacks = learned.fallbacks.saturating_add(1);
             learned.fallback_at = learned.fallback_at.max(Some(exchange.sent_at));
         }
         known = Some(learned);
     }
     known
+}
+
+/// Whether an attempt of a delivery was refused for what is in it, so that it says nothing about the secrets of
+/// a rotation: no pass, no refusal, no fallback, and no other belief. The first line that holds:
+///
+/// 1. It is not two exchanges, one signed with the old secret alone and one with the new: no.
+/// 2. One of them was not refused in a way that can be about the signature ([`may_be_about_signature`]): no.
+/// 3. They were refused with different statuses: no. One of them may have been about the signature.
+/// 4. It is not known with what the receiver refuses a signature that does not match, for no control was
+///    refused, or none with a status that tells ([`super::Control::status`]): no.
+/// 5. They were refused as the latest control was: no. Of a half-deployed fleet one machine may have refused
+///    the new secret and another one the old. A receiver that answers both with one status is taken for such
+///    a fleet, which is the careful side.
+/// 6. Otherwise yes: a signature that does not match is answered otherwise.
+pub fn is_about_content(
+    evidence: Option<&Evidence>,
+    rotation: &Rotation,
+    exchanges: &[Exchange],
+) -> bool {
+    let [first, second] = exchanges else {
+        return false;
+    };
+    let keys = (first.signed_with, second.signed_with);
+    if keys != (rotation.from, rotation.to) && keys != (rotation.to, rotation.from) {
+        return false;
+    }
+    let refused = first
+        .status
+        .filter(|status| may_be_about_signature(*status, false) && second.status == first.status);
+    let of_control = evidence
+        .filter(|evidence| evidence.rotation == rotation.id)
+        .and_then(|evidence| evidence.control)
+        .and_then(|control| control.status);
+    match (refused, of_control) {
+        (Some(refused), Some(of_control)) => refused != of_control,
+        (None, _) | (_, None) => false,
+    }
 }
 
 /// What is known after an exchange of a delivery that was signed with one key alone.

@@ -164,7 +164,7 @@ pub fn stall(
         return None;
     }
     Some(match standing {
-        Standing::DoesNotVerify => Stall::DoesNotVerify,
+        Standing::DoesNotVerify { .. } => Stall::DoesNotVerify,
         Standing::NotAsked => Stall::NotAsked,
         Standing::Unreachable => Stall::Unreachable,
         Standing::NotReady { refused_at } => Stall::Refuses { last: refused_at },
@@ -182,7 +182,7 @@ pub fn stall(
 ///
 /// 1. Only a rotation that is open has notices; while staged only one of mode `proven`.
 /// 2. While staged: that it is proved, once.
-/// 3. While staged: that a receiver does not verify, once for each.
+/// 3. While staged: that a receiver does not verify, once for each, however often it is asked again.
 /// 4. While staged: that it stalled ([`stall`]) when any endpoint does, or when none counts for
 ///    `stalledAfterMillis`; again only after it made progress in between.
 /// 5. Before its deadline, by `deadlineNearMillis` or a quarter of the time to it: that it is near, once
@@ -253,7 +253,8 @@ fn while_staged(
     let mut stalled = Vec::new();
     for (endpoint, evidence) in endpoints {
         let evidence = Evidence::about(*evidence, rotation.id);
-        let fools = evidence.standing(policy, now) == Standing::DoesNotVerify;
+        let standing = evidence.standing(policy, now);
+        let fools = matches!(standing, Standing::DoesNotVerify { .. });
         if fools && !told.do_not_verify.contains(endpoint) {
             told.do_not_verify.push(*endpoint);
             said.push(Notice::DoesNotVerify {

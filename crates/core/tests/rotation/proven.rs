@@ -293,6 +293,14 @@ fn what_was_proved_stays_proved_while_the_next_control_is_due() {
     assert_eq!(standing(&staged, &due), "awaiting_control");
     let bench = promoted(policy);
     assert_eq!(standing(&bench, &due), "proved");
+    // A delivery that needs the old secret begins no hold-down that anything would wait for.
+    let needed = Evidence {
+        old_needed_at: Some(at(1)),
+        ..evidence
+    };
+    let words = |bench: &Bench| needed.standing_in(rotation(bench), &policy, at(2)).as_str();
+    assert_eq!(words(&staged), "holding_down");
+    assert_eq!(words(&bench), "proved");
     // What never had a control after its passes was not proved.
     let mut never = Evidence::new(rotation_id(2));
     for _ in 0..60 {

@@ -503,7 +503,7 @@ impl Service {
         let due = ours.filter_map(|endpoint| {
             self.check_can_be_probed(&endpoint).ok()?;
             let evidence = Evidence::about(self.live.findings(endpoint.id).evidence, rotation.id);
-            let (at, question) = evidence.next_probe(&policy, now)?;
+            let (at, question) = evidence.next_probe(&policy, now);
             let (observed, key) = match question {
                 Question::NewSecret => (Observed::Probe, ProbeKey::Secret(rotation.to)),
                 Question::Control => (Observed::Control, ProbeKey::Random),
@@ -658,7 +658,13 @@ impl Service {
                     .remember(endpoint.id, purpose, &[due.key], report.clone());
                 let answer = ProbeAnswer::of(report.status);
                 tracing::info!(endpoint = %endpoint.id, rotation = %rotation.id, ?observed, ?answer, status = report.status, "probed");
-                self.take_in(endpoint.id, rotation, observed, answer, report.sent_at);
+                self.take_in(
+                    endpoint.id,
+                    rotation,
+                    observed,
+                    report.status,
+                    report.sent_at,
+                );
             }
             Err(error) => {
                 tracing::warn!(endpoint = %endpoint.id, rotation = %rotation.id, %error, "the probe was not sent");

@@ -167,7 +167,7 @@ impl Service {
                 endpoint.id,
                 rotation,
                 Observed::Released,
-                answer,
+                probed.status,
                 probed.sent_at,
             );
         }
@@ -185,14 +185,14 @@ impl Service {
         endpoint: EndpointId,
         rotation: &Rotation,
         observed: Observed,
-        answer: ProbeAnswer,
+        status: Option<u16>,
         sent_at: Timestamp,
     ) {
         let policy = policy_of(rotation);
         self.live.find(endpoint, |known| {
             let evidence = Evidence::about(known.evidence, rotation.id);
             hookturn_core::proof::Findings {
-                evidence: Some(evidence.after(&policy, observed, answer, sent_at)),
+                evidence: Some(evidence.after_status(&policy, observed, status, sent_at)),
                 ..known
             }
         });

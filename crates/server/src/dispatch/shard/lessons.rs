@@ -33,13 +33,19 @@ pub(super) fn asked_to_wait(attempt: &Attempt) -> Option<Millis> {
 }
 
 /// Takes what an attempt taught into the receiver's state. Returns whether that is worth storing: a
-/// belief that changed its key, the first failures, the first success after one.
-pub(super) fn remember(state: &mut ReceiverState, made: &Attempted, now: Timestamp) -> bool {
+/// belief that changed its key, the first failures, the first success after one. The belief changes only if
+/// the attempt was `about_keys`, and not about what is in the message.
+pub(super) fn remember(
+    state: &mut ReceiverState,
+    made: &Attempted,
+    about_keys: bool,
+    now: Timestamp,
+) -> bool {
     let key = |view: &ReceiverView| view.belief.map(|belief| belief.secret);
     let known = key(&state.view);
     // Applied to what is known by now: attempts of one endpoint overlap, and one that began with an
     // older belief and learnt nothing must not bring that back.
-    for exchange in &made.evidence {
+    for exchange in made.evidence.iter().filter(|_| about_keys) {
         state.view.belief = belief_after(state.view.belief, *exchange);
     }
     let mut changed = key(&state.view) != known;
@@ -72,4 +78,42 @@ pub(super) fn must_disable(
     receiver
         .failed_too_long(now, disable_after)
         .then_some(DisabledReason::Failing)
+}
+
+#[cfg(test)]
+mod tests {
+    use hookturn_core::id::SecretId;
+    use hookturn_core::receiver::{Belief, Exchange};
+
+    use super::*;
+
+    #[test]
+    fn what_a_message_is_refused_for_takes_no_belief_away() {
+        let at = Timestamp::from_millis;
+        let believed = Some(Belief {
+            secret: SecretId::from_bytes([1; 16]),
+            at: at(10),
+        });
+        let refused = |number| Exchange {
+            signed_with: SecretId::from_bytes([number; 16]),
+            sent_at: at(20),
+            status: Some(422),
+        };
+        let made = Attempted {
+            attempt: Attempt {
+                number: 1,
+                started_at: at(20),
+                duration_millis: 2,
+                exchanges: Vec::new(),
+            },
+            evidence: vec![refused(1), refused(2)],
+            ended_at: at(22),
+        };
+        for (about_keys, wanted) in [(false, believed), (true, None)] {
+            let mut state = ReceiverState::default();
+            state.view.belief = believed;
+            remember(&mut state, &made, about_keys, at(22));
+            assert_eq!(state.view.belief, wanted);
+        }
+    }
 }

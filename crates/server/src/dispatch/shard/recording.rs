@@ -200,8 +200,8 @@ impl Shard {
         if open_until != std::mem::replace(&mut queue.breaker_told, open_until) {
             self.parts.live.note_breaker(id, open_until);
         }
-        self.parts.live.learn(id, &made.evidence);
-        let changed = remember(&mut queue.receiver, made, now);
+        let about_keys = self.parts.live.learn(id, &made.evidence);
+        let changed = remember(&mut queue.receiver, made, about_keys, now);
         if changed || std::mem::take(&mut queue.receiver_unstored) {
             self.receivers
                 .push((queue.workspace, id, queue.receiver.clone()));

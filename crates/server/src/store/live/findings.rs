@@ -5,7 +5,7 @@
 //! for it.
 
 use hookturn_core::id::{EndpointId, WorkspaceId};
-use hookturn_core::proof::{Findings, learn_attempt};
+use hookturn_core::proof::{Findings, is_about_content, learn_attempt};
 use hookturn_core::receiver::Exchange;
 
 use super::{Live, View};
@@ -30,10 +30,11 @@ impl Live {
     }
 
     /// Takes what an attempt of a delivery shows about the secrets of an open rotation into the
-    /// findings: its exchanges that were signed with one key alone, in order.
-    pub fn learn(&self, endpoint: EndpointId, exchanges: &[Exchange]) {
+    /// findings: its exchanges that were signed with one key alone, in order. Returns whether they say
+    /// anything about keys: not when the message was refused for what is in it.
+    pub fn learn(&self, endpoint: EndpointId, exchanges: &[Exchange]) -> bool {
         let Some(first) = exchanges.first() else {
-            return;
+            return true;
         };
         let rotation = {
             let view = self.read();
@@ -44,12 +45,17 @@ impl Live {
             // Steady is the rule, and costs no more than this look.
             keyring.and_then(|keyring| keyring.open_rotation(first.sent_at).cloned())
         };
+        let mut about_content = false;
         if let Some(rotation) = rotation {
-            self.find(endpoint, |known| Findings {
-                evidence: learn_attempt(known.evidence, &rotation, exchanges),
-                ..known
+            self.find(endpoint, |known| {
+                about_content = is_about_content(known.evidence.as_ref(), &rotation, exchanges);
+                Findings {
+                    evidence: learn_attempt(known.evidence, &rotation, exchanges),
+                    ..known
+                }
             });
         }
+        !about_content
     }
 
     /// The findings that changed since the last call, by workspace, for whoever stores them.

@@ -107,7 +107,7 @@ impl EndpointView {
             standing: known.standing.as_str().replace('_', " "),
             tone: match known.standing {
                 Standing::Proved { .. } => "good",
-                Standing::NotReady { .. } | Standing::DoesNotVerify => "bad",
+                Standing::NotReady { .. } | Standing::DoesNotVerify { .. } => "bad",
                 Standing::NotAsked
                 | Standing::Unreachable
                 | Standing::Collecting { .. }
