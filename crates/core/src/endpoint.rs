@@ -28,6 +28,9 @@ pub struct Endpoint {
     pub description: String,
     /// Where deliveries go. Only a disabled endpoint may have none (a fresh Hopae app).
     pub url: Option<TargetUrl>,
+    /// When its URL was last replaced, if ever: what was seen of a receiver before was seen of another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retargeted_at: Option<Timestamp>,
     /// Scheme, headers, body form and defaults.
     pub preset: Preset,
     /// `POST`, or `GET` for KORE callbacks.

@@ -106,9 +106,16 @@ pub const fn may_be_about_signature(status: u16, belief_known: bool) -> bool {
 ///    even for a receiver that is believed to hold the pending one, and its 500 is then all but
 ///    certainly about the signature;
 /// 2. and for the `first` attempt of a delivery: behind an endpoint may be hosts that hold different
-///    keys, and what was believed of one of them did not help this message.
-pub fn fallback_is_due(belief: Option<Belief>, exchange: Exchange, first: bool) -> bool {
-    let belief_known = first && belief.is_some_and(|known| known.secret == exchange.signed_with);
+///    keys, and what was believed of one of them did not help this message;
+/// 3. and unless the receiver is known to answer 500 to a wrong signature (`throws`).
+pub fn fallback_is_due(
+    belief: Option<Belief>,
+    exchange: Exchange,
+    first: bool,
+    throws: bool,
+) -> bool {
+    let believed = belief.is_some_and(|known| known.secret == exchange.signed_with);
+    let belief_known = first && !throws && believed;
     exchange
         .status
         .is_some_and(|status| may_be_about_signature(status, belief_known))

@@ -436,6 +436,25 @@ pub struct ReceiverState {
 }
 
 impl ReceiverState {
+    /// What of this is about the receiver at the URL that the endpoint has had since `retargeted_at`.
+    #[must_use]
+    pub fn since(self, retargeted_at: Option<Timestamp>) -> Self {
+        let old = |at: Option<Timestamp>| at.is_some() && at < retargeted_at;
+        if retargeted_at.is_none() {
+            return self;
+        }
+        let failing = !old(self.failing_since);
+        Self {
+            view: ReceiverView {
+                belief: self.view.belief.filter(|belief| !old(Some(belief.at))),
+                ..self.view
+            },
+            failing_since: self.failing_since.filter(|_| failing),
+            failures: if failing { self.failures } else { 0 },
+            accepted_at: self.accepted_at.filter(|at| !old(Some(*at))),
+        }
+    }
+
     /// An attempt failed. Returns whether that is worth storing: a count that no longer matters is not.
     pub fn note_failure(&mut self, now: Timestamp) -> bool {
         self.failing_since.get_or_insert(now);

@@ -202,7 +202,7 @@ fn an_overlap_is_near_its_end_while_someone_is_not_known_to_hold_the_new_secret(
     let overlap = rotation(mode, Stage::Overlap { retire_at: end });
     let switched = answered(START.after(DAY), &[REFUSAL, PASS]);
     let needed = (Observed::Old, ProbeAnswer::Accepted);
-    let needs_old = answered(START.after(DAY), &[PASS, needed]);
+    let needs_old = answered(START.after(DAY), &[PASS, REFUSAL, needed]);
     let near = |endpoints: &[Option<Evidence>], now| {
         let endpoints: Vec<_> = (1..).map(endpoint).zip(endpoints.iter().copied()).collect();
         let (said, noted) = notices(&overlap, &endpoints, None, now);

@@ -25,7 +25,7 @@ use hookturn_core::endpoint::Preset;
 use hookturn_core::id::{EndpointId, MessageId, SecretId};
 use hookturn_core::message::Message;
 use hookturn_core::proof::ProbeKey;
-use hookturn_core::receiver::{self, ReceiverView, fallback_is_due};
+use hookturn_core::receiver::{self, ReceiverView, fallback_is_due, may_be_about_signature};
 use hookturn_core::rotation::{
     Keyring, Plan, SecretStatus, SecretVersion, delivery_plan, signing_plan,
 };
@@ -53,6 +53,8 @@ pub struct Attempted {
     pub attempt: Attempt,
     /// What its exchanges say about the receiver's key, in order.
     pub evidence: Vec<receiver::Exchange>,
+    /// When a request that carried two signatures was sent and refused.
+    pub refused_both_at: Option<Timestamp>,
     /// When the last exchange ended.
     pub ended_at: Timestamp,
 }
@@ -109,12 +111,15 @@ struct Signature {
     record: Vec<SignedWith>,
     timestamp: i64,
     text: String,
+    throws: bool,
 }
 
 /// An exchange that was made, and the signature that went out, if it came to one.
 struct Made {
     exchange: Exchange,
     signed: Option<(Timestamp, Plan)>,
+    /// Whether the receiver is known to answer 500 to a wrong signature.
+    throws: bool,
 }
 
 impl Courier {
@@ -147,6 +152,7 @@ impl Courier {
         let first = self.exchange(&errand, Turn::First).await?;
         let mut evidence = Vec::from_iter(first.evidence());
         let fallback = first.fallback(known, number == 1);
+        let refused_both_at = first.refused_both_at();
         let mut exchanges = vec![first.exchange];
         if let Some(other) = fallback {
             match self.exchange(&errand, Turn::Fallback(other)).await {
@@ -170,6 +176,7 @@ impl Courier {
                 exchanges,
             },
             evidence,
+            refused_both_at,
             ended_at: self.clock.now(),
         })
     }
@@ -186,6 +193,7 @@ impl Courier {
         let now = self.clock.now();
         let timings = timings(&answer.timings);
         let result = recorded(answer.result, now);
+        let throws = signature.as_ref().is_some_and(|made| made.throws);
         let (signed, reason, record, timestamp, text) = match signature {
             Some(made) => (
                 Some((made.at, made.plan)),
@@ -212,7 +220,11 @@ impl Courier {
             resent: answer.resent,
         };
         log_exchange(errand, &exchange);
-        Ok(Made { exchange, signed })
+        Ok(Made {
+            exchange,
+            signed,
+            throws,
+        })
     }
 
     /// What signing for an endpoint needs at this moment, as long as nobody else can change it.
@@ -267,6 +279,7 @@ impl Courier {
             record,
             timestamp: signed.timestamp,
             text: signed.signature,
+            throws: view.findings.throws(),
         };
         Ok((signature, signed.headers))
     }
@@ -413,7 +426,7 @@ fn plan_of(
     let receiver = ReceiverView {
         class: findings
             .rehearsed
-            .map_or(errand.known.class, |rehearsed| rehearsed.finding.class),
+            .map_or(errand.known.class, |rehearsed| rehearsed.class()),
         ..errand.known
     };
     let evidence = findings.evidence.as_ref();
@@ -462,8 +475,16 @@ impl Made {
     /// The key to try next, if there is one and the refusal can be about the signature.
     fn fallback(&self, known: ReceiverView, first: bool) -> Option<SecretId> {
         let (at, plan) = self.signed.as_ref()?;
-        let due = fallback_is_due(known.belief, self.seen(*at, plan), first);
+        let due = fallback_is_due(known.belief, self.seen(*at, plan), first, self.throws);
         plan.fallback.filter(|_| due)
+    }
+
+    /// When it was sent, if two keys signed and it was refused in a way that tells of signatures.
+    fn refused_both_at(&self) -> Option<Timestamp> {
+        let (at, plan) = self.signed.as_ref()?;
+        let status = self.exchange.status()?;
+        let refused = plan.sign_with.len() > 1 && may_be_about_signature(status, !self.throws);
+        refused.then_some(*at)
     }
 
     fn seen(&self, sent_at: Timestamp, plan: &Plan) -> receiver::Exchange {

@@ -303,6 +303,27 @@ impl Evidence {
             .unwrap_or(Self::new(rotation))
     }
 
+    /// When the latest request was sent that any of this is about.
+    pub fn latest_at(&self) -> Option<Timestamp> {
+        [
+            self.passed_at,
+            self.refused_at,
+            self.accepted_at,
+            self.fallback_at,
+            self.old_needed_at,
+            self.probed_at,
+            self.control.map(|control| control.at),
+        ]
+        .into_iter()
+        .max()
+        .flatten()
+    }
+
+    /// Whether the last answer to the new secret alone was that it is accepted.
+    pub fn accepts_new(&self) -> bool {
+        self.passed_at.is_some() && self.passed_at > self.refused_at
+    }
+
     /// Whether a request signed with the new secret alone was the last thing that told which one the
     /// receiver holds.
     pub fn holds_new(&self) -> bool {
@@ -331,7 +352,8 @@ impl Evidence {
     /// 4. A control refused, with 500 too: the receiver verifies. A control accepted: it does not, and
     ///    what was collected before proves nothing; nor does what is accepted until one is refused again,
     ///    whenever its answer arrives.
-    /// 5. A delivery of the overlap that the old secret alone got accepted: it is still needed.
+    /// 5. A delivery of the overlap that the old secret alone got accepted: it is still needed, unless
+    ///    the receiver is known to accept the new one as well.
     /// 6. A delivery before the promotion that the current secret alone got refused: the receiver may
     ///    have switched; one that it got accepted: it has not, or not everywhere.
     /// 7. Silence changes nothing but the time to the next probe.
@@ -396,7 +418,7 @@ impl Evidence {
                 ProbeAnswer::Silent => {}
             },
             Observed::Old => {
-                if answer == ProbeAnswer::Accepted {
+                if answer == ProbeAnswer::Accepted && !self.accepts_new() {
                     self.old_needed = self.old_needed.saturating_add(1);
                     self.old_needed_at = self.old_needed_at.max(Some(sent_at));
                 }

@@ -33,6 +33,42 @@ pub struct Rehearsed {
     pub finding: Finding,
     /// When it ended.
     pub at: Timestamp,
+    /// When a delivery that carried two signatures was refused since, although the rehearsal had found
+    /// that every signature is read: behind the URL may be another receiver by now, or several kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubted_at: Option<Timestamp>,
+}
+
+impl Rehearsed {
+    /// The class to plan by: what was found, unless deliveries contradict it.
+    pub const fn class(&self) -> ReceiverClass {
+        match self.doubted_at {
+            Some(_) => ReceiverClass::Unknown,
+            None => self.finding.class,
+        }
+    }
+
+    /// What was found, in one sentence, and what contradicts it.
+    pub fn words(&self) -> String {
+        let found = self.finding.words();
+        match self.doubted_at {
+            Some(at) => format!(
+                "{found}; but a delivery with two signatures was refused at {at}, so it is treated as unknown: rehearse again"
+            ),
+            None => found,
+        }
+    }
+
+    /// What that means for a rotation, in one sentence.
+    pub const fn consequence(&self) -> &'static str {
+        match self.doubted_at {
+            Some(_) => {
+                "a rotation signs with one secret and repairs a refusal with the other at once; \
+                 rehearse again to find out how it verifies"
+            }
+            None => self.finding.consequence(),
+        }
+    }
 }
 
 impl Findings {
@@ -41,7 +77,38 @@ impl Findings {
     /// when there is one.
     pub fn class(&self) -> ReceiverClass {
         self.rehearsed
-            .map_or(ReceiverClass::Unknown, |rehearsed| rehearsed.finding.class)
+            .map_or(ReceiverClass::Unknown, |rehearsed| rehearsed.class())
+    }
+
+    /// Whether its receiver is known to answer 500 to a signature that does not match.
+    pub fn throws(&self) -> bool {
+        let rehearsed = self.rehearsed.is_some_and(|found| found.finding.throws);
+        rehearsed || self.evidence.is_some_and(|evidence| evidence.throws())
+    }
+
+    /// What of this is about the receiver at the URL that the endpoint has had since `retargeted_at`.
+    #[must_use]
+    pub fn since(self, retargeted_at: Option<Timestamp>) -> Self {
+        let Some(since) = retargeted_at else {
+            return self;
+        };
+        Self {
+            rehearsed: self.rehearsed.filter(|found| found.at >= since),
+            evidence: self
+                .evidence
+                .filter(|evidence| evidence.latest_at() >= Some(since)),
+            tested_at: self.tested_at.filter(|at| *at >= since),
+        }
+    }
+
+    /// The findings after a delivery that carried two signatures was refused.
+    #[must_use]
+    pub fn doubted(self, at: Timestamp) -> Self {
+        let rehearsed = self.rehearsed.map(|found| Rehearsed {
+            doubted_at: found.doubted_at.or((at >= found.at).then_some(at)),
+            ..found
+        });
+        Self { rehearsed, ..self }
     }
 
     /// Whether its receiver is known to accept any signature: the latest of rehearsals and controls that

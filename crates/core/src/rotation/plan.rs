@@ -50,7 +50,10 @@ impl Plan {
             ExchangeReason::Current
         } else if keyring.secret(first).is_some_and(leaked) {
             ExchangeReason::Compromised
-        } else if receiver.belief.map(|belief| belief.secret) == Some(first) {
+        } else if receiver.belief.map(|belief| belief.secret) == Some(first)
+            || evidence.is_some_and(Evidence::accepts_new)
+                && keyring.active().map(|secret| secret.id) == Some(first)
+        {
             ExchangeReason::Belief
         } else {
             ExchangeReason::NoBelief
@@ -71,9 +74,10 @@ pub struct NoLiveSecret;
 ///    the other: it neither co-signs nor is a fallback. Retired (by `retireAt`, not by
 ///    bookkeeping), destroyed and cancelled keys are not looked at (G4).
 /// 3. Steady, that is without another key: the active one alone, whatever is believed.
-/// 4. A list-aware receiver under a scheme that carries many signatures: both, the active first,
-///    and no fallback, for a refusal cannot then be about the choice of key. Under a scheme that
-///    carries one signature it is treated as everyone else.
+/// 4. A list-aware receiver under a scheme that carries many signatures: both, the active first. What
+///    it is comes from a rehearsal, and behind the URL may be another receiver by now; so there is a
+///    fallback, the key it is believed to hold, alone. Under a scheme that carries one signature it is
+///    treated as everyone else.
 /// 5. Everyone else while a secret is staged: the active alone, fallback the pending. A receiver
 ///    may hold the pending one already, but the belief does not reorder the two: before promotion
 ///    the current secret is the one that counts. ([`delivery_plan`] has evidence too, and does.)
@@ -104,9 +108,11 @@ pub fn signing_plan(
         });
     };
     if lists_are_read(receiver.class) && scheme.carries_many_signatures() {
+        let (believed, _) = in_order_of_belief(active, other, receiver);
+        let alone = if sound(&believed) { believed } else { other };
         return Ok(Plan {
             sign_with: vec![active.id, other.id],
-            fallback: None,
+            fallback: Some(alone.id),
         });
     }
     let (first, second) = if pending.is_some() || active.compromised.is_some() {
@@ -120,9 +126,9 @@ pub fn signing_plan(
     })
 }
 
-/// Which secrets sign an attempt to deliver `message`: the signing plan, unless the receiver switched
-/// before the promotion or this is a canary. Either is signed with the pending secret alone, fallback the
-/// active one, and neither happens while one of the two is compromised.
+/// Which secrets sign an attempt to deliver `message`: the signing plan, unless evidence says better.
+/// In rules 1 and 2 the pending secret signs alone, fallback the active one; neither happens while one of
+/// the two is compromised.
 ///
 /// 1. A receiver **switched early** when it last refused the active secret alone and last accepted the
 ///    pending one alone. Under the signing plan it would refuse one exchange of every delivery until
@@ -131,6 +137,9 @@ pub fn signing_plan(
 /// 2. A **canary** is evidence, and costs one refused exchange where the receiver lacks the secret. Only
 ///    while a rotation in mode `proven` is staged, for the share of messages that the evidence allows
 ///    ([`crate::proof::Evidence::canary_percent`]).
+/// 3. In the overlap, a receiver that **accepts the new secret**, by the last answer to it alone, gets it
+///    first, fallback the old one: one that accepts both would otherwise get the old one for ever, for
+///    each acceptance confirms the belief, and the old one would seem to be needed.
 pub fn delivery_plan(
     keyring: &Keyring,
     receiver: &ReceiverView,
@@ -152,7 +161,25 @@ pub fn delivery_plan(
             });
         }
     }
-    signing_plan(keyring, receiver, scheme, now)
+    let plan = signing_plan(keyring, receiver, scheme, now)?;
+    let swapped = plan.fallback == Some(active.id) && plan.sign_with.len() == 1;
+    if swapped && takes_the_new_one(keyring, evidence, now) {
+        return Ok(Plan {
+            sign_with: vec![active.id],
+            fallback: plan.sign_with.first().copied(),
+        });
+    }
+    Ok(plan)
+}
+
+/// Whether a rotation is in its overlap and the receiver accepts the secret it brought.
+fn takes_the_new_one(keyring: &Keyring, evidence: Option<&Evidence>, now: Timestamp) -> bool {
+    let Some(rotation) = keyring.open_rotation(now) else {
+        return false;
+    };
+    let overlap = matches!(rotation.stage.at(now), Stage::Overlap { .. });
+    let known = evidence.filter(|evidence| evidence.rotation == rotation.id);
+    overlap && known.is_some_and(Evidence::accepts_new)
 }
 
 /// Whether the receiver showed that it holds the pending secret and not the active one.

@@ -50,10 +50,11 @@ fn alone(number: u32) -> Plan {
     }
 }
 
-fn both(first: u32, second: u32) -> Plan {
+/// Both, and when that is refused one of them alone.
+fn both(first: u32, second: u32, alone: u32) -> Plan {
     Plan {
         sign_with: vec![secret_id(first), secret_id(second)],
-        fallback: None,
+        fallback: Some(secret_id(alone)),
     }
 }
 
@@ -145,20 +146,32 @@ fn rule_3_steady_is_the_active_secret_alone() {
 }
 
 #[test]
-fn rule_4_a_list_aware_receiver_gets_both_the_active_first() {
-    for belief in [
-        unbelieving(ReceiverClass::ListAware),
-        believing(ReceiverClass::ListAware, 1),
+fn rule_4_a_list_aware_receiver_gets_both_the_active_first_and_then_what_it_is_believed_to_hold() {
+    let class = ReceiverClass::ListAware;
+    for (receiver, alone) in [
+        (unbelieving(class), 1),
+        (believing(class, 1), 1),
+        (believing(class, 2), 2),
     ] {
         assert_eq!(
-            planned(&staged(), belief, Scheme::Standard, at(1)),
-            both(1, 2)
+            planned(&staged(), receiver, Scheme::Standard, at(1)),
+            both(1, 2, alone)
         );
         assert_eq!(
-            planned(&overlapping(), belief, Scheme::Standard, at(1)),
-            both(2, 1)
+            planned(&overlapping(), receiver, Scheme::Standard, at(1)),
+            both(2, 1, alone)
         );
     }
+}
+
+#[test]
+fn g4_rule_4_a_compromised_secret_is_no_fallback_of_both() {
+    let mut bench = staged();
+    let secret = secret_id(1);
+    bench.run(at(1), Command::Compromise { secret });
+    let receiver = believing(ReceiverClass::ListAware, 1);
+    let plan = planned(&bench, receiver, Scheme::Standard, at(1));
+    assert_eq!(plan, both(1, 2, 2));
 }
 
 #[test]
@@ -238,7 +251,7 @@ fn rule_7_after_an_undo_the_older_secret_comes_first_unless_belief_says_otherwis
     assert_eq!(plan(believing(class, 2), at(1 + OVERLAP)), alone(1));
     assert_eq!(
         plan(unbelieving(ReceiverClass::ListAware), at(1)),
-        both(1, 2)
+        both(1, 2, 1)
     );
 }
 
@@ -266,7 +279,7 @@ fn exchange(number: u32, sent_at: Timestamp, status: Option<u16>) -> Exchange {
 #[test]
 fn a_500_calls_for_the_fallback_unless_the_signing_key_is_the_believed_one() {
     let believed = believing(ReceiverClass::Unknown, 1).belief;
-    let due = |belief, exchange| fallback_is_due(belief, exchange, true);
+    let due = |belief, exchange| fallback_is_due(belief, exchange, true, false);
     assert!(!due(believed, exchange(1, at(1), Some(500))));
     assert!(due(believed, exchange(2, at(1), Some(500))));
     assert!(due(None, exchange(1, at(1), Some(500))));
@@ -274,8 +287,11 @@ fn a_500_calls_for_the_fallback_unless_the_signing_key_is_the_believed_one() {
     assert!(!due(None, exchange(1, at(1), None)));
     assert!(!due(None, exchange(1, at(1), Some(204))));
     // A later attempt does not trust what did not help the message before.
-    let later = |status| fallback_is_due(believed, exchange(1, at(1), Some(status)), false);
+    let later = |status| fallback_is_due(believed, exchange(1, at(1), Some(status)), false, false);
     assert!(later(500) && later(401) && !later(503) && !later(204));
+    // One that is known to throw says by a 500 what others say by a 401.
+    let throws = |status| fallback_is_due(believed, exchange(1, at(1), Some(status)), true, true);
+    assert!(throws(500) && throws(401) && !throws(503) && !throws(204));
 }
 
 #[test]
@@ -446,7 +462,7 @@ fn g6_a_receiver_that_switched_early_gets_the_pending_secret_first() {
             assert_eq!(delivered(bench, holds(2), Some(&former)), first_then(1, 2));
         }
         let lists = believing(ReceiverClass::ListAware, 2);
-        assert_eq!(delivered(bench, lists, Some(&refused)), both(1, 2));
+        assert_eq!(delivered(bench, lists, Some(&refused)), both(1, 2, 2));
     }
 }
 
@@ -463,6 +479,34 @@ fn g4_a_receiver_that_switched_early_gets_no_compromised_secret_in_its_place() {
         assert_eq!(plan, by_plan, "{number}");
         assert_ne!(plan, first_then(2, 1), "{number}");
     }
+}
+
+#[test]
+fn g6_in_the_overlap_a_receiver_that_accepts_the_new_secret_gets_it_first() {
+    let policy = ProofPolicy::default();
+    let new =
+        |evidence: Evidence, answer, now| evidence.after(&policy, Observed::Delivery, answer, now);
+    let nothing = Evidence::new(rotation_id(2));
+    let accepted = new(nothing, ProbeAnswer::Accepted, at(1));
+    let refused = new(accepted, ProbeAnswer::Refused, at(2));
+    for class in EVERYONE_ELSE {
+        // It accepted the old one last: it may hold both.
+        let receiver = believing(class, 1);
+        let plan = |evidence: &Evidence| delivered(&overlapping(), receiver, Some(evidence));
+        assert_eq!(plan(&accepted), first_then(2, 1));
+        assert_eq!(plan(&refused), first_then(1, 2));
+        assert_eq!(plan(&nothing), first_then(1, 2));
+    }
+    // The old one is needed by whom the new one did not satisfy, and by nobody else.
+    let old = |evidence: Evidence, now| {
+        let answer = ProbeAnswer::Accepted;
+        evidence
+            .after(&policy, Observed::Old, answer, now)
+            .old_needed
+    };
+    assert_eq!(old(nothing, at(3)), 1);
+    assert_eq!(old(accepted, at(3)), 0);
+    assert_eq!(old(refused, at(3)), 1);
 }
 
 #[test]

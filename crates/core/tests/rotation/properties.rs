@@ -477,13 +477,11 @@ fn check_plan(keyring: &Keyring, receiver: ReceiverView, scheme: Scheme, when: T
     let plan = plan.expect("an active secret gives a plan");
     let many = receiver.class == ReceiverClass::ListAware && scheme == Scheme::Standard;
     assert!((1..=if many { 2 } else { 1 }).contains(&plan.sign_with.len()));
-    assert!(plan.sign_with.len() == 1 || plan.fallback.is_none());
-    let keys: Vec<SecretId> = plan
-        .sign_with
-        .iter()
-        .copied()
-        .chain(plan.fallback)
-        .collect();
+    let alone = |key: &SecretId| plan.sign_with.contains(key);
+    let both = plan.sign_with.len() == 2;
+    assert_eq!(both, plan.fallback.as_ref().is_some_and(alone));
+    let other = plan.fallback.filter(|_| !both);
+    let keys: Vec<SecretId> = plan.sign_with.iter().copied().chain(other).collect();
     assert!(keys.len() <= 2 && keys.contains(&active.id));
     for (place, id) in keys.iter().enumerate() {
         let secret = keyring

@@ -143,16 +143,18 @@ fn step_2_retires_the_old_secret_when_it_is_quiet() {
     assert_eq!(step(&bench, evidence, quiet.before(1)), Step::Watch);
     let asked = released(&policy, evidence, quiet);
     assert_eq!(step(&bench, asked, quiet), Step::Finish);
-    // A delivery that only the old secret got accepted starts the quiet time again.
-    let needed = learn(
-        Some(evidence),
-        rotation(&bench),
-        Exchange {
-            signed_with: secret_id(1),
+    // A delivery that the old secret got accepted says nothing of one that accepts the new one too; one that only
+    // the old secret got accepted starts the quiet time again.
+    let answered = |evidence, number, status| {
+        let exchange = Exchange {
+            signed_with: secret_id(number),
             sent_at: at(2 * HOUR),
-            status: Some(200),
-        },
-    );
+            status: Some(status),
+        };
+        learn(Some(evidence), rotation(&bench), exchange)
+    };
+    assert_eq!(answered(evidence, 1, 200).old_needed, 0);
+    let needed = answered(answered(evidence, 2, 401), 1, 200);
     assert_eq!(needed.old_needed, 1);
     assert_eq!(step(&bench, needed, quiet), Step::Watch);
     let quiet = at(2 * HOUR + policy.quiet_millis);

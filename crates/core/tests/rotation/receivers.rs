@@ -79,7 +79,7 @@ impl Sender {
             sent_at: now,
             status: Some(status),
         };
-        let due = self.falls_back && fallback_is_due(self.view.belief, exchange, first);
+        let due = self.falls_back && fallback_is_due(self.view.belief, exchange, first, false);
         self.view.belief = belief_after(self.view.belief, exchange);
         match plan.fallback {
             Some(other) if due => {

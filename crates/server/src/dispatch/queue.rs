@@ -212,8 +212,25 @@ impl Queue {
         self.ready.push_back(row);
     }
 
-    /// Someone queued rows by hand: some are on disk now, and those in memory may have changed.
+    /// The endpoint was written. If it has another URL, what is remembered of the receiver at the former one
+    /// is forgotten, what that one asked for too. Returns whether it was.
+    pub(super) fn retarget(&mut self, endpoint: &Endpoint) -> bool {
+        let known = self.endpoint.as_ref().map(|known| known.retargeted_at);
+        if known == Some(endpoint.retargeted_at) {
+            return false;
+        }
+        let receiver = std::mem::take(&mut self.receiver);
+        self.receiver = receiver.since(endpoint.retargeted_at);
+        self.health = Health::default();
+        self.breaker_told = None;
+        self.hold_until = Timestamp::EPOCH;
+        true
+    }
+
+    /// Someone queued rows by hand: some are on disk now, and those in memory may have changed. Whoever
+    /// does that does not want to wait until a time that the receiver once asked for.
     pub(super) fn requeued(&mut self) {
+        self.hold_until = Timestamp::EPOCH;
         self.refresh = true;
         let waiting: HashSet<_> = self.ready.iter().map(|row| row.delivery).collect();
         let committed = &self.committed_while_reading;

@@ -238,6 +238,9 @@ impl Shard {
         if !endpoint.state.takes_messages() {
             queue.on_disk(Timestamp::EPOCH);
         }
+        if queue.retarget(&endpoint) {
+            self.parts.live.note_breaker(id, None);
+        }
         queue.prepared = None;
         queue.endpoint = Some(endpoint);
         self.call_up(id);

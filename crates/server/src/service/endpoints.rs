@@ -173,6 +173,7 @@ impl Service {
             app: app.id,
             description: input.description.clone(),
             url: None,
+            retargeted_at: None,
             preset,
             method: input.method,
             body_form: input.body_form,

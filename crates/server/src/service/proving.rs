@@ -133,9 +133,17 @@ impl Service {
         let rehearsed = Rehearsed {
             finding,
             at: self.clock.now(),
+            doubted_at: None,
         };
-        self.live
-            .find(id, |findings| findings.after_rehearsal(rehearsed));
+        let target = self
+            .live
+            .endpoint(id)
+            .map(|endpoint| endpoint.retargeted_at);
+        // One that got another URL meanwhile was not asked there.
+        if target == Some(endpoint.retargeted_at) {
+            self.live
+                .find(id, |findings| findings.after_rehearsal(rehearsed));
+        }
         let report = RehearsalReport { rehearsed, asked };
         self.change(caller, recording, |_| {
             let subject = Subject {

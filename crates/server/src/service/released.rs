@@ -188,6 +188,11 @@ impl Service {
         status: Option<u16>,
         sent_at: Timestamp,
     ) {
+        let target = self.live.endpoint(endpoint);
+        if Some(sent_at) < target.and_then(|endpoint| endpoint.retargeted_at) {
+            // It went to a former URL: the answer is about another receiver.
+            return;
+        }
         let policy = policy_of(rotation);
         self.live.find(endpoint, |known| {
             let evidence = Evidence::about(known.evidence, rotation.id);

@@ -329,7 +329,7 @@ impl Live {
         let keyring = Arc::clone(view.keyrings.get(&endpoint.keyring)?);
         let workspace = Arc::clone(view.workspaces.get(&endpoint.workspace)?);
         let receiver = view.receivers.get(&id).cloned().unwrap_or_default();
-        let findings = view.findings.get(&id).copied().unwrap_or_default();
+        let findings = view.findings_of(id);
         Some(SigningView {
             endpoint,
             keyring,
@@ -354,7 +354,12 @@ impl Live {
 
     /// What is known of a receiver.
     pub fn receiver(&self, id: EndpointId) -> Arc<ReceiverState> {
-        self.read().receivers.get(&id).cloned().unwrap_or_default()
+        let view = self.read();
+        let known = view.receivers.get(&id).cloned().unwrap_or_default();
+        match view.retargeted_at(id) {
+            Some(since) => Arc::new((*known).clone().since(Some(since))),
+            None => known,
+        }
     }
 
     /// One keyring.

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hookturn::service::endpoints::NewEndpoint;
+use hookturn::service::endpoints::{EndpointPatch, NewEndpoint};
 use hookturn::service::rotation::ModeName;
 use hookturn_core::delivery::DeliveryStatus;
 use hookturn_core::endpoint::Preset;
+use hookturn_core::proof::{Finding, Rehearsed};
 use hookturn_core::receiver::{ReceiverClass, ReceiverView};
 use hookturn_core::store::{ReceiverState, Store};
 use hookturn_core::time::HOUR;
@@ -71,6 +72,8 @@ struct Course {
     switch_at: usize,
     /// Before which message a staged secret is activated.
     promote_at: usize,
+    /// What a rehearsal had found of another receiver.
+    mistaken_for: Option<ReceiverClass>,
 }
 
 const MESSAGES: usize = 12;
@@ -88,6 +91,9 @@ async fn run(course: &Course) -> usize {
         })
         .await;
     set_class(&rig, &made.endpoint, course.class).await;
+    if let Some(class) = course.mistaken_for {
+        rehearsed_as(&rig, &made.endpoint, class);
+    }
     let key = |secret: &Secret| verifier(course.preset, &[("held", secret)]).url(receiver.url());
     let old = key(&made.once.as_ref().unwrap().value);
     let opened = rig
@@ -109,7 +115,7 @@ async fn run(course: &Course) -> usize {
         let message = rig.publish(&n.to_string()).await;
         let (delivery, attempts) = rig.until_settled(message).await;
         assert_eq!(delivery.state.status(), DeliveryStatus::Delivered);
-        if course.kind != Kind::Throws {
+        if course.kind != Kind::Throws && course.mistaken_for.is_none() {
             assert_eq!(attempts.len(), 1, "by the fallback of the same attempt");
         }
     }
@@ -131,6 +137,22 @@ async fn set_class(rig: &Rig, endpoint: &hookturn_core::endpoint::Endpoint, clas
         .store()
         .finish(Vec::new(), vec![(endpoint.workspace, endpoint.id, state)]);
     noted.await.unwrap();
+}
+
+/// As a rehearsal found it, of the receiver that was there then.
+fn rehearsed_as(rig: &Rig, endpoint: &hookturn_core::endpoint::Endpoint, class: ReceiverClass) {
+    let rehearsed = Rehearsed {
+        finding: Finding {
+            class,
+            throws: false,
+            refused_current: false,
+            odd_status: None,
+        },
+        at: rig.now(),
+        doubted_at: None,
+    };
+    rig.live()
+        .find(endpoint.id, |known| known.after_rehearsal(rehearsed));
 }
 
 fn receivers() -> Vec<(Preset, Kind, ReceiverClass)> {
@@ -159,6 +181,7 @@ async fn g6_an_overlap_loses_nothing_whenever_the_receiver_switches() {
                 class,
                 switch_at,
                 promote_at: 0,
+                mistaken_for: None,
             };
             let refused = run(&course).await;
             let allowed = match (class, kind) {
@@ -188,6 +211,7 @@ async fn g6_a_staged_secret_loses_nothing_whenever_the_receiver_switches() {
                 class,
                 switch_at,
                 promote_at: PROMOTE_AT,
+                mistaken_for: None,
             };
             let refused = run(&course).await;
             // One exchange tells that it switched, before the promotion or after it; one that throws
@@ -203,6 +227,63 @@ async fn g6_a_staged_secret_loses_nothing_whenever_the_receiver_switches() {
             );
         }
     }
+}
+
+/// A rehearsal is of one moment: the verifier is replaced, or one machine of several kinds answered it.
+#[tokio::test(flavor = "multi_thread")]
+async fn g6_a_receiver_that_was_taken_for_one_that_reads_lists_loses_nothing() {
+    for kind in [Kind::FirstOnly, Kind::LastOnly, Kind::Throws] {
+        for mode in [ModeName::Overlap, ModeName::Staged] {
+            for switch_at in [0, 5, MESSAGES - 1] {
+                let course = Course {
+                    mode,
+                    preset: Preset::Standard,
+                    kind,
+                    class: ReceiverClass::Unknown,
+                    switch_at,
+                    promote_at: 6,
+                    mistaken_for: Some(ReceiverClass::ListAware),
+                };
+                let refused = run(&course).await;
+                assert!(refused <= 4, "{mode:?} {kind:?} at {switch_at}: {refused}");
+            }
+        }
+    }
+}
+
+/// What was seen of the receiver at one URL says nothing of the one at the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn g6_g7_another_url_is_another_receiver() {
+    let mut rig = Rig::new().await;
+    let mut receiver = Receiver::new(&rig.clock, |_| status(200)).await;
+    let made = rig
+        .endpoint_with(crate::delivering::retrying(receiver.url(), &[0]))
+        .await;
+    let id = made.endpoint.id;
+    let message = rig.publish("1").await;
+    rig.until_settled(message).await;
+    rig.until_nothing_is_due().await;
+    rehearsed_as(&rig, &made.endpoint, ReceiverClass::ListAware);
+    assert!(rig.live().receiver(id).accepted_at.is_some());
+    assert!(rig.live().findings(id).rehearsed.is_some());
+    rig.advance(1);
+    let url = format!("{}/elsewhere", receiver.url());
+    let patch = EndpointPatch {
+        url: Some(url),
+        ..EndpointPatch::default()
+    };
+    rig.patch(id, patch).await;
+    let known = rig.live().receiver(id);
+    assert_eq!(known.accepted_at, None, "never contacted");
+    assert_eq!(known.view.belief, None);
+    assert_eq!(rig.live().findings(id).rehearsed, None);
+    // The next one is learned anew, and counts.
+    let message = rig.publish("2").await;
+    rig.until_settled(message).await;
+    rig.until_nothing_is_due().await;
+    assert!(rig.live().receiver(id).accepted_at.is_some());
+    receiver.rest();
+    rig.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

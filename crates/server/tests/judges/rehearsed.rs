@@ -35,7 +35,11 @@ pub(crate) async fn all_read_lists(data_dir: &Path) {
         refused_current: false,
         odd_status: None,
     };
-    let findings = Findings::default().after_rehearsal(Rehearsed { finding, at });
+    let findings = Findings::default().after_rehearsal(Rehearsed {
+        finding,
+        at,
+        doubted_at: None,
+    });
     for endpoint in &configured.endpoints {
         let write = Write::Findings {
             workspace: endpoint.workspace,

@@ -362,9 +362,9 @@ pub(super) struct FindingView {
 impl FindingView {
     pub(super) fn new(rehearsed: &Rehearsed) -> Self {
         Self {
-            class: rehearsed.finding.class.as_str(),
-            words: rehearsed.finding.words(),
-            consequence: rehearsed.finding.consequence(),
+            class: rehearsed.class().as_str(),
+            words: rehearsed.words(),
+            consequence: rehearsed.consequence(),
             at: rehearsed.at,
         }
     }

@@ -134,6 +134,7 @@ fn endpoint(preset: Preset, ordered: bool, state: EndpointState) -> Arc<Endpoint
         app: ClientId::FIRST,
         description: String::new(),
         url: None,
+        retargeted_at: None,
         preset,
         method: Method::Post,
         body_form: BodyForm::Json,

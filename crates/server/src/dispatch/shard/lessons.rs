@@ -34,13 +34,18 @@ pub(super) fn asked_to_wait(attempt: &Attempt) -> Option<Millis> {
 
 /// Takes what an attempt taught into the receiver's state. Returns whether that is worth storing: a
 /// belief that changed its key, the first failures, the first success after one. The belief changes only if
-/// the attempt was `about_keys`, and not about what is in the message.
+/// the attempt was `about_keys`, and not about what is in the message. An attempt that began before the
+/// endpoint got its present URL is about another receiver.
 pub(super) fn remember(
     state: &mut ReceiverState,
     made: &Attempted,
     about_keys: bool,
+    retargeted_at: Option<Timestamp>,
     now: Timestamp,
 ) -> bool {
+    if Some(made.attempt.started_at) < retargeted_at {
+        return false;
+    }
     let key = |view: &ReceiverView| view.belief.map(|belief| belief.secret);
     let known = key(&state.view);
     // Applied to what is known by now: attempts of one endpoint overlap, and one that began with an

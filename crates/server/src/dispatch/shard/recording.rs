@@ -200,8 +200,10 @@ impl Shard {
         if open_until != std::mem::replace(&mut queue.breaker_told, open_until) {
             self.parts.live.note_breaker(id, open_until);
         }
-        let about_keys = self.parts.live.learn(id, &made.evidence);
-        let changed = remember(&mut queue.receiver, made, about_keys, now);
+        let live = &self.parts.live;
+        let about_keys = live.learn(id, &made.evidence, made.refused_both_at);
+        let retargeted_at = queue.endpoint.as_ref().and_then(|one| one.retargeted_at);
+        let changed = remember(&mut queue.receiver, made, about_keys, retargeted_at, now);
         if changed || std::mem::take(&mut queue.receiver_unstored) {
             self.receivers
                 .push((queue.workspace, id, queue.receiver.clone()));

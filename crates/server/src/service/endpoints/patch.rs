@@ -167,8 +167,14 @@ fn merged(
     now: Timestamp,
 ) -> Endpoint {
     let timeout_millis = patch.timeout_millis.unwrap_or(old.timeout_millis);
+    let retargeted = url.is_some() && url != old.url;
     Endpoint {
         url: url.or(old.url),
+        retargeted_at: if retargeted {
+            Some(now)
+        } else {
+            old.retargeted_at
+        },
         description: patch.description.unwrap_or(old.description),
         method: patch.method.unwrap_or(old.method),
         body_form: patch.body_form.unwrap_or(old.body_form),

@@ -252,7 +252,11 @@ async fn what_cannot_be_proved_is_skipped_with_its_reason_and_tried_again() {
         };
         let at = bench.service.now();
         bench.live.find(endpoint.id, |known| {
-            known.after_rehearsal(Rehearsed { finding, at })
+            known.after_rehearsal(Rehearsed {
+                finding,
+                at,
+                doubted_at: None,
+            })
         });
     };
     rehearsed(ReceiverClass::DoesNotVerify);

@@ -191,6 +191,7 @@ impl<'e, E: Engine> World<'e, E> {
             app: app.id,
             description: String::new(),
             url: None,
+            retargeted_at: None,
             preset: Preset::Standard,
             method: Method::Post,
             body_form: BodyForm::Json,

@@ -7,20 +7,21 @@
 use hookturn_core::id::{EndpointId, WorkspaceId};
 use hookturn_core::proof::{Findings, is_about_content, learn_attempt};
 use hookturn_core::receiver::Exchange;
+use hookturn_core::time::Timestamp;
 
 use super::{Live, View};
 
 impl Live {
     /// What probes and deliveries have shown of a receiver.
     pub fn findings(&self, id: EndpointId) -> Findings {
-        self.read().findings.get(&id).copied().unwrap_or_default()
+        self.read().findings_of(id)
     }
 
     /// Takes what an answer shows into an endpoint's findings. They are stored soon
     /// ([`Live::unsaved_findings`]), and count at once.
     pub fn find(&self, endpoint: EndpointId, find: impl FnOnce(Findings) -> Findings) {
         self.write(|view| {
-            let known = view.findings.get(&endpoint).copied().unwrap_or_default();
+            let known = view.findings_of(endpoint);
             let found = find(known);
             if found != known {
                 view.unsaved.entry(endpoint).or_insert(known);
@@ -29,13 +30,26 @@ impl Live {
         });
     }
 
-    /// Takes what an attempt of a delivery shows about the secrets of an open rotation into the
-    /// findings: its exchanges that were signed with one key alone, in order. Returns whether they say
-    /// anything about keys: not when the message was refused for what is in it.
-    pub fn learn(&self, endpoint: EndpointId, exchanges: &[Exchange]) -> bool {
+    /// Takes what an attempt of a delivery shows into the findings: that one which carried two signatures
+    /// was refused, and what its exchanges that were signed with one key alone, in order, say about the
+    /// secrets of an open rotation. What was sent to a former URL of the endpoint says nothing. Returns
+    /// whether they say anything about keys: not when the message was refused for what is in it.
+    pub fn learn(
+        &self,
+        endpoint: EndpointId,
+        exchanges: &[Exchange],
+        refused_both_at: Option<Timestamp>,
+    ) -> bool {
+        let retargeted_at = self.read().retargeted_at(endpoint);
+        if let Some(at) = refused_both_at.filter(|at| Some(*at) >= retargeted_at) {
+            self.find(endpoint, |known| known.doubted(at));
+        }
         let Some(first) = exchanges.first() else {
             return true;
         };
+        if Some(first.sent_at) < retargeted_at {
+            return true;
+        }
         let rotation = {
             let view = self.read();
             let keyring = view
@@ -132,6 +146,17 @@ fn merged(base: &Findings, ours: &Findings, theirs: &Findings) -> Findings {
 }
 
 impl View {
+    /// Since when the endpoint has its URL, if it had another one before.
+    pub(super) fn retargeted_at(&self, endpoint: EndpointId) -> Option<Timestamp> {
+        self.endpoints.get(&endpoint)?.retargeted_at
+    }
+
+    /// What is known of the receiver at the URL that the endpoint has now.
+    pub(super) fn findings_of(&self, endpoint: EndpointId) -> Findings {
+        let known = self.findings.get(&endpoint).copied().unwrap_or_default();
+        known.since(self.retargeted_at(endpoint))
+    }
+
     fn put_findings(&mut self, endpoint: EndpointId, found: &Findings) {
         self.findings.insert(endpoint, *found);
         let keyring = self.endpoints.get(&endpoint).map(|known| known.keyring);
@@ -142,8 +167,6 @@ impl View {
 
 #[cfg(test)]
 mod tests {
-    use hookturn_core::time::Timestamp;
-
     use super::*;
 
     fn tested(at: i64) -> Findings {

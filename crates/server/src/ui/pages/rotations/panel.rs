@@ -116,7 +116,7 @@ impl EndpointView {
             },
             words: known.phrase(policy),
             moment: when(known.standing.moment()),
-            class: known.rehearsed.map(|found| found.finding.class.as_str()),
+            class: known.rehearsed.map(|found| found.class().as_str()),
             passes: evidence.run,
             needed,
             counted: evidence.run.min(needed),
