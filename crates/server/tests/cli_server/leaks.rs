@@ -54,7 +54,10 @@ fn a_leaked_secret_is_found_and_rotated_away() {
         (&1.into(), &true.into())
     );
     assert_eq!(plan["state"], "planned", "{plan}");
-    assert!(text(&plan, "words").contains("nothing was started"), "{plan}");
+    assert!(
+        text(&plan, "words").contains("nothing was started"),
+        "{plan}"
+    );
     // Nobody is there to say yes.
     let unasked = server.run(&["bulk", "start", "--all", "--mode", "immediate"]);
     assert_eq!(unasked.code, 2);

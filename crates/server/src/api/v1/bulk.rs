@@ -473,9 +473,10 @@ impl BulkPlan {
         let mut bulk = BulkView::new(&started.bulk);
         if started.dry_run {
             bulk.state = "planned";
-            bulk.words = "nothing was started and nothing is kept of this plan, its id included: ask \
+            bulk.words =
+                "nothing was started and nothing is kept of this plan, its id included: ask \
                           again without dryRun to open these rotations, wave after wave"
-                .to_owned();
+                    .to_owned();
         }
         Self {
             bulk,
