@@ -16,14 +16,14 @@ const LARGE: u64 = 16 * 1024 * 1024;
 /// Overwrites leaf pages in the middle of what is due, and leaves the trees above them.
 fn damage_what_is_due(path: &Path) {
     let database = rusqlite::Connection::open(path).unwrap();
-    let size: u64 = database
+    let size: u32 = database
         .query_row("PRAGMA page_size", [], |row| row.get(0))
         .unwrap();
     let leaves_of = |tree: &str| {
         let leaves = "SELECT pageno FROM dbstat WHERE name = ? AND pagetype = 'leaf' ORDER BY path";
         let mut found = database.prepare(leaves).unwrap();
         let leaves = found.query_map([tree], |row| row.get(0)).unwrap();
-        leaves.collect::<Result<Vec<u64>, _>>().unwrap()
+        leaves.collect::<Result<Vec<u32>, _>>().unwrap()
     };
     let trees = ["due", "due_delivery"].map(leaves_of);
     database.close().unwrap();
@@ -31,7 +31,8 @@ fn damage_what_is_due(path: &Path) {
     for leaves in trees {
         assert!(leaves.len() > 4, "{} leaves", leaves.len());
         for page in &leaves[leaves.len() / 2 - 1..][..2] {
-            file.seek(SeekFrom::Start((page - 1) * size)).unwrap();
+            file.seek(SeekFrom::Start(u64::from(page - 1) * u64::from(size)))
+                .unwrap();
             let garbage = vec![0xa5; usize::try_from(size).unwrap()];
             file.write_all(&garbage).unwrap();
         }
