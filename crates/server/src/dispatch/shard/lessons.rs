@@ -112,12 +112,13 @@ mod tests {
                 exchanges: Vec::new(),
             },
             evidence: vec![refused(1), refused(2)],
+            refused_both_at: None,
             ended_at: at(22),
         };
         for (about_keys, wanted) in [(false, believed), (true, None)] {
             let mut state = ReceiverState::default();
             state.view.belief = believed;
-            remember(&mut state, &made, about_keys, at(22));
+            remember(&mut state, &made, about_keys, None, at(22));
             assert_eq!(state.view.belief, wanted);
         }
     }
