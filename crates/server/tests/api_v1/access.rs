@@ -23,6 +23,7 @@ fn routes() -> Vec<(String, String, Option<String>)> {
             .replace("{bulkId}", "blk_00000000000000000000000000")
             .replace("{scheduleId}", "sch_00000000000000000000000000")
             .replace("{workspaceId}", "ws_00000000000000000000000000")
+            .replace("{refusedEventId}", "00000000-0000-4000-8000-000000000000")
             .replace("{apiKeyId}", "key_00000000000000000000000000");
         assert!(!path.contains('{'), "{path}");
         for (method, operation) in item.as_object().unwrap() {

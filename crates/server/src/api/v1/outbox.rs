@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use hookturn_core::id::WorkspaceId;
+use hookturn_core::limits;
 use hookturn_core::store::Page;
 use hookturn_core::time::Timestamp;
 use serde::Serialize;
@@ -11,6 +12,7 @@ use uuid::Uuid;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Manage, Read};
 use super::super::idempotency::{Answer, Outcome};
+use super::super::json::{JsonBody, Nothing};
 use super::super::page::{PageView, Query};
 use super::super::problem::Problem;
 use super::super::schema;
@@ -96,7 +98,7 @@ pub(in crate::api) async fn list(
 /// Publish a refused event again, when what it was refused for is mended. Operators only.
 ///
 /// It is looked at as if it were published now, behind what waits: if it is refused again, it is in the list again.
-/// Sending it twice publishes it once; the second is answered 404, and an idempotency key is not recorded.
+/// Sending it twice publishes it once: the second is answered 404, unless it has the first one's idempotency key.
 #[utoipa::path(post, path = "/v1/outbox/refused/{refusedEventId}/retry", tag = "Outbox",
     operation_id = "retryRefusedEvent",
     responses((status = 204, description = "It waits in the outbox.")))]
@@ -104,9 +106,18 @@ pub(in crate::api) async fn retry(
     State(api): State<ApiState>,
     call: Call<Manage>,
     Ids(event): Ids<String>,
+    body: JsonBody<{ limits::BODY_BYTES }>,
 ) -> Outcome {
+    let once = call.once(&api, &body.bytes).await?;
+    let _: Nothing = body.parse_or_default()?;
     let event = event_of(&event)?;
     api.service.retry_refused(&call.caller, event).await?;
+    let record = |&(): &()| Answer::no_content().to_bytes();
+    // Not one step with the change: one that is broken off in between is answered 404 when it is repeated.
+    let kept = api
+        .service
+        .keep_answer(&call.caller, (), once.record(&record));
+    once.settle(&api.service, kept.await).await?;
     Ok(Answer::no_content())
 }
 

@@ -242,6 +242,10 @@ mod tests {
             "ba9d00a81b7b98409e31d18211c28fbcd773f50cf0c4200c0708ec0699104a06",
             4,
         ),
+        (
+            "5d17c93128de6e9ee57735844c4ce2e9b28a7d3f5f92dd06c59619979a0d1bfd",
+            4,
+        ),
     ];
 
     #[test]
