@@ -112,7 +112,6 @@ fn advice(error: &ServiceError) -> &'static str {
         | ServiceError::Unavailable
         | ServiceError::Busy
         | ServiceError::Unwritable => "Wait a moment, then load the page again.",
-        ServiceError::Damaged => "",
         ServiceError::AuditUnreadable { .. }
         | ServiceError::Uncertain
         | ServiceError::Internal(_) => {
@@ -123,7 +122,8 @@ fn advice(error: &ServiceError) -> &'static str {
             "Go back, load the page again, and do it again if it still fits."
         }
         ServiceError::NotFound { .. } => "The address is mistyped, or what it showed is gone.",
-        ServiceError::Unauthorized
+        ServiceError::Damaged
+        | ServiceError::Unauthorized
         | ServiceError::Invalid { .. }
         | ServiceError::Missing { .. }
         | ServiceError::Rejected(_)

@@ -473,10 +473,9 @@ impl BulkPlan {
         let mut bulk = BulkView::new(&started.bulk);
         if started.dry_run {
             bulk.state = "planned";
-            bulk.words =
-                "nothing was started and nothing is kept of this plan, its id included: ask \
-                          again without dryRun to open these rotations, wave after wave"
-                    .to_owned();
+            "nothing was started and nothing is kept of this plan, its id included: ask again without \
+             dryRun to open these rotations, wave after wave"
+                .clone_into(&mut bulk.words);
         }
         Self {
             bulk,

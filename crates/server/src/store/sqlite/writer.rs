@@ -453,7 +453,9 @@ impl Thread {
         let ended = self.transact(batch);
         // Known before anyone is answered, so that who was refused finds readiness off.
         self.damage.look(&ended);
-        batch.iter().for_each(|step| step.tell(&self.damage));
+        for step in batch.iter() {
+            step.tell(&self.damage);
+        }
         let fate = match ended {
             Ok(effects) => {
                 let changed = self.connection.total_changes() - changes;

@@ -18,6 +18,8 @@ const CIRCLE: &[Step] = &[
     Step::Open(r#"{"mode":"staged"}"#),
     Step::Move("promote"),
     Step::Move("undo"),
+    // The secret that was undone is live until then.
+    Step::Move("finish"),
     Step::Open(r#"{"mode":"staged"}"#),
     Step::Move("cancel"),
 ];
