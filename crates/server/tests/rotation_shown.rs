@@ -24,6 +24,9 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use support::{Api, Captured, Endpoint, Receiver, Server};
 
+/// A receiver that takes requests and never answers.
+const NOTHING: u16 = 1;
+
 /// A server, and one endpoint whose receiver answers what it is told to.
 struct World {
     server: Server,
@@ -31,7 +34,7 @@ struct World {
     app: String,
     endpoint: Endpoint,
     receiver: Receiver,
-    /// The status it answers; 0 stands for one that depends on the request.
+    /// The status it answers; 0 stands for one that depends on the request, and [`NOTHING`] for none.
     answer: Arc<AtomicU16>,
     _data: tempfile::TempDir,
 }
@@ -49,10 +52,19 @@ impl World {
         let api = server.api();
         let answer = Arc::new(AtomicU16::new(200));
         let given = Arc::clone(&answer);
-        let receiver = Receiver::answering(move |captured| match given.load(Ordering::SeqCst) {
-            0 if is_probe(captured) => StatusCode::SERVICE_UNAVAILABLE,
-            0 => StatusCode::OK,
-            status => StatusCode::from_u16(status).unwrap(),
+        let receiver = Receiver::answering_later(move |captured| {
+            let told = given.load(Ordering::SeqCst);
+            let status = match told {
+                0 if is_probe(captured) => StatusCode::SERVICE_UNAVAILABLE,
+                0 | NOTHING => StatusCode::OK,
+                status => StatusCode::from_u16(status).unwrap(),
+            };
+            async move {
+                if told == NOTHING {
+                    std::future::pending::<()>().await;
+                }
+                status
+            }
         })
         .await;
         let app = api.create_app("shown").await;
@@ -295,21 +307,18 @@ async fn a_target_that_does_not_answer_is_unreachable() {
     // What it refused before unsays nothing of its silence.
     let evidence = after_probes(&mut world, &opened.id, 2).await;
     assert_eq!(evidence["standing"], "not_ready", "{evidence}");
-    // A listener that takes connections and says nothing.
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", silent.local_addr().unwrap());
-    world.patch(&json!({ "url": url })).await;
-    let mut held = Vec::new();
-    for _ in 0..3 {
-        held.push(
-            support::within_deadline("a probe", silent.accept())
-                .await
-                .unwrap(),
-        );
-    }
+    world.answers(NOTHING);
     let path = format!("/v1/rotations/{}", opened.id);
-    let endpoint = world.api.get(&path).await["endpoints"][0].take();
-    assert_eq!(endpoint["standing"], "unreachable", "{endpoint}");
+    let unreachable = async {
+        loop {
+            world.receiver.next().await;
+            let endpoint = world.api.get(&path).await["endpoints"][0].take();
+            if endpoint["standing"] == "unreachable" {
+                return;
+            }
+        }
+    };
+    support::within_deadline("it is unreachable", unreachable).await;
     let probes = format!("/v1/endpoints/{}/probes", world.endpoint.id);
     let probes = world.api.get(&probes).await;
     let silent = probes["data"].as_array().unwrap().iter();
@@ -427,7 +436,8 @@ async fn carry_out(
     let mut entries = log["data"].as_array().unwrap().iter();
     let noted = entries.any(|entry| entry["action"] == action && entry["reason"] == "because");
     assert!(noted, "{mode} {command}: {log}");
-    if answer["open"] == true {
+    // What an undo keeps is live until then too.
+    if answer["open"] == true || command == "undo" {
         let finish = format!("{rotation}/finish");
         world.api.post(&finish, &json!({})).await;
     }

@@ -324,7 +324,7 @@ impl Inspection<'_> {
         let statuses: BTreeMap<String, Vec<u16>> = serde_json::from_str(&text).unwrap();
         let mut never = Vec::new();
         for (operation, statuses) in statuses {
-            // Only a database that applications share has an outbox; `tests/nodes` asks there.
+            // Only a database that applications share has an outbox; `tests/postgres` asks there.
             let needs_outbox = operation.contains("/v1/outbox/refused/{");
             let accepted = statuses.iter().any(|status| (200..300).contains(status));
             if !accepted && !needs_outbox {
