@@ -41,9 +41,11 @@ fn every_variable_is_known() {
         let named = variables(&text);
         // Files of keys are read, and refused when they are empty or not there; of a key and its file one is given.
         let value = |name: &String| {
-            let is_file = name.ends_with("_FILE");
-            let path = file.path().display().to_string();
-            is_file.then_some(path).unwrap_or_default()
+            if name.ends_with("_FILE") {
+                file.path().display().to_string()
+            } else {
+                String::new()
+            }
         };
         let env: BTreeMap<_, _> = named
             .iter()

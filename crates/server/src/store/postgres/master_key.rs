@@ -1,6 +1,6 @@
 //! The master key that seals for all nodes: which one that is, and that every node has it.
 //!
-//! The box that says so ([`CHECK`](crate::store::seal::CHECK)) is a thing that all nodes follow ([`view`](super::view)),
+//! The box that says so ([`CHECK`]) is a thing that all nodes follow ([`view`](super::view)),
 //! and each says in its row which keys it was given. Whoever makes another key current looks at the rows in the
 //! transaction that writes the box. A node that joins at that moment unseen reads the box after it joined, or
 //! follows it: it finds that it lacks the key before it seals anything.
