@@ -28,7 +28,8 @@ impl Plan {
     /// 3. The first is the pending one: the receiver [switched early](delivery_plan), or else it is a
     ///    canary. The fallback is: the current one.
     /// 4. The first is compromised: it may not be the fallback.
-    /// 5. The first is the one the receiver is believed to hold, or nothing is believed.
+    /// 5. The first is the one the receiver is believed to hold, or the one that a rotation brought and that
+    ///    it is known to accept; or nothing is believed.
     pub fn reason(
         &self,
         keyring: &Keyring,
@@ -51,8 +52,8 @@ impl Plan {
         } else if keyring.secret(first).is_some_and(leaked) {
             ExchangeReason::Compromised
         } else if receiver.belief.map(|belief| belief.secret) == Some(first)
-            || evidence.is_some_and(Evidence::accepts_new)
-                && keyring.active().map(|secret| secret.id) == Some(first)
+            || brought(keyring) == Some(first)
+                && of_its_rotation(keyring, evidence).is_some_and(Evidence::accepts_new)
         {
             ExchangeReason::Belief
         } else {
@@ -178,8 +179,18 @@ fn takes_the_new_one(keyring: &Keyring, evidence: Option<&Evidence>, now: Timest
         return false;
     };
     let overlap = matches!(rotation.stage.at(now), Stage::Overlap { .. });
-    let known = evidence.filter(|evidence| evidence.rotation == rotation.id);
-    overlap && known.is_some_and(Evidence::accepts_new)
+    overlap && of_its_rotation(keyring, evidence).is_some_and(Evidence::accepts_new)
+}
+
+/// The evidence, if it is about the keyring's latest rotation.
+fn of_its_rotation<'a>(keyring: &Keyring, evidence: Option<&'a Evidence>) -> Option<&'a Evidence> {
+    let rotation = keyring.rotation.as_ref()?.id;
+    evidence.filter(|evidence| evidence.rotation == rotation)
+}
+
+/// The secret that the keyring's latest rotation brought.
+fn brought(keyring: &Keyring) -> Option<SecretId> {
+    Some(keyring.rotation.as_ref()?.to)
 }
 
 /// Whether the receiver showed that it holds the pending secret and not the active one.
@@ -189,10 +200,8 @@ fn switched_early(
     receiver: &ReceiverView,
     evidence: Option<&Evidence>,
 ) -> bool {
-    let rotation = keyring.rotation.as_ref().map(|rotation| rotation.id);
-    let refused = evidence
-        .filter(|evidence| Some(evidence.rotation) == rotation)
-        .is_some_and(|evidence| evidence.current_refused);
+    let known = of_its_rotation(keyring, evidence);
+    let refused = known.is_some_and(|evidence| evidence.current_refused);
     refused && receiver.belief.map(|belief| belief.secret) == Some(pending)
 }
 
@@ -201,8 +210,7 @@ fn canary_percent(keyring: &Keyring, evidence: Option<&Evidence>) -> u8 {
         return 0;
     };
     match (rotation.mode, rotation.stage) {
-        (Mode::Proven { policy }, Stage::Staged) => evidence
-            .filter(|evidence| evidence.rotation == rotation.id)
+        (Mode::Proven { policy }, Stage::Staged) => of_its_rotation(keyring, evidence)
             .map_or(0, |evidence| evidence.canary_percent(&policy)),
         (
             Mode::Immediate | Mode::Overlap { .. } | Mode::Staged { .. } | Mode::Proven { .. },

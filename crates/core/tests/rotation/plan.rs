@@ -547,6 +547,21 @@ fn every_plan_says_why_it_signs_with_what_it_does() {
         canary.reason(&staged().keyring, &receiver, None),
         ExchangeReason::Canary
     );
+    let policy = ProofPolicy::default();
+    let accepted = Evidence::new(rotation_id(2)).after(
+        &policy,
+        Observed::Delivery,
+        ProbeAnswer::Accepted,
+        at(0),
+    );
+    let former = Evidence {
+        rotation: rotation_id(1),
+        ..accepted
+    };
+    let new_first = first_then(2, 1);
+    let reason = |evidence| new_first.reason(&overlapping().keyring, &receiver, Some(evidence));
+    assert_eq!(reason(&accepted), ExchangeReason::Belief);
+    assert_eq!(reason(&former), ExchangeReason::NoBelief);
     let early = current(ProbeAnswer::Refused);
     assert_eq!(
         canary.reason(&staged().keyring, &believing(single, 2), Some(&early)),
