@@ -22,7 +22,8 @@
 pub mod control;
 pub mod evidence;
 pub mod findings;
-pub mod learning;
+pub mod latest;
+mod learning;
 pub mod notice;
 pub mod policy;
 pub mod rehearsal;
@@ -32,6 +33,7 @@ pub mod sweep;
 pub use control::{Control, Verdict};
 pub use evidence::{Evidence, NotProven, Observed, Proof, Question, Standing, is_canary, prove};
 pub use findings::{Findings, Rehearsed};
+pub use latest::Latest;
 pub use learning::{is_about_content, learn, learn_attempt, policy_of};
 pub use notice::{Noted, Notice, Stall, notices, stall};
 pub use policy::{InvalidPolicy, OnDeadline, ProofPolicy, required_passes, ruled_out_percent};

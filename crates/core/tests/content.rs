@@ -3,8 +3,8 @@
 
 use hookturn_core::id::{KeyringId, RotationId, SecretId, WorkspaceId};
 use hookturn_core::proof::{
-    Control, Evidence, Observed, ProofPolicy, Question, Standing, Verdict, is_about_content,
-    learn_attempt,
+    Control, Evidence, Latest, Observed, ProofPolicy, Question, Standing, Verdict,
+    is_about_content, learn_attempt,
 };
 use hookturn_core::receiver::Exchange;
 use hookturn_core::rotation::{Mode, Rotation, Stage};
@@ -153,7 +153,8 @@ fn a_refusal_for_content_counts_as_nothing_but_the_canary_that_it_was() {
             (refused.run, refused.refusals, refused.fallbacks),
             (0, 1, 1)
         );
-        assert_eq!(refused.current_refused, stage == Stage::Staged);
+        let refusals = Latest::ANSWERS - refused.of_current.accepted();
+        assert_eq!(refusals, u32::from(stage == Stage::Staged));
         assert!(matches!(
             refused.standing(&policy, START.after(HOUR)),
             Standing::NotReady { .. }

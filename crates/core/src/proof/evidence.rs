@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::control::{Control, Verdict};
+use super::latest::Latest;
 use super::policy::{ProofPolicy, required_passes, ruled_out_percent};
 use super::rehearsal::{ASKED_AT_MOST, ProbeAnswer};
 use super::released::Released;
@@ -57,9 +58,12 @@ pub struct Evidence {
     pub fallback_at: Option<Timestamp>,
     /// The latest control that was answered.
     pub control: Option<Control>,
-    /// Whether the last delivery that was signed with the current secret alone, before the promotion,
-    /// was refused: the receiver may have switched already.
-    pub current_refused: bool,
+    /// The latest answers to the new secret alone.
+    #[serde(default = "Latest::none_accepted")]
+    pub of_new: Latest,
+    /// The latest answers to the current secret alone, of deliveries before the promotion.
+    #[serde(default = "Latest::all_accepted")]
+    pub of_current: Latest,
     /// Deliveries of the overlap that were signed with the old secret alone and accepted.
     pub old_needed: u32,
     /// When the latest of those was sent.
@@ -278,7 +282,8 @@ impl Evidence {
             fallbacks: 0,
             fallback_at: None,
             control: None,
-            current_refused: false,
+            of_new: Latest::none_accepted(),
+            of_current: Latest::all_accepted(),
             old_needed: 0,
             old_needed_at: None,
             unanswered: 0,
@@ -355,7 +360,8 @@ impl Evidence {
     /// 5. A delivery of the overlap that the old secret alone got accepted: it is still needed, unless
     ///    the receiver is known to accept the new one as well.
     /// 6. A delivery before the promotion that the current secret alone got refused: the receiver may
-    ///    have switched; one that it got accepted: it has not, or not everywhere.
+    ///    have switched; one that it got accepted: it has not, or not everywhere. The latest of both, and of
+    ///    those to the new secret, are counted ([`Evidence::switched_early`]).
     /// 7. Silence changes nothing but the time to the next probe.
     /// 8. Answers may arrive out of order; each time that is kept only grows.
     /// 9. An answer to the old secret alone in a probe says whether it is dropped, and nothing about
@@ -412,9 +418,11 @@ impl Evidence {
                 self.note_control(answer, status, sent_at);
             }
             Observed::Current => match answer {
-                ProbeAnswer::Accepted => self.current_refused = false,
-                // A 500 may have another cause; it counts only until one that is accepted.
-                ProbeAnswer::Refused | ProbeAnswer::Threw => self.current_refused = true,
+                ProbeAnswer::Accepted => self.of_current = self.of_current.then(true),
+                // A 500 may have another cause; it counts only until others are accepted.
+                ProbeAnswer::Refused | ProbeAnswer::Threw => {
+                    self.of_current = self.of_current.then(false);
+                }
                 ProbeAnswer::Silent => {}
             },
             Observed::Old => {
@@ -462,6 +470,7 @@ impl Evidence {
             self.end_run();
         }
         self.silent = 0;
+        self.of_new = self.of_new.then(true);
         self.passed_at = self.passed_at.max(Some(sent_at));
         let refused_again_at = self.control.and_then(|control| control.refused_again_at);
         if refused_again_at <= Some(sent_at) {
@@ -484,6 +493,7 @@ impl Evidence {
             self.probe_refused_at = self.probe_refused_at.max(Some(sent_at));
         }
         self.silent = 0;
+        self.of_new = self.of_new.then(false);
         self.refused_by_500 = false;
         self.refusals = self.refusals.saturating_add(1);
         self.refused_at = self.refused_at.max(Some(sent_at));
@@ -689,16 +699,24 @@ impl Evidence {
         (at, question)
     }
 
+    /// Whether, before the promotion, the receiver is better asked with the new secret first: of the latest
+    /// answers more were acceptances of the new secret than of the current one. A receiver that accepts both
+    /// accepts as many of each, and has not switched. Of a half-deployed fleet it is true while more
+    /// machines hold the new one.
+    pub fn switched_early(&self) -> bool {
+        self.of_new.accepted() > self.of_current.accepted()
+    }
+
     /// The share of deliveries, in percent, that is signed with the new secret first.
     ///
     /// 1. None until a control was refused and a probe passed: a receiver that lacks the new secret
     ///    does not pay for finding that out.
     /// 2. Then the first share, and the next after every `canaryPasses` further passes of the run.
     /// 3. A refusal takes it back to none, with the run.
-    /// 4. All of them when the current secret was refused last and the new one accepted: the receiver
-    ///    has switched, and the current secret first would cost it a refused request each time.
+    /// 4. All of them when the receiver [switched early](Self::switched_early): the current secret first
+    ///    would cost it a refused request each time.
     pub fn canary_percent(&self, policy: &ProofPolicy) -> u8 {
-        if self.run > 0 && self.current_refused {
+        if self.switched_early() {
             return 100;
         }
         if self.run == 0 || self.verified_at().is_none() {

@@ -43,7 +43,7 @@ impl Plan {
         };
         let pending = keyring.pending().map(|secret| secret.id);
         let leaked = |secret: &SecretVersion| secret.compromised.is_some();
-        if pending == Some(first) && switched_early(keyring, first, receiver, evidence) {
+        if pending == Some(first) && switched_early(keyring, evidence) {
             ExchangeReason::Belief
         } else if pending == Some(first) {
             ExchangeReason::Canary
@@ -131,10 +131,11 @@ pub fn signing_plan(
 /// In rules 1 and 2 the pending secret signs alone, fallback the active one; neither happens while one of
 /// the two is compromised.
 ///
-/// 1. A receiver **switched early** when it last refused the active secret alone and last accepted the
-///    pending one alone. Under the signing plan it would refuse one exchange of every delivery until
-///    somebody promotes, which in mode `staged` may take weeks. A receiver that reads every signature
-///    is left to the plan, which already carries both.
+/// 1. A receiver **switched early** when of its latest answers more were acceptances of the pending secret
+///    alone than of the active one alone ([`Evidence::switched_early`]). Under the signing plan it would
+///    refuse one exchange of every delivery until somebody promotes, which in mode `staged` may take weeks;
+///    and of a half-deployed fleet most machines would. A receiver that reads every signature is left to
+///    the plan, which already carries both.
 /// 2. A **canary** is evidence, and costs one refused exchange where the receiver lacks the secret. Only
 ///    while a rotation in mode `proven` is staged, for the share of messages that the evidence allows
 ///    ([`crate::proof::Evidence::canary_percent`]).
@@ -154,7 +155,7 @@ pub fn delivery_plan(
     let pending = keyring.pending().filter(sound);
     if let Some(pending) = pending.filter(|_| sound(&active)) {
         let co_signs = lists_are_read(receiver.class) && scheme.carries_many_signatures();
-        let switched = !co_signs && switched_early(keyring, pending.id, receiver, evidence);
+        let switched = !co_signs && switched_early(keyring, evidence);
         if switched || is_canary(message, canary_percent(keyring, evidence)) {
             return Ok(Plan {
                 sign_with: vec![pending.id],
@@ -193,16 +194,9 @@ fn brought(keyring: &Keyring) -> Option<SecretId> {
     Some(keyring.rotation.as_ref()?.to)
 }
 
-/// Whether the receiver showed that it holds the pending secret and not the active one.
-fn switched_early(
-    keyring: &Keyring,
-    pending: SecretId,
-    receiver: &ReceiverView,
-    evidence: Option<&Evidence>,
-) -> bool {
-    let known = of_its_rotation(keyring, evidence);
-    let refused = known.is_some_and(|evidence| evidence.current_refused);
-    refused && receiver.belief.map(|belief| belief.secret) == Some(pending)
+/// Whether the receiver showed that it rather holds the pending secret than the active one.
+fn switched_early(keyring: &Keyring, evidence: Option<&Evidence>) -> bool {
+    of_its_rotation(keyring, evidence).is_some_and(Evidence::switched_early)
 }
 
 fn canary_percent(keyring: &Keyring, evidence: Option<&Evidence>) -> u8 {

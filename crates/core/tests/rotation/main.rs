@@ -1,6 +1,7 @@
 //! The rotation machine: its rules one by one, its guarantees over random command sequences, and
 //! receivers of every class that change keys at every moment.
 
+mod fleet;
 mod plan;
 mod properties;
 mod proven;

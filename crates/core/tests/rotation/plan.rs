@@ -420,10 +420,15 @@ fn canaries_are_signed_with_the_pending_secret_and_repaired_by_the_active() {
     assert!(!plans(&bench, Some(&evidence)).contains(&canary));
 }
 
-/// Evidence of rotation 2 after one delivery that the active secret got refused, or accepted.
-fn current(answer: ProbeAnswer) -> Evidence {
+/// Evidence of rotation 2 after `messages` that the active secret got refused, each accepted under the
+/// pending one.
+fn switched(messages: u32) -> Evidence {
     let policy = ProofPolicy::default();
-    Evidence::new(rotation_id(2)).after(&policy, Observed::Current, answer, at(0))
+    (0..messages).fold(Evidence::new(rotation_id(2)), |evidence, _| {
+        evidence
+            .after(&policy, Observed::Current, ProbeAnswer::Refused, at(0))
+            .after(&policy, Observed::Delivery, ProbeAnswer::Accepted, at(0))
+    })
 }
 
 fn delivered(bench: &Bench, receiver: ReceiverView, evidence: Option<&Evidence>) -> Plan {
@@ -435,46 +440,56 @@ fn delivered(bench: &Bench, receiver: ReceiverView, evidence: Option<&Evidence>)
 
 #[test]
 fn g6_a_receiver_that_switched_early_gets_the_pending_secret_first() {
-    let refused = current(ProbeAnswer::Refused);
-    let mut proving = Bench::new();
     let policy = ProofPolicy::default();
+    let mut proving = Bench::new();
     proving.run(at(0), rotate(2, Mode::Proven { policy }));
+    let known = switched(3);
+    let hear = |evidence: Evidence, observed, answer| {
+        (0..4).fold(evidence, |evidence, _| {
+            evidence.after(&policy, observed, answer, at(0))
+        })
+    };
+    let nothing = Evidence::new(rotation_id(2));
+    let (refused, accepted) = (ProbeAnswer::Refused, ProbeAnswer::Accepted);
+    let of_former = Evidence {
+        rotation: rotation_id(1),
+        ..known
+    };
+    let others = [
+        // Two messages may be chance.
+        Some(switched(2)),
+        // It refuses both, or accepts both, or has moved back.
+        Some(hear(nothing, Observed::Current, refused)),
+        Some(hear(nothing, Observed::Delivery, accepted)),
+        Some(hear(known, Observed::Current, accepted)),
+        Some(hear(known, Observed::Delivery, refused)),
+        Some(of_former),
+        None,
+    ];
     for bench in [&staged(), &proving] {
         for class in EVERYONE_ELSE {
-            let holds = |number| believing(class, number);
-            assert_eq!(delivered(bench, holds(2), Some(&refused)), first_then(2, 1));
-            // It refused the active one, and what it holds is not known.
-            assert_eq!(delivered(bench, holds(1), Some(&refused)), first_then(1, 2));
-            let unknown = unbelieving(class);
-            assert_eq!(delivered(bench, unknown, Some(&refused)), first_then(1, 2));
-            // It accepted both: the shares of canaries decide, and there are none without passes.
-            let accepted = current(ProbeAnswer::Accepted);
-            assert_eq!(
-                delivered(bench, holds(2), Some(&accepted)),
-                first_then(1, 2)
-            );
-            assert_eq!(delivered(bench, holds(2), None), first_then(1, 2));
-            // Evidence of a rotation before this one.
-            let former = Evidence {
-                rotation: rotation_id(1),
-                ..refused
-            };
-            assert_eq!(delivered(bench, holds(2), Some(&former)), first_then(1, 2));
+            for receiver in [believing(class, 1), believing(class, 2), unbelieving(class)] {
+                let plan = |evidence| delivered(bench, receiver, evidence);
+                assert_eq!(plan(Some(&known)), first_then(2, 1));
+                for other in &others {
+                    assert_eq!(plan(other.as_ref()), first_then(1, 2), "{other:?}");
+                }
+            }
         }
-        let lists = believing(ReceiverClass::ListAware, 2);
-        assert_eq!(delivered(bench, lists, Some(&refused)), both(1, 2, 2));
     }
+    let lists = believing(ReceiverClass::ListAware, 2);
+    assert_eq!(delivered(&staged(), lists, Some(&known)), both(1, 2, 2));
 }
 
 #[test]
 fn g4_a_receiver_that_switched_early_gets_no_compromised_secret_in_its_place() {
-    let refused = current(ProbeAnswer::Refused);
+    let known = switched(3);
     let receiver = believing(ReceiverClass::Single, 2);
     for number in [1, 2] {
         let mut bench = staged();
         let secret = secret_id(number);
         bench.run(at(1), Command::Compromise { secret });
-        let plan = delivered(&bench, receiver, Some(&refused));
+        let plan = delivered(&bench, receiver, Some(&known));
         let by_plan = planned(&bench, receiver, Scheme::Standard, at(1));
         assert_eq!(plan, by_plan, "{number}");
         assert_ne!(plan, first_then(2, 1), "{number}");
@@ -562,7 +577,7 @@ fn every_plan_says_why_it_signs_with_what_it_does() {
     let reason = |evidence| new_first.reason(&overlapping().keyring, &receiver, Some(evidence));
     assert_eq!(reason(&accepted), ExchangeReason::Belief);
     assert_eq!(reason(&former), ExchangeReason::NoBelief);
-    let early = current(ProbeAnswer::Refused);
+    let early = switched(3);
     assert_eq!(
         canary.reason(&staged().keyring, &believing(single, 2), Some(&early)),
         ExchangeReason::Belief
