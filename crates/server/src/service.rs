@@ -327,10 +327,23 @@ impl Service {
         recording: Option<Recording<'_, T>>,
         decide: impl Fn(Timestamp) -> Result<Decision<T>, ServiceError> + Send + Sync,
     ) -> Result<T, ServiceError> {
+        self.change_in_turn((), caller, recording, decide).await
+    }
+
+    /// [`Service::change`] in a turn ([`turns`]), which ends when it is stored: whoever is next waits for the
+    /// decision, and not for the other nodes as well.
+    async fn change_in_turn<T: Send>(
+        &self,
+        turn: impl Send,
+        caller: &Caller,
+        recording: Option<Recording<'_, T>>,
+        decide: impl Fn(Timestamp) -> Result<Decision<T>, ServiceError> + Send + Sync,
+    ) -> Result<T, ServiceError> {
         let context = caller.context();
         let (out, patience) = self
             .store_decision(caller.workspace, &context, recording, decide)
             .await?;
+        drop(turn);
         self.close_fence(&caller.fenced, patience).await?;
         Ok(out)
     }

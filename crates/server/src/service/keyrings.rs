@@ -161,8 +161,8 @@ impl Service {
     ) -> Result<CreatedSecret, ServiceError> {
         self.require(caller, Scope::Secrets).await?;
         let caller = &check_words(caller, input.name.as_deref(), input.reason.as_deref())?;
-        let _turn = self.keyring_turn(keyring).await?;
-        self.change(caller, recording, |now| {
+        let turn = self.keyring_turn(keyring).await?;
+        self.change_in_turn(turn, caller, recording, |now| {
             let keyring = self.own_keyring(caller, keyring)?;
             check_version(if_match, keyring.version)?;
             let value = self.value_for(&keyring, input.value.as_ref())?;
@@ -260,8 +260,8 @@ impl Service {
         recording: Option<Recording<'_, ChangedSecret>>,
     ) -> Result<ChangedSecret, ServiceError> {
         self.require(caller, Scope::Secrets).await?;
-        let _turn = self.keyring_turn(keyring).await?;
-        self.change(caller, recording, |now| {
+        let turn = self.keyring_turn(keyring).await?;
+        self.change_in_turn(turn, caller, recording, |now| {
             let keyring = self.own_keyring(caller, keyring)?;
             check_version(if_match, keyring.version)?;
             let known = self.own_secret(caller, &keyring, secret)?;

@@ -89,8 +89,8 @@ impl Service {
         let input = with_deadline(input, self.clock.now())?;
         check_numbers(&input)?;
         let caller = &check_words(caller, input.name.as_deref(), input.reason.as_deref())?;
-        let _turn = self.keyring_turn(keyring).await?;
-        self.change(caller, recording, |now| {
+        let turn = self.keyring_turn(keyring).await?;
+        self.change_in_turn(turn, caller, recording, |now| {
             let keyring = self.own_keyring(caller, keyring)?;
             check_version(if_match, keyring.version)?;
             let value = self.value_for(&keyring, input.value.as_ref())?;
@@ -289,8 +289,8 @@ impl Service {
         self.require(caller, Scope::Secrets).await?;
         // A rotation never changes its keyring; everything else is read again on every try.
         let keyring = self.stored_rotation(caller, id).await?.keyring;
-        let _turn = self.keyring_turn(keyring).await?;
-        self.change(caller, recording, |now| {
+        let turn = self.keyring_turn(keyring).await?;
+        self.change_in_turn(turn, caller, recording, |now| {
             let keyring = self.own_keyring(caller, keyring)?;
             check_version(if_match, keyring.version)?;
             let applied = apply(&keyring, command(&keyring, now), now)?;

@@ -294,13 +294,13 @@ impl Service {
         recording: Option<Recording<'_, SecretOnce>>,
     ) -> Result<SecretOnce, ServiceError> {
         self.require(caller, Scope::Secrets).await?;
-        let _turn = self.turns.of(&(caller.workspace, id)).await;
+        let turn = self.turns.of(&(caller.workspace, id)).await;
         let app = self.live.app(caller.workspace, id);
-        let _keyring_turn = match app.and_then(|app| self.primary(&app)) {
+        let keyring_turn = match app.and_then(|app| self.primary(&app)) {
             Some(primary) => Some(self.keyring_turn(primary.keyring).await?),
             None => None,
         };
-        self.change(caller, recording, |now| {
+        self.change_in_turn((turn, keyring_turn), caller, recording, |now| {
             let app = self.own_app(caller, id)?;
             match self.primary(&app) {
                 Some(primary) => self.rotated(caller, &app, &primary, now),

@@ -70,8 +70,8 @@ impl Service {
             check_name("/name", name)?;
         }
         let keyring = self.own_workspace(caller)?.shared_keyring;
-        let _turn = self.keyring_turn(keyring).await?;
-        self.change(caller, None, |now| {
+        let turn = self.keyring_turn(keyring).await?;
+        self.change_in_turn(turn, caller, None, |now| {
             let keyring = self.own_shared_keyring(caller)?;
             let known = self.own_secret(caller, &keyring, secret)?;
             let status = known.status(now);
