@@ -33,6 +33,7 @@ mod bulks;
 mod configuration;
 mod connect;
 mod days;
+mod due;
 mod ear;
 mod effects;
 mod examine;
@@ -457,14 +458,14 @@ impl Store for PostgresStore {
         Box::pin(async move {
             barrier.await?;
             self.readers
-                .read(move |session| async move { listing::due(&session, query).await })
+                .read(move |session| async move { due::due(&session, query).await })
                 .await
         })
     }
 
     fn due_endpoints(&self) -> StoreFuture<'_, Vec<(WorkspaceId, EndpointId, Timestamp)>> {
         self.readers
-            .read(move |session| async move { listing::due_endpoints(&session).await })
+            .read(move |session| async move { due::due_endpoints(&session).await })
     }
 
     fn recoverable(

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::bulks;
 use super::connect::{SCHEMA, Session};
 use super::days::{self, Day};
-use super::listing::due_endpoints;
+use super::due::due_endpoints;
 use super::outbox;
 use super::rows::{Outcome, collect, column, execute, first, id, rows, run, uuid};
 use super::transaction::Tx;
