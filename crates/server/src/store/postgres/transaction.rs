@@ -167,6 +167,10 @@ pub(super) async fn write_all(
     let mut answers: Answers = works.iter().map(|_| Ok(Answer::Done)).collect();
     let mut group = Group::default();
     for (index, work) in works.iter().copied().enumerate() {
+        // Answered with the rest, after the commit: what is written around it stays together.
+        if matches!(work, Work::Barrier | Work::Leave) {
+            continue;
+        }
         let grouped = matches!(work, Work::Accept(..) | Work::Finish { .. });
         if grouped && manner == Manner::Together {
             if !group.takes(work) {
@@ -188,9 +192,6 @@ pub(super) async fn write_all(
 
 /// One piece of work that is undone alone when it is refused. The outer error is of the transaction.
 async fn guarded(tx: &mut Tx<'_>, work: &Work) -> Outcome<Outcome<Answer>> {
-    if matches!(work, Work::Barrier | Work::Leave) {
-        return Ok(Ok(Answer::Done));
-    }
     let mark = tx.effects.mark();
     run(tx.session, "write", "SAVEPOINT work").await?;
     let answer = alone(tx, work).await;
