@@ -14,6 +14,7 @@
 //! What an engine must do beyond this text is in the conformance suite, which every engine passes
 //! unchanged.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -887,6 +888,13 @@ pub trait Store: Send + Sync {
     /// Reads a block of due rows of one endpoint. Everything handed to `finish` before this call
     /// is already applied.
     fn due(&self, query: DueQuery) -> StoreFuture<'_, DueBlock>;
+
+    /// The same for a caller that holds some of the rows, in the form in which they are stored: the engine may leave those
+    /// out of the block, and need not read their messages. They count against the limit all the same.
+    fn due_beside(&self, query: DueQuery, held: HashSet<DeliveryId>) -> StoreFuture<'_, DueBlock> {
+        drop(held);
+        self.due(query)
+    }
 
     /// When the earliest row of each endpoint with due rows is due.
     fn due_endpoints(&self) -> StoreFuture<'_, Vec<(WorkspaceId, EndpointId, Timestamp)>>;

@@ -387,6 +387,15 @@ impl Queue {
         self.disk = Disk::Empty;
     }
 
+    /// Rows that the block which is being read need not bring: those that are known, unless somebody may have changed
+    /// them. One that is queued by hand from now on is told of, and read again.
+    pub(super) fn held(&self) -> HashSet<DeliveryId> {
+        if self.refreshing || !self.perhaps_moved.is_empty() {
+            return HashSet::new();
+        }
+        self.known.keys().copied().collect()
+    }
+
     /// Takes a block that was read, or nothing when reading failed. One that was read while a finish failed
     /// is read again: if that finish happened after all, a row of before it would be sent for nothing, and
     /// its next finish would find the row changed and leave it on disk, where nobody looks for it.

@@ -134,6 +134,8 @@ macro_rules! store_conformance {
             queue:
                 due_rows_come_in_order_and_up_to_a_time,
                 a_due_block_ends_at_its_limit_or_its_bytes,
+                blocks_that_are_asked_for_at_once_are_told_apart,
+                a_block_may_be_without_the_rows_that_are_held,
                 due_endpoints_name_the_earliest_row_of_each,
                 a_pending_delivery_can_be_queued_at_once,
                 a_settled_delivery_can_be_queued_again,

@@ -67,6 +67,7 @@ mod upkeep;
 mod view;
 mod writer;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +94,7 @@ use super::live::Live;
 use super::owned::Owned;
 use super::seal::Sealer;
 use super::waiting::Waiting;
+use due::DueReads;
 use node::Node;
 use reader::Readers;
 use writer::{Answer, Work, Writer};
@@ -111,6 +113,7 @@ pub use standing::{Figures, Standing};
 pub struct PostgresStore {
     writer: Arc<Writer>,
     readers: Arc<Readers>,
+    due_reads: Arc<DueReads>,
     waiting: Waiting,
     target: Arc<Target>,
     live: Arc<Live>,
@@ -170,9 +173,12 @@ impl PostgresStore {
     /// A database into which a store is being copied is refused: half of it is not there.
     pub async fn open(options: PostgresOptions) -> Result<Self, OpenError> {
         let node = Node::new(options.sharing.lease).having(options.sharing.sealer.as_deref());
+        let writer = Arc::new(Writer::start(&options, &node).await?);
+        let readers = Arc::new(Readers::start(&options.target)?);
         let store = Self {
-            writer: Arc::new(Writer::start(&options, &node).await?),
-            readers: Arc::new(Readers::start(&options.target)?),
+            writer,
+            due_reads: DueReads::new(&readers),
+            readers,
             waiting: Waiting::default(),
             target: Arc::new(options.target),
             live: options.live,
@@ -453,13 +459,15 @@ impl Store for PostgresStore {
     }
 
     fn due(&self, query: DueQuery) -> StoreFuture<'_, DueBlock> {
+        self.due_beside(query, HashSet::new())
+    }
+
+    fn due_beside(&self, query: DueQuery, held: HashSet<DeliveryId>) -> StoreFuture<'_, DueBlock> {
         // The barrier makes every finish queued before this call visible to the reader.
         let barrier = self.writer.order(Work::Barrier);
         Box::pin(async move {
             barrier.await?;
-            self.readers
-                .read(move |session| async move { due::due(&session, query).await })
-                .await
+            self.due_reads.read(query, held).await
         })
     }
 

@@ -215,12 +215,13 @@ impl Shard {
             limit,
             payload_bytes,
         };
+        let held = queue.held();
         // A read comes after every finish that was handed in before it.
         self.hand_in();
         let parts = Arc::clone(&self.parts);
         let events = Rc::clone(&self.events);
         tokio::task::spawn_local(async move {
-            let block = parts.store.due(query).await;
+            let block = parts.store.due_beside(query, held).await;
             match &block {
                 Ok(block) => {
                     tracing::debug!(endpoint = %id, rows = block.rows.len(), "due deliveries were read");

@@ -1,5 +1,8 @@
 //! Reading due work, and queueing by hand.
 
+use std::collections::HashSet;
+
+use futures_util::future::join_all;
 use hookturn_core::delivery::{DeliveryState, DeliveryStatus, ExhaustedReason, Next};
 use hookturn_core::id::DeliveryId;
 use hookturn_core::store::{
@@ -57,6 +60,85 @@ pub async fn a_due_block_ends_at_its_limit_or_its_bytes(engine: &impl Engine) {
         assert_eq!(block.rows.len(), count, "{limit} {payload_bytes}");
         let next = (count < 6).then(|| START.after(count as u64));
         assert_eq!(block.next_due_at, next);
+    }
+}
+
+/// Whoever asks while others do gets the rows of the endpoint and the bounds that were asked for, and no others.
+pub async fn blocks_that_are_asked_for_at_once_are_told_apart(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let mut asked = Vec::new();
+    for name in ["acme", "other", "third"] {
+        let tenant = world.tenant(name).await;
+        let (workspace, endpoint) = (tenant.workspace.id, tenant.endpoints[0].id);
+        let mut rows = Vec::new();
+        for at in 0..4 {
+            rows.push(world.accept_one(&tenant, START.after(at)).await);
+        }
+        // The first rows by number, by bytes, and by time; and an endpoint without any.
+        for (until, limit, payload_bytes, count) in
+            [(9, 2, usize::MAX, 2), (9, 9, 0, 1), (2, 9, usize::MAX, 3)]
+        {
+            let query = DueQuery {
+                workspace,
+                endpoint,
+                until: START.after(until),
+                limit,
+                payload_bytes,
+            };
+            asked.push((query, rows[..count].to_vec(), Some(rows[count].due_at)));
+        }
+        let nothing = DueQuery {
+            workspace,
+            endpoint: tenant.endpoints[1].id,
+            until: START.after(9),
+            limit: 9,
+            payload_bytes: usize::MAX,
+        };
+        asked.push((nothing, Vec::new(), None));
+    }
+    let store = world.store();
+    let blocks = join_all(asked.iter().map(|(query, ..)| store.due(*query))).await;
+    for (block, (query, rows, next)) in blocks.into_iter().zip(asked) {
+        let block = block.unwrap();
+        assert_eq!(keys(&block.rows), keys(&rows), "{query:?}");
+        assert_eq!(block.next_due_at, next, "{query:?}");
+    }
+}
+
+/// Rows that the caller holds may be left out. They count against the limit, and the next row is the one behind.
+pub async fn a_block_may_be_without_the_rows_that_are_held(engine: &impl Engine) {
+    let world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let endpoint = &tenant.endpoints[0];
+    let mut rows = Vec::new();
+    for at in 0..5 {
+        rows.push(world.accept_one(&tenant, START.after(at)).await);
+    }
+    for (until, limit, held, brought, next) in [
+        (9, 9, vec![0, 2], vec![1, 3, 4], None),
+        (9, 3, vec![0, 2], vec![1], Some(3)),
+        (1, 9, vec![0], vec![1], Some(2)),
+        (9, 2, vec![0, 1], vec![], Some(2)),
+        (9, 9, vec![0, 1, 2, 3, 4], vec![], None),
+    ] {
+        let query = DueQuery {
+            workspace: endpoint.workspace,
+            endpoint: endpoint.id,
+            until: START.after(until),
+            limit,
+            payload_bytes: usize::MAX,
+        };
+        let held: HashSet<DeliveryId> = held.iter().map(|at: &usize| rows[*at].delivery).collect();
+        let block = world.store().due_beside(query, held.clone()).await.unwrap();
+        let mut others = block.rows;
+        others.retain(|row| !held.contains(&row.delivery));
+        let expected: Vec<_> = brought.iter().map(|at: &usize| rows[*at].clone()).collect();
+        assert_eq!(keys(&others), keys(&expected), "{query:?}");
+        assert_eq!(
+            block.next_due_at,
+            next.map(|at| START.after(at)),
+            "{query:?}"
+        );
     }
 }
 

@@ -30,10 +30,12 @@ pub(super) const CHANNEL: &str = "hookturn";
 const STEP: &str = "speak with the other nodes";
 /// How long to wait before connecting again.
 const RETRY: Duration = Duration::from_millis(500);
-/// From one notification about what is due to the next, at least. Whoever is told reads the endpoint's rows, those
-/// that it holds already among them: under load one reading for many messages costs the database a
-/// fraction of one for each.
-const PAUSE: Duration = Duration::from_millis(20);
+/// From one notification about what is due to the next, for each row that the first told of. Whoever is told reads, which
+/// costs the database something whatever there is to read: up to a thousand rows a second nobody waits, and
+/// the more there are beyond that, the more are read together.
+const PAUSE: Duration = Duration::from_millis(1);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 /// Endpoints that one notification names: the database takes less than 8,000 bytes.
 const NAMED: usize = 110;
 /// Endpoints that may wait to be told. Beyond that everyone is asked to look for itself.
@@ -52,6 +54,8 @@ enum Word {
 #[derive(Debug, Default)]
 struct Gathered {
     endpoints: HashSet<(Word, WorkspaceId, EndpointId)>,
+    /// The rows behind them.
+    rows: u32,
     /// More than can be named.
     all: bool,
 }
@@ -127,7 +131,10 @@ impl Voice {
             return;
         }
         self.with(|gathered| {
-            gathered.endpoints.extend(foreign);
+            for named in foreign {
+                gathered.rows = gathered.rows.saturating_add(1);
+                gathered.endpoints.insert(named);
+            }
             if gathered.endpoints.len() > GATHERED {
                 gathered.endpoints.clear();
                 gathered.all = true;
@@ -143,11 +150,16 @@ impl Voice {
         self.waits.notified().await;
     }
 
-    /// What to say now: texts of notifications.
-    fn take(&self) -> Vec<String> {
-        let Gathered { endpoints, all } = self.with(std::mem::take);
+    /// What to say now: texts of notifications, and for how long to be silent then.
+    fn take(&self) -> (Vec<String>, Duration) {
+        let Gathered {
+            endpoints,
+            rows,
+            all,
+        } = self.with(std::mem::take);
+        let pause = PAUSE.saturating_mul(rows).min(PAUSE_MAX);
         if all {
-            return vec!["look".to_owned()];
+            return (vec!["look".to_owned()], pause);
         }
         let named: Vec<String> = endpoints
             .into_iter()
@@ -160,7 +172,8 @@ impl Voice {
                 format!("{letter}{}{}", workspace.simple(), endpoint.simple())
             })
             .collect();
-        named.chunks(NAMED).map(<[String]>::concat).collect()
+        let texts = named.chunks(NAMED).map(<[String]>::concat);
+        (texts.collect(), pause)
     }
 }
 
@@ -227,8 +240,7 @@ impl Ear {
                     None => return Ok(()),
                 },
                 () = self.voice.waits_until(pause_until) => {
-                    self.speak(&session).await?;
-                    pause_until = Instant::now() + PAUSE;
+                    pause_until = Instant::now() + self.speak(&session).await?;
                 }
                 _ = watch.tick() => self.watch(&session, silence).await?,
             }
@@ -255,11 +267,13 @@ impl Ear {
         }
     }
 
-    async fn speak(&self, session: &Session) -> Outcome<()> {
-        for text in self.voice.take() {
+    /// Returns for how long to be silent.
+    async fn speak(&self, session: &Session) -> Outcome<Duration> {
+        let (texts, pause) = self.voice.take();
+        for text in texts {
             say(session, &text).await?;
         }
-        Ok(())
+        Ok(pause)
     }
 
     /// Looks whether the other nodes live, and takes over what those left that do not.
@@ -312,7 +326,8 @@ mod tests {
             .collect();
         voice.tell(&[], &hints);
         voice.tell(&[], &hints);
-        let texts = voice.take();
+        let (texts, pause) = voice.take();
+        assert_eq!(pause, PAUSE_MAX);
         assert_eq!(texts.len(), 3, "each once, in as few words as fit");
         assert!(texts.iter().all(|text| text.len() < 8_000));
         let heard: Vec<_> = texts.iter().flat_map(|text| heard(text)).collect();
@@ -322,7 +337,9 @@ mod tests {
                 .iter()
                 .all(|hint| matches!(hint, Hint::Requeued(of, _) if *of == workspace))
         );
-        assert!(voice.take().is_empty());
+        assert_eq!(voice.take(), (Vec::new(), Duration::ZERO));
+        voice.tell(&[], &hints[..1]);
+        assert_eq!(voice.take().1, PAUSE, "one is told of without much ado");
     }
 
     #[test]
@@ -339,7 +356,7 @@ mod tests {
             })
             .collect();
         voice.tell(&[], &hints);
-        assert_eq!(voice.take(), ["look"]);
+        assert_eq!(voice.take().0, ["look"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, Object, Pool};
+use deadpool_postgres::{ClientWrapper, Hook, HookError, Manager, Object, Pool};
 use hookturn_core::store::{StoreError, StoreFuture};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -16,8 +16,13 @@ use tokio::time::timeout;
 use super::connect::{OpenError, Target};
 use super::rows::Outcome;
 
-/// Pages and due blocks do not wait for each other, and a database counts its connections.
+/// For pages and all else. A database counts its connections.
 const CONNECTIONS: usize = 4;
+/// For due rows, which do not wait for pages.
+const DUE_CONNECTIONS: usize = 2;
+/// Due rows are always found by their keys, so the statements are planned once for a connection. Planning them anew for
+/// each set of arrays takes the database longer than reading the rows.
+const DUE_PLANS: &str = "SET plan_cache_mode = force_generic_plan";
 
 /// How long a free connection is waited for, or a new one.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -26,6 +31,7 @@ const READ: Duration = Duration::from_secs(30);
 
 pub(super) struct Readers {
     pool: Pool,
+    due: Pool,
     runtime: Handle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -37,10 +43,21 @@ impl Readers {
             .enable_all()
             .build()
             .map_err(OpenError::Thread)?;
-        let manager = Manager::new(target.config().clone(), target.connector());
-        let pool = Pool::builder(manager).max_size(CONNECTIONS).build();
-        // Only a pool with time limits can fail to be built, and this one has none.
-        let pool = pool.map_err(|error| OpenError::Thread(std::io::Error::other(error)))?;
+        let builder = || Pool::builder(Manager::new(target.config().clone(), target.connector()));
+        // Only a pool with time limits can fail to be built, and these have none.
+        let failed = |error| OpenError::Thread(std::io::Error::other(error));
+        let pool = builder().max_size(CONNECTIONS).build().map_err(failed)?;
+        let planned_once = Hook::async_fn(|session: &mut ClientWrapper, _| {
+            Box::pin(async {
+                let set = session.batch_execute(DUE_PLANS).await;
+                set.map_err(HookError::Backend)
+            })
+        });
+        let due = builder()
+            .max_size(DUE_CONNECTIONS)
+            .post_create(planned_once)
+            .build()
+            .map_err(failed)?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
@@ -51,10 +68,16 @@ impl Readers {
             .map_err(OpenError::Thread)?;
         Ok(Self {
             pool,
+            due,
             runtime: handle,
             stop: Some(stop),
             thread: Some(thread),
         })
+    }
+
+    /// Runs what nobody waits for, on the readers' thread.
+    pub(super) fn detach(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
     }
 
     /// Runs a query on the next free connection.
@@ -66,7 +89,19 @@ impl Readers {
         T: Send + 'static,
         F: Future<Output = Outcome<T>> + Send,
     {
-        self.read_within(READ, query)
+        self.read_within(&self.pool, READ, query)
+    }
+
+    /// The same for due rows.
+    pub(super) fn read_due<T, F>(
+        &self,
+        query: impl FnOnce(Object) -> F + Send + 'static,
+    ) -> StoreFuture<'static, T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Outcome<T>> + Send,
+    {
+        self.read_within(&self.due, READ, query)
     }
 
     /// The same for what may take as long as it takes.
@@ -78,11 +113,12 @@ impl Readers {
         T: Send + 'static,
         F: Future<Output = Outcome<T>> + Send,
     {
-        self.read_within(Duration::MAX, query)
+        self.read_within(&self.pool, Duration::MAX, query)
     }
 
     fn read_within<T, F>(
         &self,
+        pool: &Pool,
         limit: Duration,
         query: impl FnOnce(Object) -> F + Send + 'static,
     ) -> StoreFuture<'static, T>
@@ -90,7 +126,7 @@ impl Readers {
         T: Send + 'static,
         F: Future<Output = Outcome<T>> + Send,
     {
-        let pool = self.pool.clone();
+        let pool = pool.clone();
         let answer = self.runtime.spawn(async move {
             let session = match timeout(CONNECT, pool.get()).await {
                 Ok(Ok(session)) => session,
@@ -121,6 +157,7 @@ fn away(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
 impl Drop for Readers {
     fn drop(&mut self) {
         self.pool.close();
+        self.due.close();
         drop(self.stop.take());
         if let Some(thread) = self.thread.take()
             && thread.thread().id() != std::thread::current().id()

@@ -148,6 +148,26 @@ pub(super) async fn run(session: &Session, step: &'static str, sql: &str) -> Out
     session.batch_execute(sql).await.map_err(failed(step))
 }
 
+/// The same error for another caller.
+pub(super) fn again(error: &StoreError) -> StoreError {
+    let told = |source: &(dyn std::error::Error + Send + Sync)| source.to_string().into();
+    match error {
+        StoreError::Unwritable { step, source } => StoreError::Unwritable {
+            step,
+            source: told(source.as_ref()),
+        },
+        StoreError::Engine { step, source } => StoreError::Engine {
+            step,
+            source: told(source.as_ref()),
+        },
+        StoreError::Uncertain => StoreError::Uncertain,
+        other => StoreError::Engine {
+            step: "commit",
+            source: other.to_string().into(),
+        },
+    }
+}
+
 /// How an id is written.
 pub(super) fn uuid(bytes: [u8; 16]) -> Uuid {
     Uuid::from_bytes(bytes)

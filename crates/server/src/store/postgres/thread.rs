@@ -30,7 +30,7 @@ use super::connect::{OpenError, Session, Target};
 use super::ear::{Ear, Voice};
 use super::effects::Effects;
 use super::node::{Begun, GRACE, HEARTBEAT, Node, Word, confirmed_until};
-use super::rows::{Outcome, execute, is_deadlock, is_fatal, run};
+use super::rows::{Outcome, again, execute, is_deadlock, is_fatal, run};
 use super::session::{self, Away, Back, Seat};
 use super::standing::Standing;
 use super::transaction::{Head, Manner, Memory, write_all};
@@ -584,25 +584,5 @@ fn away() -> StoreError {
     StoreError::Unwritable {
         step: "commit",
         source: "there is no connection to the database; nothing was written".into(),
-    }
-}
-
-/// The same error for another caller.
-fn again(error: &StoreError) -> StoreError {
-    let told = |source: &(dyn std::error::Error + Send + Sync)| source.to_string().into();
-    match error {
-        StoreError::Unwritable { step, source } => StoreError::Unwritable {
-            step,
-            source: told(source.as_ref()),
-        },
-        StoreError::Engine { step, source } => StoreError::Engine {
-            step,
-            source: told(source.as_ref()),
-        },
-        StoreError::Uncertain => StoreError::Uncertain,
-        other => StoreError::Engine {
-            step: "commit",
-            source: other.to_string().into(),
-        },
     }
 }
