@@ -40,8 +40,11 @@ pub struct KnownEvidence {
     pub standing: Standing,
 }
 
+/// A metric: its name, what it is, and how it is read from what is known.
+type Metered<Known, Value> = (&'static str, &'static str, fn(&Known) -> Value);
+
 /// Counters, by name: they never shrink while their rotation is open.
-const COUNTERS: [(&str, &str, fn(&Evidence) -> u32); 6] = [
+const COUNTERS: [Metered<Evidence, u32>; 6] = [
     (
         "rotation_probe_passes",
         "Probes signed with the new secret alone that were accepted",
@@ -75,7 +78,7 @@ const COUNTERS: [(&str, &str, fn(&Evidence) -> u32); 6] = [
 ];
 
 /// Gauges, by name.
-const GAUGES: [(&str, &str, fn(&KnownEvidence) -> f64); 3] = [
+const GAUGES: [Metered<KnownEvidence, f64>; 3] = [
     (
         "rotation_passes",
         "Requests in a row that were signed with the new secret alone and accepted",
@@ -94,7 +97,7 @@ const GAUGES: [(&str, &str, fn(&KnownEvidence) -> f64); 3] = [
 ];
 
 /// Times, by name: each is there once it has happened.
-const TIMES: [(&str, &str, fn(&Evidence) -> Option<Timestamp>); 4] = [
+const TIMES: [Metered<Evidence, Option<Timestamp>>; 4] = [
     (
         "rotation_first_pass_timestamp",
         "When the present run of passes began",
