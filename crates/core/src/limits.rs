@@ -218,6 +218,17 @@ pub const DENIALS_COUNTED: usize = 1_024;
 pub const PROBE_BODY_BYTES: usize = 4 * 1024;
 /// Probes to one host in a second, whatever the number of its endpoints.
 pub const PROBES_PER_HOST_SECOND: u32 = 50;
+/// Probes of one endpoint that people may ask for in an hour, by rehearsals and by asking whether it still accepts
+/// an old secret: as many as a rotation may send by itself unless its policy says otherwise. Each node counts
+/// its own.
+pub const COMMANDED_PROBES_PER_HOUR: u32 = 240;
+/// How long a command waits for the hosts of its endpoints: one that is slow to answer is asked one thing at a
+/// time, and may serve many of them.
+pub const COMMAND_WAITS: Millis = MINUTE;
+/// Endpoints of open rotations whose evidence is on `/metrics` one by one, on each node those that it sends to:
+/// with 14 series each a page of less than 1 MB, and a number of series that no Prometheus notices. Beyond it
+/// those whose deadline is nearest.
+pub const EVIDENCE_METERED: usize = 500;
 /// Probes of one endpoint that can be looked at.
 pub const PROBES_SHOWN: usize = 32;
 /// Endpoints whose probes can be looked at: with the bound above some 20 MB at most.

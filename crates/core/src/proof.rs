@@ -5,8 +5,8 @@
 //! verifies. *Evidence* ([`evidence`]) counts what an endpoint's receiver answered to the pending
 //! secret alone, in probes and in real deliveries. The [`ProofPolicy`] says how much is enough.
 //!
-//! What is proved, and no more: *holds(P)*, that messages signed with P alone were accepted and one
-//! signed with a random key was refused, near in time. Many passes rule out, with the policy's
+//! What is proved, and no more: *holds(P)*, that messages signed with P alone were accepted and some
+//! signed with a random key were refused, near in time ([`required_controls`]). Many passes rule out, with the policy's
 //! confidence, that more than its stale share of a fleet still lacks P ([`required_passes`]). Nobody
 //! can prove from outside that *every* machine of a fleet holds it.
 //!
@@ -30,7 +30,7 @@ pub mod rehearsal;
 pub mod released;
 pub mod sweep;
 
-pub use control::{Control, Verdict};
+pub use control::{Control, Verdict, required_controls};
 pub use evidence::{Evidence, NotProven, Observed, Proof, Question, Standing, is_canary, prove};
 pub use findings::{Findings, Rehearsed};
 pub use latest::Latest;

@@ -139,9 +139,10 @@ fn each_thing_is_said_once_and_a_stall_again_after_progress() {
     assert!(say(passing, day.after(HOUR)).is_empty());
     let said = say(passing, day.after(HOUR + DAY));
     assert!(matches!(said[..], [Notice::Stalled { .. }]), "{said:?}");
-    // Enough passes, a control, and the hold-down.
+    // Enough passes, as many controls, and the hold-down.
     let now = day.after(3 * DAY);
-    let mut answers = vec![PASS; 59];
+    let mut answers = vec![PASS; 56];
+    answers.extend([[REFUSED_CONTROL, PASS]; 3].as_flattened());
     answers.push(REFUSED_CONTROL);
     let proved = answered(now.before(HOUR), &answers);
     let said = say(proved, now);

@@ -3,7 +3,7 @@
 use hookturn_core::id::{EndpointId, MessageId, RotationId};
 use hookturn_core::proof::{
     Evidence, Observed, ProbeAnswer, ProofPolicy, Question, Standing, is_canary, prove,
-    required_passes,
+    required_controls, required_passes,
 };
 use hookturn_core::time::{DAY, HOUR, MINUTE, SECOND, Timestamp};
 use proptest::prelude::*;
@@ -322,6 +322,62 @@ fn g7_a_fleet_that_is_five_percent_stale_is_proved_in_at_most_five_percent_of_ru
     assert!(share <= 0.05, "{share}");
 }
 
+/// It is asked for all of its rotation, a hundred times a day and more: with one refused control before the passes
+/// and one after them, two of a hundred such rotations would be proved.
+#[test]
+fn g7_what_verifies_nothing_and_refuses_one_percent_at_random_is_not_proved_until_its_deadline() {
+    let policy = ProofPolicy::default();
+    let mut taken_in = 0;
+    for seed in 0..300 {
+        let mut dice = Dice(seed);
+        let mut passes = 0;
+        let end = START.after(policy.deadline_millis);
+        let (evidence, proved) = probe_until(&policy, end, |question, _| {
+            passes += u32::from(question == Question::NewSecret);
+            Some(if dice.once_in(100) { 401 } else { 200 })
+        });
+        assert_eq!(proved, None, "seed {seed}: {evidence:?}");
+        taken_in += u32::from(passes > 59);
+    }
+    // For a while it was taken for one that verifies, nearly always.
+    assert!(taken_in > 250, "{taken_in}");
+}
+
+/// What the controls cost: two more probes than one before the passes and one after, and no time beyond the
+/// hold-down. Also after a page that accepted everything, and where one answer in twenty is a 503.
+#[test]
+fn a_correct_receiver_is_proved_with_as_many_controls_as_are_needed() {
+    let policy = ProofPolicy::default();
+    let mut most = 0;
+    for seed in 0..1_000 {
+        let mut dice = Dice(seed);
+        let page = START.after((seed % 4) * HOUR);
+        let mut controls = 0;
+        let (evidence, proved) = probe_until(&policy, START.after(DAY), |question, now| {
+            if now < page {
+                return Some(200);
+            }
+            controls += u32::from(question == Question::Control);
+            Some(if dice.once_in(20) {
+                503
+            } else {
+                correct(question)
+            })
+        });
+        let control = evidence.control.unwrap();
+        let needed = required_controls(control.accepted);
+        assert!(proved.is_some(), "seed {seed}: {evidence:?}");
+        assert!(control.refusals >= needed);
+        if page == START {
+            assert_eq!((needed, control.refusals), (4, 4));
+            most = most.max(controls);
+            let quickest = evidence.enough_at.unwrap().after(policy.hold_down_millis);
+            assert!(proved.unwrap() < quickest.after(MINUTE));
+        }
+    }
+    assert!((4..10).contains(&most), "{most}");
+}
+
 #[test]
 fn a_correct_receiver_that_fails_now_and_then_is_proved() {
     let policy = ProofPolicy::default();
@@ -545,7 +601,7 @@ fn answer() -> impl Strategy<Value = ProbeAnswer> {
 
 proptest! {
     /// Whatever happened, in whatever order it arrived: proved means that the last `passes` answers to
-    /// the new secret were accepted, a control was refused near them and none accepted since.
+    /// the new secret were accepted, enough controls were refused near them and none accepted since.
     #[test]
     fn g7_proved_is_never_said_without_its_evidence(
         history in prop::collection::vec((observed(), answer(), 0_u64..120_000), 0..400),
@@ -561,19 +617,24 @@ proptest! {
         let mut evidence = Evidence::new(rotation());
         let mut unbroken = 0;
         let mut last_control = None;
+        let (mut in_a_row, mut accepted) = (0, 0);
         for (observed, answer, pause) in history {
             now = now.after(pause);
             evidence = evidence.after(&policy, observed, answer, now);
             match (observed, answer) {
                 (Observed::Probe | Observed::Delivery, ProbeAnswer::Accepted) => unbroken += 1,
                 (Observed::Probe | Observed::Delivery, ProbeAnswer::Refused) => unbroken = 0,
-                (Observed::Control, ProbeAnswer::Accepted) => last_control = Some(true),
+                (Observed::Control, ProbeAnswer::Accepted) => {
+                    last_control = Some(true);
+                    (in_a_row, accepted) = (0, accepted + 1);
+                }
                 (Observed::Control, ProbeAnswer::Refused | ProbeAnswer::Threw) => {
                     // What was accepted while a random key was proves nothing.
                     if last_control == Some(true) {
                         unbroken = 0;
                     }
                     last_control = Some(false);
+                    in_a_row += 1;
                 }
                 _ => {}
             }
@@ -583,6 +644,7 @@ proptest! {
             prop_assert!(passes >= required_passes(&policy, 0));
             prop_assert!(unbroken >= passes, "{unbroken} {evidence:?}");
             prop_assert_eq!(last_control, Some(false));
+            prop_assert!(in_a_row >= required_controls(accepted), "{in_a_row} {evidence:?}");
         }
         let canaries = evidence.canary_percent(&policy);
         prop_assert!(canaries == 0 || evidence.switched_early() || last_control == Some(false));

@@ -8,6 +8,10 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "rotation_shown/budget.rs"]
+mod budget;
+#[path = "rotation_shown/metered.rs"]
+mod metered;
 #[path = "rotation_shown/said.rs"]
 mod said;
 #[expect(
@@ -494,8 +498,8 @@ async fn probes_are_what_their_owner_chose_and_can_be_looked_at() {
     let counted = "hookturn_probes_total{signed_with=\"secret\",answer=\"refused\"}";
     assert!(metrics.contains(counted), "{metrics}");
     assert!(
-        !metrics.contains(&world.endpoint.id),
-        "no endpoint is a label"
+        !metrics.contains(&world.receiver.origin()),
+        "no URL is a label"
     );
     let too_large = json!({ "probe": { "body": "x".repeat(5_000) } }).to_string();
     let (status, _) = world

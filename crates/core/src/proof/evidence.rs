@@ -139,7 +139,7 @@ pub enum Standing {
         /// Passes that are needed.
         needed: u32,
     },
-    /// Enough passes; a random key must still be refused, near in time.
+    /// Enough passes; a random key must still be refused, near in time and often enough.
     AwaitingControl {
         /// Passes in a row.
         passes: u32,
@@ -246,7 +246,7 @@ impl Standing {
                 format!("{passes} of {needed} requests signed with the new secret were accepted in a row")
             }
             Self::AwaitingControl { passes } => format!(
-                "{passes} in a row were accepted; no request signed with a random key was refused near them yet"
+                "{passes} in a row were accepted; too few requests signed with a random key were refused near them yet"
             ),
             Self::HoldingDown { passes, .. } => format!(
                 "{passes} in a row were accepted; proved, if nothing is refused before the hold-down ends"
@@ -529,7 +529,7 @@ impl Evidence {
             return;
         }
         let was_fooled = self.control.is_some_and(|known| known.is_fooled());
-        let control = Control::after(self.control, verdict, status, sent_at);
+        let control = Control::after(self.control, self.passed_at, verdict, status, sent_at);
         self.control = Some(control);
         if control.is_fooled() || was_fooled {
             self.end_run();
@@ -563,6 +563,12 @@ impl Evidence {
         })
     }
 
+    /// Whether enough controls were refused in a row, the latest after the pass that was enough.
+    fn is_controlled(&self) -> bool {
+        let enough = self.control.is_some_and(|control| control.are_enough());
+        enough && self.verified_at() >= self.enough_at
+    }
+
     fn note_probe(&mut self, sent_at: Timestamp) {
         self.probed_at = self.probed_at.max(Some(sent_at));
         let within = |since: &Timestamp| sent_at < since.after(HOUR);
@@ -582,7 +588,8 @@ impl Evidence {
     /// 3. No run: it refused the new secret last.
     /// 4. Too few passes, or the last one is older than the window: collecting.
     /// 5. No control was refused since the pass that was enough, or not within the policy's time of the
-    ///    last pass: awaiting one. So the passes stand between two refused controls.
+    ///    last pass, or not as many in a row as [`super::required_controls`] says: awaiting one. So the passes
+    ///    stand between and among refused controls.
     /// 6. The hold-down is not over. It counts from the pass that was enough, or from the last
     ///    delivery that needed the old secret, whichever is later.
     /// 7. Proved.
@@ -613,10 +620,10 @@ impl Evidence {
         let Some(enough_at) = self.enough_at.filter(|_| !stale) else {
             return Standing::Collecting { passes, needed };
         };
-        let verified = self
+        let near = self
             .verified_at()
-            .is_some_and(|at| at >= enough_at && passed_at < at.after(policy.control_every_millis));
-        if !verified {
+            .is_some_and(|at| passed_at < at.after(policy.control_every_millis));
+        if !near || !self.is_controlled() {
             return Standing::AwaitingControl { passes };
         }
         let quiet_since = enough_at.max(self.old_needed_at.unwrap_or(enough_at));
@@ -641,7 +648,7 @@ impl Evidence {
         now: Timestamp,
     ) -> Standing {
         let standing = self.standing(policy, now);
-        let controlled = self.verified_at() >= self.enough_at;
+        let controlled = self.is_controlled();
         let was_proved = |passes: u32| passes > 0 && controlled && rotation.promotion.is_some();
         let proved = |passes| Standing::Proved {
             passes,
@@ -667,7 +674,8 @@ impl Evidence {
     /// 2. A control first, again when there were enough passes, whenever the last refused one is as
     ///    old as the policy allows, and after a refusal with 500: what answers 500 to both, and accepts
     ///    nothing in between, is broken. Age alone asks for none right after another: where probes are
-    ///    further apart than controls may be, the two take turns.
+    ///    further apart than controls may be, the two take turns. As many as a proof needs are spread over the
+    ///    passes, with an acceptance between two of them.
     /// 3. Otherwise the new secret, every `probeEveryMillis`; each probe in a row that was refused or
     ///    not answered doubles that, up to the longest time.
     /// 4. Never more than `probesPerHour` in the hour that began with the first of them.
@@ -691,7 +699,11 @@ impl Evidence {
                 && Some(refused) >= self.enough_at
                 && !(self.refused_by_500 && Some(refused) < self.refused_at)
         });
-        let question = if control_is_fresh {
+        let needed = required_passes(policy, self.broken);
+        let among_passes = self
+            .control
+            .is_some_and(|control| control.is_due(self.run, needed, self.passed_at));
+        let question = if control_is_fresh && !among_passes {
             Question::NewSecret
         } else {
             Question::Control

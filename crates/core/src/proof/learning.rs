@@ -53,13 +53,17 @@ pub fn learn_attempt(
 ///
 /// 1. It is not two exchanges, one signed with the old secret alone and one with the new: no.
 /// 2. One of them was not refused in a way that can be about the signature ([`may_be_about_signature`]): no.
-/// 3. They were refused with different statuses: no. One of them may have been about the signature.
-/// 4. It is not known with what the receiver refuses a signature that does not match, for no control was
+/// 3. It is not known with what the receiver refuses a signature that does not match, for no control was
 ///    refused, or none with a status that tells ([`super::Control::status`]): no.
-/// 5. They were refused as the latest control was: no. Of a half-deployed fleet one machine may have refused
-///    the new secret and another one the old. A receiver that answers both with one status is taken for such
-///    a fleet, which is the careful side.
-/// 6. Otherwise yes: a signature that does not match is answered otherwise.
+/// 4. The new secret got the status of the latest control: no. It lacks the new secret, or of a half-deployed
+///    fleet one machine does. A receiver that answers content and signatures with one status is taken for such a
+///    fleet, which is the careful side.
+/// 5. Both got one status, another than the control's: yes. A signature that does not match is answered
+///    otherwise.
+/// 6. The old secret got the status of the latest control, and the new one another: yes, if the receiver accepted
+///    the new one last ([`Evidence::accepts_new`]). It holds the new one alone, and looks at signatures before it
+///    looks at what is in a message.
+/// 7. Otherwise no: one of them may have been about the signature.
 pub fn is_about_content(
     evidence: Option<&Evidence>,
     rotation: &Rotation,
@@ -68,21 +72,26 @@ pub fn is_about_content(
     let [first, second] = exchanges else {
         return false;
     };
-    let keys = (first.signed_with, second.signed_with);
-    if keys != (rotation.from, rotation.to) && keys != (rotation.to, rotation.from) {
-        return false;
-    }
-    let refused = first
-        .status
-        .filter(|status| may_be_about_signature(*status, false) && second.status == first.status);
-    let of_control = evidence
-        .filter(|evidence| evidence.rotation == rotation.id)
+    let (of_old, of_new) = match (first.signed_with, second.signed_with) {
+        (old, new) if old == rotation.from && new == rotation.to => (first.status, second.status),
+        (new, old) if old == rotation.from && new == rotation.to => (second.status, first.status),
+        _ => return false,
+    };
+    let refused =
+        |status: Option<u16>| status.filter(|status| may_be_about_signature(*status, false));
+    let known = evidence.filter(|evidence| evidence.rotation == rotation.id);
+    let of_control = known
         .and_then(|evidence| evidence.control)
         .and_then(|control| control.status);
-    match (refused, of_control) {
-        (Some(refused), Some(of_control)) => refused != of_control,
-        (None, _) | (_, None) => false,
+    let (Some(of_old), Some(of_new), Some(of_control)) =
+        (refused(of_old), refused(of_new), of_control)
+    else {
+        return false;
+    };
+    if of_new == of_control {
+        return false;
     }
+    of_old == of_new || (of_old == of_control && known.is_some_and(Evidence::accepts_new))
 }
 
 /// What is known after an exchange of a delivery that was signed with one key alone.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::control::required_controls;
 use crate::limits;
 use crate::time::{DAY, HOUR, MINUTE, Millis, SECOND};
 
@@ -193,7 +194,9 @@ impl ProofPolicy {
             .saturating_mul(every)
             .div_ceil(self.control_every_millis)
             .min(passes);
-        if used < HOUR && pause >= self.window_millis && budget < passes + controls + 4 {
+        // Those that a proof needs whatever their age, each with a pass beside it.
+        let spread = 2 * u64::from(required_controls(0));
+        if used < HOUR && pause >= self.window_millis && budget < passes + controls + spread + 4 {
             return Err(InvalidPolicy {
                 field: "probesPerHour",
                 reason: "is too few for windowMillis where canaryPercent is all 0: no run would last for as many passes as are needed, and nothing could be proved",

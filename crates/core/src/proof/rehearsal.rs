@@ -147,6 +147,12 @@ impl Rehearsal {
         }
     }
 
+    /// Probes that it sends at most.
+    pub fn at_most(&self) -> u32 {
+        let questions = u32::try_from(self.questions.len()).unwrap_or(u32::MAX);
+        questions.saturating_mul(u32::from(ASKED_AT_MOST))
+    }
+
     /// What to do next.
     ///
     /// 1. `[C]` comes first. While it is refused, throws or is silent nothing else is worth asking.

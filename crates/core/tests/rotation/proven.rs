@@ -3,7 +3,7 @@
 use hookturn_core::id::EndpointId;
 use hookturn_core::proof::{
     Evidence, Observed, OnDeadline, ProbeAnswer, ProofPolicy, RELEASED_ASKED, Release, Released,
-    Standing, Step, learn, learn_attempt, next_step, required_passes,
+    Standing, Step, learn, learn_attempt, next_step, required_controls, required_passes,
 };
 use hookturn_core::receiver::Exchange;
 use hookturn_core::rotation::{Command, Grounds, Mode, Rotation, Stage};
@@ -36,7 +36,10 @@ fn passed(policy: &ProofPolicy, times: u32, now: Timestamp) -> Evidence {
     for _ in 0..times {
         evidence = evidence.after(policy, Observed::Probe, ProbeAnswer::Accepted, now);
     }
-    evidence.after(policy, Observed::Control, ProbeAnswer::Refused, now)
+    for _ in 0..required_controls(0) {
+        evidence = evidence.after(policy, Observed::Control, ProbeAnswer::Refused, now);
+    }
+    evidence
 }
 
 fn promoted(policy: ProofPolicy) -> Bench {

@@ -2,7 +2,7 @@
 
 use hookturn_core::id::{EndpointId, KeyringId, RotationId, SecretId, WorkspaceId};
 use hookturn_core::proof::{
-    Evidence, Observed, ProbeAnswer, Proof, ProofPolicy, prove, required_passes,
+    Evidence, Observed, ProbeAnswer, Proof, ProofPolicy, prove, required_controls, required_passes,
 };
 use hookturn_core::rotation::{
     Applied, Command, Grounds, KeyKind, Keyring, KeyringOwner, Mode, NewSecret, Rejected,
@@ -82,7 +82,9 @@ pub(crate) fn proof(rotation: RotationId, now: Timestamp) -> Proof {
     for _ in 0..required_passes(&policy, 0) {
         evidence = evidence.after(&policy, Observed::Probe, ProbeAnswer::Accepted, begun);
     }
-    evidence = evidence.after(&policy, Observed::Control, ProbeAnswer::Refused, begun);
+    for _ in 0..required_controls(0) {
+        evidence = evidence.after(&policy, Observed::Control, ProbeAnswer::Refused, begun);
+    }
     let endpoint = EndpointId::from_bytes([9; 16]);
     prove(&policy, rotation, &[(endpoint, Some(evidence))], now).expect("it is proved")
 }

@@ -33,6 +33,13 @@ impl From<ServiceError> for Problem {
                 )
                 .retry_after(seconds)
             }
+            ServiceError::ProbesUsedUp {
+                message,
+                wait_millis,
+            } => {
+                let seconds = u32::try_from(wait_millis.div_ceil(SECOND)).unwrap_or(u32::MAX);
+                Self::new(Code::ProbesUsedUp, message).retry_after(seconds.max(1))
+            }
             ServiceError::Rejected(rejected) => rejected.into(),
             ServiceError::Conflict {
                 code: "concurrent_change",

@@ -273,7 +273,7 @@ const PROBLEMS: &[(&str, &str)] = &[
     ),
     (
         "429",
-        "This API key asks more often than it may; nothing was done.",
+        "This API key asks more often than it may (`rate_limited`), or the receiver got as many probes by command as it may (`probes_used_up`); nothing was done.",
     ),
     (
         "431",

@@ -115,6 +115,8 @@ codes! {
     IdempotencyMismatch = "idempotency_mismatch", UNPROCESSABLE_ENTITY, false, "The Idempotency-Key was used with another body";
     /// The key asks more often than it may.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, true, "Too many requests with this API key";
+    /// An endpoint or its host got as many probes as they may.
+    ProbesUsedUp = "probes_used_up", TOO_MANY_REQUESTS, true, "Too many probes to this receiver";
     /// An entry of the audit log was damaged.
     AuditUnreadable = "audit_unreadable", INTERNAL_SERVER_ERROR, false, "An entry of the audit log cannot be read";
     /// Our fault.

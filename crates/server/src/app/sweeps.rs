@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hookturn_core::limits::EVIDENCE_METERED;
 use hookturn_core::store::{Hint, HintSink as _, Store};
 use hookturn_core::time::{Clock, DAY, Millis};
 use tokio::sync::watch;
@@ -53,6 +54,8 @@ const KEEP: Duration = Duration::from_mins(1);
 const FIGURES: usize = 50;
 /// How often the store counts itself for the metrics.
 const COUNT: Duration = Duration::from_secs(15);
+/// How often the evidence of open rotations is taken for the metrics: more often than anybody scrapes.
+const METER: Duration = Duration::from_secs(2);
 /// Rows one pruning step removes of each kind, so that a commit stays within milliseconds.
 const PRUNE_ROWS: usize = 500;
 /// Pause between pruning steps.
@@ -83,6 +86,7 @@ pub(super) async fn run(parts: Parts) {
         rotate_in_bulk(&parts),
         report(&parts),
         keep_figures(&parts),
+        meter_evidence(&parts),
         look_for_due(&parts),
         forget_queues(&parts),
         outbox::pick_up(&parts),
@@ -172,6 +176,20 @@ async fn keep_house(parts: &Parts) {
             _ = settle.tick() => settle_keyrings(parts).await,
             _ = prune.tick() => if parts.store.leads() { remove_old(parts).await },
             _ = count.tick() => count_store(parts).await,
+        }
+    }
+}
+
+/// Tells the metrics what is known of the receivers of open rotations. From memory alone.
+async fn meter_evidence(parts: &Parts) {
+    let mut meter = period(METER);
+    let mut stopping = parts.stopping.clone();
+    loop {
+        tokio::select! {
+            _ = stopping.changed() => return,
+            _ = meter.tick() => {
+                parts.metrics.evidence(parts.service.rotation_evidence(EVIDENCE_METERED));
+            }
         }
     }
 }

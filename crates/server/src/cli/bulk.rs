@@ -600,9 +600,10 @@ fn ask_released(bulk: &str, why: Why, client: &Client, output: &mut Output) -> O
     for rotation in &rotations {
         let request = Request::post(format!("/v1/rotations/{rotation}/released"), &body);
         if let Err(failure) = client.call(&request) {
-            // A rotation whose old secret is active, retired or destroyed has nothing to ask; the others
-            // have.
-            if failure.exit() != Exit::Conflict && failure.exit() != Exit::NotFound {
+            // A rotation whose old secret is active, retired or destroyed has nothing to ask, and one whose
+            // receivers were asked too often is not asked now; the others have.
+            let is_later = failure.to_json()["code"] == "probes_used_up";
+            if failure.exit() != Exit::Conflict && failure.exit() != Exit::NotFound && !is_later {
                 return Err(failure);
             }
             let why = failure.to_string().replace(rotation.as_str(), "it");

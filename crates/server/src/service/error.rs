@@ -102,6 +102,14 @@ pub enum ServiceError {
         /// When the next request will be taken, from now.
         wait_millis: Millis,
     },
+    /// The endpoint got as many probes by command as it may, or its host did.
+    #[error("{message}")]
+    ProbesUsedUp {
+        /// What was used up, and what is kept.
+        message: String,
+        /// When there is room again, from now.
+        wait_millis: Millis,
+    },
     /// An entry of the audit log is there and cannot be read.
     #[error("audit entry {seq} cannot be read: it was damaged or changed after it was written")]
     AuditUnreadable {
@@ -169,6 +177,7 @@ impl ServiceError {
             Self::Unauthorized => "unauthorized",
             Self::Invalid { .. } | Self::Missing { .. } => "invalid",
             Self::RateLimited { .. } => "rate_limited",
+            Self::ProbesUsedUp { .. } => "probes_used_up",
             Self::Rejected(rejected) => rejected.code(),
             Self::Conflict { code, .. } => code,
             Self::PreconditionFailed { .. } => "precondition_failed",

@@ -9,10 +9,10 @@
 //! owner has not turned them off, never retried, never counted as a delivery or toward disabling,
 //! within the budget of the policy and of the host ([`politeness`]), and to be looked at.
 
+mod figures;
 mod knowledge;
 mod politeness;
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,7 +37,9 @@ use tokio::task::JoinSet;
 use super::keyrings::writes_of;
 use super::{Caller, Decision, Recording, Service, ServiceError};
 use crate::courier::Probed;
+pub use figures::RotationFigures;
 pub(super) use politeness::Politeness;
+use politeness::{Allowance, NoRoom, Turn};
 pub use politeness::{ProbePurpose, SeenProbe};
 
 /// When to look again at a rotation of whose endpoints some are asked by other nodes.
@@ -67,15 +69,6 @@ pub struct RehearsalReport {
     pub rehearsed: Rehearsed,
     /// What was asked and answered, in order.
     pub asked: Vec<(ProbeKeys, Probed)>,
-}
-
-/// Open rotations in numbers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RotationFigures {
-    /// Open rotations by mode.
-    pub open: HashMap<&'static str, i64>,
-    /// Endpoints of open rotations of mode `proven`, by where they stand.
-    pub standing: HashMap<&'static str, i64>,
 }
 
 /// Where one endpoint of a rotation stands.
@@ -108,14 +101,8 @@ impl Service {
         self.require(caller, Scope::Secrets).await?;
         let endpoint = self.own_endpoint_of_any_app(caller, id)?;
         self.check_can_be_probed(&endpoint)?;
-        let _turn = self
-            .politeness
-            .take(&endpoint, self.clock.now())
-            .ok_or_else(|| ServiceError::Conflict {
-                code: "probe_under_way",
-                message: "a probe to this receiver is under way; try again in a moment".to_owned(),
-            })?;
         let mut rehearsal = Rehearsal::new(endpoint.preset.scheme());
+        let (mut allowed, turn) = self.room_for(&endpoint, rehearsal.at_most())?;
         let mut asked = Vec::new();
         let finding = loop {
             let keys = match rehearsal.next() {
@@ -123,6 +110,10 @@ impl Service {
                 Ask::Probe(keys) => keys,
             };
             let signing = self.rehearsal_keys(&endpoint, keys)?;
+            if !asked.is_empty() {
+                turn.another(self.clock.as_ref()).await;
+            }
+            allowed.spend();
             let report = prober.probe(&endpoint, &signing).await?;
             let purpose = ProbePurpose::Rehearsal;
             self.politeness
@@ -130,6 +121,7 @@ impl Service {
             rehearsal = rehearsal.after(keys, report.status);
             asked.push((keys, report));
         };
+        drop((allowed, turn));
         let rehearsed = Rehearsed {
             finding,
             at: self.clock.now(),
@@ -169,6 +161,34 @@ impl Service {
             })
         })
         .await
+    }
+
+    /// Room for so many probes by command, and the turn at the host.
+    fn room_for(
+        &self,
+        endpoint: &Endpoint,
+        probes: u32,
+    ) -> Result<(Allowance<'_>, Turn<'_>), ServiceError> {
+        let now = self.clock.now();
+        let allowed = self
+            .politeness
+            .allow(endpoint.id, probes, now)
+            .map_err(used_up)?;
+        let turn = self.politeness.take(endpoint, now);
+        let turn = turn.map_err(|no_room| match no_room {
+            NoRoom::Busy => ServiceError::Conflict {
+                code: "probe_under_way",
+                message: "a probe to this receiver is under way; try again in a moment".to_owned(),
+            },
+            NoRoom::UsedUp { wait_millis } => ServiceError::ProbesUsedUp {
+                message: format!(
+                    "nothing was sent: the host of this receiver got {} probes within a second, which is as many as it may",
+                    limits::PROBES_PER_HOST_SECOND
+                ),
+                wait_millis,
+            },
+        })?;
+        Ok((allowed, turn))
     }
 
     fn rehearsal_keys(
@@ -333,31 +353,6 @@ impl Service {
         self.require(caller, Scope::Read).await?;
         let endpoint = self.own_endpoint_of_any_app(caller, id)?;
         Ok(self.live.findings(endpoint.id))
-    }
-
-    /// How many rotations are open by mode, and how many of their endpoints stand where: for metrics.
-    pub fn rotation_figures(&self) -> RotationFigures {
-        let now = self.clock.now();
-        let mut figures = RotationFigures::default();
-        for workspace in self.live.workspaces() {
-            for keyring in self.live.keyrings(workspace.id) {
-                let Some(rotation) = keyring.open_rotation(now) else {
-                    continue;
-                };
-                *figures.open.entry(rotation.mode.as_str()).or_default() += 1;
-                if !matches!(rotation.mode, Mode::Proven { .. }) {
-                    continue;
-                }
-                let policy = policy_of(rotation);
-                for endpoint in self.endpoints_that_count(&keyring, rotation.mode, now) {
-                    let evidence =
-                        Evidence::about(self.live.findings(endpoint.id).evidence, rotation.id);
-                    let standing = evidence.standing_in(rotation, &policy, now).as_str();
-                    *figures.standing.entry(standing).or_default() += 1;
-                }
-            }
-        }
-        figures
     }
 
     /// Where each endpoint of a rotation stands. Needs `read`.
@@ -678,6 +673,17 @@ impl Service {
                 tracing::warn!(endpoint = %endpoint.id, rotation = %rotation.id, %error, "the probe was not sent");
             }
         }
+    }
+}
+
+/// An endpoint got as many probes by command as it may.
+pub(super) fn used_up(wait_millis: Millis) -> ServiceError {
+    ServiceError::ProbesUsedUp {
+        message: format!(
+            "nothing was sent: rehearsals and commands may send a receiver {} probes an hour, and too few of them are left; what was found before stands",
+            limits::COMMANDED_PROBES_PER_HOUR
+        ),
+        wait_millis,
     }
 }
 

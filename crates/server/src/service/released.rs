@@ -6,21 +6,28 @@
 //! first. Each command is in the audit log before its first probe is signed.
 //! docs/adr/0008-asking-whether-a-secret-is-released.md has the reasons.
 //!
+//! Each probe is taken from what people may ask an endpoint in an hour, and waits for its host as those of a sweep
+//! do, though not for ever ([`limits::COMMAND_WAITS`]). An endpoint for which there is no room is named as not asked;
+//! where that is so of all, the command is refused.
+//!
 //! The answers are kept with the evidence of the rotation while it is the latest of its keyring.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
 use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{EndpointId, RotationId};
+use hookturn_core::limits;
 use hookturn_core::proof::{Evidence, Observed, ProbeAnswer, ProbeKey, Release, policy_of};
 use hookturn_core::rotation::{Keyring, Rotation, SecretStatus, SecretVersion};
-use hookturn_core::time::Timestamp;
+use hookturn_core::time::{Millis, Timestamp};
 use hookturn_core::workspace::Scope;
+use tokio::time::timeout;
 
 use super::keyrings::as_of;
-use super::proving::Prober;
+use super::proving::{Prober, used_up};
 use super::{Caller, Decision, Recording, Service, ServiceError, check_version};
 
 /// Endpoints that one command asks; those that were asked longest ago come first.
@@ -87,6 +94,8 @@ impl Service {
             secret: Some(old.id),
             ..Subject::default()
         };
+        let endpoints = self.to_ask(&keyring, &rotation);
+        self.check_budget(&endpoints)?;
         let mut entry = AuditEntry::new(AuditAction::RotationReleaseAsked, subject);
         entry.fingerprint = Some(old.fingerprint);
         self.store
@@ -97,10 +106,10 @@ impl Service {
                 self.clock.now(),
             )
             .await?;
-        let endpoints = self.to_ask(&keyring, &rotation);
+        let until = self.clock.now().after(limits::COMMAND_WAITS);
         let asking: Vec<_> = endpoints
             .iter()
-            .map(|endpoint| self.ask_one(endpoint, &rotation, prober))
+            .map(|endpoint| self.ask_one(endpoint, &rotation, prober, until))
             .collect();
         let answers = futures_util::stream::iter(asking)
             .buffered(AT_ONCE)
@@ -128,11 +137,29 @@ impl Service {
         endpoints
     }
 
+    /// Refuses the command when every endpoint that could be asked got as many probes by command as it may.
+    fn check_budget(&self, endpoints: &[Arc<Endpoint>]) -> Result<(), ServiceError> {
+        let now = self.clock.now();
+        let mut soonest: Option<Millis> = None;
+        for endpoint in endpoints {
+            if self.check_can_be_probed(endpoint).is_err() {
+                continue;
+            }
+            match self.politeness.allow(endpoint.id, 1, now) {
+                Ok(_) => return Ok(()),
+                Err(wait) => soonest = Some(soonest.map_or(wait, |known| known.min(wait))),
+            }
+        }
+        soonest.map_or(Ok(()), |wait| Err(used_up(wait)))
+    }
+
+    /// Asks one receiver, if there is room for it before `until`.
     async fn ask_one(
         &self,
         endpoint: &Endpoint,
         rotation: &Rotation,
         prober: &dyn Prober,
+        until: Timestamp,
     ) -> ReleaseAnswer {
         let known =
             || Evidence::about(self.live.findings(endpoint.id).evidence, rotation.id).released;
@@ -145,7 +172,19 @@ impl Service {
         if let Err(refused) = self.check_can_be_probed(endpoint) {
             return unasked(refused.to_string());
         }
-        let _turn = self.politeness.wait(endpoint, self.clock.as_ref()).await;
+        let mut allowed = match self.politeness.allow(endpoint.id, 1, self.clock.now()) {
+            Ok(allowed) => allowed,
+            Err(wait) => return unasked(used_up(wait).to_string()),
+        };
+        let patience = Duration::from_millis(until.since(self.clock.now()));
+        let turn = self.politeness.wait(endpoint, self.clock.as_ref());
+        let Some(_turn) = timeout(patience, turn).await.ok().flatten() else {
+            return unasked(
+                "nothing was sent: its host was busy with other probes all the time; ask again"
+                    .to_owned(),
+            );
+        };
+        allowed.spend();
         let probed = match prober
             .probe(endpoint, &[ProbeKey::Former(rotation.from)])
             .await

@@ -387,6 +387,14 @@ impl Live {
         keyrings
     }
 
+    /// The keyrings whose latest rotation is open, as last written down.
+    pub fn open_keyrings(&self) -> Vec<Arc<Keyring>> {
+        let view = self.read();
+        let open = view.open.iter();
+        open.filter_map(|id| view.keyrings.get(id).cloned())
+            .collect()
+    }
+
     /// The keyrings with an open rotation about which something is new since the last call: they were
     /// written, or a receiver answered.
     pub fn take_stirred(&self) -> BTreeSet<KeyringId> {

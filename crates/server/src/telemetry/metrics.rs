@@ -1,7 +1,7 @@
 //! Metrics: what the process counts, in the text format of Prometheus.
 //!
 //! Names follow its rules: a unit in base form as suffix, `_total` for counters. No label ever holds a
-//! secret, a URL or an id of a customer: their number must stay bounded.
+//! secret or a URL; and no id but of rotations and endpoints, where their number is bounded ([`evidence`]).
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -23,8 +23,11 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::tally::Tally;
 
+mod evidence;
 mod nodes;
 
+use evidence::EvidenceMetrics;
+pub use evidence::{EvidenceFigures, KnownEvidence};
 pub use nodes::NodeFigures;
 use nodes::NodeMetrics;
 
@@ -82,6 +85,7 @@ pub struct Metrics {
     probes: Family<ProbeLabels, Counter>,
     rotations: Family<ModeLabel, Gauge>,
     proving: Family<StandingLabel, Gauge>,
+    evidence: EvidenceMetrics,
     nodes: NodeMetrics,
     tally: Tally,
 }
@@ -200,6 +204,7 @@ impl Default for Metrics {
             proving.clone(),
         );
         Self {
+            evidence: EvidenceMetrics::register(&mut registry),
             nodes: NodeMetrics::register(&mut registry),
             registry: Mutex::new(registry),
             exchanges,
@@ -300,8 +305,7 @@ impl Metrics {
         self.probes.get_or_create(&labels).inc();
     }
 
-    /// Open rotations by mode, and endpoints of the proven ones by standing. No endpoint is a label:
-    /// one rotation is looked at through the API.
+    /// Open rotations by mode, and endpoints of the proven ones by standing.
     pub fn rotations(
         &self,
         open: &HashMap<&'static str, i64>,

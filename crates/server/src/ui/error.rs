@@ -86,7 +86,8 @@ impl UiError {
     pub(super) fn service(error: &ServiceError, base: &str) -> Self {
         let status = status_of(error);
         let retry_after = match error {
-            ServiceError::RateLimited { wait_millis } => Some(wait_millis.div_ceil(1_000)),
+            ServiceError::RateLimited { wait_millis }
+            | ServiceError::ProbesUsedUp { wait_millis, .. } => Some(wait_millis.div_ceil(1_000)),
             _ => None,
         };
         if status.is_server_error() {
@@ -109,6 +110,7 @@ fn advice(error: &ServiceError) -> &'static str {
             "Sign in with a key that may, or ask whoever made yours."
         }
         ServiceError::RateLimited { .. }
+        | ServiceError::ProbesUsedUp { .. }
         | ServiceError::Unavailable
         | ServiceError::Busy
         | ServiceError::Unwritable => "Wait a moment, then load the page again.",
@@ -152,7 +154,9 @@ pub(super) fn status_of(error: &ServiceError) -> StatusCode {
         | ServiceError::IdempotencyKeyUsed => StatusCode::CONFLICT,
         ServiceError::PreconditionFailed { .. } => StatusCode::PRECONDITION_FAILED,
         ServiceError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        ServiceError::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+        ServiceError::RateLimited { .. } | ServiceError::ProbesUsedUp { .. } => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
         ServiceError::Unavailable
         | ServiceError::Busy
         | ServiceError::Unwritable

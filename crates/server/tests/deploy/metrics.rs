@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::files::{deploy, document, installed, made, read};
@@ -16,7 +18,16 @@ type Known = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
 async fn known() -> Known {
     let directory = tempfile::tempdir().unwrap();
-    let mut receiver = Receiver::start().await;
+    let refusals = Arc::new(AtomicUsize::new(0));
+    let left = Arc::clone(&refusals);
+    let mut receiver = Receiver::answering(move |_| {
+        let one_less = |left: usize| left.checked_sub(1);
+        match left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less) {
+            Ok(_) => StatusCode::UNAUTHORIZED,
+            Err(_) => StatusCode::NO_CONTENT,
+        }
+    })
+    .await;
     let server = Server::start(directory.path()).await;
     let api = server.api();
     let app = api.create_app("shop").await;
@@ -32,10 +43,21 @@ async fn known() -> Known {
         while !ask().await.0.is_success() {}
     })
     .await;
+    // A rotation about which there is evidence of every kind: both secrets are refused once, then the old one.
+    let overlap = json!({ "mode": "overlap", "overlapSeconds": 3_600 });
+    api.rotate(&endpoint.keyring_id, &overlap).await;
+    refusals.store(3, Ordering::SeqCst);
+    api.publish(&app, "order.paid", "{}").await;
+    api.publish(&app, "order.paid", "{}").await;
     let mut known = Known::new();
     // What is counted of rotations is there after the server's first look at its store.
+    let seen = [
+        "hookturn_rotations_open",
+        "hookturn_rotation_first_pass_timestamp_seconds",
+        "hookturn_rotation_last_fallback_timestamp_seconds",
+    ];
     within_deadline("the server counts its store", async {
-        while !known.contains_key("hookturn_rotations_open") {
+        while !seen.iter().all(|name| known.contains_key(*name)) {
             let (status, page) = api.send(Method::GET, "/metrics", String::new()).await;
             assert!(status.is_success());
             known.clear();
@@ -85,6 +107,7 @@ const WORDS: &[&str] = &[
     "predict_linear",
     "rate",
     "sum",
+    "time",
     "unless",
     "without",
 ];

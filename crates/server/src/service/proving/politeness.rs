@@ -1,13 +1,16 @@
 //! Politeness: how many probes a receiver gets, and that its owner can look at them.
 //!
 //! Two bounds beside the policy's own budget for an endpoint: one probe at a time to a host, and at
-//! most [`limits::PROBES_PER_HOST_SECOND`] of them a second, however many endpoints it serves. A few wait for
+//! most [`limits::PROBES_PER_HOST_SECOND`] of them a second, however many endpoints it serves. Probes that people
+//! ask for have the same bounds, and a budget of their own for an endpoint ([`budget`]). A few wait for
 //! their turn, so that one follows the other ([`Politeness::queue`]); whoever finds no place among them is
 //! looked at again by a later sweep, which begins with those that were looked at longest ago.
 //!
 //! The last probes of an endpoint are remembered in memory: what was asked, and what came back. They
 //! are for people to look at; what follows from them is in the findings, which are stored. After a
 //! restart the list begins anew.
+
+mod budget;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,9 +20,11 @@ use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{EndpointId, RotationId, SecretId};
 use hookturn_core::limits;
 use hookturn_core::proof::{ProbeAnswer, ProbeKey};
-use hookturn_core::time::{Clock, SECOND, Timestamp};
+use hookturn_core::time::{Clock, Millis, SECOND, Timestamp};
 
 use crate::courier::Probed;
+pub(in crate::service) use budget::Allowance;
+use budget::Budget;
 
 /// How soon whoever waits for a turn looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -55,6 +60,7 @@ pub enum ProbePurpose {
 pub(in crate::service) struct Politeness {
     hosts: Mutex<HashMap<String, Host>>,
     queues: Queues,
+    budget: Budget,
     seen: Mutex<Seen>,
 }
 
@@ -70,10 +76,30 @@ struct Host {
 }
 
 impl Host {
-    fn is_full(&self, now: Timestamp) -> bool {
-        let this_second = now < self.since.after(SECOND);
-        self.busy || (this_second && self.probes >= limits::PROBES_PER_HOST_SECOND)
+    /// Counts one more probe in the second of `now`, or says how long that has no room.
+    fn count(&mut self, now: Timestamp) -> Result<(), Millis> {
+        // Before its beginning: the clock was set back.
+        if now < self.since || now >= self.since.after(SECOND) {
+            (self.since, self.probes) = (now, 0);
+        }
+        if self.probes >= limits::PROBES_PER_HOST_SECOND {
+            return Err(self.since.after(SECOND).since(now));
+        }
+        self.probes += 1;
+        Ok(())
     }
+}
+
+/// Why a host has no room for a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::service) enum NoRoom {
+    /// One is under way.
+    Busy,
+    /// It got as many as it may in this second.
+    UsedUp {
+        /// How long until the next second.
+        wait_millis: Millis,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -114,9 +140,20 @@ impl Politeness {
     }
 
     /// The turn to probe an endpoint now, if its host has room.
-    pub(super) fn take(&self, endpoint: &Endpoint, now: Timestamp) -> Option<Turn<'_>> {
-        let host = endpoint.url.as_ref()?.url().authority().to_owned();
-        self.take_host(host, now)
+    pub(super) fn take(&self, endpoint: &Endpoint, now: Timestamp) -> Result<Turn<'_>, NoRoom> {
+        let url = endpoint.url.as_ref().ok_or(NoRoom::Busy)?;
+        self.take_host(url.url().authority().to_owned(), now)
+    }
+
+    /// Takes `probes` out of the budget of what people may ask an endpoint; or says how long until there
+    /// is room for so many.
+    pub(in crate::service) fn allow(
+        &self,
+        endpoint: EndpointId,
+        probes: u32,
+        now: Timestamp,
+    ) -> Result<Allowance<'_>, Millis> {
+        self.budget.take(endpoint, probes, now)
     }
 
     /// Waits for the turn; none for an endpoint without a URL.
@@ -127,7 +164,7 @@ impl Politeness {
     ) -> Option<Turn<'_>> {
         endpoint.url.as_ref()?;
         loop {
-            if let Some(turn) = self.take(endpoint, clock.now()) {
+            if let Ok(turn) = self.take(endpoint, clock.now()) {
                 return Some(turn);
             }
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -144,7 +181,7 @@ impl Politeness {
         turn.await.ok().flatten()
     }
 
-    fn take_host(&self, host: String, now: Timestamp) -> Option<Turn<'_>> {
+    fn take_host(&self, host: String, now: Timestamp) -> Result<Turn<'_>, NoRoom> {
         let mut hosts = self.hosts();
         // Those that rest need no remembering.
         hosts.retain(|_, host| host.busy || now < host.since.after(SECOND));
@@ -154,15 +191,14 @@ impl Politeness {
             probes: 0,
         };
         let known = hosts.entry(host.clone()).or_insert(fresh);
-        if now >= known.since.after(SECOND) {
-            (known.since, known.probes) = (now, 0);
+        if known.busy {
+            return Err(NoRoom::Busy);
         }
-        if known.is_full(now) {
-            return None;
-        }
+        known
+            .count(now)
+            .map_err(|wait_millis| NoRoom::UsedUp { wait_millis })?;
         known.busy = true;
-        known.probes += 1;
-        Some(Turn {
+        Ok(Turn {
             politeness: self,
             host,
         })
@@ -213,6 +249,20 @@ impl Politeness {
     }
 }
 
+impl Turn<'_> {
+    /// Waits until the second has room for one more probe of this turn, and counts it.
+    pub(super) async fn another(&self, clock: &dyn Clock) {
+        let count = || {
+            let mut hosts = self.politeness.hosts();
+            let known = hosts.get_mut(&self.host);
+            known.is_none_or(|host| host.count(clock.now()).is_ok())
+        };
+        while !count() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if let Some(host) = self.politeness.hosts().get_mut(&self.host) {
@@ -248,14 +298,19 @@ mod tests {
         let politeness = Politeness::default();
         let take = |host: &str, now| politeness.take_host(host.to_owned(), now);
         let first = take("a", NOW);
-        assert!(first.is_some() && take("a", NOW).is_none(), "one at a time");
-        assert!(take("b", NOW).is_some(), "another host is another matter");
+        let told = |turn: Result<Turn<'_>, NoRoom>| turn.err();
+        assert!(first.is_ok());
+        assert_eq!(told(take("a", NOW)), Some(NoRoom::Busy), "one at a time");
+        assert!(take("b", NOW).is_ok(), "another host is another matter");
         drop(first);
-        let taken = (0..100).filter(|_| take("a", NOW).is_some()).count();
+        let taken = (0..100).filter(|_| take("a", NOW).is_ok()).count();
         assert_eq!(taken, limits::PROBES_PER_HOST_SECOND as usize - 1);
+        let soon = NoRoom::UsedUp { wait_millis: 400 };
+        assert_eq!(told(take("a", NOW.after(600))), Some(soon));
         let later = NOW.after(SECOND);
-        assert!(take("a", later).is_some(), "the next second has its own");
+        assert!(take("a", later).is_ok(), "the next second has its own");
         assert_eq!(politeness.hosts().len(), 1, "who rests is forgotten");
+        assert!(take("a", NOW).is_ok(), "a clock that was set back");
     }
 
     #[test]

@@ -193,7 +193,7 @@ fn word(problem: &Problem) -> Word {
         Code::Contended | Code::PreconditionFailed | Code::State(_) => Word::Conflict,
         Code::IdempotencyMismatch => Word::KeyConflict,
         Code::IdempotencyInProgress => Word::RequestInProgress,
-        Code::RateLimited => Word::RateLimited,
+        Code::RateLimited | Code::ProbesUsedUp => Word::RateLimited,
         Code::Internal | Code::AuditUnreadable => Word::Internal,
         Code::Unavailable | Code::StoreUnwritable | Code::StoreDamaged => Word::Unavailable,
     }
@@ -225,6 +225,7 @@ const fn default_parameter(code: Code) -> Option<&'static str> {
         | Code::IdempotencyInProgress
         | Code::InvalidHeader
         | Code::RateLimited
+        | Code::ProbesUsedUp
         | Code::Internal
         | Code::AuditUnreadable
         | Code::Unavailable
