@@ -194,10 +194,16 @@ fn complete_success(operation: &mut Value, route: &Route) {
     }
 }
 
-/// Whether its answer waits until no node signs by what was before.
+/// Whether its answer waits until no node signs by what was before, or takes a key that was taken away.
 fn changes_keys(route: &Route) -> bool {
-    let of = ["/v1/keyrings/", "/v1/rotations/", "/v1/api-keys/"];
-    route.method != "get" && of.iter().any(|path| route.path.starts_with(path))
+    let of = ["/v1/keyrings/", "/v1/rotations/", "/v1/api-keys"];
+    match (route.method, route.path) {
+        ("get", _) => false,
+        // With these a keyring comes or goes.
+        ("post", "/v1/apps/{clientId}/endpoints" | "/v1/workspaces")
+        | ("delete", "/v1/apps/{clientId}" | "/v1/apps/{clientId}/endpoints/{endpointId}") => true,
+        (_, path) => of.iter().any(|of| path.starts_with(of)),
+    }
 }
 
 fn shared(name: &str) -> Value {
@@ -312,6 +318,10 @@ pub(super) fn error_responses<'a>(
         }
         if status == "405" {
             headers["Allow"] = json!({ "schema": { "type": "string" }, "description": "The methods that the path has." });
+        }
+        if status == "415" {
+            headers["Accept-Encoding"] = json!({ "schema": { "type": "string" },
+                "description": "`identity`, when the body had another Content-Encoding." });
         }
         if matches!(status, "409" | "429" | "503") {
             headers["Retry-After"] = json!({ "schema": { "type": "integer", "minimum": 1 },
