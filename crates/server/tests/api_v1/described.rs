@@ -64,7 +64,7 @@ async fn every_member_of_a_problem_is_sent_and_declared() {
     let finished = bench.post(&format!("{rotation}/finish"), json!({})).await;
     finished.ok();
     let value = format!("whsec_{}", "5a".repeat(32));
-    let imported = json!({ "mode": "immediate", "value": value });
+    let imported = json!({ "mode": "immediate", "secret": value });
     let rotations = format!("{keyring}/rotations");
     bench.post(&rotations, imported.clone()).await.ok();
     let again = bench.post(&rotations, imported).await;
@@ -113,6 +113,5 @@ async fn the_fence_is_told_of_every_change_of_keys() {
     fenced(&bench.ask("DELETE", &key).send().await);
     let workspace = bench.with_key(&bench.operator, "POST", "/v1/workspaces");
     let workspace = workspace.json(&json!({ "name": "acme" })).send().await;
-    fenced(&workspace);
     assert_eq!(workspace.header("etag"), Some("\"1\""));
 }

@@ -556,13 +556,12 @@ impl Tx<'_> {
 
     /// Whether an endpoint keeps the order of acceptance.
     pub(super) fn is_ordered(&self, id: EndpointId) -> bool {
-        let fresh = self.effects.writes.iter().rev();
-        let fresh = fresh.filter_map(|write| match write {
+        let mut writes = self.effects.writes.iter().rev();
+        let fresh = writes.find_map(|write| match write {
             Write::Endpoint(known) if known.id == id => Some(known.ordered),
             _ => None,
         });
-        let known = || self.live.endpoint(id).is_some_and(|known| known.ordered);
-        fresh.take(1).next().unwrap_or_else(known)
+        fresh.unwrap_or_else(|| self.live.endpoint(id).is_some_and(|known| known.ordered))
     }
 
     /// The number of an endpoint that must exist.
