@@ -208,17 +208,18 @@ fn captured(asked: &Verify) -> Result<Captured, Failure> {
 fn incomplete(asked: &Verify, what: &str) -> Failure {
     let names = asked.options.names(asked.scheme);
     let names = [names.id, names.timestamp, Some(names.signature)];
-    let headers: String = names
+    let headers: Vec<_> = names
         .into_iter()
         .flatten()
-        .map(|name| format!(" --header '{name}: …'"))
+        .map(|name| format!("--header '{name}: …'"))
         .collect();
     Failure::usage(what).next(format!(
         "give every header that it came with, for example: hookturn verify --scheme {} --secret-file {} \
-         --body {}{headers}",
+         --body {} {}",
         asked.scheme,
         shown(&asked.secret_file),
         asked.body.as_deref().map_or("body.json".into(), shown),
+        headers.join(" "),
     ))
 }
 

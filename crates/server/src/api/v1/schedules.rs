@@ -128,15 +128,15 @@ pub(in crate::api) struct PatchSchedule {
 
 impl PatchSchedule {
     /// The times, which one of two fields says: the other one may be `null` beside it.
-    fn timing(
-        days: Option<Option<Whole<u16>>>,
-        calendar: Option<Option<Object<CalendarView>>>,
-    ) -> Result<Option<Timing>, ServiceError> {
+    fn timing(&mut self) -> Result<Option<Timing>, ServiceError> {
         let message = "cannot be null without the other one: a schedule has everyDays or calendar";
-        match (days, calendar) {
+        match (&self.every_days, &self.calendar) {
             (Some(None), None | Some(None)) => Err(ServiceError::invalid("/everyDays", message)),
             (None, Some(None)) => Err(ServiceError::invalid("/calendar", message)),
-            (days, calendar) => timing(days.flatten(), calendar.flatten()),
+            _ => timing(
+                self.every_days.take().flatten(),
+                self.calendar.take().flatten(),
+            ),
         }
     }
 }
@@ -532,10 +532,10 @@ pub(in crate::api) async fn patch(
     Ids(id): Ids<ScheduleId>,
     body: JsonBody<{ limits::BODY_BYTES }>,
 ) -> Outcome {
-    let asked: PatchSchedule = body.parse()?;
+    let mut asked: PatchSchedule = body.parse()?;
     let patch = SchedulePatch {
+        timing: asked.timing()?,
         name: asked.name,
-        timing: PatchSchedule::timing(asked.every_days, asked.calendar)?,
         zone: asked.time_zone.map(|zone| zone.unwrap_or(utc())),
         jitter_seconds: asked
             .jitter_seconds
