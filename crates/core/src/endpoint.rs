@@ -31,6 +31,9 @@ pub struct Endpoint {
     /// When its URL was last replaced, if ever: what was seen of a receiver before was seen of another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retargeted_at: Option<Timestamp>,
+    /// When its owner last enabled it, if ever since it was made: what a receiver asked for before is void.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_at: Option<Timestamp>,
     /// Scheme, headers, body form and defaults.
     pub preset: Preset,
     /// `POST`, or `GET` for KORE callbacks.

@@ -416,7 +416,8 @@ pub struct Finish {
     pub attempt: Option<Attempt>,
     /// What follows.
     pub next: Next,
-    /// Whether a retry keeps its place in the queue and only waits: the rule of ordered endpoints.
+    /// Whether a retry keeps its place in the queue and only waits: the rule of ordered endpoints. One that
+    /// is ordered by now has it kept in any case.
     pub keeps_place: bool,
     /// When that was decided.
     pub at: Timestamp,
@@ -434,6 +435,28 @@ pub struct ReceiverState {
     pub failures: u32,
     /// When it last accepted a delivery or a test event, as of the last stored change.
     pub accepted_at: Option<Timestamp>,
+    /// That it asked to be left alone, if it did. Whether that still counts says [`ReceiverState::held`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+}
+
+/// A receiver asked to be left alone for a time: 429 or 503 with `Retry-After`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hold {
+    /// When the exchange began in which it asked.
+    pub since: Timestamp,
+    /// Until when, at most [`limits::RETRY_AFTER_MAX`] after its answer.
+    pub until: Timestamp,
+    /// What it answered.
+    pub status: u16,
+}
+
+impl Hold {
+    /// Why nothing is sent, in words that fit after "nothing is sent because".
+    pub fn because(&self) -> String {
+        format!("the receiver answered {} with Retry-After", self.status)
+    }
 }
 
 impl ReceiverState {
@@ -453,7 +476,16 @@ impl ReceiverState {
             failing_since: self.failing_since.filter(|_| failing),
             failures: if failing { self.failures } else { 0 },
             accepted_at: self.accepted_at.filter(|at| !old(Some(*at))),
+            hold: self.hold.filter(|hold| !old(Some(hold.since))),
         }
+    }
+
+    /// Until when nothing is sent to `endpoint` because its receiver asked for that. A receiver at a former
+    /// URL does not count, nor what it asked for before the endpoint's owner enabled it.
+    pub fn held(&self, endpoint: &Endpoint, now: Timestamp) -> Option<Hold> {
+        let void_before = endpoint.retargeted_at.max(endpoint.resumed_at);
+        self.hold
+            .filter(|hold| now < hold.until && Some(hold.since) >= void_before)
     }
 
     /// An attempt failed. Returns whether that is worth storing: a count that no longer matters is not.

@@ -147,10 +147,8 @@ pub enum StartError {
 impl Dispatch {
     /// Tells every shard what is due and starts them.
     pub async fn start(parts: Parts, inboxes: Inboxes) -> Result<Self, StartError> {
-        for (workspace, endpoint, _) in parts.store.due_endpoints().await? {
-            inboxes
-                .of(endpoint)
-                .put(Note::Requeued(workspace, endpoint));
+        for (workspace, endpoint, at) in parts.store.due_endpoints().await? {
+            inboxes.of(endpoint).put(Note::Due(workspace, endpoint, at));
         }
         let parts = Arc::new(parts);
         let mut threads = Vec::with_capacity(inboxes.0.len());
@@ -179,10 +177,8 @@ impl Dispatch {
         parts: Parts,
         inboxes: Inboxes,
     ) -> Result<impl Future<Output = ()> + 'static, StoreError> {
-        for (workspace, endpoint, _) in parts.store.due_endpoints().await? {
-            inboxes
-                .of(endpoint)
-                .put(Note::Requeued(workspace, endpoint));
+        for (workspace, endpoint, at) in parts.store.due_endpoints().await? {
+            inboxes.of(endpoint).put(Note::Due(workspace, endpoint, at));
         }
         let inbox = Arc::clone(&inboxes.0[0]);
         Ok(shard::run_here(Arc::new(parts), inbox))

@@ -222,6 +222,30 @@ fn apps_and_endpoints_are_made_changed_and_deleted() {
 }
 
 #[test]
+fn names_that_turn_the_direction_of_reading_are_written_out() {
+    let ready = Ready::new();
+    let server = &ready.server;
+    let name = "shop \u{202e}txt.exe\u{2069}\u{61c}";
+    let made = server.json(&["app", "create", name]);
+    assert_eq!(made["name"], name, "as JSON it is what it is");
+    let id = text(&made, "clientId");
+    let update = ["app", "update", id, "--label", "a=b", "--reason", name];
+    server.run(&update).done();
+    let show = ["app", "show", id];
+    for command in [&["app", "list"][..], &show, &["audit", "list"]] {
+        let told = server.run(command).done();
+        assert!(
+            !told.contains(['\u{202e}', '\u{2069}', '\u{61c}']),
+            "{told}"
+        );
+        assert!(
+            told.contains("shop \\u{202e}txt.exe\\u{2069}\\u{61c}"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
 fn messages_are_published_and_their_deliveries_seen() {
     let Ready {
         server,

@@ -475,6 +475,25 @@ pub(super) fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     Option::<T>::deserialize(deserializer).map(Some)
 }
 
+/// Reads a field of a PATCH whose default is that of its type: `null` puts it back to that (RFC 7396).
+pub(super) fn reset<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    or_default(deserializer).map(Some)
+}
+
+const NO_DEFAULT: &str = "cannot be null: leave it out to keep what is there";
+
+/// Reads a field of a PATCH that has no default: it may be absent, and not `null`.
+pub(super) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    match Option::deserialize(deserializer)? {
+        Some(value) => Ok(Some(value)),
+        None => Err(serde::de::Error::custom(NO_DEFAULT)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -185,7 +185,7 @@ fn complete_success(operation: &mut Value, route: &Route) {
         if route.kind == Kind::List {
             headers["Link"] = json!({ "$ref": "#/components/headers/Next" });
         }
-        if changes_keys(route) {
+        if is_fenced(route) {
             headers["Hookturn-Fence"] = json!({ "$ref": "#/components/headers/Fence" });
         }
         if status == "201" {
@@ -194,10 +194,14 @@ fn complete_success(operation: &mut Value, route: &Route) {
     }
 }
 
-/// Whether its answer waits until no node signs by what was before.
-fn changes_keys(route: &Route) -> bool {
-    let of = ["/v1/keyrings/", "/v1/rotations/", "/v1/api-keys/"];
-    route.method != "get" && of.iter().any(|path| route.path.starts_with(path))
+/// Whether its answer may wait until no node signs by what was before: keys are changed, a keyring comes or goes, or
+/// an answer is replayed, which may be that of such a change.
+fn is_fenced(route: &Route) -> bool {
+    match (route.method, route.path) {
+        ("post", path) => path.starts_with("/v1/") && !path.ends_with("/messages"),
+        ("delete", "/v1/apps/{clientId}" | "/v1/apps/{clientId}/endpoints/{endpointId}") => true,
+        (method, path) => method != "get" && path.starts_with("/v1/api-keys/"),
+    }
 }
 
 fn shared(name: &str) -> Value {
@@ -313,6 +317,10 @@ pub(super) fn error_responses<'a>(
         if status == "405" {
             headers["Allow"] = json!({ "schema": { "type": "string" }, "description": "The methods that the path has." });
         }
+        if status == "415" {
+            headers["Accept-Encoding"] = json!({ "schema": { "type": "string" },
+                "description": "`identity`, when the body had another Content-Encoding." });
+        }
         if matches!(status, "409" | "429" | "503") {
             headers["Retry-After"] = json!({ "schema": { "type": "integer", "minimum": 1 },
                 "description": "Seconds after which the same request may succeed, where waiting helps." });
@@ -390,7 +398,7 @@ fn headers() -> Value {
             "schema": { "type": "string" }
         },
         "Fence": {
-            "description": "When a key was changed: how many nodes might have signed by what was before, how many of them said that they follow the change, and after how many milliseconds none could sign by it any more. Of the others the last confirmation ran out. Absent when no key was changed.",
+            "description": "When a key was changed, or an answer is replayed: how many nodes might have signed by what was before, how many of them said that they follow the change, and after how many milliseconds none could sign by it any more. Of the others the last confirmation ran out. Absent otherwise.",
             "example": "nodes=3, confirmed=3, millis=12",
             "schema": { "type": "string", "pattern": "^nodes=[0-9]+, confirmed=[0-9]+, millis=[0-9]+$" }
         },

@@ -436,6 +436,25 @@ pub(super) struct ProblemDocument {
     /// The rotation that is open, when that is in the way.
     #[serde(skip_serializing_if = "Option::is_none")]
     open_rotation_id: Option<String>,
+    /// The secret that is pending already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pending_secret_id: Option<String>,
+    /// The secret of the keyring that has this value already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    existing_secret_id: Option<String>,
+    /// The rotation that is the latest, when another one was to be undone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latest_rotation_id: Option<String>,
+    /// When the old secret retires anyway, when it was to be put off to a time that is not later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = "date-time")]
+    retire_at: Option<String>,
+    /// The line at which the body stops being JSON, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
+    /// The column there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<u64>,
     /// The version the resource has, when `If-Match` named another.
     #[serde(skip_serializing_if = "Option::is_none")]
     current_version: Option<u64>,

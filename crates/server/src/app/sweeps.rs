@@ -405,10 +405,9 @@ async fn remove_old(parts: &Parts) {
 }
 
 async fn count_store(parts: &Parts) {
-    match parts.store.stats().await {
-        Ok(stats) => parts.metrics.store(stats.due, stats.bytes),
-        Err(error) => log_step("count the store", Err(error)),
-    }
+    let counted = parts.store.stats().await;
+    parts.metrics.store(counted.as_ref().ok().copied());
+    log_step("count the store", counted.map(drop));
     let figures = parts.service.rotation_figures();
     parts.metrics.rotations(&figures.open, &figures.standing);
 }

@@ -31,7 +31,7 @@ pub(super) enum Endpoint {
     Update(Box<Update>),
     /// Messages become deliveries that wait.
     Pause(Switched),
-    /// Messages become deliveries that are sent.
+    /// Messages become deliveries that are sent, also if its receiver had asked to wait.
     Enable(Switched),
     /// Messages make no delivery; what waits is exhausted.
     Disable(Switched),

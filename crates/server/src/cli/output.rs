@@ -11,6 +11,7 @@ use comfy_table::{Table, presets};
 use serde_json::Value;
 
 use super::exit::{Exit, Failure};
+use crate::ui::text::is_hidden;
 
 /// The form of what a command prints.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -41,9 +42,9 @@ impl Output {
         }
     }
 
-    /// Prints a line of the result.
+    /// Prints a line of the result, for people.
     pub(super) fn line(&mut self, text: impl AsRef<str>) -> Result<(), Failure> {
-        self.bytes(format!("{}\n", text.as_ref()).as_bytes())
+        self.bytes(format!("{}\n", escaped(text.as_ref(), is_hidden)).as_bytes())
     }
 
     /// Prints bytes of the result.
@@ -61,7 +62,7 @@ impl Output {
 
     /// Prints a line for people, to standard error; whether it arrives changes nothing.
     pub(super) fn hint(&mut self, text: impl AsRef<str>) {
-        let _ = writeln!(self.err, "{}", text.as_ref());
+        let _ = writeln!(self.err, "{}", escaped(text.as_ref(), is_hidden));
     }
 
     /// Prints a failure.
@@ -71,7 +72,9 @@ impl Output {
         }
         match self.format {
             Format::Table => self.hint(failure.to_string()),
-            Format::Json => self.hint(failure.to_json().to_string()),
+            Format::Json => {
+                let _ = writeln!(self.err, "{}", failure.to_json());
+            }
         }
     }
 
@@ -100,7 +103,7 @@ impl Output {
 
     /// Prints any value as JSON.
     pub(super) fn json(&mut self, value: &Value) -> Result<(), Failure> {
-        self.line(value.to_string())
+        self.bytes(format!("{value}\n").as_bytes())
     }
 }
 
@@ -131,16 +134,24 @@ fn cell(value: Option<&Value>) -> String {
     }
 }
 
-/// Text that cannot move the cursor or colour the terminal: a receiver may have written it.
+/// Text that cannot move the cursor, colour the terminal or turn the direction of what stands around it: a
+/// receiver may have written it.
 pub(super) fn printable(text: &str) -> String {
-    let visible = |character: char| {
-        if character.is_control() {
-            character.escape_default().to_string()
+    escaped(text, |character| {
+        character.is_control() || is_hidden(character)
+    })
+}
+
+fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_escaped(character) {
+            shown.extend(character.escape_default());
         } else {
-            character.to_string()
+            shown.push(character);
         }
-    };
-    text.chars().map(visible).collect()
+    }
+    shown
 }
 
 fn flattened(value: &Value) -> Vec<(String, String)> {
@@ -232,6 +243,18 @@ mod tests {
     #[test]
     fn control_characters_are_shown_not_obeyed() {
         assert_eq!(printable("a\u{1b}[31mb\n"), "a\\u{1b}[31mb\\n");
+        for hidden in ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}') {
+            let code = u32::from(hidden);
+            assert_eq!(
+                printable(&format!("a{hidden}b")),
+                format!("a\\u{{{code:x}}}b")
+            );
+        }
+        assert_eq!(
+            printable("\u{200e}\u{200f}\u{61c}"),
+            "\\u{200e}\\u{200f}\\u{61c}"
+        );
+        assert_eq!(printable("שלום ü 語"), "שלום ü 語");
     }
 
     #[test]

@@ -180,7 +180,8 @@ fn show_test(answer: &Answer, output: &mut Output) -> Outcome {
     let document = answer.json()?;
     match output.format {
         Format::Table => {
-            output.line(document["summary"].as_str().unwrap_or_default())?;
+            let summary = document["summary"].as_str().unwrap_or_default();
+            output.line(output::printable(summary))?;
             output.hint("the whole exchange: the same command with --output json");
         }
         Format::Json => show_bytes(answer, output)?,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Edge;
 use super::args::Span;
-use super::exit::{Exit, Failure, Outcome};
+use super::exit::{Exit, Failure, Outcome, shown};
 use super::input::{self, NamedKey};
 use super::output::{Format, Output, printable};
 use super::request::{Captured, header_line};
@@ -26,11 +26,10 @@ pub(super) struct Verify {
     #[arg(long, value_name = "FILE")]
     secret_file: PathBuf,
     /// The captured request: raw HTTP, or JSON {method, url, headers, body | bodyBase64}.
-    #[arg(long, value_name = "FILE", required_unless_present = "headers",
-        conflicts_with_all = ["headers", "body"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["headers", "body"])]
     request: Option<PathBuf>,
     /// A header of the request; may be repeated.
-    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header_line, requires = "body")]
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header_line)]
     headers: Vec<(String, String)>,
     /// The raw body of the request, `-` for standard input.
     #[arg(long, value_name = "FILE")]
@@ -156,9 +155,9 @@ pub(super) fn run(asked: &Verify, edge: &Edge, output: &mut Output) -> Outcome {
             "standard input can hold one of secrets, request and body",
         ));
     }
+    let captured = captured(asked)?;
     let keys = input::keys(&asked.secret_file)?;
     let verifier = verifier(asked.scheme, &keys, &asked.options, asked.url.as_deref())?;
-    let captured = captured(asked)?;
     let now = asked.now.unwrap_or_else(|| edge.clock.now());
     match check(&verifier, &captured, now) {
         Ok(proved) => {
@@ -176,6 +175,10 @@ pub(super) fn run(asked: &Verify, edge: &Edge, output: &mut Output) -> Outcome {
 fn captured(asked: &Verify) -> Result<Captured, Failure> {
     let mut captured = match (&asked.request, &asked.body) {
         (Some(path), _) => Captured::read(path)?,
+        (None, Some(_)) if asked.headers.is_empty() => {
+            let what = "the headers of the request are missing: its signature is in one of them";
+            return Err(incomplete(asked, what));
+        }
         (None, Some(body)) => Captured {
             method: "POST".to_owned(),
             headers: asked
@@ -186,12 +189,38 @@ fn captured(asked: &Verify) -> Result<Captured, Failure> {
             body: input::read(body, input::BODY_BYTES)?,
             ..Captured::default()
         },
-        (None, None) => return Err(Failure::usage("give --request, or --header and --body")),
+        (None, None) if asked.headers.is_empty() => {
+            let what = "there is no request: give it by --request, or by --header and --body";
+            return Err(incomplete(asked, what));
+        }
+        (None, None) => {
+            let what = "the body of the request is missing: give its raw bytes by --body";
+            return Err(incomplete(asked, what));
+        }
     };
     if let Some(method) = &asked.method {
         captured.method.clone_from(method);
     }
     Ok(captured)
+}
+
+/// What is missing of a request, with a command that has all of it.
+fn incomplete(asked: &Verify, what: &str) -> Failure {
+    let names = asked.options.names(asked.scheme);
+    let names = [names.id, names.timestamp, Some(names.signature)];
+    let headers: Vec<_> = names
+        .into_iter()
+        .flatten()
+        .map(|name| format!("--header '{name}: …'"))
+        .collect();
+    Failure::usage(what).next(format!(
+        "give every header that it came with, for example: hookturn verify --scheme {} --secret-file {} \
+         --body {} {}",
+        asked.scheme,
+        shown(&asked.secret_file),
+        asked.body.as_deref().map_or("body.json".into(), shown),
+        headers.join(" "),
+    ))
 }
 
 /// What a valid request proved.

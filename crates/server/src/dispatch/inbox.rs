@@ -13,7 +13,7 @@ pub(super) enum Note {
     Accepted(Vec<Due>),
     /// An endpoint was written.
     Changed(EndpointId),
-    /// There may be due rows of this endpoint on disk.
+    /// Someone queued rows of this endpoint by hand.
     Requeued(WorkspaceId, EndpointId),
     /// There are, or may be, rows of this endpoint on disk that are due then.
     Due(WorkspaceId, EndpointId, Timestamp),

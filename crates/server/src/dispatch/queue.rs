@@ -101,8 +101,8 @@ pub(super) struct Queue {
     pub(super) breaker_told: Option<Timestamp>,
     pub(super) rate: RateLimit,
     pub(super) in_flight: u32,
-    /// Nothing is sent before: a 429 or 503 with `Retry-After`, or the rate limit.
-    pub(super) hold_until: Timestamp,
+    /// The rate limit lets nothing through before.
+    pub(super) rate_until: Timestamp,
     /// Nothing is sent, read or given up before: the store failed, or nothing could be sent.
     pub(super) rest_until: Timestamp,
     /// Which of the shard's rounds holds it already.
@@ -121,8 +121,8 @@ pub(super) struct Queue {
     refresh: bool,
     /// Whether the block that is being read was asked for because of that.
     refreshing: bool,
-    /// A finish failed while a block is being read, and perhaps only its answer was lost: the block may
-    /// have the row as it was before or after.
+    /// What a block that is being read says may be old: a finish failed meanwhile, of which perhaps only the
+    /// answer was lost, or rows were put in order.
     distrusted: bool,
     /// Rows whose finish was committed while a block was being read, as they were: the block may
     /// still have them so, or have them again because someone queued them by hand since.
@@ -130,6 +130,9 @@ pub(super) struct Queue {
     /// Rows that are under way in a form that someone may have changed by queueing them by hand: the
     /// finish of the old form leaves the new one on disk, where it must be looked for.
     perhaps_moved: HashSet<DeliveryId>,
+    /// Rows that were under way when the endpoint began to keep the order: what became of them is known
+    /// before anything is read or sent.
+    before_order: HashSet<DeliveryId>,
 }
 
 impl Queue {
@@ -145,7 +148,7 @@ impl Queue {
             breaker_told: None,
             rate: RateLimit::default(),
             in_flight: 0,
-            hold_until: Timestamp::EPOCH,
+            rate_until: Timestamp::EPOCH,
             rest_until: Timestamp::EPOCH,
             in_round: InRound::Nowhere,
             wake_at: None,
@@ -160,10 +163,11 @@ impl Queue {
             distrusted: false,
             committed_while_reading: HashMap::new(),
             perhaps_moved: HashSet::new(),
+            before_order: HashSet::new(),
         }
     }
 
-    fn ordered(&self) -> bool {
+    pub(super) fn ordered(&self) -> bool {
         self.endpoint
             .as_ref()
             .is_some_and(|endpoint| endpoint.ordered)
@@ -223,14 +227,13 @@ impl Queue {
         self.receiver = receiver.since(endpoint.retargeted_at);
         self.health = Health::default();
         self.breaker_told = None;
-        self.hold_until = Timestamp::EPOCH;
         true
     }
 
     /// Someone queued rows by hand: some are on disk now, and those in memory may have changed. Whoever
-    /// does that does not want to wait until a time that the receiver once asked for.
-    pub(super) fn requeued(&mut self) {
-        self.hold_until = Timestamp::EPOCH;
+    /// does that does not want to wait until a time that the receiver once asked for. Returns whether it
+    /// had asked for one.
+    pub(super) fn requeued(&mut self) -> bool {
         self.refresh = true;
         let waiting: HashSet<_> = self.ready.iter().map(|row| row.delivery).collect();
         let committed = &self.committed_while_reading;
@@ -240,6 +243,7 @@ impl Queue {
             .filter(|id| !waiting.contains(id) && !committed.contains_key(id));
         self.perhaps_moved.extend(under_way);
         self.on_disk(Timestamp::EPOCH);
+        self.receiver.hold.take().is_some()
     }
 
     /// There is, or may be, a row on disk that is due at `at`.
@@ -274,6 +278,9 @@ impl Queue {
                 };
             }
         }
+        if endpoint.ordered && !self.before_order.is_empty() {
+            return Wish::Rest;
+        }
         // On an ordered endpoint a block must not be older than the last finish, and nothing may
         // pass a row that a block is about to bring.
         let busy = endpoint.ordered && self.in_flight > 0;
@@ -287,10 +294,12 @@ impl Queue {
                 Disk::Due(_) | Disk::Empty => Wish::Rest,
             };
         };
-        let closed = self
-            .hold_until
-            .max(self.health.closed_again_at(now).unwrap_or(Timestamp::EPOCH));
-        let not_before = closed.max(earliest);
+        let held = self.receiver.held(endpoint, now).map(|hold| hold.until);
+        let closed = held.max(self.health.closed_again_at(now));
+        let not_before = closed
+            .unwrap_or(earliest)
+            .max(earliest)
+            .max(self.rate_until);
         if now < not_before {
             return Wish::WaitUntil(not_before);
         }
@@ -376,6 +385,7 @@ impl Queue {
     /// Puts back what could not be sent after all.
     pub(super) fn unpop(&mut self, batch: Batch) {
         for row in batch.into_rows().rev() {
+            self.before_order.remove(&row.delivery);
             self.ready_bytes += row.message.payload.len();
             self.ready.push_front(row);
         }
@@ -402,6 +412,7 @@ impl Queue {
     pub(super) fn block(&mut self, block: Option<DueBlock>, now: Timestamp, retry_at: Timestamp) {
         self.reading = false;
         let refreshing = std::mem::take(&mut self.refreshing);
+        let failed = block.is_none();
         let block = block.filter(|_| !self.distrusted);
         self.distrusted = false;
         let committed = std::mem::take(&mut self.committed_while_reading);
@@ -412,7 +423,9 @@ impl Queue {
         let Some(mut block) = block else {
             self.refresh |= refreshing;
             self.on_disk(Timestamp::EPOCH);
-            self.rest_until = self.rest_until.max(retry_at);
+            if failed {
+                self.rest_until = self.rest_until.max(retry_at);
+            }
             return;
         };
         if refreshing {
@@ -462,6 +475,7 @@ impl Queue {
         } else {
             self.forget(delivery);
         }
+        self.before_order.remove(&delivery);
         if let Some(at) = again_at {
             self.on_disk(at);
         }
@@ -477,6 +491,7 @@ impl Queue {
         self.forget(delivery);
         self.distrusted = self.reading;
         self.perhaps_moved.remove(&delivery);
+        self.before_order.remove(&delivery);
         if self.ordered() {
             self.back_to_disk();
         }
@@ -489,6 +504,17 @@ impl Queue {
     pub(super) fn held_in_place(&mut self, row: &Due) {
         self.back_to_disk();
         self.committed(row.delivery, Token::of(row), Some(row.due_at));
+    }
+
+    /// The endpoint keeps the order from now on. What waited for its retry has its place before what was accepted
+    /// since, on disk: the head is found there.
+    pub(super) fn put_in_order(&mut self) {
+        self.back_to_disk();
+        let committed = &self.committed_while_reading;
+        let under_way = self.known.keys().filter(|id| !committed.contains_key(id));
+        self.before_order.extend(under_way);
+        self.distrusted |= self.reading;
+        self.on_disk(Timestamp::EPOCH);
     }
 
     /// Forgets the rows that are not in flight: they are read again when they may be sent.

@@ -169,7 +169,11 @@ impl Shard {
                 }
                 Note::Changed(id) => self.changed(id),
                 Note::Requeued(workspace, id) if self.parts.owned.owns(id) => {
-                    self.queue(workspace, id).requeued();
+                    let queue = self.queue(workspace, id);
+                    if queue.requeued() {
+                        let receiver = queue.receiver.clone();
+                        self.receivers.push((workspace, id, receiver));
+                    }
                     self.call_up(id);
                 }
                 Note::Due(workspace, id, at) if self.parts.owned.owns(id) => {
@@ -234,6 +238,9 @@ impl Shard {
         };
         if !matches!(endpoint.state, EndpointState::Enabled) || endpoint.ordered {
             queue.back_to_disk();
+        }
+        if endpoint.ordered && !queue.ordered() {
+            queue.put_in_order();
         }
         if !endpoint.state.takes_messages() {
             queue.on_disk(Timestamp::EPOCH);

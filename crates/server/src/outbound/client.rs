@@ -15,7 +15,7 @@ use hookturn_core::time::Millis;
 use super::config::ClientConfig;
 use super::connect::{connect, micros};
 use super::connection::{Claimed, Connection, Message};
-use super::exchange::{Stopped, Trace, over_h1, over_h2};
+use super::exchange::{Phase, Stopped, Trace, over_h1, over_h2};
 use super::outcome::{Exchange, Failure, FailureKind, Response};
 use super::pool::Pool;
 use super::target::Target;
@@ -254,7 +254,15 @@ impl Client {
     }
 }
 
+/// That a limit passed. While the name is looked up, whichever limit that was, there is nobody yet to connect to
+/// or to answer: it is the name that failed.
 fn timed_out(kind: FailureKind, millis: Millis, trace: &Trace) -> Failure {
+    if trace.phase == Phase::Dns {
+        return Failure::new(
+            FailureKind::Dns,
+            format!("the name was not resolved within {millis} ms: no name server answered"),
+        );
+    }
     let status = match trace.status {
         Some(status) => format!(" (status {status})"),
         None => String::new(),

@@ -176,7 +176,10 @@ impl FailureKind {
             Self::Refused => {
                 "use a public https address, or ask the operator to allow this network"
             }
-            Self::Dns => "check the spelling of the host name and that its DNS records are public",
+            Self::Dns => {
+                "check the spelling of the host name, that its DNS records are public and that its \
+                 name servers answer"
+            }
             Self::Connect => {
                 "check that the server is running, that the port is right and that its firewall \
                  lets Hookturn in"

@@ -29,7 +29,7 @@ mod patch;
 mod primary;
 
 pub(super) use checks::check_header_name;
-pub use patch::{EndpointPatch, Switch};
+pub use patch::{Defaulted, EndpointPatch, Switch};
 pub use primary::{ConfiguredApp, ConfiguredAppPatch, PrimaryConfig, PrimaryPatch, ShownSecret};
 
 /// What a new endpoint shall be; what is `None` is as its preset documents.
@@ -174,6 +174,7 @@ impl Service {
             description: input.description.clone(),
             url: None,
             retargeted_at: None,
+            resumed_at: None,
             preset,
             method: input.method,
             body_form: input.body_form,

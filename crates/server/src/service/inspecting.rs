@@ -12,7 +12,7 @@ use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{ClientId, DeliveryId, EndpointId};
 use hookturn_core::message::Message;
 use hookturn_core::rotation::{Keyring, SecretVersion};
-use hookturn_core::store::ReceiverState;
+use hookturn_core::store::{Hold, ReceiverState};
 use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::{App, Scope};
 use hookturn_verify::{Received, Verifier, VerifyError};
@@ -67,10 +67,19 @@ pub struct SentHeader {
 pub struct Health {
     /// What is known of its receiver.
     pub receiver: Arc<ReceiverState>,
-    /// Until when nothing is sent, because too many attempts failed in a row.
-    pub breaker_open_until: Option<Timestamp>,
+    /// Whether nothing is sent for a time.
+    pub standstill: Standstill,
     /// The last delivery that was given up, and when.
     pub last_exhausted: Option<(DeliveryId, Timestamp)>,
+}
+
+/// Why nothing is sent to an endpoint for a time, although it is enabled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standstill {
+    /// Its receiver asked for that.
+    pub held: Option<Hold>,
+    /// Until when, because too many attempts failed in a row. Only the node that sends to it knows.
+    pub breaker_open_until: Option<Timestamp>,
 }
 
 /// A request that somebody captured.
@@ -185,12 +194,29 @@ impl Service {
         id: EndpointId,
     ) -> Result<Health, ServiceError> {
         let endpoint = self.endpoint(caller, app, id).await?;
-        let now = self.clock.now();
         Ok(Health {
             receiver: self.live.receiver(endpoint.id),
-            breaker_open_until: self.live.breaker(endpoint.id).filter(|until| *until > now),
+            standstill: self.standstill(&endpoint),
             last_exhausted: self.last_exhausted(caller, endpoint.id).await?,
         })
+    }
+
+    /// Why nothing is sent to an endpoint of the caller's for a time, if nothing is.
+    pub fn standstill(&self, endpoint: &Endpoint) -> Standstill {
+        let now = self.clock.now();
+        let breaker = self.live.breaker(endpoint.id);
+        Standstill {
+            held: self.live.receiver(endpoint.id).held(endpoint, now),
+            breaker_open_until: breaker.filter(|until| *until > now),
+        }
+    }
+
+    /// Whether the receiver of an endpoint asked to be left alone until later than `now`.
+    pub(super) fn is_held(&self, endpoint: &Endpoint, now: Timestamp) -> bool {
+        self.live
+            .receiver(endpoint.id)
+            .held(endpoint, now)
+            .is_some()
     }
 
     /// Says which secret of an endpoint's keyring signed a request, whatever its age. Needs `read`: it

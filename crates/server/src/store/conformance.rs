@@ -146,6 +146,7 @@ macro_rules! store_conformance {
                 an_attempt_says_which_requests_were_sent_twice,
                 a_failed_row_waits_for_its_retry,
                 an_ordered_row_keeps_its_place_while_it_waits,
+                what_waits_is_put_in_order_with_the_endpoint,
                 an_exhausted_row_says_why,
                 a_row_settles_without_an_attempt_when_its_endpoint_went_away,
                 g1_a_row_that_was_queued_meanwhile_stays_and_keeps_both_attempts,

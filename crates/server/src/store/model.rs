@@ -309,6 +309,11 @@ impl Contents {
         effects.accepted = accepted.flat_map(|new| self.traffic.accept(new)).collect();
         self.documents = documents;
         for write in &change.writes {
+            if let Write::Endpoint(endpoint) = write
+                && endpoint.ordered
+            {
+                self.traffic.put_in_order(endpoint.id, endpoint.updated_at);
+            }
             if let Write::EraseSecret {
                 secret,
                 answers: true,
@@ -348,8 +353,9 @@ impl Contents {
         effects: &mut Effects,
     ) {
         for finish in finishes {
-            if self.documents.endpoints.contains_key(&finish.due.endpoint) {
-                self.traffic.finish(finish);
+            if let Some(endpoint) = self.documents.endpoints.get(&finish.due.endpoint) {
+                let keeps_place = finish.keeps_place || endpoint.ordered;
+                self.traffic.finish(finish, keeps_place);
             }
         }
         for (_, endpoint, receiver) in receivers {

@@ -12,6 +12,7 @@ use hookturn_core::delivery::{Attempt, ExchangeReason, ExchangeResult, Next};
 use hookturn_core::id::WorkspaceId;
 use hookturn_core::proof::{ProbeAnswer, ProbeKey, Standing};
 use hookturn_core::rotation::Mode;
+use hookturn_core::store::StoreStats;
 use hookturn_core::time::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -23,9 +24,11 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::tally::Tally;
 
+mod counted;
 mod evidence;
 mod nodes;
 
+use counted::Counted;
 use evidence::EvidenceMetrics;
 pub use evidence::{EvidenceFigures, KnownEvidence};
 pub use nodes::NodeFigures;
@@ -76,8 +79,8 @@ pub struct Metrics {
     exhausted: Counter,
     duration: Histogram,
     in_flight: Gauge,
-    due: Gauge,
-    store_bytes: Gauge,
+    due: Counted,
+    store_bytes: Counted,
     ready: Gauge,
     outbox: OutboxFigures,
     /// By position in [`ExchangeReason::ALL`].
@@ -172,7 +175,7 @@ impl Default for Metrics {
             "deliveries_due",
             "Pending deliveries in the store",
         );
-        let store_bytes = Gauge::default();
+        let store_bytes = Counted::default();
         registry.register_with_unit(
             "store_size",
             "Size of the store",
@@ -322,10 +325,10 @@ impl Metrics {
         }
     }
 
-    /// What the store counted.
-    pub fn store(&self, due: u64, bytes: u64) {
-        self.due.set(due.cast_signed());
-        self.store_bytes.set(bytes.cast_signed());
+    /// What the store counted; none when it could not.
+    pub fn store(&self, counted: Option<StoreStats>) {
+        self.due.set(counted.map(|stats| stats.due));
+        self.store_bytes.set(counted.map(|stats| stats.bytes));
     }
 
     /// Events left the outbox: as messages, as ones that were messages already, or refused.
@@ -381,6 +384,22 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in {text}");
         }
+    }
+
+    #[test]
+    fn nothing_is_claimed_of_a_store_that_could_not_be_counted() {
+        let metrics = Metrics::default();
+        let shown = |name: &str| metrics.render().contains(name);
+        assert!(!shown("deliveries_due") && !shown("store_size"));
+        metrics.store(Some(StoreStats {
+            due: 3,
+            oldest_due_at: None,
+            bytes: 4_096,
+        }));
+        assert!(shown("\nhookturn_deliveries_due 3\n"));
+        assert!(shown("\nhookturn_store_size_bytes 4096\n"));
+        metrics.store(None);
+        assert!(!shown("deliveries_due") && !shown("store_size"));
     }
 
     #[test]

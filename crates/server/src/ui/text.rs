@@ -85,9 +85,7 @@ impl State {
 pub fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        let hidden = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-        if hidden || (c.is_control() && !matches!(c, '\n' | '\t')) {
+        if is_hidden(c) || (c.is_control() && !matches!(c, '\n' | '\t')) {
             // Writing to a text cannot fail.
             let _ = write!(shown, "⟨U+{:04X}⟩", u32::from(c));
         } else {
@@ -95,6 +93,13 @@ pub fn visible(text: &str) -> String {
         }
     }
     shown
+}
+
+/// Whether a character is not seen itself, and may change how the text around it reads: a mark of direction, or
+/// one without width.
+pub const fn is_hidden(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Bytes as text, at most so many of them; and how many are left out.

@@ -32,6 +32,9 @@ use tower::ServiceExt;
 
 use crate::support::engine;
 
+#[path = "document.rs"]
+pub(crate) mod document;
+
 pub(crate) struct Bench {
     pub(crate) router: Router,
     pub(crate) ready: Readiness,
@@ -133,14 +136,17 @@ impl Ask<'_> {
 
     pub(crate) async fn send(self) -> Reply {
         let request = self.request.body(Body::from(self.body)).unwrap();
+        let (method, uri) = (request.method().clone(), request.uri().clone());
         let response = self.bench.router.clone().oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        Reply {
+        let reply = Reply {
             status: head.status,
             headers: head.headers,
             text: String::from_utf8(bytes.to_vec()).unwrap(),
-        }
+        };
+        document::check(&method, uri.path(), &reply);
+        reply
     }
 }
 

@@ -4,9 +4,11 @@
 mod access;
 mod bad_input;
 mod bench;
+mod described;
 mod idempotency;
 mod lists;
 mod measures;
+mod nulls;
 mod secrets;
 #[path = "../support/mod.rs"]
 #[expect(

@@ -131,6 +131,32 @@ fn a_request_as_json_or_by_arguments_verifies_too() {
 }
 
 #[test]
+fn a_request_without_its_headers_or_body_says_what_is_missing_with_an_example() {
+    let place = Place::new();
+    place.file("body", BODY);
+    let secrets = place.secrets(&[0]);
+    let verify = ["verify", "--scheme", "standard", "--secret-file", secrets];
+    let header = ["--header", "webhook-id: msg_1"];
+    for (more, missing) in [
+        (
+            &["--body", "body"][..],
+            "the headers of the request are missing",
+        ),
+        (&header, "the body of the request is missing"),
+        (&[], "there is no request"),
+    ] {
+        let said = place.run(&[&verify[..], more].concat()).refused(2);
+        assert!(said.contains(missing), "{said}");
+        for part in [
+            "for example: hookturn verify --scheme standard --secret-file secrets --body body",
+            " --header 'webhook-id: …' --header 'webhook-timestamp: …' --header 'webhook-signature: …'",
+        ] {
+            assert!(said.contains(part), "{said}");
+        }
+    }
+}
+
+#[test]
 fn every_refusal_has_its_reason_and_says_what_to_do() {
     let place = Place::new();
     let headers = sign(&place, "standard", &[0], &["--timestamp", "1700000000"]);

@@ -113,6 +113,41 @@ fn a_test_event_is_accepted_in_every_form() {
 }
 
 #[test]
+fn an_endpoint_whose_receiver_asked_to_wait_says_until_when_and_why() {
+    const BUSY: &str = "HTTP/1.1 503 Busy\r\nretry-after: 3600\r\ncontent-length: 0\r\n\r\n";
+    let ready = Ready::new();
+    let (address, requests) = receiver(Some(BUSY));
+    let url = format!("http://{address}/");
+    let made = ready.server.json(&[
+        "endpoint",
+        "create",
+        &ready.app,
+        &url,
+        "--retry-delays",
+        "1h",
+    ]);
+    let show = ["endpoint", "show", &ready.app, text(&made, "id")];
+    assert!(ready.server.json(&show)["receiver"]["held"].is_null());
+    let publish = ["message", "send", &ready.app, "a.b", "--json", "{}"];
+    ready.server.run(&publish).done();
+    requests.recv().unwrap();
+    // Each look is a process of its own: this is many seconds.
+    let mut looks = (0..2_000).map(|_| ready.server.json(&show)["receiver"]["held"].clone());
+    let held = looks.find(|held| !held.is_null()).unwrap();
+    assert_eq!(held["status"], 503);
+    let said = ready.server.run(&show).done();
+    let until = text(&held, "until");
+    let because = "because the receiver answered 503 with Retry-After";
+    assert!(
+        said.contains(&format!("held until {until} {because}")),
+        "{said}"
+    );
+    let enable = ["endpoint", "enable", &ready.app, text(&made, "id")];
+    ready.server.run(&enable).done();
+    assert!(ready.server.json(&show)["receiver"]["held"].is_null());
+}
+
+#[test]
 fn what_failed_is_said_in_plain_words() {
     let ready = Ready::new();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap();

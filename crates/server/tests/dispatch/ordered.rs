@@ -3,13 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
-use hookturn::service::endpoints::NewEndpoint;
-use hookturn_core::delivery::DeliveryStatus;
+use hookturn::service::endpoints::{EndpointPatch, NewEndpoint};
+use hookturn_core::delivery::{DeliveryState, DeliveryStatus};
+use hookturn_core::id::MessageId;
 use hookturn_core::time::{HOUR, SECOND};
 
 use crate::delivering::retrying;
-use crate::receiver::{Receiver, Seen, status};
-use crate::rig::{Marker, Rig};
+use crate::receiver::{Receiver, Seen, gated, status};
+use crate::rig::{Marker, Rig, START};
 
 fn ordered(url: String, delays: &[u64]) -> NewEndpoint {
     NewEndpoint {
@@ -145,5 +146,77 @@ async fn an_exhausted_head_lets_the_rest_go_on() {
     rig.until_nothing_is_due().await;
     let came: Vec<_> = receiver.rest().iter().map(|seen| numbers(seen).1).collect();
     assert_eq!(came, [0, 1, 1, 1, 2, 3]);
+    rig.stop().await;
+}
+
+/// Publishes one that is refused and waits an hour for its retry, and has the endpoint keep the order from then on.
+async fn ordered_while_one_waits(rig: &Rig, receiver: &Receiver) -> MessageId {
+    let made = rig
+        .endpoint_with(retrying(receiver.url(), &[HOUR, HOUR]))
+        .await;
+    let waiting = rig.publish("[0,0]").await;
+    rig.until_attempts(waiting, 1).await;
+    rig.advance(SECOND);
+    let patch = EndpointPatch {
+        ordered: Some(true),
+        ..EndpointPatch::default()
+    };
+    rig.patch(made.endpoint.id, patch).await;
+    waiting
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g2_a_retry_that_waits_is_the_head_from_the_moment_the_order_is_kept() {
+    for restarts in [false, true] {
+        let mut rig = Rig::new().await;
+        let mut marker = Marker::new(&rig).await;
+        let mut receiver = Receiver::new(&rig.clock, |seen| {
+            status(if seen.number == 0 { 500 } else { 200 })
+        })
+        .await;
+        let waiting = ordered_while_one_waits(&rig, &receiver).await;
+        if restarts {
+            rig.restart().await;
+        }
+        rig.publish_many((1..20).map(|n| format!("[0,{n}]"))).await;
+        marker.pass(&rig).await;
+        marker.pass(&rig).await;
+        assert_eq!(receiver.rest().len(), 1, "nothing passes what waits");
+        // The one that waits still says when it is tried again.
+        let (delivery, _) = rig.delivery_of(waiting).await;
+        let due_at = START.after(HOUR);
+        assert_eq!(delivery.state, DeliveryState::Pending { due_at });
+        rig.advance(HOUR);
+        rig.until_nothing_is_due().await;
+        let came: Vec<_> = receiver.rest().iter().map(|seen| numbers(seen).1).collect();
+        assert_eq!(came, (0..20).collect::<Vec<_>>());
+        rig.stop().await;
+    }
+}
+
+/// What is under way when the order begins to be kept, and fails then, is the head too.
+#[tokio::test(flavor = "multi_thread")]
+async fn g2_what_is_under_way_when_the_order_begins_is_not_passed_when_it_fails() {
+    let mut rig = Rig::new().await;
+    let mut receiver = Receiver::new(&rig.clock, |seen| match seen.number {
+        0 => gated(500),
+        _ => status(200),
+    })
+    .await;
+    let made = rig.endpoint_with(retrying(receiver.url(), &[SECOND])).await;
+    let first = rig.publish("[0,0]").await;
+    receiver.next().await;
+    let patch = EndpointPatch {
+        ordered: Some(true),
+        ..EndpointPatch::default()
+    };
+    rig.patch(made.endpoint.id, patch).await;
+    rig.publish_many((1..5).map(|n| format!("[0,{n}]"))).await;
+    receiver.open_gate();
+    rig.until_attempts(first, 1).await;
+    rig.advance(SECOND);
+    rig.until_nothing_is_due().await;
+    let came: Vec<_> = receiver.rest().iter().map(|seen| numbers(seen).1).collect();
+    assert_eq!(came, [0, 1, 2, 3, 4]);
     rig.stop().await;
 }

@@ -1,8 +1,10 @@
 //! When a delivery is tried again, and when it is not.
 
-use hookturn::service::endpoints::NewEndpoint;
-use hookturn_core::delivery::{DeliveryState, ExhaustedReason};
+use hookturn::service::deliveries::Recover;
+use hookturn::service::endpoints::{EndpointPatch, NewEndpoint, Switch};
+use hookturn_core::delivery::{DeliveryState, DeliveryStatus, ExhaustedReason};
 use hookturn_core::endpoint::{DisabledReason, EndpointState, Preset};
+use hookturn_core::id::{EndpointId, MessageId};
 use hookturn_core::limits::RETRY_AFTER_MAX;
 use hookturn_core::time::{HOUR, MINUTE, SECOND, Timestamp};
 
@@ -116,6 +118,167 @@ async fn retry_after_holds_the_endpoint_and_delays_the_delivery() {
         assert_eq!(times, [START.after(wait); 2]);
         rig.stop().await;
     }
+}
+
+/// A receiver that asks for an hour with its first answer, and the endpoint of it.
+async fn asking_to_wait(rig: &Rig, delays: &[u64]) -> (Receiver, EndpointId) {
+    let receiver = Receiver::new(&rig.clock, |seen| match seen.number {
+        0 => Reply {
+            headers: vec![("retry-after", "3600".to_owned())],
+            ..status(429)
+        },
+        _ => status(200),
+    })
+    .await;
+    let made = rig.endpoint_with(retrying(receiver.url(), delays)).await;
+    (receiver, made.endpoint.id)
+}
+
+fn held(rig: &Rig, endpoint: EndpointId) -> Option<(Timestamp, u16)> {
+    let endpoint = rig.live().endpoint(endpoint).unwrap();
+    let hold = rig.service().standstill(&endpoint).held?;
+    Some((hold.until, hold.status))
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Lift {
+    Retry,
+    Recover,
+    AnotherUrl,
+    Enable,
+    PauseAndEnable,
+}
+
+async fn lift(rig: &Rig, lift: Lift, endpoint: EndpointId, first: MessageId, url: String) {
+    match lift {
+        Lift::Retry => rig.requeue(rig.delivery_of(first).await.0.id).await,
+        Lift::Recover => {
+            let input = Recover {
+                since: START,
+                until: None,
+                status: DeliveryStatus::Exhausted,
+                dry_run: false,
+            };
+            let recovered = rig
+                .service()
+                .recover(rig.caller(), rig.app, endpoint, input, None);
+            assert_eq!(recovered.await.unwrap().count, 1);
+        }
+        Lift::AnotherUrl => {
+            let url = Some(format!("{url}/other"));
+            let patch = EndpointPatch {
+                url,
+                ..EndpointPatch::default()
+            };
+            rig.patch(endpoint, patch).await;
+        }
+        Lift::Enable => rig.switch(endpoint, Switch::Enabled).await,
+        Lift::PauseAndEnable => {
+            rig.switch(endpoint, Switch::Paused).await;
+            rig.switch(endpoint, Switch::Enabled).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_is_shown_and_lifted_by_whoever_wants_to_send() {
+    for how in [
+        Lift::Retry,
+        Lift::Recover,
+        Lift::AnotherUrl,
+        Lift::Enable,
+        Lift::PauseAndEnable,
+    ] {
+        let mut rig = Rig::new().await;
+        let mut marker = Marker::new(&rig).await;
+        let (mut receiver, endpoint) = asking_to_wait(&rig, &[]).await;
+        let first = rig.publish("1").await;
+        rig.until_settled(first).await;
+        let second = rig.publish("2").await;
+        marker.pass(&rig).await;
+        assert_eq!(receiver.rest().len(), 1, "{how:?}: everyone waits");
+        assert_eq!(held(&rig, endpoint), Some((START.after(HOUR), 429)));
+        rig.advance(SECOND);
+        lift(&rig, how, endpoint, first, receiver.url()).await;
+        let (delivery, _) = rig.until_settled(second).await;
+        assert_eq!(
+            delivery.state.status(),
+            DeliveryStatus::Delivered,
+            "{how:?}"
+        );
+        rig.until("nothing is held any more", async || {
+            held(&rig, endpoint).is_none().then_some(())
+        })
+        .await;
+        assert_eq!(rig.now(), START.after(SECOND), "{how:?}");
+        rig.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn enabling_what_is_enabled_changes_nothing_but_ends_a_hold_once() {
+    let mut rig = Rig::new().await;
+    let (_receiver, endpoint) = asking_to_wait(&rig, &[]).await;
+    let version = |rig: &Rig| rig.live().endpoint(endpoint).unwrap().version;
+    rig.switch(endpoint, Switch::Enabled).await;
+    assert_eq!(version(&rig), 1);
+    let message = rig.publish("1").await;
+    rig.until_settled(message).await;
+    rig.advance(SECOND);
+    for _ in 0..2 {
+        rig.switch(endpoint, Switch::Enabled).await;
+        assert_eq!(version(&rig), 2);
+        assert_eq!(held(&rig, endpoint), None);
+    }
+    let log = rig.audit_actions().await;
+    let told = log
+        .iter()
+        .any(|(_, entry)| entry.to_string().contains("resumedAt"));
+    assert!(told, "{log:?}");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_outlasts_a_restart() {
+    let mut rig = Rig::new().await;
+    let mut marker = Marker::new(&rig).await;
+    let (mut receiver, endpoint) = asking_to_wait(&rig, &[]).await;
+    let first = rig.publish("1").await;
+    rig.until_settled(first).await;
+    let second = rig.publish("2").await;
+    rig.restart().await;
+    marker.pass(&rig).await;
+    marker.pass(&rig).await;
+    assert_eq!(receiver.rest().len(), 1);
+    assert_eq!(held(&rig, endpoint), Some((START.after(HOUR), 429)));
+    rig.advance(HOUR);
+    rig.until_settled(second).await;
+    assert_eq!(held(&rig, endpoint), None);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_to_what_was_sent_before_the_owner_enabled_it_holds_nothing() {
+    let mut rig = Rig::new().await;
+    let mut receiver = Receiver::new(&rig.clock, |seen| Reply {
+        headers: vec![("retry-after", "3600".to_owned())],
+        gated: seen.number == 0,
+        ..status(if seen.number == 0 { 503 } else { 200 })
+    })
+    .await;
+    let made = rig.endpoint_with(retrying(receiver.url(), &[])).await;
+    let endpoint = made.endpoint.id;
+    let first = rig.publish("1").await;
+    receiver.next().await;
+    rig.advance(SECOND);
+    rig.switch(endpoint, Switch::Paused).await;
+    rig.switch(endpoint, Switch::Enabled).await;
+    receiver.open_gate();
+    rig.until_settled(first).await;
+    assert_eq!(held(&rig, endpoint), None);
+    let second = rig.publish("2").await;
+    rig.until_settled(second).await;
+    rig.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,6 +96,11 @@ async fn g1_nothing_is_accepted_into_a_database_that_is_found_damaged() {
         assert_eq!(api.get("/readyz").await.status, 503);
     }
     assert_eq!(api.get("/livez").await.status, 200);
+    // What cannot be counted is not said to be nothing.
+    let metrics = api.get("/metrics").await;
+    let page = String::from_utf8_lossy(&metrics.body);
+    assert!(page.contains("hookturn_ready 0"), "{page}");
+    assert!(!page.contains("hookturn_deliveries_due"), "{page}");
     // What can be read is there.
     assert_eq!(api.get("/v1/apps").await.status, 200);
     server.said("the database is damaged").await;

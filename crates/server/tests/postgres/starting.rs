@@ -63,6 +63,33 @@ async fn a_second_server_joins_and_each_knows_what_the_other_made() {
     other.stop().await;
 }
 
+#[tokio::test]
+async fn a_step_of_the_schema_that_fails_is_named_and_changes_nothing() {
+    let desk = Desk::new().await;
+    let client = cluster()
+        .connect(desk.url.rsplit('/').next().unwrap())
+        .await;
+    let in_the_way =
+        "CREATE SCHEMA hookturn; CREATE TABLE hookturn.message (of_somebody_else text)";
+    client.batch_execute(in_the_way).await.unwrap();
+    for command in [&["migrate"][..], &["serve", "--listen", "127.0.0.1:0"]] {
+        let ran = desk.run_here(command);
+        assert!(!ran.err.contains("CREATE"), "{ran:?}");
+        ran.refused(
+            Exit::ServeFailed.code(),
+            &[
+                "from schema 0 to",
+                "step 1 (the tables) failed; nothing was changed",
+                "`hookturn migrate`",
+                "already exists",
+            ],
+        );
+    }
+    let there = "SELECT count(*) FROM pg_tables WHERE schemaname = 'hookturn'";
+    let there: i64 = client.query_one(there, &[]).await.unwrap().get(0);
+    assert_eq!(there, 1);
+}
+
 /// Several machines may share a database: a key that one of them made for itself would be no use to the others.
 #[tokio::test]
 async fn a_master_key_is_never_made_for_a_database_and_must_fit_it() {

@@ -88,6 +88,43 @@ async fn a_newer_schema_is_refused() {
     }
 }
 
+/// A step of the schema that fails takes back those before it, and is told without its statements.
+#[tokio::test]
+async fn a_schema_that_cannot_be_brought_up_to_date_stays_as_it_was() {
+    let place = stopped().await;
+    let older = Connection::open(database(&place)).unwrap();
+    let seen = |connection: &Connection| {
+        let version: i32 = connection
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .unwrap();
+        let tables = "SELECT count(*) FROM sqlite_schema";
+        let tables: i32 = connection.query_row(tables, [], |row| row.get(0)).unwrap();
+        (version, tables)
+    };
+    // Two steps are missing, and in the way of the second one is what it makes.
+    older
+        .execute_batch(
+            "DROP INDEX settled_of_workspace; DROP INDEX settled_exhausted_of_workspace;
+             PRAGMA user_version = 5;",
+        )
+        .unwrap();
+    let before = seen(&older);
+    drop(older);
+    let error = open(&database(&place)).unwrap_err();
+    let said = error.to_string();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(said.contains("from schema 5 to "), "{said}");
+    assert!(
+        said.contains("step 7 failed; nothing was changed"),
+        "{said}"
+    );
+    assert!(source.contains("already exists"), "{source}");
+    for text in [said, source] {
+        assert!(!text.contains("CREATE"), "{text}");
+    }
+    assert_eq!(seen(&Connection::open(database(&place)).unwrap()), before);
+}
+
 /// What an upgrade finds: secrets from before there were marks. They wait to be marked.
 #[tokio::test]
 async fn a_database_without_marks_lists_its_secrets_as_unmarked() {

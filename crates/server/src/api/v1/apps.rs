@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Manage, Read};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Whole, nullable};
+use super::super::json::{JsonBody, Whole, given, nullable, reset};
 use super::super::page::{PageView, Query};
 use super::super::schema;
 use super::page_answer;
@@ -47,14 +47,18 @@ pub(in crate::api) struct CreateApp {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct PatchApp {
-    /// For people.
+    /// For people. It cannot be `null`.
+    #[serde(default, deserialize_with = "given")]
     #[schema(
+        value_type = String,
+        required = false,
         min_length = 1,
         max_length = 256,
         pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
     )]
     name: Option<String>,
-    /// Free text pairs, as a whole.
+    /// Free text pairs, as a whole; `null` for none.
+    #[serde(default, deserialize_with = "reset")]
     #[schema(value_type = Option<schema::Labels>)]
     labels: Option<BTreeMap<String, String>>,
     /// Overlap of a dialect's rotate call, in seconds; `null` for the workspace's.
@@ -117,7 +121,8 @@ impl AppView {
 /// Make an app.
 #[utoipa::path(post, path = "/v1/apps", tag = "Apps", operation_id = "createApp",
     request_body = CreateApp,
-    responses((status = 201, description = "Made.", body = AppView)))]
+    responses((status = 201, description = "Made.", body = AppView,
+        headers(("ETag" = String, description = "Its version.")))))]
 pub(in crate::api) async fn create(
     State(api): State<ApiState>,
     call: Call<Manage>,

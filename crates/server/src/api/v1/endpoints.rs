@@ -9,14 +9,14 @@ use hookturn_core::limits;
 use hookturn_core::proof::Findings;
 use hookturn_core::retry::{RetryOn, RetryPolicy};
 use hookturn_core::rotation::KeyKind;
-use hookturn_core::store::{Page, ReceiverState};
+use hookturn_core::store::{Hold, Page, ReceiverState};
 use hookturn_core::time::{Millis, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::auth::{Call, Ids, Manage, Read};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Nothing, Whole, nullable, or_default};
+use super::super::json::{JsonBody, Nothing, Whole, given, nullable, or_default, reset};
 use super::super::page::{PageView, Query};
 use super::super::problem::Problem;
 use super::super::schema;
@@ -27,8 +27,9 @@ use super::page_answer;
 use super::probe::ProbeSettingsView;
 use super::proving::FindingView;
 use crate::service::endpoints::{
-    CreatedEndpoint, EndpointPatch, KeyringChoice, NewEndpoint, Switch,
+    CreatedEndpoint, Defaulted, EndpointPatch, KeyringChoice, NewEndpoint, Switch,
 };
+use crate::service::inspecting::Standstill;
 
 /// An endpoint to make. What is absent is as its preset documents.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -156,57 +157,98 @@ impl CreateEndpoint {
     }
 }
 
-/// What to change of an endpoint. What is absent stays. Preset and keyring never change.
+/// What to change of an endpoint. What is absent stays, and `null` puts a field back to its default. Preset and
+/// keyring never change.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(
+    clippy::option_option,
+    reason = "absent, null and a value are three things"
+)]
 pub(in crate::api) struct PatchEndpoint {
-    /// Where deliveries go.
-    #[schema(format = "uri", max_length = 2048)]
+    /// Where deliveries go. It cannot be `null`: disable the endpoint to send nothing.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = String, required = false, format = "uri", max_length = 2048)]
     url: Option<String>,
-    /// For people.
+    /// For people; `null` for none.
+    #[serde(default, deserialize_with = "reset")]
     #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     description: Option<String>,
-    /// The HTTP method.
+    /// The HTTP method; `null` for POST.
+    #[serde(default, deserialize_with = "reset")]
     #[schema(value_type = Option<schema::MethodText>)]
     method: Option<Method>,
-    /// How the payload becomes the body.
+    /// How the payload becomes the body; `null` for JSON.
+    #[serde(default, deserialize_with = "reset")]
     #[schema(value_type = Option<schema::BodyFormText>)]
     body_form: Option<BodyForm>,
-    /// Which event types it wants, as a whole.
+    /// Which event types it wants, as a whole; `null` for all of them.
+    #[serde(default, deserialize_with = "reset")]
     #[schema(value_type = Option<Vec<schema::EventFilterText>>, max_items = 200)]
     events: Option<Vec<String>>,
-    /// Sent with every delivery, as a whole.
+    /// Sent with every delivery, as a whole; `null` for none.
+    #[serde(default, deserialize_with = "reset")]
     #[schema(value_type = Option<schema::CustomHeaders>)]
     headers: Option<BTreeMap<String, String>>,
-    /// Whether it takes deliveries.
-    #[schema(value_type = Option<schema::SwitchText>)]
+    /// Whether it takes deliveries. It cannot be `null`. With `enabled` it is sent to at once, also if its receiver
+    /// had asked to wait.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = schema::SwitchText, required = false)]
     state: Option<StateWord>,
-    /// When a failed delivery is tried again.
-    retry: Option<RetryView>,
-    /// Longest time of one exchange, in milliseconds.
+    /// When a failed delivery is tried again; `null` for what the preset documents.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<RetryView>)]
+    retry: Option<Option<RetryView>>,
+    /// Longest time of one exchange, in milliseconds; `null` for what the preset documents.
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u64>, minimum = 1000, maximum = 60_000)]
-    timeout_millis: Option<Whole<Millis>>,
-    /// Longest time to connect, in milliseconds.
+    timeout_millis: Option<Option<Whole<Millis>>>,
+    /// Longest time to connect, in milliseconds; `null` for what the preset documents, within the timeout.
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u64>, minimum = 1000, maximum = 60_000)]
-    connect_timeout_millis: Option<Whole<Millis>>,
-    /// Exchanges that may be open to it at once.
+    connect_timeout_millis: Option<Option<Whole<Millis>>>,
+    /// Exchanges that may be open to it at once; `null` for the server's setting.
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000)]
-    max_in_flight: Option<Whole<u32>>,
+    max_in_flight: Option<Option<Whole<u32>>>,
     /// Attempts per second; `null` for no limit.
-    #[expect(
-        clippy::option_option,
-        reason = "absent, null and a value are three things"
-    )]
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     rate_limit_per_second: Option<Option<Whole<u32>>>,
-    /// Whether deliveries keep the order of acceptance.
+    /// Whether deliveries keep the order of acceptance; `null` for not. From when it is switched on, nothing that is
+    /// accepted passes what waits for its retry.
+    #[serde(default, deserialize_with = "reset")]
     ordered: Option<bool>,
-    /// Whether and with what it is probed, as a whole.
+    /// Whether and with what it is probed, as a whole; `null` for the default.
+    #[serde(default, deserialize_with = "reset")]
+    #[schema(value_type = Option<ProbeSettingsView>)]
     probe: Option<ProbeSettingsView>,
     /// Why; kept in the audit log.
     #[schema(max_length = 256, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     reason: Option<String>,
+}
+
+impl PatchEndpoint {
+    /// The fields that are `null` and whose default is not the same for every endpoint.
+    fn defaulted(&self) -> Vec<Defaulted> {
+        let all = [
+            (Defaulted::Retry, matches!(self.retry, Some(None))),
+            (
+                Defaulted::Timeout,
+                matches!(self.timeout_millis, Some(None)),
+            ),
+            (
+                Defaulted::ConnectTimeout,
+                matches!(self.connect_timeout_millis, Some(None)),
+            ),
+            (
+                Defaulted::MaxInFlight,
+                matches!(self.max_in_flight, Some(None)),
+            ),
+        ];
+        let nulls = all.into_iter().filter(|(_, null)| *null);
+        nulls.map(|(field, _)| field).collect()
+    }
 }
 
 /// When a failed delivery is tried again.
@@ -341,14 +383,58 @@ pub(in crate::api) struct ReceiverView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::TimeText>)]
     failing_since: Option<Timestamp>,
+    /// That nothing is sent for a time because it asked for that. Present while it lasts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held: Option<HeldView>,
+    /// Until when nothing is sent because too many attempts failed in a row, as far as the node that answers
+    /// knows. Present while it lasts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::TimeText>)]
+    breaker_open_until: Option<Timestamp>,
     /// What the last rehearsal found.
     #[serde(skip_serializing_if = "Option::is_none")]
     rehearsed: Option<FindingView>,
 }
 
-impl ReceiverView {
-    fn new(receiver: &ReceiverState, findings: &Findings) -> Self {
+/// A receiver that asked to be left alone for a time. Enabling the endpoint, another URL, and a retry or recover
+/// by hand end it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Held)]
+pub(in crate::api) struct HeldView {
+    /// Until when nothing is sent.
+    #[schema(value_type = schema::TimeText)]
+    until: Timestamp,
+    /// What it answered with `Retry-After`.
+    #[schema(value_type = u16, minimum = 429, maximum = 503, example = 429)]
+    status: u16,
+    /// When the exchange began in which it answered so.
+    #[schema(value_type = schema::TimeText)]
+    since: Timestamp,
+    /// The same in a sentence, and what ends it.
+    detail: String,
+}
+
+impl From<Hold> for HeldView {
+    fn from(hold: Hold) -> Self {
         Self {
+            until: hold.until,
+            status: hold.status,
+            since: hold.since,
+            detail: format!(
+                "held until {} because {}: enable the endpoint, or retry a delivery, to send before",
+                hold.until,
+                hold.because()
+            ),
+        }
+    }
+}
+
+impl ReceiverView {
+    fn new(receiver: &ReceiverState, findings: &Findings, standstill: Standstill) -> Self {
+        Self {
+            held: standstill.held.map(Into::into),
+            breaker_open_until: standstill.breaker_open_until,
             class: findings.class().as_str(),
             holds_secret_id: receiver.view.belief.map(|belief| belief.secret),
             accepted_at: receiver.accepted_at.max(findings.tested_at),
@@ -412,7 +498,8 @@ pub(in crate::api) struct CreatedEndpointView {
 /// Make an endpoint. It can be signed for from the start.
 #[utoipa::path(post, path = "/v1/apps/{clientId}/endpoints", tag = "Endpoints", operation_id = "createEndpoint",
     request_body = CreateEndpoint,
-    responses((status = 201, description = "Made; its first secret's value is shown this once.", body = CreatedEndpointView)))]
+    responses((status = 201, description = "Made; its first secret's value is shown this once.", body = CreatedEndpointView,
+        headers(("ETag" = String, description = "Its version.")))))]
 pub(in crate::api) async fn create(
     State(api): State<ApiState>,
     call: Call<Manage>,
@@ -499,7 +586,11 @@ pub(in crate::api) async fn get(
     let receiver = api.service.receiver(&call.caller, app, id).await?;
     let findings = api.service.findings(&call.caller, id).await?;
     let view = EndpointView {
-        receiver: Some(ReceiverView::new(&receiver, &findings)),
+        receiver: Some(ReceiverView::new(
+            &receiver,
+            &findings,
+            api.service.standstill(&endpoint),
+        )),
         ..EndpointView::new(&endpoint)
     };
     Ok(Answer::ok(&view).version(endpoint.version))
@@ -519,6 +610,7 @@ pub(in crate::api) async fn patch(
     let asked: PatchEndpoint = body.parse()?;
     let caller = call.because(asked.reason.as_deref())?;
     let patch = EndpointPatch {
+        defaulted: asked.defaulted(),
         url: asked.url,
         description: asked.description,
         method: asked.method,
@@ -526,10 +618,10 @@ pub(in crate::api) async fn patch(
         events: asked.events,
         headers: asked.headers,
         state: asked.state.map(Into::into),
-        retry: asked.retry.map(Into::into),
-        timeout_millis: asked.timeout_millis.map(Whole::get),
-        connect_timeout_millis: asked.connect_timeout_millis.map(Whole::get),
-        max_in_flight: asked.max_in_flight.map(Whole::get),
+        retry: asked.retry.flatten().map(Into::into),
+        timeout_millis: asked.timeout_millis.flatten().map(Whole::get),
+        connect_timeout_millis: asked.connect_timeout_millis.flatten().map(Whole::get),
+        max_in_flight: asked.max_in_flight.flatten().map(Whole::get),
         rate_limit_per_second: asked
             .rate_limit_per_second
             .map(|limit| limit.map(Whole::get)),

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Read, Secrets};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Object, Whole, whole};
+use super::super::json::{JsonBody, Object, Whole, given, nullable, reset, whole};
 use super::super::page::{PageView, Query};
 use super::super::schema;
 use super::page_answer;
@@ -74,40 +74,71 @@ pub(in crate::api) struct CreateSchedule {
     paused: bool,
 }
 
-/// What to change of a schedule. What is absent stays; lists and policy are replaced as a whole.
+/// What to change of a schedule. What is absent stays, and `null` puts a field back to its default; lists and policy
+/// are replaced as a whole.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(
+    clippy::option_option,
+    reason = "absent, null and a value are three things"
+)]
 pub(in crate::api) struct PatchSchedule {
-    /// For people.
+    /// For people. It cannot be `null`.
+    #[serde(default, deserialize_with = "given")]
     #[schema(
+        value_type = String,
+        required = false,
         min_length = 1,
         max_length = 256,
         pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
     )]
     name: Option<String>,
-    /// By the age of the secret from now on.
+    /// By the age of the secret from now on; `null` only beside a `calendar`, which takes its place.
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u16>, minimum = 1, maximum = 3_650)]
-    every_days: Option<Whole<u16>>,
-    /// By the calendar from now on.
+    every_days: Option<Option<Whole<u16>>>,
+    /// By the calendar from now on; `null` only beside `everyDays`, which takes its place.
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<CalendarView>)]
-    calendar: Option<Object<CalendarView>>,
-    /// The IANA time zone of calendar and blackouts.
+    calendar: Option<Option<Object<CalendarView>>>,
+    /// The IANA time zone of calendar and blackouts; `null` for UTC.
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<schema::TimeZoneText>)]
-    time_zone: Option<Zone>,
-    /// Each opening is put off by up to so many seconds.
+    time_zone: Option<Option<Zone>>,
+    /// Each opening is put off by up to so many seconds; `null` for none.
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, maximum = 604_800)]
-    jitter_seconds: Option<Whole<u32>>,
-    /// When nothing is opened, every week.
+    jitter_seconds: Option<Option<Whole<u32>>>,
+    /// When nothing is opened, every week; `null` for never.
+    #[serde(default, deserialize_with = "reset")]
     #[schema(value_type = Option<Vec<WeeklyView>>, max_items = 50)]
     weekly_blackouts: Option<Vec<Object<WeeklyView>>>,
-    /// On which days nothing is opened.
+    /// On which days nothing is opened; `null` for none.
+    #[serde(default, deserialize_with = "reset")]
     #[schema(value_type = Option<Vec<DatesView>>, max_items = 50)]
     date_blackouts: Option<Vec<Object<DatesView>>>,
-    /// The policy of later rotations. What is left out is as the default says.
+    /// The policy of later rotations; `null` for the default. What is left out is as the default says.
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<ProofPolicyView>)]
-    policy: Option<Object<ProofPolicyView>>,
-    /// Whether it opens nothing. What became due in the meantime by the calendar is not made up for.
+    policy: Option<Option<Object<ProofPolicyView>>>,
+    /// Whether it opens nothing; `null` for not. What became due in the meantime by the calendar is not made up for.
+    #[serde(default, deserialize_with = "reset")]
     paused: Option<bool>,
+}
+
+impl PatchSchedule {
+    /// The times, which one of two fields says: the other one may be `null` beside it.
+    fn timing(&mut self) -> Result<Option<Timing>, ServiceError> {
+        let message = "cannot be null without the other one: a schedule has everyDays or calendar";
+        match (&self.every_days, &self.calendar) {
+            (Some(None), None | Some(None)) => Err(ServiceError::invalid("/everyDays", message)),
+            (None, Some(None)) => Err(ServiceError::invalid("/calendar", message)),
+            _ => timing(
+                self.every_days.take().flatten(),
+                self.calendar.take().flatten(),
+            ),
+        }
+    }
 }
 
 const fn utc() -> Zone {
@@ -501,15 +532,17 @@ pub(in crate::api) async fn patch(
     Ids(id): Ids<ScheduleId>,
     body: JsonBody<{ limits::BODY_BYTES }>,
 ) -> Outcome {
-    let asked: PatchSchedule = body.parse()?;
+    let mut asked: PatchSchedule = body.parse()?;
     let patch = SchedulePatch {
+        timing: asked.timing()?,
         name: asked.name,
-        timing: timing(asked.every_days, asked.calendar)?,
-        zone: asked.time_zone,
-        jitter_seconds: asked.jitter_seconds.map(Whole::get),
+        zone: asked.time_zone.map(|zone| zone.unwrap_or(utc())),
+        jitter_seconds: asked
+            .jitter_seconds
+            .map(|seconds| seconds.map_or(0, Whole::get)),
         weekly_blackouts: asked.weekly_blackouts.map(all),
         date_blackouts: asked.date_blackouts.map(all),
-        policy: policy(asked.policy),
+        policy: asked.policy.map(|given| policy(given).unwrap_or_default()),
         paused: asked.paused,
     };
     let patched = api

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::super::ApiState;
 use super::super::auth::{Call, Ids, Manage, Read};
 use super::super::idempotency::{Answer, Outcome};
-use super::super::json::{JsonBody, Whole, nullable};
+use super::super::json::{JsonBody, Whole, given, nullable, reset};
 use super::super::page::{PageView, Query};
 use super::super::schema;
 use super::page_answer;
@@ -40,16 +40,21 @@ pub(in crate::api) struct CreateWorkspace {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct PatchWorkspace {
-    /// Unique; used in `Hookturn-Workspace`.
+    /// Unique; used in `Hookturn-Workspace`. It cannot be `null`.
+    #[serde(default, deserialize_with = "given")]
     #[schema(
+        value_type = String,
+        required = false,
         max_length = 256,
         pattern = "^[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
     )]
     name: Option<String>,
-    /// Whether secrets can be revealed; changing it needs the scope `secrets` too.
+    /// Whether secrets can be revealed; changing it needs the scope `secrets` too. `null` for the default.
+    #[serde(default, deserialize_with = "reset")]
     #[schema(value_type = Option<schema::RevealPolicyText>)]
     reveal_secrets: Option<RevealPolicy>,
-    /// Other header names, by preset, as a whole.
+    /// Other header names, by preset, as a whole; `null` for none.
+    #[serde(default, deserialize_with = "reset")]
     #[schema(value_type = Option<BTreeMap<schema::PresetText, HeaderNames>>)]
     header_names: Option<BTreeMap<Preset, HeaderRenames>>,
     /// Overlap of a dialect's rotate call, in seconds; `null` to rotate at once.
@@ -156,7 +161,8 @@ impl WorkspaceView {
 /// Make a workspace. Operators only.
 #[utoipa::path(post, path = "/v1/workspaces", tag = "Access", operation_id = "createWorkspace",
     request_body = CreateWorkspace,
-    responses((status = 201, description = "Made.", body = WorkspaceView)))]
+    responses((status = 201, description = "Made.", body = WorkspaceView,
+        headers(("ETag" = String, description = "Its version.")))))]
 pub(in crate::api) async fn create(
     State(api): State<ApiState>,
     call: Call<Manage>,

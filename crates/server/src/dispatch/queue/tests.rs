@@ -1,10 +1,10 @@
 //! The queue against a model of the disk: random courses of accepting, reading, sending, finishing,
-//! failing to commit, queueing by hand and pausing.
+//! failing to commit, queueing by hand, pausing and beginning to keep the order.
 //!
 //! Whatever the course: once everything succeeds, every row has been sent and nothing is left; no
 //! attempt was made twice but after a commit that failed, or because someone queued the delivery by
-//! hand while it was under way; on an ordered endpoint first acceptances
-//! came in order; every request of an event stream carries rows of one type and one fate; and the
+//! hand while it was under way; first acceptances of what was accepted since the endpoint is ordered
+//! came in order, and after all that was accepted before; every request of an event stream carries rows of one type and one fate; and the
 //! queue remembers nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -40,6 +40,8 @@ enum Op {
     Requeue(u8),
     Advance(u16),
     Pause(bool),
+    /// The endpoint is ordered from now on.
+    KeepOrder,
 }
 
 /// What becomes of finishes that were handed in.
@@ -78,6 +80,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any::<u8>().prop_map(Op::Requeue),
         3 => (0_u16..4_000).prop_map(Op::Advance),
         1 => any::<bool>().prop_map(Op::Pause),
+        1 => Just(Op::KeepOrder),
     ]
 }
 
@@ -85,11 +88,14 @@ struct Finished {
     row: Due,
     outcome: Outcome,
     at: Timestamp,
+    /// Whether the queue knew that it keeps its place.
+    in_place: bool,
 }
 
 enum Note {
     Accepted(Due),
     Requeued,
+    Ordered,
 }
 
 enum Event {
@@ -108,7 +114,10 @@ struct World {
     queue: Queue,
     now: Timestamp,
     preset: Preset,
+    /// Whether the store has the endpoint so; the queue hears of it later.
     ordered: bool,
+    /// How many rows had been made by then.
+    made_before_order: usize,
     disk: BTreeMap<(Timestamp, DeliveryId), Due>,
     /// The last form of settled rows.
     settled: BTreeMap<DeliveryId, Due>,
@@ -135,6 +144,7 @@ fn endpoint(preset: Preset, ordered: bool, state: EndpointState) -> Arc<Endpoint
         description: String::new(),
         url: None,
         retargeted_at: None,
+        resumed_at: None,
         preset,
         method: Method::Post,
         body_form: BodyForm::Json,
@@ -164,6 +174,7 @@ impl World {
             now: START,
             preset,
             ordered,
+            made_before_order: 0,
             disk: BTreeMap::new(),
             settled: BTreeMap::new(),
             made: Vec::new(),
@@ -193,6 +204,7 @@ impl World {
             Op::Requeue(which) => self.requeue(usize::from(which)),
             Op::Advance(millis) => self.now = self.now.after(millis.into()),
             Op::Pause(paused) => self.pause(paused),
+            Op::KeepOrder => self.keep_order(),
         }
         let held = self.queue.ready.len();
         assert!(held <= WINDOW + BLOCK, "{held} rows in memory");
@@ -252,7 +264,7 @@ impl World {
                 Wish::Send => {
                     let batch = self.queue.pop(self.now).unwrap();
                     assert!(batch.len() <= self.preset.messages_per_request());
-                    assert!(!self.ordered || self.in_flight.is_empty());
+                    assert!(!self.queue.ordered() || self.in_flight.is_empty());
                     self.queue.in_flight += 1;
                     for row in batch.rows() {
                         assert!(row.not_before <= self.now, "sent too early");
@@ -284,7 +296,14 @@ impl World {
         for note in std::mem::take(&mut self.notes) {
             match note {
                 Note::Accepted(row) => self.queue.accept(row, self.now),
-                Note::Requeued => self.queue.requeued(),
+                Note::Requeued => {
+                    self.queue.requeued();
+                }
+                Note::Ordered => {
+                    self.queue.put_in_order();
+                    let known = self.queue.endpoint.as_ref().unwrap();
+                    self.queue.endpoint = Some(endpoint(self.preset, true, known.state.clone()));
+                }
             }
         }
         let rest = self.now.after(REST);
@@ -314,21 +333,33 @@ impl World {
     }
 
     fn finish_row(&mut self, row: Due, outcome: Outcome) {
+        let in_place = self.queue.ordered();
         match outcome {
             Outcome::Accepted if !self.accepted.contains(&row.delivery) => {
                 self.accepted.push(row.delivery);
             }
-            Outcome::Failed(_) | Outcome::Exhausted if self.ordered => {
+            Outcome::Failed(_) | Outcome::Exhausted if in_place => {
                 self.queue.held_in_place(&row);
             }
             Outcome::Accepted | Outcome::Failed(_) | Outcome::Exhausted => {}
         }
         let at = self.now;
-        self.writing.push(Finished { row, outcome, at });
+        self.writing.push(Finished {
+            row,
+            outcome,
+            at,
+            in_place,
+        });
     }
 
     fn commit(&mut self, fate: Fate) {
-        for Finished { row, outcome, at } in std::mem::take(&mut self.writing) {
+        for finished in std::mem::take(&mut self.writing) {
+            let Finished {
+                row,
+                outcome,
+                at,
+                in_place,
+            } = finished;
             let (delivery, token) = (row.delivery, Token::of(&row));
             if fate != Fate::Happens {
                 *self
@@ -351,13 +382,13 @@ impl World {
                     next.not_before = at.after(wait.into());
                     if !self.ordered {
                         next.due_at = next.not_before;
-                        again_at = Some(next.due_at);
                     }
+                    again_at = Some(next.not_before);
                     if let Some(found) = found {
                         next.attempts_before_requeue = found.attempts_before_requeue;
                         self.disk.insert((next.due_at, delivery), next);
                     }
-                    if self.ordered {
+                    if in_place {
                         continue;
                     }
                 }
@@ -455,10 +486,26 @@ impl World {
         } else {
             EndpointState::Enabled
         };
-        if paused || self.ordered {
+        let ordered = self.queue.ordered();
+        if paused || ordered {
             self.queue.back_to_disk();
         }
-        self.queue.endpoint = Some(endpoint(self.preset, self.ordered, state));
+        self.queue.endpoint = Some(endpoint(self.preset, ordered, state));
+    }
+
+    fn keep_order(&mut self) {
+        if self.ordered {
+            return;
+        }
+        self.ordered = true;
+        self.made_before_order = self.made.len();
+        let now = (self.now.after(1), DeliveryId::from_bytes([0; 16]));
+        for (_, row) in self.disk.split_off(&now) {
+            let due_at = row.message.accepted_at;
+            let row = Due { due_at, ..row };
+            self.disk.insert((due_at, row.delivery), row);
+        }
+        self.notes.push(Note::Ordered);
     }
 
     /// Lets everything succeed until nothing is left.
@@ -500,10 +547,12 @@ impl World {
             assert!(*times <= causes, "{attempt:?} was sent {times} times");
         }
         if self.ordered {
+            let before = self.made.get(..self.made_before_order).unwrap();
             let first: Vec<_> = self
                 .accepted
                 .iter()
                 .filter(|delivery| !self.exhausted.contains(delivery))
+                .skip_while(|delivery| before.contains(delivery))
                 .collect();
             assert!(first.is_sorted(), "out of order: {first:?}");
         }

@@ -4,7 +4,7 @@ use hookturn_core::delivery::{Attempt, ExchangeResult, ExhaustedReason, Next};
 use hookturn_core::endpoint::DisabledReason;
 use hookturn_core::limits::{ACCEPTED_STALE, RETRY_AFTER_MAX};
 use hookturn_core::receiver::{ReceiverView, belief_after};
-use hookturn_core::store::ReceiverState;
+use hookturn_core::store::{Hold, ReceiverState};
 use hookturn_core::time::{Millis, Timestamp};
 
 use super::super::limits::Sign;
@@ -22,19 +22,24 @@ pub(super) fn sign(attempt: &Attempt) -> Sign {
     }
 }
 
-/// How long a 429 or 503 asks everyone to wait, cut to what is obeyed.
-pub(super) fn asked_to_wait(attempt: &Attempt) -> Option<Millis> {
+/// How long a 429 or 503 that came now asks everyone to wait, cut to what is obeyed.
+fn asked_to_wait(attempt: &Attempt, now: Timestamp) -> Option<Hold> {
     match &attempt.decisive()?.result {
-        ExchangeResult::Answered(answer) if matches!(answer.status, 429 | 503) => answer
-            .retry_after_millis
-            .map(|wait| wait.min(RETRY_AFTER_MAX)),
+        ExchangeResult::Answered(answer) if matches!(answer.status, 429 | 503) => {
+            let wait = answer.retry_after_millis?.min(RETRY_AFTER_MAX);
+            Some(Hold {
+                since: attempt.started_at,
+                until: now.after(wait),
+                status: answer.status,
+            })
+        }
         ExchangeResult::Answered(_) | ExchangeResult::Failed(_) => None,
     }
 }
 
 /// Takes what an attempt taught into the receiver's state. Returns whether that is worth storing: a
-/// belief that changed its key, the first failures, the first success after one. The belief changes only if
-/// the attempt was `about_keys`, and not about what is in the message. An attempt that began before the
+/// belief that changed its key, the first failures, the first success after one, a longer wait. The belief
+/// changes only if the attempt was `about_keys`, and not about what is in the message. An attempt that began before the
 /// endpoint got its present URL is about another receiver.
 pub(super) fn remember(
     state: &mut ReceiverState,
@@ -54,6 +59,13 @@ pub(super) fn remember(
         state.view.belief = belief_after(state.view.belief, *exchange);
     }
     let mut changed = key(&state.view) != known;
+    let hold = state.hold.map(|hold| hold.until);
+    if let Some(asked) = asked_to_wait(&made.attempt, now)
+        && hold < Some(asked.until)
+    {
+        state.hold = Some(asked);
+        changed = true;
+    }
     if made.attempt.accepted() {
         changed |= state.note_success();
         if state

@@ -12,7 +12,7 @@ use hookturn_core::time::Timestamp;
 use super::super::batch::Batch;
 use super::super::disable::disable;
 use super::super::queue::Token;
-use super::lessons::{asked_to_wait, must_disable, remember, sign};
+use super::lessons::{must_disable, remember, sign};
 use super::{Event, REST, Shard};
 use crate::courier::request::PrepareError;
 use crate::courier::{Attempted, NotSent};
@@ -188,10 +188,6 @@ impl Shard {
         queue
             .health
             .note(sign(&made.attempt), endpoint.max_in_flight, now);
-        if let Some(wait) = asked_to_wait(&made.attempt) {
-            queue.hold_until = queue.hold_until.max(now.after(wait));
-            tracing::debug!(endpoint = %id, until = %queue.hold_until, "the receiver asked to wait");
-        }
         let open_until = queue.health.closed_again_at(now);
         if let Some(until) = open_until {
             tracing::debug!(endpoint = %id, %until, "the breaker is open: deliveries wait");
@@ -202,8 +198,13 @@ impl Shard {
         }
         let live = &self.parts.live;
         let about_keys = live.learn(id, &made.evidence, made.refused_both_at);
-        let retargeted_at = queue.endpoint.as_ref().and_then(|one| one.retargeted_at);
+        // What is over, or void since the owner enabled the endpoint, does not stand in the way of what is asked now.
+        queue.receiver.hold = queue.receiver.held(endpoint, now);
+        let retargeted_at = endpoint.retargeted_at;
         let changed = remember(&mut queue.receiver, made, about_keys, retargeted_at, now);
+        if let Some(hold) = queue.receiver.held(endpoint, now) {
+            tracing::debug!(endpoint = %id, until = %hold.until, "the receiver asked to wait");
+        }
         if changed || std::mem::take(&mut queue.receiver_unstored) {
             self.receivers
                 .push((queue.workspace, id, queue.receiver.clone()));

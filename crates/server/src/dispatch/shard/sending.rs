@@ -105,7 +105,7 @@ impl Shard {
             && endpoint.state == EndpointState::Enabled
             && let Err(at) = queue.rate.take(per_second, now)
         {
-            queue.hold_until = queue.hold_until.max(at);
+            queue.rate_until = at;
             tracing::debug!(endpoint = %id, until = %at, "the rate limit is reached: deliveries wait");
             return;
         }

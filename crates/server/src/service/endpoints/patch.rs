@@ -46,6 +46,19 @@ impl Switch {
     }
 }
 
+/// A field whose default depends on the endpoint's preset or on the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defaulted {
+    /// [`EndpointPatch::retry`].
+    Retry,
+    /// [`EndpointPatch::timeout_millis`].
+    Timeout,
+    /// [`EndpointPatch::connect_timeout_millis`].
+    ConnectTimeout,
+    /// [`EndpointPatch::max_in_flight`].
+    MaxInFlight,
+}
+
 /// What to change of an endpoint; `None` leaves a field as it is. Preset and keyring stay: another
 /// scheme needs another endpoint, because its secrets may not fit.
 #[derive(Debug, Clone, Default)]
@@ -78,10 +91,38 @@ pub struct EndpointPatch {
     pub ordered: Option<bool>,
     /// Whether and with what it is probed, as a whole.
     pub probe: Option<ProbeSettings>,
+    /// Fields that go back to their defaults.
+    pub defaulted: Vec<Defaulted>,
+}
+
+impl EndpointPatch {
+    /// The same with the defaults of `old` where they are asked for.
+    fn with_defaults(mut self, old: &Endpoint, max_in_flight: u32) -> Self {
+        let preset = old.preset;
+        let is_asked = |field| self.defaulted.contains(&field);
+        let (retry, timeout) = (is_asked(Defaulted::Retry), is_asked(Defaulted::Timeout));
+        let connect = is_asked(Defaulted::ConnectTimeout);
+        let in_flight = is_asked(Defaulted::MaxInFlight);
+        if retry {
+            self.retry = Some(preset.retry());
+        }
+        if timeout {
+            self.timeout_millis = Some(preset.timeout_millis());
+        }
+        if connect {
+            let within = self.timeout_millis.unwrap_or(old.timeout_millis);
+            self.connect_timeout_millis = Some(preset.connect_timeout_millis().min(within));
+        }
+        if in_flight {
+            self.max_in_flight = Some(max_in_flight);
+        }
+        self
+    }
 }
 
 impl Service {
-    /// Changes an endpoint. What is so already changes nothing, its version included. Needs `manage`.
+    /// Changes an endpoint. What is so already changes nothing, its version included; but enabling one whose
+    /// receiver asked to wait has it sent to now. Needs `manage`.
     pub async fn patch_endpoint(
         &self,
         caller: &Caller,
@@ -101,7 +142,13 @@ impl Service {
         self.change(caller, recording, |now| {
             let old = self.own_endpoint(caller, app, id)?;
             check_version(if_match, old.version)?;
-            let endpoint = patched(&old, patch.clone(), url.clone(), events.clone(), now);
+            let wanted = patch
+                .clone()
+                .with_defaults(&old, self.settings.max_in_flight);
+            let mut endpoint = patched(&old, wanted, url.clone(), events.clone(), now);
+            if patch.state == Some(Switch::Enabled) && self.is_held(&old, now) {
+                endpoint = resumed(&old, endpoint, now);
+            }
             checks::check(&endpoint, &self.own_workspace(caller)?.settings)?;
             Ok(replaced(&old, endpoint))
         })
@@ -124,6 +171,17 @@ impl Service {
         };
         self.patch_endpoint(caller, app, id, patch, if_match, recording)
             .await
+    }
+}
+
+/// `new` as an endpoint that is to be sent to whatever its receiver asked for: also one that was enabled
+/// before.
+fn resumed(old: &Endpoint, new: Endpoint, now: Timestamp) -> Endpoint {
+    Endpoint {
+        resumed_at: Some(now),
+        version: old.version + 1,
+        updated_at: now,
+        ..new
     }
 }
 
@@ -168,6 +226,7 @@ fn merged(
 ) -> Endpoint {
     let timeout_millis = patch.timeout_millis.unwrap_or(old.timeout_millis);
     let retargeted = url.is_some() && url != old.url;
+    let enabled = patch.state == Some(Switch::Enabled) && old.state != EndpointState::Enabled;
     Endpoint {
         url: url.or(old.url),
         retargeted_at: if retargeted {
@@ -175,6 +234,7 @@ fn merged(
         } else {
             old.retargeted_at
         },
+        resumed_at: if enabled { Some(now) } else { old.resumed_at },
         description: patch.description.unwrap_or(old.description),
         method: patch.method.unwrap_or(old.method),
         body_form: patch.body_form.unwrap_or(old.body_form),
@@ -251,6 +311,11 @@ fn updated(old: &Endpoint, new: &Endpoint) -> AuditEntry {
             new.rate_limit_per_second.as_ref(),
         )
         .field("ordered", &old.ordered, &new.ordered, bool::to_string)
+        .optional(
+            "resumedAt",
+            old.resumed_at.as_ref(),
+            new.resumed_at.as_ref(),
+        )
         .write(entry)
 }
 

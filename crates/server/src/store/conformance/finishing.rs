@@ -1,9 +1,10 @@
 //! Recording what came of due deliveries.
 
 use hookturn_core::delivery::{Attempt, DeliveryState, ExhaustedReason, Next};
+use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{EndpointId, SecretId};
 use hookturn_core::receiver::{Belief, ReceiverClass, ReceiverView};
-use hookturn_core::store::{DeliverySearch, Due, Finish, ReceiverState};
+use hookturn_core::store::{DeliverySearch, Due, Finish, Hold, ReceiverState, Write};
 
 use super::Engine;
 use super::listing::search_of;
@@ -135,6 +136,42 @@ pub async fn an_ordered_row_keeps_its_place_while_it_waits(engine: &impl Engine)
         .await;
     let left = world.due(&tenant.endpoints[0], START.after(1)).await.rows;
     assert_eq!(keys(&left), keys(&[second]));
+}
+
+/// From the change on that makes an endpoint ordered, what waits for its retry is before what was accepted
+/// later, and so is what was sent before and fails after it.
+pub async fn what_waits_is_put_in_order_with_the_endpoint(engine: &impl Engine) {
+    let mut world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let endpoint = &tenant.endpoints[0];
+    let mut rows = Vec::new();
+    for at in [0, 1, 2] {
+        rows.push(world.accept_one(&tenant, START.after(at)).await);
+    }
+    let retry_at = START.after(60_000);
+    let waits = |row| vec![finished(row, 500, Next::RetryAt(retry_at))];
+    world.finish(waits(&rows[1])).await;
+    let ordered = Endpoint {
+        ordered: true,
+        version: 2,
+        updated_at: START.after(1_000),
+        ..endpoint.clone()
+    };
+    world
+        .write(tenant.workspace.id, vec![Write::Endpoint(ordered)])
+        .await;
+    world.finish(waits(&rows[0])).await;
+    for _ in 0..2 {
+        let found = world.due(endpoint, START.after(3_000)).await.rows;
+        let order: Vec<_> = found.iter().map(|row| row.delivery).collect();
+        let accepted: Vec<_> = rows.iter().map(|row| row.delivery).collect();
+        assert_eq!(order, accepted);
+        let times: Vec<_> = found.iter().map(|row| row.not_before).collect();
+        assert_eq!(times, [retry_at, retry_at, START.after(2)]);
+        let pending = DeliveryState::Pending { due_at: retry_at };
+        assert_eq!(state(&world, &rows[1]).await.0, pending);
+        world.restart().await;
+    }
 }
 
 /// Every reason comes back as it was written.
@@ -315,6 +352,11 @@ fn failing() -> ReceiverState {
         failing_since: Some(START),
         failures: 3,
         accepted_at: None,
+        hold: Some(Hold {
+            since: START,
+            until: START.after(60_000),
+            status: 429,
+        }),
     }
 }
 

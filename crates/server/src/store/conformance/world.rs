@@ -192,6 +192,7 @@ impl<'e, E: Engine> World<'e, E> {
             description: String::new(),
             url: None,
             retargeted_at: None,
+            resumed_at: None,
             preset: Preset::Standard,
             method: Method::Post,
             body_form: BodyForm::Json,

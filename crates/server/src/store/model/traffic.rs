@@ -101,7 +101,7 @@ impl Traffic {
 impl Traffic {
     /// As the contract says: the attempt is recorded, the row as it was read moves or settles, and a
     /// row that moved meanwhile stays and learns of the attempt.
-    pub(super) fn finish(&mut self, finish: &Finish) {
+    pub(super) fn finish(&mut self, finish: &Finish, keeps_place: bool) {
         let due = &finish.due;
         let attempts = match &finish.attempt {
             Some(attempt) => self.record(due.delivery, attempt),
@@ -123,7 +123,7 @@ impl Traffic {
         };
         let state = match finish.next {
             Next::RetryAt(at) => {
-                let due_at = if finish.keeps_place { row.due_at } else { at };
+                let due_at = if keeps_place { row.due_at } else { at };
                 self.put(Due {
                     due_at,
                     not_before: at,
@@ -140,6 +140,16 @@ impl Traffic {
         };
         let settled = delivery_of(&row, attempts, state);
         self.settled.insert(settled.id, settled);
+    }
+
+    /// Puts what waits for its retry where it was accepted.
+    pub(super) fn put_in_order(&mut self, endpoint: EndpointId, now: Timestamp) {
+        let waiting = self.queue(endpoint).into_iter();
+        for row in waiting.filter(|row| row.due_at > now) {
+            self.take(row.delivery);
+            let due_at = row.message.accepted_at;
+            self.put(Due { due_at, ..row });
+        }
     }
 
     /// Keeps an attempt under its number, or the next free one; returns which.

@@ -231,7 +231,27 @@ async fn put_endpoint(session: &Session, endpoint: &Endpoint) -> Outcome<()> {
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
         [&workspace, &app, &id, &version, &document, &deleted_at];
     let changed = execute(session, STEP, sql, &values).await?;
-    swapped(changed, "endpoint", &endpoint.id)
+    swapped(changed, "endpoint", &endpoint.id)?;
+    if endpoint.ordered && endpoint.version > 1 {
+        put_in_order(session, endpoint).await?;
+    }
+    Ok(())
+}
+
+/// Puts what waits for its retry where it was accepted, so that nothing which was accepted since passes it. On
+/// an endpoint that kept the order before, nothing waits elsewhere.
+async fn put_in_order(session: &Session, endpoint: &Endpoint) -> Outcome<()> {
+    let sql = "UPDATE due SET due_at = message.accepted_at FROM message
+               WHERE due.workspace = $1 AND due.endpoint = $2 AND due.due_at > $3
+                 AND message.workspace = due.workspace AND message.app = due.app AND message.id = due.message";
+    let (workspace, id) = (
+        uuid(endpoint.workspace.to_bytes()),
+        uuid(endpoint.id.to_bytes()),
+    );
+    let now = endpoint.updated_at.as_millis();
+    execute(session, STEP, sql, &[&workspace, &id, &now])
+        .await
+        .map(drop)
 }
 
 async fn put_keyring(session: &Session, keyring: &Keyring) -> Outcome<()> {

@@ -141,9 +141,28 @@ pub enum OpenError {
     /// The database was reached and failed.
     #[error("the database failed while the store was opened")]
     Failed(#[source] StoreError),
-    /// The schema could not be made or brought up to date.
-    #[error("the tables of the store cannot be made; check that the user may create a schema")]
+    /// The schema could not be made or looked at.
+    #[error(
+        "the tables of the store cannot be made; nothing was changed: check that the user may create a schema"
+    )]
     Migration(#[source] tokio_postgres::Error),
+    /// A step of the schema failed.
+    #[error(
+        "the database could not be brought from schema {found} to {known}: step {number} ({what}) failed; nothing was changed: check that the user owns what is in the schema hookturn and that nothing but hookturn made tables there, and start this version again, or `hookturn migrate`; a server of the version before still works on it"
+    )]
+    Step {
+        /// Its schema, which it still has.
+        found: i32,
+        /// The newest schema of this version.
+        known: i32,
+        /// The step.
+        number: i32,
+        /// What it brings.
+        what: &'static str,
+        /// The reason.
+        #[source]
+        source: tokio_postgres::Error,
+    },
     /// A stored row cannot be.
     #[error("the stored configuration cannot be read")]
     Contents(#[source] StoreError),

@@ -5,6 +5,8 @@
 //! 2. The row as it was read moves to its next time, or makes room for the settled delivery.
 //! 3. If there is no such row any more, someone queued the delivery by hand meanwhile: what stands there
 //!    now learns of the attempt and stays.
+//! 4. A row of an endpoint that keeps the order keeps its place, also if whoever sent it did not know of that
+//!    yet.
 //!
 //! Two finishes of one delivery are never in one statement: the later one must find what the earlier one
 //! left ([`waves`]). An endpoint that was forgotten has no deliveries left, so there is nothing to finish.
@@ -39,7 +41,8 @@ pub(super) fn waves<'f>(finishes: impl Iterator<Item = &'f Finish>) -> Vec<Vec<&
 }
 
 /// Finishes one wave.
-pub(super) async fn finish(session: &Session, finishes: &[&Finish]) -> Outcome<()> {
+pub(super) async fn finish(tx: &Tx<'_>, finishes: &[&Finish]) -> Outcome<()> {
+    let session = tx.session;
     let numbers = record_attempts(session, finishes).await?;
     let number = |finish: &Finish| {
         let known = numbers.get(&finish.due.delivery);
@@ -50,7 +53,8 @@ pub(super) async fn finish(session: &Session, finishes: &[&Finish]) -> Outcome<(
         let (due, attempts) = (&finish.due, number(finish));
         match finish.next {
             Next::RetryAt(at) => {
-                let place = if finish.keeps_place { due.due_at } else { at };
+                let keeps_place = finish.keeps_place || tx.is_ordered(due.endpoint);
+                let place = if keeps_place { due.due_at } else { at };
                 waiting.push((due, place, at, attempts));
             }
             Next::Delivered => settling.push((*finish, attempts, None)),

@@ -92,10 +92,10 @@ impl<'w> Group<'w> {
         futures_util::try_join!(
             accepting::messages(tx, &accepted),
             accepting::due_rows(tx, &accepted),
-            finishing::finish(tx.session, &first),
+            finishing::finish(tx, &first),
         )?;
         for wave in waves {
-            finishing::finish(tx.session, &wave).await?;
+            finishing::finish(tx, &wave).await?;
         }
         let mut receivers = Vec::new();
         for work in self.receivers {

@@ -120,7 +120,15 @@ pub(super) async fn migrate(tx: &Transaction<'_>) -> Result<Plan, OpenError> {
             "{}; INSERT INTO migration (number) VALUES ({});",
             step.sql, step.number
         );
-        tx.batch_execute(&sql).await.map_err(OpenError::Migration)?;
+        tx.batch_execute(&sql)
+            .await
+            .map_err(|source| OpenError::Step {
+                found: plan.found,
+                known: plan.known,
+                number: step.number,
+                what: step.what,
+                source,
+            })?;
     }
     if !plan.steps.is_empty() && plan.known >= KEEPS_DIGESTS {
         keep_digests(tx).await.map_err(OpenError::Migration)?;

@@ -18,6 +18,7 @@ use super::planned;
 use super::reader::At;
 use super::requeue::requeue;
 use super::rows::{self, NewNumber, as_i64, from_document, to_document};
+use super::traffic::put_in_order;
 use super::writer::Tx;
 use super::{bulks, failed, marks};
 use crate::store::seal::SealedUnder;
@@ -239,6 +240,8 @@ fn put_endpoint(tx: &mut Tx<'_>, endpoint: &Endpoint) -> Outcome<()> {
         let number = tx.connection.last_insert_rowid();
         let fresh = NewNumber::Endpoint(endpoint.workspace, endpoint.id, number);
         tx.effects.numbers.push(fresh);
+    } else if endpoint.ordered {
+        put_in_order(tx, endpoint.id, endpoint.updated_at)?;
     }
     Ok(())
 }

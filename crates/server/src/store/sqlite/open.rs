@@ -5,13 +5,14 @@
 //! tables, has lost what it held, and nothing starts on it as if it were new.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hookturn_core::store::StoreError;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 /// Marks a file as Hookturn's: "hktn".
 const APPLICATION_ID: i32 = 0x686b_746e;
@@ -101,6 +102,23 @@ pub enum OpenError {
         /// The newest schema of this version.
         known: i32,
     },
+    /// A step of the schema failed.
+    #[error(
+        "{path} could not be brought from schema {found} to {known}: step {number} failed; nothing was changed: check that the disk has room and that nothing but hookturn made tables in it; the hookturn that ran on it before still does, and a backup can be restored"
+    )]
+    Migration {
+        /// The file.
+        path: PathBuf,
+        /// Its schema, which it still has.
+        found: i32,
+        /// The newest schema of this version.
+        known: i32,
+        /// The step.
+        number: i32,
+        /// What the engine says, without the statement.
+        #[source]
+        source: Said,
+    },
     /// The file or its directory cannot be read or written.
     #[error(
         "{path} cannot be opened for writing; check that the directory exists and belongs to the user hookturn runs as"
@@ -160,6 +178,21 @@ pub enum OpenError {
     #[error("the database engine failed while opening")]
     Engine(#[source] rusqlite::Error),
 }
+
+/// The engine's own words about a statement, which may be pages long itself.
+#[derive(Debug)]
+pub struct Said(rusqlite::Error);
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            rusqlite::Error::SqlInputError { msg, .. } => f.write_str(msg),
+            other => other.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Said {}
 
 fn classify(path: &Path) -> impl Fn(rusqlite::Error) -> OpenError + '_ {
     move |source| match source.sqlite_error_code() {
@@ -432,16 +465,34 @@ fn is_small(path: &Path) -> bool {
 }
 
 fn migrate(connection: &Connection, path: &Path) -> Result<(), OpenError> {
-    let seen: i32 = connection
+    let found: i32 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .map_err(classify(path))?;
+    let known = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
+    if found >= known {
+        return Ok(());
+    }
+    let failed = |number| {
+        move |source| match classify(path)(source) {
+            OpenError::Engine(source) => OpenError::Migration {
+                path: path.to_owned(),
+                found,
+                known,
+                number,
+                source: Said(source),
+            },
+            other => other,
+        }
+    };
+    // All steps or none: dropped before its end, it is rolled back.
+    let tx = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)
+        .map_err(classify(path))?;
     for (number, sql) in (1..).zip(MIGRATIONS) {
-        if number > seen {
-            let step = format!(
-                "BEGIN IMMEDIATE; {sql} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT;"
-            );
-            connection.execute_batch(&step).map_err(classify(path))?;
+        if number > found {
+            tx.execute_batch(sql).map_err(failed(number))?;
         }
     }
-    Ok(())
+    let marks = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {known};");
+    tx.execute_batch(&marks).map_err(failed(known))?;
+    tx.commit().map_err(failed(known))
 }

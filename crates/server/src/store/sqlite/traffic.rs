@@ -142,6 +142,8 @@ pub(super) fn finish(
 /// 2. The row as it was read moves to its next time, or makes room for the settled delivery.
 /// 3. If there is no such row any more, someone queued the delivery by hand meanwhile: what stands
 ///    there now learns of the attempt and stays.
+/// 4. A row of an endpoint that keeps the order keeps its place, also if whoever sent it did not know
+///    of that yet.
 ///
 /// An endpoint that was forgotten has no deliveries left, so there is nothing to finish.
 fn finish_one(tx: &mut Tx<'_>, finish: &Finish) -> Outcome<()> {
@@ -155,7 +157,8 @@ fn finish_one(tx: &mut Tx<'_>, finish: &Finish) -> Outcome<()> {
     };
     let as_read = match finish.next {
         Next::RetryAt(at) => {
-            let place = if finish.keeps_place { due.due_at } else { at };
+            let keeps_place = finish.keeps_place || tx.is_ordered(due.endpoint);
+            let place = if keeps_place { due.due_at } else { at };
             postpone(tx, endpoint, due, place, at, attempts)?
         }
         Next::Delivered => settle(tx, endpoint, finish, attempts, None)?,
@@ -332,6 +335,16 @@ pub(super) fn due(at: &At<'_>, query: DueQuery) -> Outcome<DueBlock> {
         })
         .map_err(failed(STEP))?;
     Ok(block)
+}
+
+/// Puts what waits for its retry where it was accepted, so that nothing which was accepted since passes it. On
+/// an endpoint that kept the order before, nothing waits elsewhere.
+pub(super) fn put_in_order(tx: &Tx<'_>, endpoint: EndpointId, now: Timestamp) -> Outcome<()> {
+    let sql =
+        "UPDATE due SET due_at = (SELECT accepted_at FROM message m WHERE m.number = due.message)
+               WHERE endpoint = ? AND due_at > ?";
+    let values = params![tx.endpoint(endpoint)?, now.as_millis()];
+    execute(tx, "put deliveries in order", sql, values).map(drop)
 }
 
 fn due_row(row: &Row<'_>, endpoint: EndpointId, message: Message) -> rusqlite::Result<Due> {

@@ -45,6 +45,7 @@ const PATIENT_ROWS: usize = 64;
 pub(super) struct Tx<'a> {
     pub(super) connection: &'a Connection,
     pub(super) numbers: &'a Numbers,
+    live: &'a Live,
     pub(super) effects: Effects,
 }
 
@@ -516,6 +517,7 @@ impl Thread {
         let mut tx = Tx {
             connection: &self.connection,
             numbers: &self.numbers,
+            live: &self.live,
             effects: Effects::default(),
         };
         for step in batch {
@@ -550,6 +552,16 @@ impl Tx<'_> {
         fresh
             .or_else(|| self.numbers.workspace(id))
             .ok_or_else(|| unknown("workspace", &id))
+    }
+
+    /// Whether an endpoint keeps the order of acceptance.
+    pub(super) fn is_ordered(&self, id: EndpointId) -> bool {
+        let mut writes = self.effects.writes.iter().rev();
+        let fresh = writes.find_map(|write| match write {
+            Write::Endpoint(known) if known.id == id => Some(known.ordered),
+            _ => None,
+        });
+        fresh.unwrap_or_else(|| self.live.endpoint(id).is_some_and(|known| known.ordered))
     }
 
     /// The number of an endpoint that must exist.

@@ -83,6 +83,8 @@ pub struct HealthBox {
     pub failing: Option<(When, u32)>,
     /// The last delivery that was given up.
     pub exhausted: Option<(String, When)>,
+    /// Until when nothing is sent because the receiver asked for that, and why.
+    pub held: Option<(When, String)>,
     /// Until when the breaker lets nothing through.
     pub breaker: Option<When>,
     /// What is known of how it checks signatures.
@@ -105,6 +107,11 @@ pub struct Tested {
 }
 
 impl HealthBox {
+    /// The word for a receiver that asked to wait.
+    pub fn waits(&self) -> Shown {
+        Shown::waiting("held")
+    }
+
     /// The word for a breaker that is open.
     pub fn open(&self) -> Shown {
         Shown::waiting("open")
@@ -134,7 +141,11 @@ impl HealthBox {
             exhausted: health
                 .last_exhausted
                 .map(|(id, at)| (id.to_string(), when(at))),
-            breaker: health.breaker_open_until.map(when),
+            held: health
+                .standstill
+                .held
+                .map(|hold| (when(hold.until), hold.because())),
+            breaker: health.standstill.breaker_open_until.map(when),
             class: known.view.class.as_str(),
         }
     }
@@ -233,7 +244,7 @@ impl EndpointPage {
             health: HealthBox::new(&endpoint, &health, now),
             facts: facts(&endpoint),
             keyring: endpoint.keyring.to_string(),
-            offers: offers(endpoint.state.as_str()),
+            offers: offers(endpoint.state.as_str(), health.standstill.held.is_some()),
             tested: None,
             recent: recent
                 .items
@@ -269,12 +280,13 @@ impl EndpointPage {
                 accepted: None,
                 failing: None,
                 exhausted: None,
+                held: None,
                 breaker: None,
                 class: "unknown",
             },
             facts: vec![("Preset", "hopae".to_owned())],
             keyring: "kr_01kxyd5209e0080ex9c8twsqwy".to_owned(),
-            offers: offers("disabled"),
+            offers: offers("disabled", false),
             tested: None,
             recent: Vec::new(),
             verify: VerifyBox::to(format!("apps/HqTRDIYa/endpoints/{id}/verify")),
@@ -297,6 +309,10 @@ impl EndpointPage {
                 accepted: Some(when),
                 failing: Some((when, 12)),
                 exhausted: Some(("dlv_01kxyd5209e0080ex9c8twsqwy".to_owned(), when)),
+                held: Some((
+                    When::new(now.after(3_600_000), now),
+                    "the receiver answered 503 with Retry-After".to_owned(),
+                )),
                 breaker: Some(When::new(now.after(30_000), now)),
                 class: "list_aware",
             },
@@ -304,7 +320,7 @@ impl EndpointPage {
                 ("Preset", "standard".to_owned()),
                 ("Rate", "5 a second".to_owned()),
             ],
-            offers: offers("enabled"),
+            offers: offers("enabled", true),
             recent: Row::samples(),
             is_inbox: true,
             tested: Some(tested(Shown::good("accepted"), Some(204))),

@@ -48,12 +48,21 @@ pub const DISABLE: Offer = Offer {
         is waiting is given up as exhausted.",
 };
 
-/// The switches that change something for an endpoint in this state.
-pub(super) fn offers(state: &str) -> Vec<Offer> {
-    [ENABLE, PAUSE, DISABLE]
+/// Sends although the receiver asked to wait.
+pub const RESUME: Offer = Offer {
+    to: "enabled",
+    word: "Resume",
+    consequence: "What waits because the receiver answered with Retry-After is sent now. If it answers so \
+        again, it is left alone again. A delivery that waits for a retry of its own keeps its time.",
+};
+
+/// The switches that change something for an endpoint in this state, whose receiver asked to wait or not.
+pub(super) fn offers(state: &str, held: bool) -> Vec<Offer> {
+    let resume = (held && state == RESUME.to).then_some(RESUME);
+    let others = [ENABLE, PAUSE, DISABLE]
         .into_iter()
-        .filter(|offer| offer.to != state)
-        .collect()
+        .filter(|offer| offer.to != state);
+    resume.into_iter().chain(others).collect()
 }
 
 /// The form of a switch.

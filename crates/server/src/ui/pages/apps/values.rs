@@ -11,7 +11,7 @@ use super::super::super::error::UiError;
 use super::super::super::form::{self, Control, Field, Wrong};
 use super::super::super::visitor::Visitor;
 use crate::service::ServiceError;
-use crate::service::endpoints::{EndpointPatch, KeyringChoice, NewEndpoint};
+use crate::service::endpoints::{Defaulted, EndpointPatch, KeyringChoice, NewEndpoint};
 
 /// The `clientId` of a path.
 pub(in crate::ui::pages) fn app_id(text: &str, visitor: &Visitor) -> Result<ClientId, UiError> {
@@ -230,6 +230,16 @@ impl Typed {
         if url.is_empty() && old.url.is_some() {
             wrong.note("url", "is required");
         }
+        // What was emptied is as its field says.
+        patch.defaulted = [
+            (&self.timeout, Defaulted::Timeout),
+            (&self.connect_timeout, Defaulted::ConnectTimeout),
+            (&self.in_flight, Defaulted::MaxInFlight),
+        ]
+        .into_iter()
+        .filter(|(typed, _)| typed.trim().is_empty())
+        .map(|(_, field)| field)
+        .collect();
         if wrong.is_empty() {
             Ok(patch)
         } else {
@@ -267,6 +277,7 @@ impl Typed {
             rate_limit_per_second: Some(number("rate", &self.rate, wrong)),
             ordered: Some(self.ordered == "on"),
             probe: None,
+            defaulted: Vec::new(),
         }
     }
 
