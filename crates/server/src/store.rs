@@ -13,5 +13,6 @@ pub mod outbox;
 pub mod owned;
 pub mod postgres;
 pub mod seal;
+pub mod sharing;
 pub mod sqlite;
 mod waiting;

@@ -9,7 +9,7 @@
 use hookturn_core::time::SECOND;
 
 /// How far off the clock of a node may be, in milliseconds.
-pub(super) const BOUND: i64 = SECOND.cast_signed();
+pub const BOUND: i64 = SECOND.cast_signed();
 /// A round trip that took longer tells nothing.
 const SLOW: i64 = 250;
 /// A correction stays as it is while what is measured differs by no more.
@@ -17,11 +17,11 @@ const TOLERANCE: i64 = 10;
 
 /// The difference, as far as it is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Skew {
+pub struct Skew {
     /// What is added to the node's clock, in milliseconds.
-    pub(super) correction: i64,
+    pub correction: i64,
     /// Whether it is off by more than the bound.
-    pub(super) is_off: bool,
+    pub is_off: bool,
 }
 
 /// What to make of a round trip that took `took` milliseconds, at whose end at the latest the node's own clock said `ended` and
@@ -31,7 +31,7 @@ pub(super) struct Skew {
 /// 2. A slow round trip says nothing.
 /// 3. What is known stays unless the new value contradicts it: time does not jitter.
 /// 4. It is off when the whole uncertainty is beyond the bound, and right again when all of it is within.
-pub(super) const fn judge(known: Skew, ended: i64, took: i64, database: i64) -> Skew {
+pub const fn judge(known: Skew, ended: i64, took: i64, database: i64) -> Skew {
     if took > SLOW || took < 0 {
         return known;
     }
