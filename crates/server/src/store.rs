@@ -5,7 +5,7 @@
 pub mod conformance;
 pub mod copying;
 mod encoding;
-mod happened;
+pub mod happened;
 pub mod live;
 #[cfg(any(test, feature = "conformance"))]
 pub mod model;

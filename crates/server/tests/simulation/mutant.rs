@@ -27,10 +27,40 @@ pub(crate) enum Mutant {
     HidesRefusals,
     /// Due rows are read newest first.
     BreaksOrder,
+    /// A node believes its view for a minute longer than it may.
+    SignsPastGrace,
+    /// A change is answered without a look at what the other nodes follow.
+    FenceDoesNotWait,
+    /// A node that was silent for a second is taken over, whatever its lease.
+    TakesOverTooEarly,
+    /// A node is taken over as soon as its lease is out by the database's clock, however long anyone watched it.
+    TakesOverAfterAnOutage,
+    /// A node that was taken over can write still.
+    StaleNodeWrites,
+    /// Of what other nodes changed, something is not taken into memory.
+    SkipsAChange,
+    /// A shard is given to others while something is under way for it.
+    GivesUpTooEarly,
+    /// A node corrects its clock the wrong way, and by too much.
+    CorrectsTheWrongWay,
 }
 
 impl Mutant {
-    /// Every defect with the guarantees that may show it.
+    /// Every defect of what nodes that share a database know, with the guarantees that may show it.
+    pub(crate) const OF_FENCES: [(Self, &'static [&'static str]); 4] = [
+        (Self::SignsPastGrace, &["G2", "G4"]),
+        (Self::FenceDoesNotWait, &["G4"]),
+        (Self::SkipsAChange, &["G4", "G5"]),
+        (Self::CorrectsTheWrongWay, &["G4", "G6"]),
+    ];
+    /// The same for who sends what.
+    pub(crate) const OF_OWNERS: [(Self, &'static [&'static str]); 4] = [
+        (Self::TakesOverTooEarly, &["G2"]),
+        (Self::TakesOverAfterAnOutage, &["G2"]),
+        (Self::StaleNodeWrites, &["G2"]),
+        (Self::GivesUpTooEarly, &["G2"]),
+    ];
+    /// Every other defect with the guarantees that may show it.
     pub(crate) const ALL: [(Self, &'static [&'static str]); 10] = [
         (Self::StaleSigner, &["G4"]),
         (Self::ForgetsDueRow, &["G1"]),

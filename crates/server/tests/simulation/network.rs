@@ -13,7 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use crate::clock::SimClock;
-use crate::judge::Judge;
+use crate::judge::{Judge, Sender};
+use crate::member::Node;
 use crate::receiver::{Answer, Arrived};
 
 /// The port of the first endpoint; each has one of its own.
@@ -23,6 +24,8 @@ pub(crate) const FIRST_PORT: u16 = 10_000;
 pub(crate) struct Net {
     pub(crate) judge: Arc<Mutex<Judge>>,
     pub(crate) clock: Arc<SimClock>,
+    /// Who sends, if it is one of several.
+    pub(crate) node: Option<Arc<Node>>,
 }
 
 impl Dial for Net {
@@ -34,6 +37,7 @@ impl Dial for Net {
         let pipe = Pipe {
             judge: Arc::clone(&self.judge),
             clock: Arc::clone(&self.clock),
+            node: self.node.clone(),
             target,
             arriving: Vec::new(),
             answering: Answering::Nothing,
@@ -53,6 +57,7 @@ impl Dial for Net {
 struct Pipe {
     judge: Arc<Mutex<Judge>>,
     clock: Arc<SimClock>,
+    node: Option<Arc<Node>>,
     target: usize,
     arriving: Vec<u8>,
     answering: Answering,
@@ -93,11 +98,15 @@ impl Pipe {
 
     fn answer(&mut self, request: &Arrived) {
         let now = self.clock.now();
-        let answer = self
-            .judge
-            .lock()
-            .unwrap()
-            .arrived(self.target, request, now);
+        let endpoint = self.judge.lock().unwrap().targets[self.target].id;
+        let sender = self.node.as_ref().map(|node| Sender {
+            node: node.id,
+            owns: node.link.base.owner(endpoint) == Some(node.id),
+            excuse: node.clock.excuse(),
+        });
+        let mut judge = self.judge.lock().unwrap();
+        let answer = judge.arrived((self.target, sender), request, now);
+        drop(judge);
         self.answering = match answer {
             Answer::Status(status, delay) => Answering::Later(Box::pin(sleep(delay)), status),
             Answer::Never => Answering::Nothing,
