@@ -215,6 +215,13 @@ impl Base {
         if !unfenced && !state.row(node)?.works() {
             return None;
         }
+        let word = match self.mutant() {
+            Mutant::ConfirmsBeforeItFollows => Word {
+                view: state.head,
+                ..word
+            },
+            _ => word,
+        };
         let open = Open {
             node,
             word,
@@ -365,6 +372,11 @@ impl Base {
     /// Who owns the shard of an endpoint.
     pub(crate) fn owner(&self, endpoint: EndpointId) -> Option<Uuid> {
         self.state().owners[usize::from(Shard::of(endpoint).number())]
+    }
+
+    /// Whether a node may own shards, by its own word.
+    pub(crate) fn is_able(&self, node: Uuid) -> bool {
+        self.state().row(node).is_some_and(|row| row.able)
     }
 
     /// Until when each node that works has its lease.

@@ -104,6 +104,11 @@ impl NodeClock {
         Timestamp::from_millis(self.truth.now().as_millis() + wrong)
     }
 
+    /// By how much the machine's clock is wrong.
+    pub(crate) fn wrong(&self) -> i64 {
+        self.wrong.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn correct(&self, millis: i64) {
         self.correction.store(millis, Ordering::SeqCst);
         let apart = self.now().as_millis() - self.truth.now().as_millis();

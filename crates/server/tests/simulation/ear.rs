@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use uuid::Uuid;
 
 use crate::base::{Base, Mailbox, Named, Notice, Session};
-use crate::link::Lost;
+use crate::link::{Lost, Way};
 use crate::member::Node;
 use crate::mutant::Mutant;
 
@@ -112,7 +112,7 @@ fn hear_all(node: &Node, session: Session, mailbox: &Mailbox) -> Result<(), Lost
     if !node.link.base.is_open(session) {
         return Err(Lost);
     }
-    if node.link.is_cut() {
+    if node.link.is_cut(Way::Back) {
         return Ok(());
     }
     for notice in notices {

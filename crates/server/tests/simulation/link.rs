@@ -1,5 +1,5 @@
 //! What is between a node and its database: round trips that take their time, whose requests or answers are lost, and
-//! that a cut lets hang.
+//! that a cut lets hang, in both directions or in one.
 //!
 //! A request that was sent arrives whatever becomes of its node meanwhile: it may be stopped, or gone. So a round trip
 //! is a task of the simulation, not of the node.
@@ -27,6 +27,31 @@ const HANGS: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) struct Lost;
 
+/// A direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// From the node to the database.
+    There,
+    /// From the database to the node.
+    Back,
+}
+
+/// Whether nothing gets through, by direction.
+#[derive(Default)]
+struct Cuts {
+    there: AtomicBool,
+    back: AtomicBool,
+}
+
+impl Cuts {
+    const fn of(&self, way: Way) -> &AtomicBool {
+        match way {
+            Way::There => &self.there,
+            Way::Back => &self.back,
+        }
+    }
+}
+
 /// What the network does by itself: what was dropped is sent again, ever more rarely.
 async fn get_through(cut: &AtomicBool, hangs: bool) {
     if hangs {
@@ -42,7 +67,7 @@ async fn get_through(cut: &AtomicBool, hangs: bool) {
 /// One node's way to the database.
 pub(crate) struct Link {
     pub(crate) base: Arc<Base>,
-    cut: Arc<AtomicBool>,
+    cuts: Arc<Cuts>,
     faults: Arc<Mutex<Faults>>,
 }
 
@@ -59,18 +84,31 @@ impl Link {
         let faults = Arc::clone(&base.inside.ground.faults);
         Self {
             base,
-            cut: Arc::default(),
+            cuts: Arc::default(),
             faults,
         }
     }
 
-    /// From now on nothing gets through, and nobody is told; or everything again.
-    pub(crate) fn set_cut(&self, cut: bool) {
-        self.cut.store(cut, Ordering::SeqCst);
+    /// From now on nothing gets through in these directions, and nobody is told.
+    pub(crate) fn cut(&self, ways: &[Way]) {
+        for way in ways {
+            self.cuts.of(*way).store(true, Ordering::SeqCst);
+        }
     }
 
-    pub(crate) fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::SeqCst)
+    /// Everything gets through again.
+    pub(crate) fn mend(&self) {
+        for way in [Way::There, Way::Back] {
+            self.cuts.of(way).store(false, Ordering::SeqCst);
+        }
+    }
+
+    pub(crate) fn is_cut(&self, way: Way) -> bool {
+        self.cuts.of(way).load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.is_cut(Way::There) && !self.is_cut(Way::Back)
     }
 
     /// How long both directions take, what becomes of it, and whether a loss is noticed.
@@ -127,10 +165,10 @@ impl Link {
     ) -> Result<T, Lost> {
         let (there, back, fate, noticed) = self.draw();
         let (answer, answered) = oneshot::channel();
-        let (base, cut) = (Arc::clone(&self.base), Arc::clone(&self.cut));
+        let (base, cuts) = (Arc::clone(&self.base), Arc::clone(&self.cuts));
         tokio::spawn(async move {
             sleep(there).await;
-            get_through(&cut, fate == Fate::RequestLost && !noticed).await;
+            get_through(&cuts.there, fate == Fate::RequestLost && !noticed).await;
             let gone = base.is_away() || session.is_some_and(|session| !base.is_open(session));
             if gone || (fate == Fate::RequestLost && noticed) {
                 session.into_iter().for_each(|session| base.end(session));
@@ -138,7 +176,7 @@ impl Link {
             }
             let found = act(&base);
             sleep(back).await;
-            get_through(&cut, fate == Fate::AnswerLost && !noticed).await;
+            get_through(&cuts.back, fate == Fate::AnswerLost && !noticed).await;
             if (fate == Fate::AnswerLost && noticed) || base.is_away() {
                 session.into_iter().for_each(|session| base.end(session));
                 return;

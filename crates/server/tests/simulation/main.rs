@@ -198,6 +198,23 @@ fn a_seed_run_twice_does_the_same_byte_for_byte() {
     }
 }
 
+/// What is to go wrong with several nodes does, in every few seeds.
+#[test]
+fn nodes_are_stopped_lose_confirmations_and_have_wrong_clocks() {
+    let mut counts = Counts::default();
+    for seed in 0..20 {
+        counts += run(&Scenario::of_several(seed), Mutant::None).counts;
+    }
+    let happened = [
+        counts.pauses,
+        counts.confirmations_lost,
+        counts.clocks_wrong,
+        counts.take_overs,
+        counts.fences,
+    ];
+    assert!(happened.iter().all(|count| *count >= 10), "{counts}");
+}
+
 /// What is printed for a failing seed is the scenario, whole.
 #[test]
 fn a_scenario_survives_being_written_down() {
@@ -257,8 +274,18 @@ fn are_found(mutants: &[(Mutant, &[&str])]) {
 }
 
 #[test]
-fn every_deliberate_defect_of_fences_is_found() {
-    are_found(&Mutant::OF_FENCES);
+fn every_deliberate_defect_of_pauses_is_found() {
+    are_found(&Mutant::OF_PAUSES);
+}
+
+#[test]
+fn every_deliberate_defect_of_confirmations_is_found() {
+    are_found(&Mutant::OF_CONFIRMATIONS);
+}
+
+#[test]
+fn every_deliberate_defect_of_clocks_is_found() {
+    are_found(&Mutant::OF_CLOCKS);
 }
 
 #[test]

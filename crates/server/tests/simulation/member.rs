@@ -30,7 +30,7 @@ use uuid::Uuid;
 use crate::base::{Answer, Begun, Effects, Session, Word, Work};
 use crate::clock::NodeClock;
 use crate::ear::Voice;
-use crate::link::{Link, Lost};
+use crate::link::{Link, Lost, Way};
 use crate::mutant::Mutant;
 
 mod away;
@@ -217,10 +217,13 @@ impl Writer {
     fn lose(&mut self) {
         self.node.live.confirm_no_longer();
         if let Some(session) = self.session.take() {
+            let base = &self.node.link.base;
             // Its end is on the way to the database, unless nothing gets there.
-            if !self.node.link.is_cut() {
-                self.node.link.base.end(session);
+            if !self.node.link.is_cut(Way::There) {
+                base.end(session);
             }
+            let mut judge = base.inside.ground.judge.lock().unwrap();
+            judge.counts.confirmations_lost += 1;
         }
     }
 
@@ -244,7 +247,7 @@ impl Writer {
         Word {
             number: self.number,
             view: self.applied,
-            able: !self.skew.is_off,
+            able: !self.skew.is_off || self.node.mutant() == Mutant::IgnoresItsClock,
         }
     }
 

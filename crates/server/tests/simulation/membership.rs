@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use hookturn::store::model::ModelStore;
 use hookturn::store::sharing::fence;
+use hookturn::store::sharing::lease::HEARTBEAT;
 use hookturn_core::store::{DueBlock, DueQuery, Fence, StoreError, StoreFuture};
 use hookturn_core::time::Millis;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::base::{Answer, Work};
 use crate::link::Lost;
@@ -74,10 +75,17 @@ impl Membership {
 
     pub(crate) async fn fence(&self, version: u64, patience: Millis) -> Fence {
         let (node, version) = (&self.node, version.cast_signed());
-        let said = |_| async {
+        let begun = Instant::now();
+        let said = |_| async move {
             let me = node.id;
             let said = node.link.read(move |base| base.said(me)).await;
-            said.ok().map(Arc::from)
+            match node.mutant() {
+                // As if there was nobody left to wait for.
+                Mutant::GuessesConfirmations if begun.elapsed() >= HEARTBEAT => {
+                    Some(Arc::default())
+                }
+                _ => said.ok().map(Arc::from),
+            }
         };
         let fence = match node.mutant() {
             Mutant::FenceDoesNotWait => Fence::ALONE,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use hookturn::store::sharing::lease::GRACE;
+use hookturn::store::sharing::skew::BOUND;
 use hookturn_core::time::{Millis, SECOND, Timestamp};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -13,6 +14,8 @@ use crate::ledger::Broken;
 
 /// How long after the end of a lease a node is taken over at the latest.
 const TAKE_OVER: Millis = 2 * SECOND;
+/// How long a node that nothing else is wrong with has to find out how wrong its clock is, and to say so.
+const MEASURED: Millis = 3 * SECOND;
 
 /// A node as it really is.
 #[derive(Debug, Clone, Copy)]
@@ -180,6 +183,21 @@ impl Judge {
             self.watch_lease(dead, lease_until, now);
         }
         self.nodes.is_over(dead);
+    }
+
+    /// A node whose clock is off by more than the bound says that it may own nothing (G4), and one whose clock is not
+    /// may (G1), once it had the time to measure it.
+    pub(crate) fn watch_clock(&mut self, node: Uuid, wrong_millis: i64, able: bool) {
+        let known = self.nodes.facts.get(&node);
+        let well = known.and_then(|fact| fact.well).map_or(0, millis_since);
+        if well <= MEASURED || able != (wrong_millis.abs() > BOUND) {
+            return;
+        }
+        let guarantee = if able { "G4" } else { "G1" };
+        let (name, says) = (self.nodes.name(node), if able { "" } else { "not " });
+        let what =
+            format!("the clock of {name} is wrong by {wrong_millis} ms, and it is {says}able");
+        self.find(Err((guarantee, what)));
     }
 
     /// A node whose lease is out is taken over in time.

@@ -8,18 +8,20 @@ use std::time::Duration;
 use hookturn::dispatch::Inboxes;
 use hookturn::store::live::Live;
 use hookturn::store::owned::Owned;
+use hookturn::store::sharing::lease::GRACE;
 use hookturn_core::id::draw;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::base::Base;
 use crate::clock::NodeClock;
 use crate::engine::Faults;
 use crate::host::Host;
-use crate::link::Link;
+use crate::link::{Link, Way};
 use crate::member::Node;
+use crate::mutant::Mutant;
 use crate::operation::{Sharing, Trouble};
 use crate::process::{Ashore, Process};
 
@@ -73,6 +75,8 @@ impl Machines {
             wanted: Cell::new(wrong.is_some()),
             turn: Cell::new(0),
         };
+        let wrong = sharing.clocks.iter().filter(|wrong| **wrong != 0);
+        ashore.ground.judge.lock().unwrap().counts.clocks_wrong += wrong.count() as u64;
         let known = sharing.clocks.iter().map(|wrong| machine(Some(*wrong)));
         Rc::new(Self {
             ashore: Rc::clone(ashore),
@@ -127,7 +131,7 @@ impl Machines {
                 self.look_after(number);
             }
             self.refresh();
-            self.watch_leases();
+            self.watch();
             sleep(LOOK).await;
         }
     }
@@ -232,12 +236,16 @@ impl Machines {
         }
         match (what, running) {
             (Trouble::Paused { millis }, Some(running)) => {
-                running.host.gate.shut();
-                self.later(millis, running, |running| running.host.gate.open());
+                self.pause(millis, running);
             }
             (Trouble::Cut { millis }, Some(running)) => {
-                running.node.link.set_cut(true);
-                self.later(millis, running, |running| running.node.link.set_cut(false));
+                self.cut(millis, running, &[Way::There, Way::Back]);
+            }
+            (Trouble::Unheard { millis }, Some(running)) => {
+                self.cut(millis, running, &[Way::There]);
+            }
+            (Trouble::Unanswered { millis }, Some(running)) => {
+                self.cut(millis, running, &[Way::Back]);
             }
             (Trouble::Crashed { millis }, Some(_)) => {
                 self.ashore.ground.judge.lock().unwrap().counts.crashes += 1;
@@ -257,7 +265,7 @@ impl Machines {
                 }
             }
             (Trouble::Clock { wrong_millis }, running) => {
-                self.ashore.ground.judge.lock().unwrap().counts.clock_steps += 1;
+                self.count_clock(wrong_millis);
                 machine.clock.set_wrong(wrong_millis);
                 if let Some(process) = running.and_then(|running| running.process.borrow().clone())
                 {
@@ -272,6 +280,32 @@ impl Machines {
     fn note_trouble(&self, running: &Running) {
         let mut judge = self.ashore.ground.judge.lock().unwrap();
         judge.nodes.trouble(running.node.id);
+    }
+
+    fn count_clock(&self, wrong_millis: i64) {
+        let mut judge = self.ashore.ground.judge.lock().unwrap();
+        judge.counts.clock_steps += 1;
+        judge.counts.clocks_wrong += u64::from(wrong_millis != 0);
+    }
+
+    /// Stops a process where it stands, and lets it go on.
+    fn pause(self: &Rc<Self>, millis: u64, running: Running) {
+        let ground = &self.ashore.ground;
+        ground.judge.lock().unwrap().counts.pauses += 1;
+        running.host.gate.shut();
+        let forgets = ground.mutant == Mutant::PauseTakesNoTime && running.node.live.is_confirmed();
+        self.later(millis, running, move |running| {
+            if forgets {
+                running.node.live.confirm_until(Instant::now() + GRACE);
+            }
+            running.host.gate.open();
+        });
+    }
+
+    /// Lets nothing through between a node and the database, and then everything again.
+    fn cut(self: &Rc<Self>, millis: u64, running: Running, ways: &[Way]) {
+        running.node.link.cut(ways);
+        self.later(millis, running, |running| running.node.link.mend());
     }
 
     /// Ends a trouble after its time.
@@ -336,7 +370,7 @@ impl Machines {
         for machine in &self.machines {
             if let Some(running) = &*machine.running.borrow() {
                 let alone = !running.host.gate.is_shut()
-                    && !running.node.link.is_cut()
+                    && running.node.link.is_whole()
                     && running.process.borrow().is_some();
                 judge.nodes.set_well(running.node.id, calm && alone);
                 if !alone || faults != Faults::default() {
@@ -346,12 +380,19 @@ impl Machines {
         }
     }
 
-    fn watch_leases(&self) {
+    /// Lets the judge look at what shows with time only.
+    fn watch(&self) {
         let now = self.ashore.now();
         let leases = self.base.leases();
         let mut judge = self.ashore.ground.judge.lock().unwrap();
         for (node, until) in leases {
             judge.watch_lease(node, until, now);
+        }
+        for machine in &self.machines {
+            if let Some(running) = &*machine.running.borrow() {
+                let node = running.node.id;
+                judge.watch_clock(node, machine.clock.wrong(), self.base.is_able(node));
+            }
         }
     }
 
@@ -376,7 +417,7 @@ impl Machines {
             machine.clock.set_wrong(0);
             if let Some(running) = &*machine.running.borrow() {
                 running.host.gate.open();
-                running.node.link.set_cut(false);
+                running.node.link.mend();
                 self.note_trouble(running);
             }
             if number < self.sharing.clocks.len() && machine.running.borrow().is_none() {

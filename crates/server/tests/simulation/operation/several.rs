@@ -29,6 +29,10 @@ pub(crate) enum Trouble {
     Paused { millis: u64 },
     /// Cut off from the database for so long.
     Cut { millis: u64 },
+    /// What it says does not arrive at the database for so long: that it lives, and how far it follows.
+    Unheard { millis: u64 },
+    /// What the database says does not arrive at the node for so long: whatever it asks happens, unconfirmed.
+    Unanswered { millis: u64 },
     /// Its process dies, and another one starts after so long.
     Crashed { millis: u64 },
     /// It stops in order, and another process starts after so long.
@@ -130,20 +134,26 @@ fn to_nodes(random: &mut Random, nodes: u64) -> Operation {
     }
     let node = u8::try_from(random.below(nodes)).unwrap_or(0);
     let short_or_long = [200, 1_200, 1_900, 2_600, 4_500, 9_000];
-    let what = match random.below(12) {
+    let what = match random.below(14) {
         0..=3 => Trouble::Paused {
             millis: random.pick(&short_or_long),
         },
         4..=5 => Trouble::Cut {
             millis: random.pick(&short_or_long),
         },
-        6..=7 => Trouble::Crashed {
+        6 => Trouble::Unheard {
+            millis: random.pick(&short_or_long),
+        },
+        7 => Trouble::Unanswered {
+            millis: random.pick(&short_or_long),
+        },
+        8..=9 => Trouble::Crashed {
             millis: random.pick(&[50, 1_000, 6_000]),
         },
-        8 => Trouble::Restarted {
+        10 => Trouble::Restarted {
             millis: random.pick(&[0, 500, 4_000]),
         },
-        9 => Trouble::Joined,
+        11 => Trouble::Joined,
         _ => Trouble::Clock {
             wrong_millis: random.pick(&[-2_000, -600, -250, 0, 250, 600, 2_000]),
         },
