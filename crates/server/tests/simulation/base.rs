@@ -12,12 +12,11 @@ use hookturn::store::live::Live;
 use hookturn::store::model::{Backups, Disk, ModelStore};
 use hookturn::store::sharing::keys::keys_of;
 use hookturn::store::sharing::lease::Other;
-use hookturn::store::sharing::review::{Seen, Steps};
 use hookturn::store::sharing::view::Told;
 use hookturn_core::id::EndpointId;
-use hookturn_core::shard::{SHARDS, Shard};
+use hookturn_core::shard::SHARDS;
 use hookturn_core::store::{
-    Configuration, Hint, HintSink, ReceiverState, SealedSecret, Store as _, StoreError, Write,
+    Configuration, Hint, HintSink, SealedSecret, Store as _, StoreError, Write,
 };
 use hookturn_core::time::{Clock as _, Millis, Timestamp};
 use tokio::time::Instant;
@@ -26,6 +25,7 @@ use uuid::Uuid;
 use crate::engine::{Ground, Inside, now};
 use crate::mutant::Mutant;
 
+mod shards;
 mod words;
 
 pub(crate) use words::{Answer, Begun, Effects, Mailbox, Named, News, Notice, Session, Word, Work};
@@ -250,6 +250,11 @@ impl Base {
         }
     }
 
+    /// The open transaction does not happen, and the session goes on.
+    pub(crate) fn roll_back(&self, session: Session) {
+        self.state().close(session);
+    }
+
     pub(crate) fn catch_up(&self, applied: i64) -> News {
         let skips = self.mutant() == Mutant::SkipsAChange;
         let state = self.state();
@@ -359,71 +364,6 @@ impl Base {
         if let Some(row) = self.state().row_mut(node) {
             row.ended = true;
         }
-    }
-
-    // ----- shards -----
-
-    pub(crate) fn look(&self) -> Seen {
-        let state = self.state();
-        let members = state.nodes.iter().filter(|row| row.works() && row.able);
-        Seen::new(members.map(|row| row.id).collect(), state.owners.clone())
-    }
-
-    /// Who owns the shard of an endpoint.
-    pub(crate) fn owner(&self, endpoint: EndpointId) -> Option<Uuid> {
-        self.state().owners[usize::from(Shard::of(endpoint).number())]
-    }
-
-    /// Whether a node may own shards, by its own word.
-    pub(crate) fn is_able(&self, node: Uuid) -> bool {
-        self.state().row(node).is_some_and(|row| row.able)
-    }
-
-    /// Until when each node that works has its lease.
-    pub(crate) fn leases(&self) -> Vec<(Uuid, Timestamp)> {
-        let state = self.state();
-        let works = state.nodes.iter().filter(|row| row.works());
-        works.map(|row| (row.id, row.lease_until)).collect()
-    }
-
-    /// Frees and takes shards, and commits. Returns those that are the node's now and were not before, with what is
-    /// known of their receivers.
-    pub(crate) fn share(
-        &self,
-        session: Session,
-        me: Uuid,
-        steps: &Steps,
-    ) -> (Vec<Shard>, Vec<(EndpointId, ReceiverState)>) {
-        let now = self.now();
-        let mut taken = steps.adopt.clone();
-        {
-            let mut state = self.state();
-            for shard in &steps.free {
-                let owner = &mut state.owners[usize::from(shard.number())];
-                if *owner == Some(me) {
-                    *owner = None;
-                }
-            }
-            for shard in &steps.claim {
-                let owner = &mut state.owners[usize::from(shard.number())];
-                if owner.is_none() {
-                    *owner = Some(me);
-                    taken.push(*shard);
-                }
-            }
-            state.write_row(session, now);
-        }
-        let mut receivers = self.receivers();
-        receivers.retain(|(endpoint, _)| taken.contains(&Shard::of(*endpoint)));
-        (taken, receivers)
-    }
-
-    /// What is remembered of every receiver.
-    pub(crate) fn receivers(&self) -> Vec<(EndpointId, ReceiverState)> {
-        let loaded = now(self.inside.model.load()).unwrap_or_default();
-        let of = loaded.receivers.into_iter();
-        of.map(|(_, endpoint, receiver)| (endpoint, receiver))
-            .collect()
     }
 
     // ----- writing -----
@@ -562,6 +502,11 @@ impl State {
             row.able = open.word.able;
             row.lease_until = now.after(row.lease);
         }
+        self.close(session);
+    }
+
+    /// The open transaction of a session is over.
+    fn close(&mut self, session: Session) {
         self.release(session);
         if let Some(open) = self.sessions.get_mut(&session) {
             *open = None;

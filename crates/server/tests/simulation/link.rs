@@ -4,6 +4,7 @@
 //! A request that was sent arrives whatever becomes of its node meanwhile: it may be stopped, or gone. So a round trip
 //! is a task of the simulation, not of the node.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -69,6 +70,8 @@ pub(crate) struct Link {
     pub(crate) base: Arc<Base>,
     cuts: Arc<Cuts>,
     faults: Arc<Mutex<Faults>>,
+    /// What was asked last on each connection: the next question arrives after it.
+    last: Mutex<BTreeMap<Session, oneshot::Receiver<()>>>,
 }
 
 /// What becomes of a round trip.
@@ -86,6 +89,7 @@ impl Link {
             base,
             cuts: Arc::default(),
             faults,
+            last: Mutex::default(),
         }
     }
 
@@ -165,16 +169,22 @@ impl Link {
     ) -> Result<T, Lost> {
         let (there, back, fate, noticed) = self.draw();
         let (answer, answered) = oneshot::channel();
+        let (arrived, arrival) = oneshot::channel();
+        let before = session.and_then(|session| self.last.lock().unwrap().insert(session, arrival));
         let (base, cuts) = (Arc::clone(&self.base), Arc::clone(&self.cuts));
         tokio::spawn(async move {
             sleep(there).await;
             get_through(&cuts.there, fate == Fate::RequestLost && !noticed).await;
+            if let Some(before) = before {
+                let _ = before.await;
+            }
             let gone = base.is_away() || session.is_some_and(|session| !base.is_open(session));
             if gone || (fate == Fate::RequestLost && noticed) {
                 session.into_iter().for_each(|session| base.end(session));
                 return;
             }
             let found = act(&base);
+            let _ = arrived.send(());
             sleep(back).await;
             get_through(&cuts.back, fate == Fate::AnswerLost && !noticed).await;
             if (fate == Fate::AnswerLost && noticed) || base.is_away() {

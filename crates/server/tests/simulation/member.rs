@@ -318,9 +318,16 @@ impl Writer {
         };
         self.number += 1;
         let prepared = timeout_at(deadline, self.prepare(session, orders)).await;
-        let Ok(Ok((at, works, version))) = prepared else {
-            self.lose();
-            return Err(Failed::Lost);
+        let (at, works, version) = match prepared {
+            Ok(Ok(prepared)) => prepared,
+            Ok(Err(Lost)) => {
+                self.lose();
+                return Err(Failed::Lost);
+            }
+            Err(_) => {
+                self.roll_back(session).await;
+                return Err(Failed::Lost);
+            }
         };
         self.confirm(at);
         let effects = Arc::new(Mutex::new(None));
@@ -343,6 +350,17 @@ impl Writer {
                 self.lose();
                 Err(Failed::Unknown(effects))
             }
+        }
+    }
+
+    /// A transaction took too long, and its connection may still be good: this node may have been stopped in the middle.
+    async fn roll_back(&mut self, session: Session) {
+        let trip = self
+            .node
+            .link
+            .trip(session, move |base| base.roll_back(session));
+        if !matches!(timeout(GRACE, trip).await, Ok(Ok(()))) {
+            self.lose();
         }
     }
 
