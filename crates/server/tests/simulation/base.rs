@@ -144,7 +144,9 @@ impl Base {
         state.away = away;
         if away {
             let all: Vec<Session> = state.sessions.keys().copied().collect();
-            all.into_iter().for_each(|session| state.end(session));
+            for session in all {
+                state.end(session);
+            }
         }
     }
 

@@ -180,7 +180,9 @@ impl Link {
             }
             let gone = base.is_away() || session.is_some_and(|session| !base.is_open(session));
             if gone || (fate == Fate::RequestLost && noticed) {
-                session.into_iter().for_each(|session| base.end(session));
+                if let Some(session) = session {
+                    base.end(session);
+                }
                 return;
             }
             let found = act(&base);
@@ -188,7 +190,9 @@ impl Link {
             sleep(back).await;
             get_through(&cuts.back, fate == Fate::AnswerLost && !noticed).await;
             if (fate == Fate::AnswerLost && noticed) || base.is_away() {
-                session.into_iter().for_each(|session| base.end(session));
+                if let Some(session) = session {
+                    base.end(session);
+                }
                 return;
             }
             let _ = answer.send(found);

@@ -338,18 +338,15 @@ impl Writer {
             *kept.lock().unwrap() = Some(effects);
             Some(answers)
         });
-        match timeout_at(deadline, commit).await {
-            Ok(Ok(Some(answers))) => {
-                self.renew(at);
-                self.confirm(at);
-                let effects = effects.lock().unwrap().take().unwrap_or_default();
-                self.happen(effects);
-                Ok(barriers(orders, answers))
-            }
-            Ok(Ok(None) | Err(Lost)) | Err(_) => {
-                self.lose();
-                Err(Failed::Unknown(effects))
-            }
+        if let Ok(Ok(Some(answers))) = timeout_at(deadline, commit).await {
+            self.renew(at);
+            self.confirm(at);
+            let effects = effects.lock().unwrap().take().unwrap_or_default();
+            self.happen(effects);
+            Ok(barriers(orders, answers))
+        } else {
+            self.lose();
+            Err(Failed::Unknown(effects))
         }
     }
 

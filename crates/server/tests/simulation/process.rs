@@ -309,16 +309,13 @@ async fn look_for_due(node: Arc<Node>, store: Arc<SimStore>) {
             () = node.owned.to_look() => {}
             _ = look.tick() => {}
         }
-        match store.due_endpoints().await {
-            Ok(due) => {
-                let ours = due.into_iter().filter(|(_, id, _)| node.owned.owns(*id));
-                let hints = ours.map(|(workspace, id, at)| Hint::Due(workspace, id, at));
-                node.inboxes.hint(hints.collect());
-            }
-            Err(_) => {
-                node.owned.look();
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
+        if let Ok(due) = store.due_endpoints().await {
+            let ours = due.into_iter().filter(|(_, id, _)| node.owned.owns(*id));
+            let hints = ours.map(|(workspace, id, at)| Hint::Due(workspace, id, at));
+            node.inboxes.hint(hints.collect());
+        } else {
+            node.owned.look();
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 }

@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long a node has to stop in order before it is killed.
 const STOPPING: Duration = Duration::from_secs(8);
 /// How long the beginning and the end wait for nodes to start.
-const STARTING: Duration = Duration::from_secs(120);
+const STARTING: Duration = Duration::from_mins(2);
 
 /// What runs on a machine.
 #[derive(Clone)]
@@ -59,7 +59,7 @@ pub(crate) struct Machines {
     ashore: Rc<Ashore>,
     base: Arc<Base>,
     sharing: Sharing,
-    machines: Vec<Machine>,
+    all: Vec<Machine>,
     started: Notify,
 }
 
@@ -83,21 +83,21 @@ impl Machines {
             base: Arc::new(base),
             sharing: sharing.clone(),
             // One more, for whoever joins.
-            machines: known.chain([machine(None)]).collect(),
+            all: known.chain([machine(None)]).collect(),
             started: Notify::new(),
         })
     }
 
     /// How many machines there are.
     pub(crate) const fn count(&self) -> usize {
-        self.machines.len()
+        self.all.len()
     }
 
     /// The process on this machine, or else on the next one that has one: what a load balancer does.
     pub(crate) fn ask(&self, number: u8) -> Option<(Rc<Host>, Rc<Process>)> {
-        let count = self.machines.len();
+        let count = self.all.len();
         (0..count).find_map(|offset| {
-            let machine = &self.machines[(usize::from(number) + offset) % count];
+            let machine = &self.all[(usize::from(number) + offset) % count];
             let running = machine.running.borrow();
             let running = running.as_ref()?;
             let process = running.process.borrow().clone()?;
@@ -107,7 +107,7 @@ impl Machines {
 
     /// Every process that runs and is not on its way out.
     pub(crate) fn processes(&self) -> Vec<Rc<Process>> {
-        let running = self.machines.iter().filter_map(|machine| {
+        let running = self.all.iter().filter_map(|machine| {
             let running = machine.running.borrow();
             let running = running.as_ref().filter(|running| !running.node.is_gone())?;
             running.process.borrow().clone()
@@ -127,7 +127,7 @@ impl Machines {
     /// Starts processes where they are wanted, and again where they ended; for as long as the run lasts.
     pub(crate) async fn supervise(self: Rc<Self>) {
         loop {
-            for number in 0..self.machines.len() {
+            for number in 0..self.all.len() {
                 self.look_after(number);
             }
             self.refresh();
@@ -137,7 +137,7 @@ impl Machines {
     }
 
     fn look_after(self: &Rc<Self>, number: usize) {
-        let machine = &self.machines[number];
+        let machine = &self.all[number];
         let running = machine.running.borrow().clone();
         match running {
             None if machine.wanted.get() => self.start(number),
@@ -150,7 +150,7 @@ impl Machines {
     }
 
     fn start(self: &Rc<Self>, number: usize) {
-        let machine = &self.machines[number];
+        let machine = &self.all[number];
         let inboxes = Inboxes::new(1);
         let lease = self.sharing.lease_millis;
         let node = Arc::new(Node {
@@ -198,7 +198,7 @@ impl Machines {
 
     /// The process on a machine ends here and now.
     fn end(&self, number: usize) {
-        let running = self.machines[number].running.borrow_mut().take();
+        let running = self.all[number].running.borrow_mut().take();
         if let Some(running) = running {
             running.host.kill();
             self.base.has_ended(running.node.id);
@@ -209,14 +209,14 @@ impl Machines {
 
     /// Wants a process there again, after a while.
     fn again_after(self: &Rc<Self>, number: usize, after: Duration) {
-        let machine = &self.machines[number];
+        let machine = &self.all[number];
         machine.wanted.set(false);
         let turn = machine.turn.get() + 1;
         machine.turn.set(turn);
         let machines = Rc::clone(self);
         spawn_local(async move {
             sleep(after).await;
-            let machine = &machines.machines[number];
+            let machine = &machines.all[number];
             if machine.turn.get() == turn {
                 machine.wanted.set(true);
                 machines.look_after(number);
@@ -227,8 +227,8 @@ impl Machines {
     // ----- troubles -----
 
     pub(crate) async fn trouble(self: &Rc<Self>, number: u8, what: Trouble) {
-        let number = usize::from(number) % self.machines.len();
-        let machine = &self.machines[number];
+        let number = usize::from(number) % self.all.len();
+        let machine = &self.all[number];
         let running = machine.running.borrow().clone();
         self.ashore.ground.judge.lock().unwrap().counts.troubles += 1;
         if let Some(running) = &running {
@@ -259,7 +259,7 @@ impl Machines {
             }
             (Trouble::Joined, _) => {
                 let free = |machine: &&Machine| machine.running.borrow().is_none();
-                if let Some(machine) = self.machines.iter().find(free) {
+                if let Some(machine) = self.all.iter().find(free) {
                     machine.turn.set(machine.turn.get() + 1);
                     machine.wanted.set(true);
                 }
@@ -351,7 +351,7 @@ impl Machines {
 
     /// Something happened to all nodes.
     pub(crate) fn disturb(&self) {
-        for machine in &self.machines {
+        for machine in &self.all {
             if let Some(running) = &*machine.running.borrow() {
                 self.note_trouble(running);
             }
@@ -367,7 +367,7 @@ impl Machines {
             && faults.slow_millis < 100
             && !self.base.is_away();
         let mut judge = self.ashore.ground.judge.lock().unwrap();
-        for machine in &self.machines {
+        for machine in &self.all {
             if let Some(running) = &*machine.running.borrow() {
                 let alone = !running.host.gate.is_shut()
                     && running.node.link.is_whole()
@@ -388,7 +388,7 @@ impl Machines {
         for (node, until) in leases {
             judge.watch_lease(node, until, now);
         }
-        for machine in &self.machines {
+        for machine in &self.all {
             if let Some(running) = &*machine.running.borrow() {
                 let node = running.node.id;
                 judge.watch_clock(node, machine.clock.wrong(), self.base.is_able(node));
@@ -401,9 +401,7 @@ impl Machines {
     /// Waits until as many processes run as are wanted.
     pub(crate) async fn all_start(self: &Rc<Self>) {
         let all = async {
-            while self.processes().len()
-                < self.machines.iter().filter(|one| one.wanted.get()).count()
-            {
+            while self.processes().len() < self.all.iter().filter(|one| one.wanted.get()).count() {
                 let _ = timeout(LOOK, self.started.notified()).await;
             }
         };
@@ -413,7 +411,7 @@ impl Machines {
     /// Nothing is wrong any more: every machine of the beginning runs a process whose clock is right.
     pub(crate) async fn calm_down(self: &Rc<Self>) {
         self.base.set_away(false);
-        for (number, machine) in self.machines.iter().enumerate() {
+        for (number, machine) in self.all.iter().enumerate() {
             machine.clock.set_wrong(0);
             if let Some(running) = &*machine.running.borrow() {
                 running.host.gate.open();
@@ -433,7 +431,7 @@ impl Machines {
     pub(crate) fn jumped(&self) {
         {
             let mut judge = self.ashore.ground.judge.lock().unwrap();
-            for machine in &self.machines {
+            for machine in &self.all {
                 if let Some(running) = &*machine.running.borrow() {
                     judge.nodes.set_well(running.node.id, false);
                 }
@@ -445,7 +443,7 @@ impl Machines {
 
     /// The run is over.
     pub(crate) fn end_all(&self) {
-        for number in 0..self.machines.len() {
+        for number in 0..self.all.len() {
             self.end(number);
         }
     }

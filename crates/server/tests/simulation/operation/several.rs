@@ -52,7 +52,7 @@ impl Scenario {
             paced: random.chance(400),
             ..setup(&mut random)
         });
-        let endpoints: Vec<_> = endpoints.collect();
+        let mut endpoints: Vec<_> = endpoints.collect();
         let nodes = random.between(2, NODES_MAX);
         let length = random.between(12, 40);
         let wild = random.chance(300);
@@ -69,8 +69,14 @@ impl Scenario {
             .collect();
         if random.chance(350) {
             weave(&mut operations, &mut random);
-        } else if random.chance(600) {
+        } else if random.chance(450) {
             hurry(&mut operations, &mut random, count, nodes);
+        } else if random.chance(500) {
+            // What waits in the memory of a node that is stopped.
+            for setup in &mut endpoints {
+                setup.paced = true;
+            }
+            doze(&mut operations, &mut random, count, nodes);
         } else {
             hand_over(&mut operations, &mut random, count, nodes);
         }
@@ -134,26 +140,26 @@ fn to_nodes(random: &mut Random, nodes: u64) -> Operation {
     }
     let node = u8::try_from(random.below(nodes)).unwrap_or(0);
     let short_or_long = [200, 1_200, 1_900, 2_600, 4_500, 9_000];
-    let what = match random.below(14) {
+    let what = match random.below(16) {
         0..=3 => Trouble::Paused {
             millis: random.pick(&short_or_long),
         },
         4..=5 => Trouble::Cut {
             millis: random.pick(&short_or_long),
         },
-        6 => Trouble::Unheard {
+        6..=7 => Trouble::Unheard {
             millis: random.pick(&short_or_long),
         },
-        7 => Trouble::Unanswered {
+        8..=9 => Trouble::Unanswered {
             millis: random.pick(&short_or_long),
         },
-        8..=9 => Trouble::Crashed {
+        10..=11 => Trouble::Crashed {
             millis: random.pick(&[50, 1_000, 6_000]),
         },
-        10 => Trouble::Restarted {
+        12 => Trouble::Restarted {
             millis: random.pick(&[0, 500, 4_000]),
         },
-        11 => Trouble::Joined,
+        13 => Trouble::Joined,
         _ => Trouble::Clock {
             wrong_millis: random.pick(&[-2_000, -600, -250, 0, 250, 600, 2_000]),
         },
@@ -199,6 +205,47 @@ fn hurry(operations: &mut Vec<Operation>, random: &mut Random, endpoints: u64, n
             },
             traffic,
         ];
+        let at = usize::try_from(random.below(operations.len() as u64 + 1)).unwrap_or(0);
+        operations.splice(at..at, story).for_each(drop);
+    }
+}
+
+/// Nodes are stopped with something to send, for longer than their leases, and go on when others have taken it over and
+/// retired what they would sign with.
+fn doze(operations: &mut Vec<Operation>, random: &mut Random, endpoints: u64, nodes: u64) {
+    for _ in 0..random.between(1, 2) {
+        let endpoint = u8::try_from(random.below(endpoints)).unwrap_or(0);
+        let traffic = Operation::Publish {
+            count: 5,
+            batch: true,
+            node: 0,
+        };
+        let open = Operation::Ask(Ask {
+            endpoint,
+            command: Command::Open {
+                mode: random.pick(&[ModeWord::Immediate, ModeWord::Overlap]),
+                overlap_millis: 300,
+            },
+            patience_millis: None,
+            wait: true,
+            node: 0,
+        });
+        let mut story = vec![traffic.clone(), traffic.clone()];
+        for node in (0..nodes).filter_map(|node| u8::try_from(node).ok()) {
+            if random.chance(500) {
+                let millis = random.pick(&[2_600, 4_500, 9_000]);
+                let what = Trouble::Paused { millis };
+                story.push(Operation::Node { node, what });
+            }
+        }
+        story.extend([
+            open,
+            Operation::Run {
+                millis: random.pick(&[1_500, 4_000, 8_000]),
+            },
+            traffic,
+            Operation::Run { millis: 2_500 },
+        ]);
         let at = usize::try_from(random.below(operations.len() as u64 + 1)).unwrap_or(0);
         operations.splice(at..at, story).for_each(drop);
     }
