@@ -639,6 +639,21 @@ impl Judge {
     }
 }
 
+impl Judge {
+    /// The node that sent a message last hears the answer when its view is not confirmed: it can sign no fallback, and
+    /// the next attempt has to.
+    pub(crate) fn heard_in_vain(&mut self, target: usize, number: u32) {
+        let delivery = self.carriers.get(&(target, number)).copied();
+        let tracked = delivery.and_then(|delivery| self.tracked.get_mut(&delivery));
+        if let Some(sent) = tracked.and_then(|tracked| tracked.wire.last_mut()) {
+            sent.wronged = false;
+            self.note(format_args!(
+                "message {number} is answered to a node that may not sign"
+            ));
+        }
+    }
+}
+
 fn signature_of(request: &Arrived) -> String {
     let names = [
         "webhook-signature",
@@ -773,7 +788,7 @@ impl Judge {
 }
 
 /// The number of a message, as its payload has it.
-fn number_in(body: &[u8]) -> Option<u32> {
+pub(crate) fn number_in(body: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(body).ok()?;
     let from = text.find("\"n\":")? + 4;
     let digits = text[from..].split(|c: char| !c.is_ascii_digit()).next()?;

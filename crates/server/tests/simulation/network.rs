@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use crate::clock::SimClock;
-use crate::judge::{Judge, Sender};
+use crate::judge::{Judge, Sender, number_in};
 use crate::member::Node;
 use crate::receiver::{Answer, Arrived};
 
@@ -40,6 +40,7 @@ impl Dial for Net {
             node: self.node.clone(),
             target,
             arriving: Vec::new(),
+            about: None,
             answering: Answering::Nothing,
             reader: None,
         };
@@ -60,6 +61,8 @@ struct Pipe {
     node: Option<Arc<Node>>,
     target: usize,
     arriving: Vec<u8>,
+    /// The number of the message that is being answered.
+    about: Option<u32>,
     answering: Answering,
     reader: Option<Waker>,
 }
@@ -97,6 +100,7 @@ impl Pipe {
     }
 
     fn answer(&mut self, request: &Arrived) {
+        self.about = number_in(&request.body);
         let now = self.clock.now();
         let endpoint = self.judge.lock().unwrap().targets[self.target].id;
         let sender = self.node.as_ref().map(|node| Sender {
@@ -114,6 +118,18 @@ impl Pipe {
         };
         if let Some(reader) = self.reader.take() {
             reader.wake();
+        }
+    }
+}
+
+impl Pipe {
+    /// An answer reaches its node, which may not be able to sign a fallback any more.
+    fn heard(&self) {
+        if let (Some(node), Some(number)) = (&self.node, self.about)
+            && !node.live.is_confirmed()
+        {
+            let mut judge = self.judge.lock().unwrap();
+            judge.heard_in_vain(self.target, number);
         }
     }
 }
@@ -154,6 +170,7 @@ impl AsyncRead for Pipe {
             if sleep.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
+            self.heard();
             let text = format!("HTTP/1.1 {status} Sim\r\ncontent-length: 0\r\n\r\n");
             self.answering = Answering::Now(text.into_bytes());
         }
