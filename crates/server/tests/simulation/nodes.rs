@@ -14,8 +14,9 @@ use crate::ledger::Broken;
 
 /// How long after the end of a lease a node is taken over at the latest.
 const TAKE_OVER: Millis = 2 * SECOND;
-/// How long a node that nothing else is wrong with has to find out how wrong its clock is, and to say so.
-const MEASURED: Millis = 3 * SECOND;
+/// How long a node that nothing else is wrong with has to find out how wrong its clock is, and to say so. A connection that it
+/// opened while something was may hang for three seconds.
+const MEASURED: Millis = 5 * SECOND;
 
 /// A node as it really is.
 #[derive(Debug, Clone, Copy)]
