@@ -34,7 +34,7 @@ Tasks:
   lint              formatting, clippy, rustdoc and the dependency policy of deny.toml
   test              install what the tests need where it is missing, then run every test
   bench [ARGS]      build for release and run the end-to-end bench with ARGS
-  sim [OPTIONS]     run the simulation: --seeds N (10000), --from SEED (0), or --replay FILE
+  sim [OPTIONS]     run the simulation: --seeds N (10000), --from SEED (0), --nodes one|several|both (both), or --replay FILE
   shards            print how shards move and traffic falls with up to 1,000 nodes
   openapi           write the descriptions of docs/api from what the server prints
   openapi --check   fail if one of them differs from it
@@ -178,6 +178,7 @@ mod tests {
             "sim 5",
             "sim --seeds",
             "sim --seeds many",
+            "sim --nodes three",
             "sim --replay x --seeds 5",
         ] {
             assert!(parsed(line).is_err(), "`{line}` was accepted");

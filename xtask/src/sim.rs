@@ -22,21 +22,55 @@ pub(crate) enum Asked {
         count: u64,
         /// The first.
         from: u64,
+        /// Of which kind.
+        nodes: Nodes,
     },
     /// The scenario in this file.
     Replay(PathBuf),
 }
 
+/// What a seed stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nodes {
+    /// One process that has its store to itself.
+    One,
+    /// Several nodes that share a database.
+    Several,
+    /// Every fourth seed the latter: what CI runs.
+    Both,
+}
+
+impl Nodes {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::One => "one",
+            Self::Several => "several",
+            Self::Both => "both",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let all = [Self::One, Self::Several, Self::Both];
+        let found = all.into_iter().find(|nodes| nodes.name() == text);
+        found.ok_or_else(|| format!("--nodes {text} is not one of one, several, both"))
+    }
+}
+
 impl Asked {
-    /// So many seeds from this one on.
+    /// So many seeds of both kinds from this one on.
+    #[cfg(test)]
     pub(crate) const fn seeds(count: u64, from: u64) -> Self {
-        Self::Seeds { count, from }
+        Self::Seeds {
+            count,
+            from,
+            nodes: Nodes::Both,
+        }
     }
 }
 
 /// Reads the options.
 pub(crate) fn parse(options: &[OsString]) -> Result<Asked, String> {
-    let (mut count, mut from, mut replay) = (None, None, None);
+    let (mut count, mut from, mut nodes, mut replay) = (None, None, None, None);
     for pair in options.chunks(2) {
         let name = pair[0].to_string_lossy();
         let value = pair.get(1).ok_or_else(|| format!("{name} needs a value"))?;
@@ -48,14 +82,19 @@ pub(crate) fn parse(options: &[OsString]) -> Result<Asked, String> {
         match name.as_ref() {
             "--seeds" => count = Some(number()?),
             "--from" => from = Some(number()?),
+            "--nodes" => nodes = Some(Nodes::parse(&value.to_string_lossy())?),
             "--replay" => replay = Some(PathBuf::from(value)),
             _ => return Err(format!("unexpected argument `{name}`")),
         }
     }
-    match (replay, count, from) {
-        (Some(file), None, None) => Ok(Asked::Replay(file)),
-        (Some(_), _, _) => Err("--replay stands alone".to_owned()),
-        (None, count, from) => Ok(Asked::seeds(count.unwrap_or(SEEDS), from.unwrap_or(0))),
+    match (replay, count, from, nodes) {
+        (Some(file), None, None, None) => Ok(Asked::Replay(file)),
+        (Some(_), ..) => Err("--replay stands alone".to_owned()),
+        (None, count, from, nodes) => Ok(Asked::Seeds {
+            count: count.unwrap_or(SEEDS),
+            from: from.unwrap_or(0),
+            nodes: nodes.unwrap_or(Nodes::Both),
+        }),
     }
 }
 
@@ -73,24 +112,25 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps, asked: &Asked) -> Re
             replay.env("HOOKTURN_SIM_REPLAY", file);
             steps.command("replay", replay)?;
         }
-        Asked::Seeds { count, from } => {
+        Asked::Seeds { count, from, nodes } => {
             let cores = std::thread::available_parallelism().map_or(1, NonZero::get) as u64;
             let share = count.div_ceil(cores).max(1);
             let parts = (0..cores)
                 .map(|part| (from + part * share, from + ((part + 1) * share).min(*count)));
             let parts: Vec<_> = parts.filter(|(first, end)| first < end).collect();
-            steps.check("simulation", || in_parts(workspace, &parts))?;
+            steps.check("simulation", || in_parts(workspace, &parts, *nodes))?;
         }
     }
     Ok(())
 }
 
-fn in_parts(workspace: &Workspace, parts: &[(u64, u64)]) -> Result<Outcome, Failure> {
+fn in_parts(workspace: &Workspace, parts: &[(u64, u64)], nodes: Nodes) -> Result<Outcome, Failure> {
     let mut running = Vec::new();
     for (first, end) in parts {
         let mut part = case(workspace);
         part.env("HOOKTURN_SIM_FROM", first.to_string());
         part.env("HOOKTURN_SIM_SEEDS", (end - first).to_string());
+        part.env("HOOKTURN_SIM_NODES", nodes.name());
         running.push(part.spawn().map_err(not_started)?);
     }
     let mut failed = 0;

@@ -62,6 +62,11 @@ impl Inboxes {
         self.0.iter().for_each(|inbox| inbox.put(Note::Look));
     }
 
+    /// Makes every shard stop when the exchanges in flight are recorded.
+    pub fn drain(&self) {
+        self.0.iter().for_each(|inbox| inbox.put(Note::Drain));
+    }
+
     /// Makes every shard forget the queues of endpoints that this node does not own any more.
     pub fn disown(&self) {
         self.0.iter().for_each(|inbox| inbox.put(Note::Disowned));
@@ -187,10 +192,7 @@ impl Dispatch {
     /// Starts nothing new, waits for the exchanges in flight and for their records. Every exchange
     /// has a deadline, so this ends by itself.
     pub async fn drain(&self) {
-        self.inboxes
-            .0
-            .iter()
-            .for_each(|inbox| inbox.put(Note::Drain));
+        self.inboxes.drain();
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let joined = tokio::task::spawn_blocking(move || {

@@ -5,7 +5,7 @@
 pub mod conformance;
 pub mod copying;
 mod encoding;
-mod happened;
+pub mod happened;
 pub mod live;
 #[cfg(any(test, feature = "conformance"))]
 pub mod model;
@@ -13,5 +13,6 @@ pub mod outbox;
 pub mod owned;
 pub mod postgres;
 pub mod seal;
+pub mod sharing;
 pub mod sqlite;
 mod waiting;

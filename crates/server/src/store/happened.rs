@@ -10,20 +10,26 @@ use super::live::Live;
 
 /// What a committed transaction did.
 #[derive(Debug, Default)]
-pub(super) struct Happened {
-    pub(super) writes: Vec<Write>,
-    pub(super) reseals: Vec<(SealedSecret, Arc<[u8]>)>,
-    pub(super) receivers: Vec<(EndpointId, ReceiverState)>,
-    pub(super) accepted: Vec<Due>,
-    pub(super) hints: Vec<Hint>,
-    pub(super) forgotten: Vec<EndpointId>,
+pub struct Happened {
+    /// What was configured.
+    pub writes: Vec<Write>,
+    /// Secrets that were sealed again, with what they were before.
+    pub reseals: Vec<(SealedSecret, Arc<[u8]>)>,
+    /// What was learned about receivers.
+    pub receivers: Vec<(EndpointId, ReceiverState)>,
+    /// Rows that can be sent from memory.
+    pub accepted: Vec<Due>,
+    /// What else there is to look at.
+    pub hints: Vec<Hint>,
+    /// Deleted endpoints that nothing refers to any more.
+    pub forgotten: Vec<EndpointId>,
     /// Workspaces whose audit log grew.
-    pub(super) audited: Vec<WorkspaceId>,
+    pub audited: Vec<WorkspaceId>,
 }
 
 impl Happened {
     /// Live view first, then hints: whoever follows a hint must see the new configuration.
-    pub(super) fn tell(self, live: &Live, sink: &dyn HintSink) {
+    pub fn tell(self, live: &Live, sink: &dyn HintSink) {
         let mut hints = self.hints;
         hints.extend(self.writes.iter().filter_map(|write| match write {
             Write::Endpoint(endpoint) => Some(Hint::Endpoint(Arc::new(endpoint.clone()))),

@@ -33,7 +33,7 @@ use hookturn_core::store::{
     KeptFigures, MarkedSecret, Page, Progress, ReceiverState, RecoverQuery, ReportedLog,
     SealedSecret, SecretMark, Shown, Store, StoreError, StoreFuture, StoreStats, Write,
 };
-use hookturn_core::time::Timestamp;
+use hookturn_core::time::{Clock, Timestamp};
 use tokio::task::coop::consume_budget;
 
 use super::happened::Happened;
@@ -64,6 +64,7 @@ pub struct ModelStore {
     live: Arc<Live>,
     hints: Arc<dyn HintSink>,
     backups: Backups,
+    places: Option<Arc<dyn Clock>>,
 }
 
 /// What a committed step means for whoever is in memory.
@@ -163,6 +164,17 @@ impl ModelStore {
             live,
             hints,
             backups,
+            places: None,
+        }
+    }
+
+    /// The same engine as the one that several nodes share: the place of a message in an ordered queue is the time at
+    /// which it is accepted here, by this clock, whatever the clock of its node says.
+    #[must_use]
+    pub fn placing_by(self, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            places: Some(clock),
+            ..self
         }
     }
 
@@ -306,7 +318,9 @@ impl Contents {
                 .push((delivery.workspace, delivery.endpoint));
         }
         let accepted = reports.into_iter();
-        effects.accepted = accepted.flat_map(|new| self.traffic.accept(new)).collect();
+        effects.accepted = accepted
+            .flat_map(|new| self.traffic.accept(new, |_| None))
+            .collect();
         self.documents = documents;
         for write in &change.writes {
             if let Write::Endpoint(endpoint) = write
@@ -332,16 +346,23 @@ impl Contents {
         Ok(())
     }
 
-    fn accept(&mut self, accept: Accept, effects: &mut Effects) -> Outcome<()> {
+    fn accept(
+        &mut self,
+        accept: Accept,
+        place: Option<Timestamp>,
+        effects: &mut Effects,
+    ) -> Outcome<()> {
         let first = accept.messages.first();
         let now = first.map_or(Timestamp::EPOCH, |new| new.message.accepted_at);
         self.check_answer(accept.idempotency.as_ref(), now)?;
         self.traffic.check_new(&accept.messages, &self.documents)?;
         self.keep_answer(accept.idempotency);
+        let endpoints = &self.documents.endpoints;
+        let ordered = |id| endpoints.get(&id).is_some_and(|known| known.ordered);
         effects.accepted = accept
             .messages
             .into_iter()
-            .flat_map(|new| self.traffic.accept(new))
+            .flat_map(|new| self.traffic.accept(new, |id| place.filter(|_| ordered(id))))
             .collect();
         Ok(())
     }
@@ -460,7 +481,8 @@ impl Store for ModelStore {
     }
 
     fn accept(&self, accept: Accept) -> StoreFuture<'_, ()> {
-        self.step(|contents, effects| contents.accept(accept, effects))
+        let place = self.places.as_ref().map(|clock| clock.now());
+        self.step(|contents, effects| contents.accept(accept, place, effects))
     }
 
     fn finish(

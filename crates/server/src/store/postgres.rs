@@ -24,8 +24,9 @@
 //! **Nodes.** Any number of equal processes share a database. Each has a row and a lease, without which it can write
 //! nothing ([`node`]); each follows what the others change before it writes or signs anything ([`view`]); and the
 //! shards of the endpoints are divided among them ([`review`]), those of one that does not live any more too
-//! ([`takeover`]). A change that retires a key waits until every node follows it ([`fence`]). They agree on time by
-//! the clock of the database ([`skew`]), and tell each other what there is to look at ([`ear`]).
+//! ([`takeover`]). A change that retires a key waits until every node follows it
+//! ([`fence`](super::sharing::fence)). They agree on time by the clock of the database
+//! ([`skew`](super::sharing::skew)), and tell each other what there is to look at ([`ear`]).
 
 mod accepting;
 mod backup;
@@ -57,7 +58,6 @@ mod review;
 mod rows;
 mod searching;
 mod session;
-mod skew;
 mod standing;
 mod takeover;
 mod thread;
@@ -93,6 +93,7 @@ use hookturn_core::time::{Millis, Timestamp};
 use super::live::Live;
 use super::owned::Owned;
 use super::seal::Sealer;
+use super::sharing;
 use super::waiting::Waiting;
 use due::DueReads;
 use node::Node;
@@ -285,8 +286,8 @@ impl Store for PostgresStore {
     fn fence(&self, patience: Millis) -> StoreFuture<'_, Fence> {
         let version = i64::try_from(self.live.version()).unwrap_or(i64::MAX);
         Box::pin(async move {
-            let closed = fence::close(&self.said, &self.readers, self.node, version, patience);
-            Ok(closed.await)
+            let said = |moment| self.said.since(&self.readers, self.node, moment);
+            Ok(sharing::fence::close(said, version, patience).await)
         })
     }
 

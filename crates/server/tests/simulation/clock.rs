@@ -77,3 +77,66 @@ impl Clock for SimClock {
         Timestamp::from_millis(self.base.load(Ordering::SeqCst) + self.since_begin())
     }
 }
+
+/// The clock of one of several nodes: the true time, which is that of the database, and how wrong its machine's is, and
+/// what the node corrects that by. Instead of `telemetry::NodeClock`, which reads the system's.
+pub(crate) struct NodeClock {
+    truth: std::sync::Arc<SimClock>,
+    wrong: AtomicI64,
+    correction: AtomicI64,
+    /// What it was wrong by when that was last measured.
+    measured: AtomicI64,
+}
+
+impl NodeClock {
+    pub(crate) fn wrong_by(truth: &std::sync::Arc<SimClock>, millis: i64) -> Self {
+        Self {
+            truth: std::sync::Arc::clone(truth),
+            wrong: AtomicI64::new(millis),
+            correction: AtomicI64::new(0),
+            measured: AtomicI64::new(millis),
+        }
+    }
+
+    /// What the machine's clock says.
+    pub(crate) fn uncorrected(&self) -> Timestamp {
+        let wrong = self.wrong.load(Ordering::SeqCst);
+        Timestamp::from_millis(self.truth.now().as_millis() + wrong)
+    }
+
+    /// By how much the machine's clock is wrong.
+    pub(crate) fn wrong(&self) -> i64 {
+        self.wrong.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn correct(&self, millis: i64) {
+        self.correction.store(millis, Ordering::SeqCst);
+        let apart = self.now().as_millis() - self.truth.now().as_millis();
+        if apart.abs() <= FAIR {
+            let wrong = self.wrong.load(Ordering::SeqCst);
+            self.measured.store(wrong, Ordering::SeqCst);
+        }
+    }
+
+    /// Steps the machine's clock, to be wrong by so much.
+    pub(crate) fn set_wrong(&self, millis: i64) {
+        self.wrong.store(millis, Ordering::SeqCst);
+    }
+
+    /// By how much the node may be wrong about the time at this moment without being to blame: as far as a round trip
+    /// tells; and all of a step that it had no round trip to notice yet.
+    pub(crate) fn excuse(&self) -> u64 {
+        let step = self.wrong.load(Ordering::SeqCst) - self.measured.load(Ordering::SeqCst);
+        FAIR.unsigned_abs() + step.unsigned_abs()
+    }
+}
+
+/// As far as a round trip of a quarter of a second tells, and as much as is tolerated.
+const FAIR: i64 = 140;
+
+impl Clock for NodeClock {
+    fn now(&self) -> Timestamp {
+        let correction = self.correction.load(Ordering::SeqCst);
+        Timestamp::from_millis(self.uncorrected().as_millis() + correction)
+    }
+}

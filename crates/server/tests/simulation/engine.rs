@@ -3,6 +3,9 @@
 //!
 //! Writes and reads of due work go through one queue in the order of their calls, as in the embedded
 //! engine: what was handed in before a crash and is not committed is gone, and nothing else is.
+//!
+//! The store of one of several nodes hands everything to the node's [writer](crate::member) instead, and reads over its
+//! [link](crate::link).
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -22,21 +25,24 @@ use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
     Accept, BulkItemQuery, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch,
-    DueBlock, DueQuery, Finish, IdempotencyKey, IdempotencyRecord, KeptFigures, MarkedSecret, Page,
-    Progress, ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store, StoreError,
-    StoreFuture, StoreStats, Write,
+    DueBlock, DueQuery, Fence, Finish, IdempotencyKey, IdempotencyRecord, KeptFigures,
+    MarkedSecret, Page, Progress, ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store,
+    StoreError, StoreFuture, StoreStats, Write,
 };
-use hookturn_core::time::{Clock, Timestamp};
+use hookturn_core::time::{Clock, Millis, Timestamp};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::coop::unconstrained;
 
+use crate::base::{Answer, Work};
 use crate::clock::SimClock;
 use crate::judge::Judge;
+use crate::member::Asked;
+use crate::membership::Membership;
 use crate::mutant::Mutant;
 use crate::random::Random;
 
 /// What the store does at the moment. Survives crashes.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Faults {
     pub(crate) requests_lost: u16,
     pub(crate) answers_lost: u16,
@@ -63,20 +69,23 @@ pub(crate) struct Ground {
 
 type Job = Box<dyn FnOnce(&Inside, Fate) + Send>;
 
-struct Inside {
-    model: ModelStore,
-    ground: Ground,
+/// The model engine, with the judge beside it.
+pub(crate) struct Inside {
+    pub(crate) model: ModelStore,
+    pub(crate) ground: Ground,
 }
 
 /// One process's store.
 pub(crate) struct SimStore {
-    inside: Inside,
+    inside: Arc<Inside>,
     queue: Mutex<VecDeque<Job>>,
     waiting: Notify,
+    /// If several nodes share the database.
+    member: Option<Membership>,
 }
 
 /// The result of a step of the model, which is ready at once.
-fn now<T>(step: StoreFuture<'_, T>) -> Result<T, StoreError> {
+pub(crate) fn now<T>(step: StoreFuture<'_, T>) -> Result<T, StoreError> {
     unconstrained(step)
         .now_or_never()
         .expect("the model engine answers at once")
@@ -85,9 +94,27 @@ fn now<T>(step: StoreFuture<'_, T>) -> Result<T, StoreError> {
 impl SimStore {
     pub(crate) fn new(model: ModelStore, ground: Ground) -> Self {
         Self {
-            inside: Inside { model, ground },
+            inside: Arc::new(Inside { model, ground }),
             queue: Mutex::default(),
             waiting: Notify::new(),
+            member: None,
+        }
+    }
+
+    /// The store of one of several nodes.
+    pub(crate) fn of(member: Membership) -> Self {
+        Self {
+            inside: Arc::clone(&member.node.link.base.inside),
+            queue: Mutex::default(),
+            waiting: Notify::new(),
+            member: Some(member),
+        }
+    }
+
+    /// Leaves the other nodes in order, after what was queued is written.
+    pub(crate) async fn leave(&self) {
+        if let Some(member) = &self.member {
+            let _ = member.step(Asked::Leave).await;
         }
     }
 
@@ -141,8 +168,11 @@ impl SimStore {
     /// A read, which may fail.
     fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&ModelStore) -> Result<T, StoreError>,
+        read: impl FnOnce(&ModelStore) -> Result<T, StoreError> + Send + 'static,
     ) -> StoreFuture<'static, T> {
+        if let Some(member) = &self.member {
+            return member.read(read);
+        }
         let result = match self.inside.ground.fate() {
             Fate::Happens | Fate::AnswerLost => read(&self.inside.model),
             Fate::RequestLost => Err(StoreError::Stopped),
@@ -169,7 +199,7 @@ impl Ground {
 }
 
 impl Inside {
-    fn change(&self, mut change: Change) -> Result<(), StoreError> {
+    pub(crate) fn change(&self, mut change: Change) -> Result<(), StoreError> {
         match self.ground.mutant {
             Mutant::ForgetsAnswers => change.idempotency = None,
             Mutant::DropsAuditEntry if change.audit.len() > 1 => drop(change.audit.pop()),
@@ -191,14 +221,15 @@ impl Inside {
         Ok(())
     }
 
-    fn accept(&self, accept: Accept) -> Result<(), StoreError> {
+    pub(crate) fn accept(&self, accept: Accept) -> Result<(), StoreError> {
         let seen = accept.clone();
         now(self.model.accept(accept))?;
-        self.ground.judge.lock().unwrap().accepted(&seen);
+        let now = self.ground.clock.now();
+        self.ground.judge.lock().unwrap().accepted(&seen, now);
         Ok(())
     }
 
-    fn finish(
+    pub(crate) fn finish(
         &self,
         finishes: Vec<Finish>,
         receivers: Vec<(WorkspaceId, EndpointId, ReceiverState)>,
@@ -211,7 +242,7 @@ impl Inside {
         now(self.model.finish(finishes, receivers))
     }
 
-    fn due(&self, query: DueQuery) -> Result<DueBlock, StoreError> {
+    pub(crate) fn due(&self, query: DueQuery) -> Result<DueBlock, StoreError> {
         let mut block = now(self.model.due(query))?;
         match self.ground.mutant {
             Mutant::HidesDueRow => drop(block.rows.pop()),
@@ -223,7 +254,42 @@ impl Inside {
 }
 
 impl Store for SimStore {
+    fn view(&self) -> u64 {
+        let member = self.member.as_ref();
+        member.map_or(0, |member| member.node.live.version())
+    }
+
+    fn change_as_of(&self, change: Change, view: u64) -> StoreFuture<'_, ()> {
+        match &self.member {
+            Some(member) => member.step(Asked::Change(Box::new(change), view)),
+            None => self.change(change),
+        }
+    }
+
+    fn fence(&self, patience: Millis) -> StoreFuture<'_, Fence> {
+        let version = self.view();
+        Box::pin(async move {
+            Ok(match &self.member {
+                Some(member) => member.fence(version, patience).await,
+                None => Fence::ALONE,
+            })
+        })
+    }
+
+    fn owns(&self, endpoint: EndpointId) -> bool {
+        let member = self.member.as_ref();
+        member.is_none_or(|member| member.node.owned.owns(endpoint))
+    }
+
+    fn leads(&self) -> bool {
+        let member = self.member.as_ref();
+        member.is_none_or(|member| member.node.owned.leads())
+    }
+
     fn change(&self, change: Change) -> StoreFuture<'_, ()> {
+        if self.member.is_some() {
+            return self.change_as_of(change, self.view());
+        }
         self.step(|inside| inside.change(change))
     }
 
@@ -234,10 +300,16 @@ impl Store for SimStore {
         entries: Vec<AuditEntry>,
         at: Timestamp,
     ) -> StoreFuture<'_, ()> {
+        if let Some(member) = &self.member {
+            return member.write(Work::Audit(workspace, context, entries, at));
+        }
         self.step(move |inside| now(inside.model.audit(workspace, context, entries, at)))
     }
 
     fn accept(&self, accept: Accept) -> StoreFuture<'_, ()> {
+        if let Some(member) = &self.member {
+            return member.write(Work::Accept(accept));
+        }
         let too_early = self.inside.ground.mutant == Mutant::AnswersTooEarly;
         let lost = move || {
             if too_early {
@@ -254,14 +326,29 @@ impl Store for SimStore {
         finishes: Vec<Finish>,
         receivers: Vec<(WorkspaceId, EndpointId, ReceiverState)>,
     ) -> StoreFuture<'static, ()> {
+        if let Some(member) = &self.member {
+            return member.write(Work::Finish(finishes, receivers));
+        }
         self.step(|inside| inside.finish(finishes, receivers))
     }
 
     fn due(&self, query: DueQuery) -> StoreFuture<'_, DueBlock> {
+        if let Some(member) = &self.member {
+            return member.due(query);
+        }
         self.step(move |inside| inside.due(query))
     }
 
     fn reseal(&self, swaps: Vec<(SealedSecret, Arc<[u8]>)>) -> StoreFuture<'_, usize> {
+        if let Some(member) = &self.member {
+            let answer = member.order(Asked::Write(Work::Reseal(swaps)));
+            return Box::pin(async move {
+                match answer.await? {
+                    Answer::Replaced(count) => Ok(count),
+                    Answer::Done | Answer::Pruned(_) => Err(StoreError::Stopped),
+                }
+            });
+        }
         self.step(|inside| now(inside.model.reseal(swaps)))
     }
 
@@ -270,12 +357,18 @@ impl Store for SimStore {
         kept: Vec<KeptFigures>,
         forget_before: Timestamp,
     ) -> StoreFuture<'_, ()> {
+        if let Some(member) = &self.member {
+            return member.write(Work::Figures(kept, forget_before));
+        }
         self.step(move |inside| now(inside.model.keep_figures(kept, forget_before)))
     }
     fn kept_figures(&self, limit: usize) -> StoreFuture<'_, Vec<KeptFigures>> {
-        self.read(|model| now(model.kept_figures(limit)))
+        self.read(move |model| now(model.kept_figures(limit)))
     }
     fn touch_api_keys(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> StoreFuture<'_, ()> {
+        if let Some(member) = &self.member {
+            return member.write(Work::Touch(uses));
+        }
         self.step(|inside| now(inside.model.touch_api_keys(uses)))
     }
 
@@ -285,10 +378,22 @@ impl Store for SimStore {
         at: Timestamp,
         limit: usize,
     ) -> StoreFuture<'_, Progress<()>> {
+        if let Some(member) = &self.member {
+            let answer = member.order(Asked::Write(Work::Prune(before, at, limit)));
+            return Box::pin(async move {
+                match answer.await? {
+                    Answer::Pruned(progress) => Ok(progress),
+                    Answer::Done | Answer::Replaced(_) => Err(StoreError::Stopped),
+                }
+            });
+        }
         self.step(move |inside| now(inside.model.prune(before, at, limit)))
     }
 
     fn flush(&self) -> StoreFuture<'_, ()> {
+        if let Some(member) = &self.member {
+            return member.step(Asked::Barrier);
+        }
         self.step(|_| Ok(()))
     }
 
@@ -299,6 +404,9 @@ impl Store for SimStore {
     }
 
     fn due_endpoints(&self) -> StoreFuture<'_, Vec<(WorkspaceId, EndpointId, Timestamp)>> {
+        if let Some(member) = &self.member {
+            return member.read(|model| now(model.due_endpoints()));
+        }
         self.inside.model.due_endpoints()
     }
 
@@ -308,7 +416,7 @@ impl Store for SimStore {
         after: u64,
         limit: usize,
     ) -> StoreFuture<'_, Vec<Recorded>> {
-        self.read(|model| now(model.audit_log(workspace, after, limit)))
+        self.read(move |model| now(model.audit_log(workspace, after, limit)))
     }
 
     fn idempotent_answer(
@@ -316,7 +424,7 @@ impl Store for SimStore {
         key: IdempotencyKey,
         at: Timestamp,
     ) -> StoreFuture<'_, Option<IdempotencyRecord>> {
-        self.read(|model| now(model.idempotent_answer(key, at)))
+        self.read(move |model| now(model.idempotent_answer(key, at)))
     }
 
     fn rotation(
@@ -324,7 +432,7 @@ impl Store for SimStore {
         workspace: WorkspaceId,
         id: RotationId,
     ) -> StoreFuture<'_, Option<Rotation>> {
-        self.read(|model| now(model.rotation(workspace, id)))
+        self.read(move |model| now(model.rotation(workspace, id)))
     }
 
     fn rotations(
@@ -333,35 +441,35 @@ impl Store for SimStore {
         keyring: Option<KeyringId>,
         page: Page<RotationId>,
     ) -> StoreFuture<'_, Vec<Rotation>> {
-        self.read(|model| now(model.rotations(workspace, keyring, page)))
+        self.read(move |model| now(model.rotations(workspace, keyring, page)))
     }
 
     fn audit_head(&self, workspace: WorkspaceId) -> StoreFuture<'_, u64> {
-        self.read(|model| now(model.audit_head(workspace)))
+        self.read(move |model| now(model.audit_head(workspace)))
     }
 
     fn search(&self, search: DeliverySearch) -> StoreFuture<'_, DeliveriesFound> {
-        self.read(|model| now(model.search(search)))
+        self.read(move |model| now(model.search(search)))
     }
 
     fn marked(&self, marks: Vec<SecretMark>) -> StoreFuture<'_, Vec<MarkedSecret>> {
-        self.read(|model| now(model.marked(marks)))
+        self.read(move |model| now(model.marked(marks)))
     }
 
     fn unmarked(&self, limit: usize) -> StoreFuture<'_, Vec<SecretId>> {
-        self.read(|model| now(model.unmarked(limit)))
+        self.read(move |model| now(model.unmarked(limit)))
     }
 
     fn bulk(&self, workspace: WorkspaceId, id: BulkId) -> StoreFuture<'_, Option<Bulk>> {
-        self.read(|model| now(model.bulk(workspace, id)))
+        self.read(move |model| now(model.bulk(workspace, id)))
     }
 
     fn bulks(&self, workspace: WorkspaceId, page: Page<BulkId>) -> StoreFuture<'_, Vec<Bulk>> {
-        self.read(|model| now(model.bulks(workspace, page)))
+        self.read(move |model| now(model.bulks(workspace, page)))
     }
 
     fn bulk_items(&self, query: BulkItemQuery) -> StoreFuture<'_, Vec<BulkItem>> {
-        self.read(|model| now(model.bulk_items(query)))
+        self.read(move |model| now(model.bulk_items(query)))
     }
 
     fn bulk_counts(
@@ -371,7 +479,7 @@ impl Store for SimStore {
         from: u32,
         until: u32,
     ) -> StoreFuture<'_, ItemCounts> {
-        self.read(|model| now(model.bulk_counts(workspace, bulk, from, until)))
+        self.read(move |model| now(model.bulk_counts(workspace, bulk, from, until)))
     }
 
     fn recoverable(
@@ -380,7 +488,7 @@ impl Store for SimStore {
         after: Option<DeliveryId>,
         limit: usize,
     ) -> StoreFuture<'_, Vec<Delivery>> {
-        self.read(|model| now(model.recoverable(query, after, limit)))
+        self.read(move |model| now(model.recoverable(query, after, limit)))
     }
 
     fn message(
@@ -389,7 +497,7 @@ impl Store for SimStore {
         app: ClientId,
         id: MessageId,
     ) -> StoreFuture<'_, Option<Arc<Message>>> {
-        self.read(|model| now(model.message(workspace, app, id)))
+        self.read(move |model| now(model.message(workspace, app, id)))
     }
 
     fn messages(
@@ -400,7 +508,7 @@ impl Store for SimStore {
         until: Option<Timestamp>,
         page: Page<MessageId>,
     ) -> StoreFuture<'_, Vec<Arc<Message>>> {
-        self.read(|model| now(model.messages(workspace, app, since, until, page)))
+        self.read(move |model| now(model.messages(workspace, app, since, until, page)))
     }
 
     fn delivery(
@@ -408,15 +516,15 @@ impl Store for SimStore {
         workspace: WorkspaceId,
         id: DeliveryId,
     ) -> StoreFuture<'_, Option<(Delivery, Vec<Attempt>)>> {
-        self.read(|model| now(model.delivery(workspace, id)))
+        self.read(move |model| now(model.delivery(workspace, id)))
     }
 
     fn deliveries(&self, query: DeliveryQuery) -> StoreFuture<'_, Vec<Delivery>> {
-        self.read(|model| now(model.deliveries(query)))
+        self.read(move |model| now(model.deliveries(query)))
     }
 
     fn event_types(&self, workspace: WorkspaceId) -> StoreFuture<'_, Vec<EventType>> {
-        self.read(|model| now(model.event_types(workspace)))
+        self.read(move |model| now(model.event_types(workspace)))
     }
 
     fn backup(&self, path: PathBuf) -> StoreFuture<'_, ()> {
@@ -424,6 +532,6 @@ impl Store for SimStore {
     }
 
     fn stats(&self) -> StoreFuture<'_, StoreStats> {
-        self.read(|model| now(model.stats()))
+        self.read(move |model| now(model.stats()))
     }
 }

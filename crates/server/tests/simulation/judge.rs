@@ -11,11 +11,13 @@ use hookturn_core::delivery::{DeliveryStatus, ExchangeReason, Next};
 use hookturn_core::id::{DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId};
 use hookturn_core::rotation::{Mode, PromotionGrounds, Rotation};
 use hookturn_core::store::{Accept, Change, Finish, Write};
-use hookturn_core::time::Timestamp;
+use hookturn_core::time::{Millis, Timestamp};
 use hookturn_verify::{Secret, Verifier};
+use uuid::Uuid;
 
 use crate::ledger::{Broken, Ledger, Life, Open};
 use crate::mutant::Mutant;
+use crate::nodes::Nodes;
 use crate::operation::{Class, SchemeName};
 use crate::receiver::{self, Answer, Arrived, Receiver, Verdict};
 use crate::report::Counts;
@@ -25,6 +27,16 @@ use crate::report::Counts;
 const THROWN_MAX: u32 = 2;
 /// Answers for which the same key must repeat itself, by the wall clock.
 const ANSWER_KEPT: u64 = 23 * 3_600_000;
+
+/// Who sent a request, where one of several nodes may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sender {
+    pub(crate) node: Uuid,
+    /// Whether the database says that the endpoint is in a shard of its own.
+    pub(crate) owns: bool,
+    /// By how much its clock may be wrong without being to blame, in milliseconds.
+    pub(crate) excuse: Millis,
+}
 
 /// An endpoint and its receiver.
 pub(crate) struct Target {
@@ -44,6 +56,8 @@ struct Tracked {
     message: MessageId,
     /// Place in the order of acceptance.
     place: usize,
+    /// When and by which node it was accepted: what two nodes accept within a millisecond has no order.
+    placed: (Timestamp, Option<Uuid>),
     /// Order is not promised from one era to the next.
     era: usize,
     status: DeliveryStatus,
@@ -55,6 +69,8 @@ struct Tracked {
     /// Requests that carried it, oldest first.
     wire: Vec<Sent>,
     refused: u32,
+    /// The node that sent it and has not recorded what came of it.
+    under_way: Option<Uuid>,
 }
 
 /// One request on the wire.
@@ -99,6 +115,7 @@ pub(crate) struct Judge {
     answers: BTreeMap<String, (String, Timestamp)>,
     head: Head,
     sealer: Arc<Sealer>,
+    pub(crate) nodes: Nodes,
 }
 
 impl Judge {
@@ -123,6 +140,7 @@ impl Judge {
             answers: BTreeMap::new(),
             head: Head::START,
             sealer,
+            nodes: Nodes::default(),
         }
     }
 
@@ -169,6 +187,7 @@ impl Judge {
         let actions: Vec<&str> = actions.collect();
         self.note(format_args!("{now} change {}", actions.join(" ")));
         self.counts.changes += 1;
+        self.ledger.version = self.nodes.version();
         let promoted = self.ledger.take(&change.audit, &change.context);
         for write in &change.writes {
             match write {
@@ -296,12 +315,16 @@ impl Judge {
         Ok(())
     }
 
-    pub(crate) fn accepted(&mut self, accept: &Accept) {
+    pub(crate) fn accepted(&mut self, accept: &Accept, now: Timestamp) {
+        let by = self.nodes.committing();
         for new in &accept.messages {
             let number = number_in(&new.message.payload).unwrap();
             let (last, process) = self.last_accepted;
-            let at = new.message.accepted_at;
-            self.era += usize::from(at <= last && process != self.counts.crashes);
+            // Where several nodes accept, the clock of the database says in which order.
+            let at = by.map_or(new.message.accepted_at, |_| now);
+            let set_back = by.is_some() && at < last;
+            let another = by.is_none() && at <= last && process != self.counts.crashes;
+            self.era += usize::from(set_back || another);
             self.last_accepted = (at, self.counts.crashes);
             self.counts.messages += 1;
             self.committed.insert(number, new.message.id);
@@ -314,6 +337,7 @@ impl Judge {
                     number,
                     message: new.message.id,
                     place: self.tracked.len(),
+                    placed: (at, by),
                     era: self.era,
                     status: DeliveryStatus::Pending,
                     taken: false,
@@ -321,6 +345,7 @@ impl Judge {
                     requeued: false,
                     wire: Vec::new(),
                     refused: 0,
+                    under_way: None,
                 };
                 self.tracked.insert(*delivery, tracked);
                 self.carriers.insert((target, number), *delivery);
@@ -341,6 +366,9 @@ impl Judge {
         let Some(tracked) = self.tracked.get_mut(&id) else {
             return Err(("G1", format!("{id} is finished and was never accepted")));
         };
+        if tracked.under_way == self.nodes.committing() {
+            tracked.under_way = None;
+        }
         if finish.next == Next::Delivered && !tracked.taken {
             return Err((
                 "G1",
@@ -379,7 +407,10 @@ impl Judge {
         // A window that ended meanwhile, by a jump of the clock too, leaves nothing to fall back to.
         let serves = |id: SecretId| {
             let known = self.ledger.secrets.get(&id);
-            known.is_some_and(|known| known.keyring == target.keyring && known.serves(finish.at))
+            let ends = finish.at.after(self.nodes.fair());
+            known.is_some_and(|known| {
+                known.keyring == target.keyring && known.serves(finish.at) && known.serves(ends)
+            })
         };
         let wronged = !attempt.accepted()
             && !sent.is_empty()
@@ -407,7 +438,12 @@ impl Judge {
 
 impl Judge {
     /// A request arrives. Everything is judged at this very moment.
-    pub(crate) fn arrived(&mut self, target: usize, request: &Arrived, now: Timestamp) -> Answer {
+    pub(crate) fn arrived(
+        &mut self,
+        (target, sender): (usize, Option<Sender>),
+        request: &Arrived,
+        now: Timestamp,
+    ) -> Answer {
         self.counts.requests += 1;
         let is_probe = contains(&request.body, b"\"probe\":true");
         let number = number_in(&request.body);
@@ -416,13 +452,17 @@ impl Judge {
         let keys = keys.filter(|((_, name), _)| *name == scheme as u8);
         let keys = keys.map(|((id, _), verifier)| (*id, verifier));
         let signed = receiver::signers(request, scheme, &keys, now.as_seconds());
-        let lawful = self.judge_keys(target, &signed, is_probe, now);
+        let excuse = sender.map_or(0, |sender| sender.excuse);
+        let lawful = self.judge_keys(target, &signed, is_probe, now.before(excuse));
         self.find(lawful);
         let (verdict, mut answer) = self.targets[target]
             .receiver
             .receive(request, now.as_seconds());
+        let by = sender.map_or(String::new(), |sender| {
+            format!(" by {}", self.nodes.name(sender.node))
+        });
         self.note(format_args!(
-            "{now} wire {target} {} {signed:?} {verdict:?} {answer:?}",
+            "{now} wire {target} {}{by} {signed:?} {verdict:?} {answer:?}",
             if is_probe {
                 "probe".to_owned()
             } else {
@@ -436,7 +476,7 @@ impl Judge {
             answer = Answer::Status(404, delay);
         }
         if let Some(number) = number {
-            let carried = self.carried(target, number, request, &signed, verdict, now);
+            let carried = self.carried((target, sender), number, request, &signed, verdict, now);
             self.find(carried);
         }
         answer
@@ -465,11 +505,18 @@ impl Judge {
             if known.keyring != keyring {
                 return Err(("G3", format!("{id} belongs to another keyring")));
             }
-            if !known.is_live(now) {
+            // A node that has not followed a change yet may sign by what was before, until the fence is closed.
+            let stale = |(_, version): &&(Life, i64)| self.nodes.may_be_unknown(*version);
+            let mut before = known.before.iter().filter(stale).peekable();
+            let followed = before.peek().is_none();
+            if !known.is_live(now) && !before.any(|(life, _)| life.is_live(now)) {
                 return Err((
                     "G4",
                     format!("{id} signed at {now} and is {:?}", known.life),
                 ));
+            }
+            if !followed {
+                continue;
             }
             if known.compromised && known.life != Life::Active {
                 return Err(("G4", format!("{id} is compromised and signed")));
@@ -501,7 +548,7 @@ impl Judge {
 
     fn carried(
         &mut self,
-        target: usize,
+        (target, sender): (usize, Option<Sender>),
         number: u32,
         request: &Arrived,
         signed: &[Option<SecretId>],
@@ -528,17 +575,26 @@ impl Judge {
             ));
         };
         let at = &self.targets[target];
+        let ends = now.after(sender.map_or(0, |sender| sender.excuse));
         let serves = |id: SecretId| {
             let known = self.ledger.secrets.get(&id);
-            known.is_some_and(|known| known.keyring == at.keyring && known.serves(now))
+            known.is_some_and(|known| {
+                known.keyring == at.keyring && known.serves(now) && known.serves(ends)
+            })
         };
+        // Whoever has not followed a change yet decides by what was before.
+        let version = self.ledger.version_of(at.keyring);
+        let followed = !self.nodes.may_be_unknown(version);
         let sent = Sent {
             signature: signature_of(request),
-            compromised: signed
-                .iter()
-                .flatten()
-                .any(|id| self.ledger.secrets[id].compromised),
-            wronged: matches!(verdict, Verdict::BadSignature(_)) && at.receiver.can_verify(serves),
+            compromised: followed
+                && signed
+                    .iter()
+                    .flatten()
+                    .any(|id| self.ledger.secrets[id].compromised),
+            wronged: matches!(verdict, Verdict::BadSignature(_))
+                && followed
+                && at.receiver.can_verify(serves),
             epochs: (at.receiver.epoch, self.ledger.epoch(at.keyring)),
         };
         let ordered = at.receiver.setup.ordered;
@@ -546,15 +602,25 @@ impl Judge {
             return Ok(());
         };
         tracked.wire.push(sent);
+        if let Some(sender) = sender {
+            let closed = verdict == Verdict::Closed;
+            let before = std::mem::replace(
+                &mut tracked.under_way,
+                Some(sender.node).filter(|_| !closed),
+            );
+            self.nodes.judge_sender(&sender, number, before)?;
+        }
         if verdict != Verdict::Accepted {
             return Ok(());
         }
         self.counts.taken += 1;
         let again = std::mem::replace(&mut tracked.taken, true);
         let (place, era, requeued) = (tracked.place, tracked.era, tracked.requeued);
+        let placed = tracked.placed;
         let before = |other: &&Tracked| {
             other.target == target
                 && other.place < place
+                && (other.placed.1 == placed.1 || other.placed.0 < placed.0)
                 && other.era == era
                 && !other.taken
                 && !other.requeued
@@ -570,6 +636,21 @@ impl Judge {
             return Err(("G2", what));
         }
         Ok(())
+    }
+}
+
+impl Judge {
+    /// The node that sent a message last hears the answer when its view is not confirmed: it can sign no fallback, and
+    /// the next attempt has to.
+    pub(crate) fn heard_in_vain(&mut self, target: usize, number: u32) {
+        let delivery = self.carriers.get(&(target, number)).copied();
+        let tracked = delivery.and_then(|delivery| self.tracked.get_mut(&delivery));
+        if let Some(sent) = tracked.and_then(|tracked| tracked.wire.last_mut()) {
+            sent.wronged = false;
+            self.note(format_args!(
+                "message {number} is answered to a node that may not sign"
+            ));
+        }
     }
 }
 
@@ -707,7 +788,7 @@ impl Judge {
 }
 
 /// The number of a message, as its payload has it.
-fn number_in(body: &[u8]) -> Option<u32> {
+pub(crate) fn number_in(body: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(body).ok()?;
     let from = text.find("\"n\":")? + 4;
     let digits = text[from..].split(|c: char| !c.is_ascii_digit()).next()?;

@@ -29,6 +29,9 @@ pub(crate) struct Known {
     pub(crate) keyring: KeyringId,
     pub(crate) life: Life,
     pub(crate) compromised: bool,
+    /// What it was before, with the version of the view that each change made where several nodes share the store:
+    /// a node may not have followed yet.
+    pub(crate) before: Vec<(Life, i64)>,
     /// Its value, planted to be looked for, and to tell who signed.
     pub(crate) value: Option<Secret>,
 }
@@ -48,6 +51,9 @@ pub(crate) struct Ledger {
     pub(crate) open: BTreeMap<KeyringId, Open>,
     /// How often anything of a keyring changed.
     epochs: BTreeMap<KeyringId, u64>,
+    /// The version of the view that the change makes which is taken in, and those that keyrings last changed with.
+    pub(crate) version: i64,
+    versions: BTreeMap<KeyringId, i64>,
 }
 
 /// A promotion, to be held against what was seen on the wire (G7).
@@ -63,14 +69,21 @@ pub(crate) struct Promoted {
 /// A guarantee that was broken, and how.
 pub(crate) type Broken = (&'static str, String);
 
+impl Life {
+    /// Whether what is in this part of its life may sign anything at `now`.
+    pub(crate) fn is_live(self, now: Timestamp) -> bool {
+        match self {
+            Self::Pending | Self::Active => true,
+            Self::Retiring(until) => now < until,
+            Self::Retired | Self::Destroyed => false,
+        }
+    }
+}
+
 impl Known {
     /// Whether it may sign anything at `now`.
     pub(crate) fn is_live(&self, now: Timestamp) -> bool {
-        match self.life {
-            Life::Pending | Life::Active => true,
-            Life::Retiring(until) => now < until,
-            Life::Retired | Life::Destroyed => false,
-        }
+        self.life.is_live(now)
     }
 
     /// Whether a receiver that holds it must get what is sent: it is live, and no compromised key
@@ -95,6 +108,11 @@ impl Ledger {
         self.epochs.get(&keyring).copied().unwrap_or(0)
     }
 
+    /// With which version of the view a keyring last changed.
+    pub(crate) fn version_of(&self, keyring: KeyringId) -> i64 {
+        self.versions.get(&keyring).copied().unwrap_or(0)
+    }
+
     /// The active secret of a keyring.
     pub(crate) fn active(&self, keyring: KeyringId) -> Option<SecretId> {
         let mut of = self.secrets.iter();
@@ -112,6 +130,7 @@ impl Ledger {
         for entry in entries {
             if let Some(keyring) = entry.subject.keyring {
                 *self.epochs.entry(keyring).or_default() += 1;
+                self.versions.insert(keyring, self.version);
                 self.take_one(keyring, entry, context, &mut promoted)?;
             }
         }
@@ -137,6 +156,7 @@ impl Ledger {
                         keyring,
                         life: Life::Pending,
                         compromised: false,
+                        before: Vec::new(),
                         value: None,
                     },
                 );
@@ -149,7 +169,12 @@ impl Ledger {
             }
             AuditAction::SecretRetired => self.live(entry, Life::Retired)?,
             AuditAction::SecretDestroyed => self.live(entry, Life::Destroyed)?,
-            AuditAction::SecretCompromised => self.known(entry)?.compromised = true,
+            AuditAction::SecretCompromised => {
+                let version = self.version;
+                let known = self.known(entry)?;
+                known.before.push((known.life, version));
+                known.compromised = true;
+            }
             AuditAction::RotationOpened => self.opened(keyring, entry)?,
             AuditAction::RotationPromoted => promoted.push(Promoted {
                 keyring,
@@ -205,7 +230,9 @@ impl Ledger {
     }
 
     fn live(&mut self, entry: &AuditEntry, life: Life) -> Result<(), Broken> {
+        let version = self.version;
         let known = self.known(entry)?;
+        known.before.push((known.life, version));
         if known.life == Life::Destroyed {
             return Err(("G4", format!("a destroyed secret came back: {entry:?}")));
         }

@@ -9,16 +9,23 @@
 //! receivers, which verify with the published verifier; the clock (tokio's, paused, and stepped on
 //! purpose); randomness. One thread, no real time: the same scenario does the same, byte for byte.
 //!
+//! **Several nodes**: or two to four such senders ([`together`]), each with its own memory and wall clock, stopped, cut off,
+//! crashed and restarted one by one, on one simulated database ([`base`]) by the decisions of `store::sharing`. What is
+//! real and what is made up of it is in `docs/simulation.md`.
+//!
 //! **What counts as failure**, after every operation and at the very moment where that is when it shows:
 //!
 //! - G1: an acknowledged message is not stored; a delivery is neither pending nor settled and was not
 //!   pruned; one is recorded as delivered that nobody took; one has not settled at the end, when
-//!   everything works and had the time; a part of the server panicked.
+//!   everything works and had the time; a part of the server panicked. A node whose lease is out is not taken
+//!   over within two seconds more by one that is well.
 //! - G2: a message goes out under two ids, or another than it is stored under; on an ordered endpoint one
-//!   is taken before an earlier one that still waits.
+//!   is taken before an earlier one that still waits. A node sends what is in another's shard, or what another
+//!   that lives has sent and not recorded; one is taken over that nothing was wrong with.
 //! - G3: a request is unsigned, or signed by a key that is no live one of its endpoint's keyring; an
 //!   exchange is recorded that nobody saw.
-//! - G4: a retired, destroyed or cancelled key signs; a compromised one co-signs or is a fallback.
+//! - G4: a retired, destroyed or cancelled key signs; a compromised one co-signs or is a fallback. With several
+//!   nodes: after a fence was closed over the change, or two seconds after its commit.
 //! - G5: two active or two pending secrets, two open rotations; two answers under one idempotency key.
 //! - G6: an attempt fails because of its signature although the receiver was well and held, throughout,
 //!   a key that serves (for a receiver that answers 500: three attempts in a row).
@@ -33,13 +40,20 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod ask;
+mod base;
 mod clock;
+mod ear;
 mod engine;
+mod host;
 mod judge;
 mod ledger;
+mod link;
 mod logs;
+mod member;
+mod membership;
 mod mutant;
 mod network;
+mod nodes;
 mod operation;
 mod process;
 mod random;
@@ -47,6 +61,7 @@ mod receiver;
 mod report;
 mod run;
 mod shrink;
+mod together;
 
 use crate::mutant::Mutant;
 use crate::operation::Scenario;
@@ -56,15 +71,37 @@ use crate::run::{Outcome, run};
 /// Every guarantee that is looked at.
 const ALL: [&str; 9] = ["G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G9"];
 
+/// What a seed stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// One process that has its store to itself.
+    Alone,
+    /// Several nodes that share a database.
+    Several,
+    /// Every fourth the latter, and the others the former.
+    Both,
+}
+
+impl Kind {
+    fn scenario(self, seed: u64) -> Scenario {
+        match self {
+            Self::Several => Scenario::of_several(seed),
+            Self::Both if seed % 4 == 3 => Scenario::of_several(seed),
+            Self::Alone | Self::Both => Scenario::of(seed),
+        }
+    }
+}
+
 /// Finds the first seed of a range that breaks one of these guarantees, and shrinks it.
 fn search(
+    kind: Kind,
     seeds: std::ops::Range<u64>,
     mutant: Mutant,
     wanted: &[&str],
 ) -> (Counts, Option<Failure>) {
     let mut counts = Counts::default();
     for seed in seeds {
-        let scenario = Scenario::of(seed);
+        let scenario = kind.scenario(seed);
         let outcome = run(&scenario, mutant);
         counts += outcome.counts;
         let broken = outcome.broken.map(|(guarantee, _)| guarantee);
@@ -106,7 +143,7 @@ impl Failure {
 }
 
 fn holds(seeds: std::ops::Range<u64>) {
-    let (_, failure) = search(seeds, Mutant::None, &ALL);
+    let (_, failure) = search(Kind::Both, seeds, Mutant::None, &ALL);
     if let Some(failure) = failure {
         panic!("{}", failure.tell());
     }
@@ -142,6 +179,8 @@ fn g1_g2_g6_g7_what_was_found_once_does_not_come_back() {
         include_str!("cases/stale_block_after_lost_answer.json"),
         include_str!("cases/throwing_fleet_half_switched.json"),
         include_str!("cases/exhausted_not_recorded_in_order.json"),
+        include_str!("cases/unconfirmed_before_its_fallback.json"),
+        include_str!("cases/hung_before_its_clock_was_right.json"),
     ] {
         let outcome = run(&serde_json::from_str(case).unwrap(), Mutant::None);
         assert_eq!(outcome.broken, None, "{case}\n{}", outcome.trace);
@@ -151,19 +190,37 @@ fn g1_g2_g6_g7_what_was_found_once_does_not_come_back() {
 /// Every tenth of them is run again: the same bytes.
 #[test]
 fn a_seed_run_twice_does_the_same_byte_for_byte() {
-    for seed in (0..200).step_by(10) {
-        let scenario = Scenario::of(seed);
+    let alone = (0..200).step_by(10).map(Scenario::of);
+    let several = (0..200).step_by(20).map(Scenario::of_several);
+    for scenario in alone.chain(several) {
+        let seed = scenario.seed;
         let (first, second) = (run(&scenario, Mutant::None), run(&scenario, Mutant::None));
         assert_eq!(first.trace, second.trace, "seed {seed}");
         assert!(first.trace.len() > 1_000, "seed {seed} did nothing");
     }
 }
 
+/// What is to go wrong with several nodes does, in every few seeds.
+#[test]
+fn nodes_are_stopped_lose_confirmations_and_have_wrong_clocks() {
+    let mut counts = Counts::default();
+    for seed in 0..20 {
+        counts += run(&Scenario::of_several(seed), Mutant::None).counts;
+    }
+    let happened = [
+        counts.pauses,
+        counts.confirmations_lost,
+        counts.clocks_wrong,
+        counts.take_overs,
+        counts.fences,
+    ];
+    assert!(happened.iter().all(|count| *count >= 10), "{counts}");
+}
+
 /// What is printed for a failing seed is the scenario, whole.
 #[test]
 fn a_scenario_survives_being_written_down() {
-    for seed in 0..100 {
-        let scenario = Scenario::of(seed);
+    for scenario in (0..100).flat_map(|seed| [Scenario::of(seed), Scenario::of_several(seed)]) {
         let text = serde_json::to_string(&scenario).unwrap();
         assert_eq!(serde_json::from_str::<Scenario>(&text).unwrap(), scenario);
     }
@@ -171,12 +228,14 @@ fn a_scenario_survives_being_written_down() {
 
 /// Seeds within which each deliberate defect must show.
 const FOUND_WITHIN: u64 = 150;
+/// The same where there are several nodes.
+const FOUND_WITHIN_WITH_NODES: u64 = 300;
 
 /// Each deliberate defect is found, as what it is, and shrinks to a list that a person can read.
 #[test]
 fn every_deliberate_defect_is_found() {
     for (mutant, guarantees) in Mutant::ALL {
-        let (_, failure) = search(0..FOUND_WITHIN, mutant, guarantees);
+        let (_, failure) = search(Kind::Alone, 0..FOUND_WITHIN, mutant, guarantees);
         let failure = failure.unwrap_or_else(|| panic!("{mutant:?} is not found"));
         let guarantee = failure.guarantee;
         let length = failure.short.operations.len();
@@ -189,6 +248,51 @@ fn every_deliberate_defect_is_found() {
         let again = run(&failure.short, mutant);
         assert_eq!(again.trace, failure.again.trace, "{mutant:?}");
     }
+}
+
+/// A part of the deliberate defects of nodes that share a database: each is found, as what it is, and when it is run
+/// again it is found again.
+fn are_found(mutants: &[(Mutant, &[&str])]) {
+    let mut missed = Vec::new();
+    for (mutant, guarantees) in mutants {
+        let found = (0..FOUND_WITHIN_WITH_NODES).find_map(|seed| {
+            let outcome = run(&Scenario::of_several(seed), *mutant);
+            let broken = outcome.broken.as_ref().map(|(guarantee, _)| *guarantee);
+            let wanted = broken.filter(|broken| guarantees.contains(broken));
+            wanted.map(|broken| (seed, broken, outcome))
+        });
+        let Some((seed, guarantee, outcome)) = found else {
+            missed.push(mutant);
+            continue;
+        };
+        println!(
+            "{mutant:?} found by seed {seed} as {guarantee}: {:?}",
+            outcome.broken
+        );
+        let again = run(&Scenario::of_several(seed), *mutant);
+        assert_eq!(again.trace, outcome.trace, "{mutant:?}");
+    }
+    assert!(missed.is_empty(), "{missed:?} are not found");
+}
+
+#[test]
+fn every_deliberate_defect_of_pauses_is_found() {
+    are_found(&Mutant::OF_PAUSES);
+}
+
+#[test]
+fn every_deliberate_defect_of_confirmations_is_found() {
+    are_found(&Mutant::OF_CONFIRMATIONS);
+}
+
+#[test]
+fn every_deliberate_defect_of_clocks_is_found() {
+    are_found(&Mutant::OF_CLOCKS);
+}
+
+#[test]
+fn every_deliberate_defect_of_owners_is_found() {
+    are_found(&Mutant::OF_OWNERS);
 }
 
 /// What `cargo xtask sim` runs: the seeds, or the scenario, that the environment names.
@@ -213,8 +317,13 @@ fn as_asked() {
     }
     let from = number("HOOKTURN_SIM_FROM").unwrap_or(0);
     let seeds = number("HOOKTURN_SIM_SEEDS").unwrap_or(1_000);
+    let kind = match std::env::var("HOOKTURN_SIM_NODES").as_deref() {
+        Ok("one") => Kind::Alone,
+        Ok("several") => Kind::Several,
+        _ => Kind::Both,
+    };
     let begun = std::time::Instant::now();
-    let (counts, failure) = search(from..from + seeds, Mutant::None, &ALL);
+    let (counts, failure) = search(kind, from..from + seeds, Mutant::None, &ALL);
     let took = begun.elapsed().as_secs_f64();
     if let Some(failure) = failure {
         panic!("{}", failure.tell());

@@ -27,10 +27,58 @@ pub(crate) enum Mutant {
     HidesRefusals,
     /// Due rows are read newest first.
     BreaksOrder,
+    /// A node believes its view for a minute longer than it may.
+    SignsPastGrace,
+    /// A change is answered without a look at what the other nodes follow.
+    FenceDoesNotWait,
+    /// A node that was silent for a second is taken over, whatever its lease.
+    TakesOverTooEarly,
+    /// A node is taken over as soon as its lease is out by the database's clock, however long anyone watched it.
+    TakesOverAfterAnOutage,
+    /// A node that was taken over can write still.
+    StaleNodeWrites,
+    /// Of what other nodes changed, something is not taken into memory.
+    SkipsAChange,
+    /// A shard is given to others while something is under way for it.
+    GivesUpTooEarly,
+    /// A node corrects its clock the wrong way, and by too much.
+    CorrectsTheWrongWay,
+    /// The time that a node is stopped does not count: it goes on with what was confirmed before.
+    PauseTakesNoTime,
+    /// A node says that it follows a change as soon as it hears that there is one.
+    ConfirmsBeforeItFollows,
+    /// A fence takes it for granted that all follow who have not said so within half a second.
+    GuessesConfirmations,
+    /// A node whose clock is off by more than the bound does not say so.
+    IgnoresItsClock,
 }
 
 impl Mutant {
-    /// Every defect with the guarantees that may show it.
+    /// Every defect of nodes that share a database and are stopped for a while, with the guarantees that may show it.
+    pub(crate) const OF_PAUSES: [(Self, &'static [&'static str]); 3] = [
+        (Self::SignsPastGrace, &["G2", "G4"]),
+        (Self::PauseTakesNoTime, &["G2", "G4"]),
+        (Self::StaleNodeWrites, &["G2"]),
+    ];
+    /// The same where it is lost who follows what.
+    pub(crate) const OF_CONFIRMATIONS: [(Self, &'static [&'static str]); 4] = [
+        (Self::FenceDoesNotWait, &["G4"]),
+        (Self::GuessesConfirmations, &["G4"]),
+        (Self::ConfirmsBeforeItFollows, &["G4"]),
+        (Self::SkipsAChange, &["G4", "G5"]),
+    ];
+    /// The same where clocks are wrong.
+    pub(crate) const OF_CLOCKS: [(Self, &'static [&'static str]); 3] = [
+        (Self::CorrectsTheWrongWay, &["G4", "G6"]),
+        (Self::IgnoresItsClock, &["G4"]),
+        (Self::TakesOverAfterAnOutage, &["G2"]),
+    ];
+    /// The same for who sends what.
+    pub(crate) const OF_OWNERS: [(Self, &'static [&'static str]); 2] = [
+        (Self::TakesOverTooEarly, &["G2"]),
+        (Self::GivesUpTooEarly, &["G2"]),
+    ];
+    /// Every other defect with the guarantees that may show it.
     pub(crate) const ALL: [(Self, &'static [&'static str]); 10] = [
         (Self::StaleSigner, &["G4"]),
         (Self::ForgetsDueRow, &["G1"]),

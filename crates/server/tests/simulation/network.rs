@@ -13,7 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use crate::clock::SimClock;
-use crate::judge::Judge;
+use crate::judge::{Judge, Sender, number_in};
+use crate::member::Node;
 use crate::receiver::{Answer, Arrived};
 
 /// The port of the first endpoint; each has one of its own.
@@ -23,6 +24,8 @@ pub(crate) const FIRST_PORT: u16 = 10_000;
 pub(crate) struct Net {
     pub(crate) judge: Arc<Mutex<Judge>>,
     pub(crate) clock: Arc<SimClock>,
+    /// Who sends, if it is one of several.
+    pub(crate) node: Option<Arc<Node>>,
 }
 
 impl Dial for Net {
@@ -34,8 +37,10 @@ impl Dial for Net {
         let pipe = Pipe {
             judge: Arc::clone(&self.judge),
             clock: Arc::clone(&self.clock),
+            node: self.node.clone(),
             target,
             arriving: Vec::new(),
+            about: None,
             answering: Answering::Nothing,
             reader: None,
         };
@@ -53,8 +58,11 @@ impl Dial for Net {
 struct Pipe {
     judge: Arc<Mutex<Judge>>,
     clock: Arc<SimClock>,
+    node: Option<Arc<Node>>,
     target: usize,
     arriving: Vec<u8>,
+    /// The number of the message that is being answered.
+    about: Option<u32>,
     answering: Answering,
     reader: Option<Waker>,
 }
@@ -92,12 +100,17 @@ impl Pipe {
     }
 
     fn answer(&mut self, request: &Arrived) {
+        self.about = number_in(&request.body);
         let now = self.clock.now();
-        let answer = self
-            .judge
-            .lock()
-            .unwrap()
-            .arrived(self.target, request, now);
+        let endpoint = self.judge.lock().unwrap().targets[self.target].id;
+        let sender = self.node.as_ref().map(|node| Sender {
+            node: node.id,
+            owns: node.link.base.owner(endpoint) == Some(node.id),
+            excuse: node.clock.excuse(),
+        });
+        let mut judge = self.judge.lock().unwrap();
+        let answer = judge.arrived((self.target, sender), request, now);
+        drop(judge);
         self.answering = match answer {
             Answer::Status(status, delay) => Answering::Later(Box::pin(sleep(delay)), status),
             Answer::Never => Answering::Nothing,
@@ -105,6 +118,18 @@ impl Pipe {
         };
         if let Some(reader) = self.reader.take() {
             reader.wake();
+        }
+    }
+}
+
+impl Pipe {
+    /// An answer reaches its node, which may not be able to sign a fallback any more.
+    fn heard(&self) {
+        if let (Some(node), Some(number)) = (&self.node, self.about)
+            && !node.live.is_confirmed()
+        {
+            let mut judge = self.judge.lock().unwrap();
+            judge.heard_in_vain(self.target, number);
         }
     }
 }
@@ -145,6 +170,7 @@ impl AsyncRead for Pipe {
             if sleep.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
+            self.heard();
             let text = format!("HTTP/1.1 {status} Sim\r\ncontent-length: 0\r\n\r\n");
             self.answering = Answering::Now(text.into_bytes());
         }

@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
 
+mod several;
+
+pub(crate) use several::{Sharing, Trouble};
+
 /// A whole simulation. The same scenario does the same thing, byte for byte.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Scenario {
@@ -13,6 +17,9 @@ pub(crate) struct Scenario {
     pub(crate) endpoints: Vec<Setup>,
     /// What happens, in order.
     pub(crate) operations: Vec<Operation>,
+    /// The nodes that share the database; with none of them, one process has its store to itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) nodes: Option<Sharing>,
 }
 
 /// One endpoint and what stands behind it.
@@ -26,6 +33,9 @@ pub(crate) struct Setup {
     pub(crate) ordered: bool,
     /// Whether the workspace's shared keyring signs.
     pub(crate) shared: bool,
+    /// Whether it gets a few requests a second at most, so that what is due waits in memory.
+    #[serde(default)]
+    pub(crate) paced: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +62,12 @@ pub(crate) enum Class {
 #[serde(tag = "do", rename_all = "snake_case")]
 pub(crate) enum Operation {
     /// Publishes so many messages, in one request or in one each.
-    Publish { count: u8, batch: bool },
+    Publish {
+        count: u8,
+        batch: bool,
+        #[serde(default)]
+        node: u8,
+    },
     /// Lets so much time pass.
     Run { millis: u64 },
     /// Steps the wall clock.
@@ -60,7 +75,11 @@ pub(crate) enum Operation {
     /// Someone asks for something.
     Ask(Ask),
     /// Someone sends an earlier request again, under the same idempotency key: the one so many back.
-    Repeat { back: u8 },
+    Repeat {
+        back: u8,
+        #[serde(default)]
+        node: u8,
+    },
     /// The receiver's owner deploys the secret that is to come, or the active one.
     Deploy { endpoint: u8, to: Deployment },
     /// The receiver gets better or worse.
@@ -81,6 +100,10 @@ pub(crate) enum Operation {
     Crash,
     /// Removes what is past its retention of a day.
     Prune,
+    /// Something is done to one of several nodes.
+    Node { node: u8, what: Trouble },
+    /// The shared database answers nobody for so long.
+    Outage { millis: u64 },
 }
 
 /// A request to the service.
@@ -92,6 +115,9 @@ pub(crate) struct Ask {
     pub(crate) patience_millis: Option<u64>,
     /// Whether the next operation waits for the answer.
     pub(crate) wait: bool,
+    /// Which node is asked.
+    #[serde(default)]
+    pub(crate) node: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,6 +229,7 @@ impl Scenario {
             seed,
             endpoints,
             operations,
+            nodes: None,
         }
     }
 }
@@ -215,11 +242,13 @@ fn weave(operations: &mut Vec<Operation>, random: &mut Random) {
             command,
             patience_millis: None,
             wait: true,
+            node: 0,
         })
     };
     let traffic = Operation::Publish {
         count: 4,
         batch: false,
+        node: 0,
     };
     let story = [
         traffic.clone(),
@@ -267,6 +296,7 @@ fn setup(random: &mut Random) -> Setup {
         hosts: random.pick(&[1, 1, 1, 4]),
         ordered: random.chance(200),
         shared: random.chance(150),
+        paced: false,
     }
 }
 
@@ -277,6 +307,7 @@ fn operation(random: &mut Random, endpoints: u64, wild: bool) -> Operation {
         0..=219 => Operation::Publish {
             count: u8::try_from(random.between(1, 5)).unwrap_or(1),
             batch: random.chance(300),
+            node: 0,
         },
         220..=399 => Operation::Run {
             millis: random.pick(&[1, 40, 200, 700, 1_500, 3_000, 8_000]),
@@ -286,6 +317,7 @@ fn operation(random: &mut Random, endpoints: u64, wild: bool) -> Operation {
             command: command(random),
             patience_millis: (wild && random.chance(120)).then(|| random.below(40)),
             wait: !random.chance(250),
+            node: 0,
         }),
         660..=739 => Operation::Deploy {
             endpoint,
@@ -298,6 +330,7 @@ fn operation(random: &mut Random, endpoints: u64, wild: bool) -> Operation {
         },
         740..=779 => Operation::Repeat {
             back: u8::try_from(random.below(4)).unwrap_or(0),
+            node: 0,
         },
         780..=859 => Operation::Health {
             endpoint,

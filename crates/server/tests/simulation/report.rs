@@ -18,6 +18,13 @@ pub(crate) struct Counts {
     pub(crate) store_faults: u64,
     pub(crate) crashes: u64,
     pub(crate) clock_steps: u64,
+    pub(crate) nodes: u64,
+    pub(crate) troubles: u64,
+    pub(crate) pauses: u64,
+    pub(crate) confirmations_lost: u64,
+    pub(crate) clocks_wrong: u64,
+    pub(crate) take_overs: u64,
+    pub(crate) fences: u64,
     pub(crate) millis: u64,
 }
 
@@ -35,6 +42,13 @@ impl AddAssign for Counts {
         self.store_faults += other.store_faults;
         self.crashes += other.crashes;
         self.clock_steps += other.clock_steps;
+        self.nodes += other.nodes;
+        self.troubles += other.troubles;
+        self.pauses += other.pauses;
+        self.confirmations_lost += other.confirmations_lost;
+        self.clocks_wrong += other.clocks_wrong;
+        self.take_overs += other.take_overs;
+        self.fences += other.fences;
         self.millis += other.millis;
     }
 }
@@ -54,6 +68,13 @@ impl fmt::Display for Counts {
             ("faults of the store", self.store_faults),
             ("crashes", self.crashes),
             ("steps of the wall clock", self.clock_steps),
+            ("nodes started that share a database", self.nodes),
+            ("troubles of one of them", self.troubles),
+            ("pauses among these", self.pauses),
+            ("confirmations lost", self.confirmations_lost),
+            ("clocks of nodes set wrong", self.clocks_wrong),
+            ("take-overs", self.take_overs),
+            ("fences closed", self.fences),
             ("seconds simulated, steps left out", self.millis / 1_000),
         ];
         for (what, count) in rows {

@@ -1,5 +1,8 @@
 //! A run: the operations one after the other, a look at every guarantee after each, and in the end the
-//! time and the health that everything needs to settle.
+//! time and the health that everything needs to settle. Of one process that has its store to itself, or of several
+//! nodes that share a database.
+
+mod several;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -22,6 +25,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::ask::{Request, ask};
 use crate::engine::Faults;
+use crate::host::Host;
 use crate::judge::{Judge, Target};
 use crate::ledger::Broken;
 use crate::logs::Logs;
@@ -35,6 +39,8 @@ use crate::report::Counts;
 
 /// The longest that a caller waits: longer than any step of the store and any rehearsal takes.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// The same where there are several nodes, each of which may have stopped: longer than any fence takes.
+const PATIENCE_WITH_NODES: Duration = Duration::from_secs(4);
 /// How often the end lets time pass until everything has settled.
 const ROUNDS: usize = 60;
 const RETENTION: Millis = DAY;
@@ -42,6 +48,17 @@ const RETENTION: Millis = DAY;
 const LAST_WORDS: Millis = 6 * SECOND;
 /// How long a process takes to be replaced.
 const RESTART_MILLIS: i64 = 20;
+
+/// Whether anything waits still.
+enum Settled {
+    All,
+    NotYet,
+    /// It did for long, and the clock was stepped.
+    Stepped,
+}
+
+/// Requests that a paced endpoint gets in a second.
+const PACE: u32 = 4;
 
 /// What became of a run.
 #[derive(Debug)]
@@ -54,7 +71,7 @@ pub(crate) struct Outcome {
 /// What a run keeps from one process to the next.
 struct Run<'s> {
     scenario: &'s Scenario,
-    ashore: Ashore,
+    ashore: Rc<Ashore>,
     logs: Logs,
     app: RefCell<ClientId>,
     asked: RefCell<Vec<Request>>,
@@ -67,15 +84,19 @@ pub(crate) fn run(scenario: &Scenario, mutant: Mutant) -> Outcome {
     let _collected = logs.collect();
     let run = Run {
         scenario,
-        ashore: Ashore::new(scenario.seed, mutant),
+        ashore: Rc::new(Ashore::new(scenario.seed, mutant)),
         logs,
         app: RefCell::new(ClientId::FIRST),
         asked: RefCell::default(),
         published: RefCell::default(),
     };
-    let mut next = Some(0);
-    while let Some(from) = next {
-        next = run.live(from);
+    if let Some(sharing) = &scenario.nodes {
+        run.live_together(sharing);
+    } else {
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = run.live(from);
+        }
     }
     let clock = Arc::clone(&run.ashore.ground.clock);
     let mut judge = run.judge();
@@ -106,6 +127,7 @@ impl Run<'_> {
             let process = Rc::new(Process::start(&self.ashore).await);
             if from == 0 {
                 self.set_up(&process).await;
+                self.look(std::slice::from_ref(&process));
             }
             let next = self.operate(&process, from).await;
             if next.is_none() && self.judge().broken.is_none() {
@@ -130,7 +152,7 @@ impl Run<'_> {
                 return Some(index + 1);
             }
             self.perform(process, operation).await;
-            self.look(process);
+            self.look(std::slice::from_ref(process));
             if self.judge().broken.is_some() {
                 return None;
             }
@@ -139,12 +161,12 @@ impl Run<'_> {
     }
 
     /// After every step: what is stored, the audit log, the logs, and whether everything still runs.
-    fn look(&self, process: &Process) {
+    fn look(&self, processes: &[Rc<Process>]) {
         let logged = self.logs.take();
         let mut judge = self.judge();
         judge.inspect(&self.ashore.disk);
         judge.search("the log", &logged);
-        if process.is_damaged() {
+        if processes.iter().any(|process| process.is_damaged()) {
             judge.find(Err(("G1", "a part of the server panicked".to_owned())));
         }
     }
@@ -160,7 +182,7 @@ impl Run<'_> {
 
     async fn perform(&self, process: &Rc<Process>, operation: &Operation) {
         match operation {
-            Operation::Publish { count, batch } => self.publish(process, *count, *batch).await,
+            Operation::Publish { count, batch, .. } => self.publish(process, *count, *batch).await,
             Operation::Run { millis } => sleep(Duration::from_millis(*millis)).await,
             Operation::Jump { millis } => {
                 self.judge().counts.clock_steps += 1;
@@ -170,46 +192,50 @@ impl Run<'_> {
             Operation::Ask(asked) => {
                 if let Some(request) = self.resolve(process, *asked) {
                     self.asked.borrow_mut().push(request.clone());
-                    self.ask(process, request, asked.patience_millis, asked.wait)
+                    self.ask((process, None), request, asked.patience_millis, asked.wait)
                         .await;
                 }
             }
-            Operation::Repeat { back } => {
-                let request = {
-                    let asked = self.asked.borrow();
-                    let index = asked.len().checked_sub(1 + usize::from(*back));
-                    index.map(|index| asked[index].clone())
-                };
-                if let Some(request) = request {
-                    self.ask(process, request, None, true).await;
+            Operation::Repeat { back, .. } => {
+                if let Some(request) = self.earlier(*back) {
+                    self.ask((process, None), request, None, true).await;
                 }
             }
-            Operation::Deploy { endpoint, to } => self.deploy(usize::from(*endpoint), *to),
+            Operation::Deploy { .. } | Operation::Health { .. } | Operation::Network { .. } => {
+                self.change_receiver(operation);
+            }
+            Operation::Store { .. } => {
+                *self.ashore.ground.faults.lock().unwrap() = faults_of(operation);
+            }
+            Operation::Prune => self.prune(process).await,
+            Operation::Crash | Operation::Node { .. } | Operation::Outage { .. } => {}
+        }
+    }
+
+    /// The request that was made so many before the last one.
+    fn earlier(&self, back: u8) -> Option<Request> {
+        let asked = self.asked.borrow();
+        let index = asked.len().checked_sub(1 + usize::from(back))?;
+        Some(asked[index].clone())
+    }
+
+    /// What happens at a receiver, or on the way to it.
+    fn change_receiver(&self, operation: &Operation) {
+        match *operation {
+            Operation::Deploy { endpoint, to } => self.deploy(usize::from(endpoint), to),
             Operation::Health { endpoint, health } => {
-                self.receiver(*endpoint, |receiver| receiver.feel(*health));
+                self.receiver(endpoint, |receiver| receiver.feel(health));
             }
             Operation::Network {
                 endpoint,
                 requests_lost,
                 answers_lost,
-            } => self.receiver(*endpoint, |receiver| {
-                receiver.requests_lost = *requests_lost;
-                receiver.answers_lost = *answers_lost;
+            } => self.receiver(endpoint, |receiver| {
+                receiver.requests_lost = requests_lost;
+                receiver.answers_lost = answers_lost;
                 receiver.epoch += 1;
             }),
-            Operation::Store {
-                requests_lost,
-                answers_lost,
-                slow_millis,
-            } => {
-                *self.ashore.ground.faults.lock().unwrap() = Faults {
-                    requests_lost: *requests_lost,
-                    answers_lost: *answers_lost,
-                    slow_millis: *slow_millis,
-                };
-            }
-            Operation::Prune => self.prune(process).await,
-            Operation::Crash => {}
+            _ => {}
         }
     }
 
@@ -325,9 +351,10 @@ impl Run<'_> {
         })
     }
 
+    /// Someone asks a process, on its machine if it has one of its own.
     async fn ask(
         &self,
-        process: &Rc<Process>,
+        (process, host): (&Rc<Process>, Option<Rc<Host>>),
         request: Request,
         patience_millis: Option<u64>,
         wait: bool,
@@ -336,9 +363,21 @@ impl Run<'_> {
         judge.lock().unwrap().counts.asked += 1;
         let clock = Arc::clone(&self.ashore.ground.clock);
         let process = Rc::clone(process);
-        let patience = patience_millis.map_or(PATIENCE, Duration::from_millis);
+        let longest = if host.is_some() {
+            PATIENCE_WITH_NODES
+        } else {
+            PATIENCE
+        };
+        let patience = patience_millis.map_or(longest, Duration::from_millis);
         let asking = async move {
-            let answer = timeout(patience, ask(&process, &request)).await;
+            let answer = match host {
+                None => timeout(patience, ask(&process, &request)).await.ok(),
+                // Who asked a node that crashed hears nothing either.
+                Some(host) => timeout(patience, host.serve(ask(&process, &request)))
+                    .await
+                    .ok()
+                    .flatten(),
+            };
             let now = hookturn_core::time::Clock::now(clock.as_ref());
             hear(&judge, &request, answer, now);
         };
@@ -354,21 +393,18 @@ impl Run<'_> {
 fn hear(
     judge: &Mutex<Judge>,
     request: &Request,
-    answer: Result<
-        Result<crate::ask::Answered, hookturn::service::ServiceError>,
-        tokio::time::error::Elapsed,
-    >,
+    answer: Option<Result<crate::ask::Answered, hookturn::service::ServiceError>>,
     now: hookturn_core::time::Timestamp,
 ) {
     let mut judge = judge.lock().unwrap();
     match answer {
-        Err(_) => judge.note(format_args!("{now} {} hung up", request.key)),
-        Ok(Err(error)) => {
+        None => judge.note(format_args!("{now} {} hung up", request.key)),
+        Some(Err(error)) => {
             let text = format!("{error} {error:?}");
             judge.search("an error", &text);
             judge.note(format_args!("{now} {} refused: {error}", request.key));
         }
-        Ok(Ok(answer)) => {
+        Some(Ok(answer)) => {
             judge.counts.replayed += u64::from(answer.replayed);
             judge.note(format_args!(
                 "{now} {} answered {}",
@@ -378,6 +414,21 @@ fn hear(
                 judge.answered(&request.key, &answer.text, now);
             }
         }
+    }
+}
+
+fn faults_of(operation: &Operation) -> Faults {
+    match *operation {
+        Operation::Store {
+            requests_lost,
+            answers_lost,
+            slow_millis,
+        } => Faults {
+            requests_lost,
+            answers_lost,
+            slow_millis,
+        },
+        _ => Faults::default(),
     }
 }
 
@@ -415,7 +466,6 @@ impl Run<'_> {
             let made = service.create_endpoint(caller, app, new, None).await;
             self.add_target(index, *setup, &made.unwrap());
         }
-        self.look(process);
     }
 
     fn add_target(&self, index: usize, setup: Setup, made: &CreatedEndpoint) {
@@ -450,24 +500,33 @@ impl Run<'_> {
             for index in 0..self.scenario.endpoints.len() {
                 self.catch_up(index);
             }
-            self.look(process);
+            self.look(std::slice::from_ref(process));
             if self.judge().broken.is_some() {
                 return;
             }
-            let Some(earliest) = self.ashore.disk.earliest() else {
-                if self.judge().waiting().is_none() {
-                    break;
-                }
-                continue;
-            };
-            // Retries may be far away by the wall clock, after it was stepped.
-            let wait = earliest.since(self.ashore.now());
-            if wait > 5 * SECOND {
-                self.ashore.ground.clock.step(wait.cast_signed());
-                process.inboxes.wake();
+            match self.settled() {
+                Settled::All => break,
+                Settled::NotYet => {}
+                Settled::Stepped => process.inboxes.wake(),
             }
         }
         self.judge().conclude(&self.ashore.disk);
+    }
+
+    /// Whether nothing waits any more. Retries may be far away by the wall clock, after it was stepped.
+    fn settled(&self) -> Settled {
+        let Some(earliest) = self.ashore.disk.earliest() else {
+            return match self.judge().waiting() {
+                None => Settled::All,
+                Some(_) => Settled::NotYet,
+            };
+        };
+        let wait = earliest.since(self.ashore.now());
+        if wait <= 5 * SECOND {
+            return Settled::NotYet;
+        }
+        self.ashore.ground.clock.step(wait.cast_signed());
+        Settled::Stepped
     }
 
     async fn heal(&self, process: &Process, index: usize) {
@@ -526,6 +585,7 @@ fn new_endpoint(index: usize, setup: Setup) -> NewEndpoint {
         timeout_millis: Some(SECOND),
         connect_timeout_millis: Some(SECOND),
         ordered: setup.ordered,
+        rate_limit_per_second: setup.paced.then_some(PACE),
         ..NewEndpoint::default()
     }
 }

@@ -56,7 +56,12 @@ impl Traffic {
         Ok(())
     }
 
-    pub(super) fn accept(&mut self, new: NewMessage) -> Vec<Due> {
+    /// `place` says where a message stands in the queue of an endpoint, if that is not when it was accepted.
+    pub(super) fn accept(
+        &mut self,
+        new: NewMessage,
+        place: impl Fn(EndpointId) -> Option<Timestamp>,
+    ) -> Vec<Due> {
         let NewMessage {
             message,
             deliveries,
@@ -64,14 +69,17 @@ impl Traffic {
         let types = self.event_types.entry(message.workspace).or_default();
         types.insert(message.event_type.clone());
         self.messages.insert(message.id, Arc::clone(&message));
-        let rows = deliveries.into_iter().map(|(delivery, endpoint)| Due {
-            delivery,
-            endpoint,
-            due_at: message.accepted_at,
-            not_before: message.accepted_at,
-            attempts: 0,
-            attempts_before_requeue: 0,
-            message: Arc::clone(&message),
+        let rows = deliveries.into_iter().map(|(delivery, endpoint)| {
+            let due_at = place(endpoint).unwrap_or(message.accepted_at);
+            Due {
+                delivery,
+                endpoint,
+                due_at,
+                not_before: due_at,
+                attempts: 0,
+                attempts_before_requeue: 0,
+                message: Arc::clone(&message),
+            }
         });
         let rows: Vec<Due> = rows.collect();
         for row in &rows {

@@ -20,8 +20,9 @@ use tokio_postgres::Row;
 use super::connect::{OpenError, SCHEMA, Session, Target};
 use super::days::{self, Day};
 use super::migrate;
-use super::node::{GRACE, Hold, Node};
+use super::node::{Hold, Node};
 use super::rows::{Outcome, collect, column, failed, first, run};
+use crate::store::sharing::lease::GRACE;
 
 const STEP: &str = "write the backup";
 const RESTORE: &str = "restore the backup";

@@ -19,9 +19,9 @@ use super::planned;
 use super::requeue::requeue;
 use super::rows::{Outcome, collect, column, execute, first, id, uuid};
 use super::transaction::Tx;
-use super::view::keys_of;
 use super::{bulks, marks};
 use crate::store::encoding::{as_i64, from_document, to_document};
+use crate::store::sharing::keys::keys_of;
 
 pub(super) const STEP: &str = "change the configuration";
 

@@ -19,11 +19,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use uuid::Uuid;
 
 use super::connect::{Session, Target};
-use super::node::{GRACE, HEARTBEAT, Node};
+use super::node::Node;
 use super::rows::{Outcome, first, run, uuid};
-use super::takeover::{self, Silence};
+use super::takeover;
 use crate::store::encoding::IdColumn as _;
 use crate::store::owned::Owned;
+use crate::store::sharing::lease::{HEARTBEAT, Silence, may_judge};
 
 /// What nodes listen to.
 pub(super) const CHANNEL: &str = "hookturn";
@@ -94,7 +95,7 @@ impl Voice {
     /// Whether this node can write: one that cannot may not judge others by their silence.
     fn writes(&self, now: Instant) -> bool {
         let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        renewed.is_some_and(|renewed| now.duration_since(renewed) < GRACE)
+        may_judge(renewed, now)
     }
 
     /// There is something new about who owns what.

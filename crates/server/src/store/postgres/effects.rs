@@ -11,9 +11,9 @@ use hookturn_core::store::{Due, Hint, HintSink, ReceiverState, SealedSecret, Wri
 use super::days::Day;
 use super::ear::Voice;
 use super::upkeep::Sweep;
-use super::view::{Key, secret_key};
 use crate::store::happened::Happened;
 use crate::store::live::Live;
+use crate::store::sharing::keys::{Key, secret_key};
 
 #[derive(Debug, Default)]
 pub(super) struct Effects {

@@ -1,30 +1,14 @@
-//! The fence: until when another node may sign by what was before a change.
-//!
-//! A node that says in its row that it follows a version never signs by an older view again: it applied the change
-//! before it said so. A node that says nothing signs at most [`GRACE`] after the beginning of a round trip that
-//! showed its view as current, and such a round trip began before the change was committed. So the fence is closed
-//! when every node that has a view said so, or [`GRACE`] after the commit, whichever is first. A node that has
-//! not looked yet (its `view` is empty) follows before it signs.
+//! How far the other nodes said that they follow, for the [fence](crate::store::sharing::fence).
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use hookturn_core::store::Fence;
-use hookturn_core::time::Millis;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::Instant;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::node::GRACE;
 use super::reader::Readers;
 use super::rows::{collect, column};
-
-/// Time for the clocks of two machines to run apart within the grace, and for a commit to be answered.
-const ALLOWANCE: Duration = Duration::from_millis(50);
-/// How long to wait before the rows are read again, at first and at most.
-const PAUSE_FIRST: Duration = Duration::from_millis(2);
-const PAUSE_LAST: Duration = Duration::from_millis(25);
 
 /// What the other nodes last said that they follow, and when they were asked: fences that are closed at once ask
 /// once.
@@ -33,7 +17,12 @@ pub(super) struct Said(Mutex<Option<(Instant, Arc<[i64]>)>>);
 
 impl Said {
     /// What the other nodes follow, as they said at `moment` or later; nothing if they cannot be asked.
-    async fn since(&self, readers: &Readers, me: Uuid, moment: Instant) -> Option<Arc<[i64]>> {
+    pub(super) async fn since(
+        &self,
+        readers: &Readers,
+        me: Uuid,
+        moment: Instant,
+    ) -> Option<Arc<[i64]>> {
         let mut last = self.0.lock().await;
         if let Some((asked, views)) = &*last
             && *asked >= moment
@@ -51,40 +40,4 @@ impl Said {
         *last = Some((asked, Arc::clone(&views)));
         Some(views)
     }
-}
-
-/// Waits until the fence is closed, or for as long as the caller has patience. The change was committed before
-/// this is called.
-pub(super) async fn close(
-    said: &Said,
-    readers: &Readers,
-    me: Uuid,
-    version: i64,
-    patience: Millis,
-) -> Fence {
-    let begun = Instant::now();
-    let safe = begun + GRACE + ALLOWANCE;
-    let until = safe.min(begun + Duration::from_millis(patience));
-    let (mut pause, mut moment) = (PAUSE_FIRST, begun);
-    let mut fence = Fence::ALONE;
-    fence.closed = loop {
-        let asked = timeout_at(until, said.since(readers, me, moment)).await;
-        if let Ok(Some(views)) = asked {
-            let count = |count: usize| u32::try_from(count + 1).unwrap_or(u32::MAX);
-            fence.nodes = count(views.len());
-            fence.confirmed = count(views.iter().filter(|view| **view >= version).count());
-            if fence.nodes == fence.confirmed {
-                break true;
-            }
-        }
-        if Instant::now() + pause >= until {
-            sleep_until(until).await;
-            break until == safe;
-        }
-        sleep(pause).await;
-        pause = (pause * 3 / 2).min(PAUSE_LAST);
-        moment = Instant::now();
-    };
-    fence.millis = Millis::try_from(begun.elapsed().as_millis()).unwrap_or(Millis::MAX);
-    fence
 }

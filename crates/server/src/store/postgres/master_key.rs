@@ -10,9 +10,9 @@ use std::sync::Arc;
 use super::configuration::put_meta;
 use super::rows::{Outcome, collect, column};
 use super::transaction::Tx;
-use super::view::master_key;
 use super::writer::Answer;
 use crate::store::seal::CHECK;
+use crate::store::sharing::keys::master_key;
 
 const STEP: &str = "make another master key current";
 

@@ -8,12 +8,13 @@
 //! **The lease.** The same write renews the lease, by the clock of the database. A node that renewed nothing for
 //! as long as that is taken over by another ([`takeover`](super::takeover)).
 //!
-//! **The grace.** A node signs until [`GRACE`] after the beginning of the last round trip that showed that its view
-//! of the keys was current ([`Live::confirm_until`](crate::store::live::Live::confirm_until)), and not beyond its
+//! **The grace.** A node signs until [`GRACE`](lease::GRACE) after the beginning of the last round trip that showed
+//! that its view of the keys was current
+//! ([`Live::confirm_until`](crate::store::live::Live::confirm_until)), and not beyond its
 //! lease less a margin. The moment from which the lease counts at the database lies after the beginning of that
 //! round trip, and only a lease whose renewal is *committed* is counted on: who takes over sees it, or finds the
 //! row locked and the session of the other ended. So when a node is taken over, its last confirmation ended at
-//! least [`MARGIN`] before: the new owner need not wait, and two never send at once.
+//! least [`MARGIN`](lease::MARGIN) before: the new owner need not wait, and two never send at once.
 //!
 //! One process of a version that knows no nodes holds a lock alone; nodes hold it together. So neither works beside
 //! the other.
@@ -30,16 +31,9 @@ use uuid::Uuid;
 use super::connect::Session;
 use super::rows::{Outcome, column, execute, failed, first, rows, run};
 use crate::store::seal::{MasterKey, Sealer};
+use crate::store::sharing::lease;
 use crate::telemetry::SystemEntropy;
 
-/// How long what was confirmed may be believed.
-pub(super) const GRACE: Duration = Duration::from_secs(2);
-/// How long before the end of its lease a node stops, at the latest.
-pub(super) const MARGIN: Duration = Duration::from_millis(500);
-/// How often a node shows that it lives, and looks at the others, when nothing is written.
-pub(super) const HEARTBEAT: Duration = Duration::from_millis(500);
-/// How long a transaction may take, however long the lease is.
-const TRANSACTION: Duration = Duration::from_secs(15);
 /// How long the lock is waited for: a session whose process ended may linger for a moment.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait before it is tried again.
@@ -200,12 +194,12 @@ impl Node {
     /// How long it waits for a lock of another node, which may have stopped in the middle of a transaction: far
     /// less than its own lease, which it does not renew meanwhile.
     pub(super) fn patience(&self) -> Duration {
-        (self.lease / 4).min(GRACE)
+        lease::patience(self.lease)
     }
 
     /// How long one transaction may take, after which its connection is given up: its lease must not run out.
     pub(super) fn longest_transaction(&self) -> Duration {
-        (self.lease / 2).min(TRANSACTION)
+        lease::longest_transaction(self.lease)
     }
 
     /// Writes the row of a process that has just started. It may own shards from its first transaction on.
@@ -382,13 +376,6 @@ fn holder(row: &Row) -> Outcome<Holder> {
     })
 }
 
-/// Until when a node may sign, after a round trip that began at `begun` and showed that its view was current, if
-/// the last round trip whose renewal of the lease was committed began at `renewed`.
-pub(super) fn confirmed_until(begun: Instant, renewed: Instant, lease: Duration) -> Instant {
-    let until = renewed + lease.saturating_sub(MARGIN);
-    until.min(begun + GRACE)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -412,16 +399,5 @@ mod tests {
         assert!(here.has_ended(&here, i32::MAX));
         let elsewhere = Machine("elsewhere".to_owned());
         assert!(!elsewhere.has_ended(&here, i32::MAX));
-    }
-
-    #[tokio::test]
-    async fn a_confirmation_ends_with_the_grace_and_never_after_the_committed_lease() {
-        let (now, lease) = (Instant::now(), Duration::from_secs(10));
-        assert_eq!(confirmed_until(now, now, lease), now + GRACE);
-        // It was stopped for longer than its lease: what it begins now is not committed yet.
-        let later = now + Duration::from_secs(11);
-        assert!(confirmed_until(later, now, lease) < later);
-        let near = now + Duration::from_secs(9);
-        assert_eq!(confirmed_until(near, now, lease), now + lease - MARGIN);
     }
 }

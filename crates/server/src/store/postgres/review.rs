@@ -1,13 +1,13 @@
 //! The review: which shards this node owns, as the database has it, and what it gives up and takes.
 //!
-//! What is to be done is decided by [`hookturn_core::shard::plan`], from the list of nodes and of owners. A shard is
+//! What is to be done is decided by [`Seen::steps`], from the list of nodes and of owners. A shard is
 //! given up in two steps: from the first on nothing begins for it here, and the second, when nothing is under way
 //! any more and everything is recorded, frees it in the database. Taking one is a write that only finds it free;
 //! what other nodes learned about the receivers of its endpoints is read in the same transaction, before anything
 //! is sent to them.
 
 use hookturn_core::id::{ApiKeyId, EndpointId, WorkspaceId};
-use hookturn_core::shard::{Plan, SHARDS, Shard, plan};
+use hookturn_core::shard::{SHARDS, Shard};
 use hookturn_core::store::ReceiverState;
 use hookturn_core::time::Timestamp;
 use tokio_postgres::Row;
@@ -17,35 +17,9 @@ use super::connect::Session;
 use super::node::Node;
 use super::rows::{Outcome, collect, column, id, time};
 use crate::store::encoding::from_document;
-use crate::store::owned::Owned;
+use crate::store::sharing::review::{Seen, Steps};
 
 const STEP: &str = "share the shards";
-
-/// The nodes and the owners, as one look shows them.
-#[derive(Debug)]
-pub(super) struct Seen {
-    /// Those that may own shards, in the order in which they joined.
-    members: Vec<Uuid>,
-    /// By shard.
-    owners: Vec<Option<Uuid>>,
-}
-
-/// What a review comes to.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Steps {
-    /// Shards that are ours already and were not known to be: the answer to taking them was lost.
-    pub(super) adopt: Vec<Shard>,
-    /// Free shards to take.
-    pub(super) claim: Vec<Shard>,
-    /// Shards of which nothing is under way any more.
-    pub(super) free: Vec<Shard>,
-}
-
-impl Steps {
-    pub(super) fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
 
 /// Looks who there is and who owns what.
 pub(super) async fn look(session: &Session) -> Outcome<Seen> {
@@ -60,41 +34,7 @@ pub(super) async fn look(session: &Session) -> Outcome<Seen> {
             *place = owner;
         }
     }
-    Ok(Seen { members, owners })
-}
-
-impl Seen {
-    fn owner(&self, shard: Shard) -> Option<Uuid> {
-        self.owners
-            .get(usize::from(shard.number()))
-            .copied()
-            .flatten()
-    }
-
-    /// How many nodes share the database.
-    pub(super) fn nodes(&self) -> usize {
-        self.members.len()
-    }
-
-    /// What this node has to do. Gives up what it has too much of.
-    pub(super) fn steps(&self, me: Uuid, owned: &Owned) -> Steps {
-        let owners = Shard::all().map(|shard| (shard, self.owner(shard)));
-        let Plan { release, claim } = plan(me, &self.members, owners);
-        let mut steps = Steps {
-            claim,
-            ..Steps::default()
-        };
-        for shard in Shard::all().filter(|shard| self.owner(*shard) == Some(me)) {
-            if release.contains(&shard) {
-                if owned.give_up(shard) {
-                    steps.free.push(shard);
-                }
-            } else if !owned.has(shard) {
-                steps.adopt.push(shard);
-            }
-        }
-        steps
-    }
+    Ok(Seen::new(members, owners))
 }
 
 /// Frees and takes shards within the open transaction. Returns those that are ours now and were not before.
@@ -158,52 +98,4 @@ fn remembered(row: &Row) -> Outcome<Remembered> {
     let endpoint: EndpointId = id(row, 1)?;
     let receiver = from_document("endpoint", &endpoint, column(row, 2)?)?;
     Ok((endpoint, receiver))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-
-    const ME: Uuid = Uuid::from_bytes([1; 16]);
-    const OTHER: Uuid = Uuid::from_bytes([2; 16]);
-
-    fn seen(members: &[Uuid], owners: impl Fn(u16) -> Option<Uuid>) -> Seen {
-        Seen {
-            members: members.to_vec(),
-            owners: (0..SHARDS).map(owners).collect(),
-        }
-    }
-
-    #[test]
-    fn a_shard_is_freed_when_nothing_is_under_way_for_it() {
-        let owned = Arc::new(Owned::none());
-        for shard in Shard::all() {
-            owned.take(shard);
-        }
-        let busy = EndpointId::from_bytes([7; 16]);
-        let flight = owned.begin(busy).unwrap();
-        // This node is not able any more.
-        let seen = seen(&[OTHER], |_| Some(ME));
-        let steps = seen.steps(ME, &owned);
-        assert_eq!(steps.free.len(), usize::from(SHARDS) - 1);
-        assert!(!steps.free.contains(&Shard::of(busy)));
-        assert!(!owned.owns(busy), "nothing more begins");
-        drop(flight);
-        assert!(seen.steps(ME, &owned).free.contains(&Shard::of(busy)));
-    }
-
-    #[test]
-    fn a_shard_that_the_database_says_is_ours_is_ours() {
-        let owned = Arc::new(Owned::none());
-        let seen = seen(&[ME, OTHER], |n| Some(if n % 2 == 0 { ME } else { OTHER }));
-        let steps = seen.steps(ME, &owned);
-        assert_eq!(steps.adopt.len(), usize::from(SHARDS) / 2);
-        assert!(steps.claim.is_empty() && steps.free.is_empty());
-        for shard in &steps.adopt {
-            owned.take(*shard);
-        }
-        assert!(seen.steps(ME, &owned).is_empty());
-    }
 }

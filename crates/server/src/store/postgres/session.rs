@@ -20,10 +20,11 @@ use super::connect::{OpenError, Session, Target};
 use super::days::{self, Day};
 use super::node::{Hold, Node};
 use super::rows::{Outcome, run};
-use super::takeover::{self, Silence};
+use super::takeover;
 use super::{loading, migrate};
 use crate::store::live::Live;
 use crate::store::seal::CHECK;
+use crate::store::sharing::lease::Silence;
 
 /// How long coming back may take, before it is given up and tried anew.
 const COMING_BACK: Duration = Duration::from_secs(10);

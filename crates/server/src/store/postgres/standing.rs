@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::node::Begun;
-use super::skew::{self, Skew};
+use crate::store::sharing::skew::{self, Skew};
 use crate::telemetry::NodeClock;
 
 /// What a node knows of itself and the others. Shared.

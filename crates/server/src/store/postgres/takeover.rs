@@ -1,14 +1,11 @@
 //! Taking over what a node left that does not live any more.
 //!
-//! Whether it lives is decided by [`hookturn_core::shard::may_be_taken_over`], from what the database and this node's
-//! own clock say. Whoever takes over ends the session of the other first, so that a process which stopped in the
-//! middle of a transaction holds no row any more; then writes into its row that it was taken over, unless it
-//! renewed its lease in between; and frees its shards, in the same transaction. From that commit on the other can
-//! write nothing ([`node`](super::node)), and the living share its shards.
+//! Whether it lives is decided by [`Silence::dead`], from what the database and this node's own clock say. Whoever
+//! takes over ends the session of the other first, so that a process which stopped in the middle of a transaction
+//! holds no row any more; then writes into its row that it was taken over, unless it renewed its lease in between;
+//! and frees its shards, in the same transaction. From that commit on the other can write nothing
+//! ([`node`](super::node)), and the living share its shards.
 
-use std::collections::HashMap;
-
-use hookturn_core::shard::{Watched, may_be_taken_over};
 use hookturn_core::time::Millis;
 use tokio::time::Instant;
 use tokio_postgres::Row;
@@ -17,25 +14,11 @@ use uuid::Uuid;
 use super::connect::Session;
 use super::node::{Machine, Node, end_session, free_shards_of};
 use super::rows::{Outcome, collect, column, execute, run};
+use crate::store::sharing::lease::{Other, Silence};
 
 const STEP: &str = "take over from another node";
 /// How long a row of a node whose session has ended is waited for.
 const PATIENCE: &str = "3s";
-
-/// Since when each node was seen to write nothing: its last number, and when that was seen first.
-#[derive(Debug, Default)]
-pub(super) struct Silence(HashMap<Uuid, (i64, Instant)>);
-
-impl Silence {
-    /// For how long a node has been silent, now that it is seen with this number.
-    fn of(&mut self, node: Uuid, written: i64, now: Instant) -> Millis {
-        let seen = self.0.entry(node).or_insert((written, now));
-        if seen.0 != written {
-            *seen = (written, now);
-        }
-        Millis::try_from(now.duration_since(seen.1).as_millis()).unwrap_or(Millis::MAX)
-    }
-}
 
 /// A node that may be taken over.
 #[derive(Debug)]
@@ -47,7 +30,7 @@ pub(super) struct Dead {
 }
 
 /// A node as its row tells.
-struct Other {
+struct Found {
     id: Uuid,
     name: String,
     machine: Machine,
@@ -57,8 +40,20 @@ struct Other {
     lease_is_out: bool,
 }
 
-fn read(row: &Row) -> Outcome<Other> {
-    Ok(Other {
+impl Found {
+    fn as_watched(&self, me: &Node) -> Other {
+        Other {
+            id: self.id,
+            written: self.written,
+            lease: Millis::try_from(self.lease).unwrap_or(0),
+            lease_is_out: self.lease_is_out,
+            process_ended: self.machine.has_ended(&me.machine, self.process),
+        }
+    }
+}
+
+fn read(row: &Row) -> Outcome<Found> {
+    Ok(Found {
         id: column(row, 0)?,
         name: column(row, 1)?,
         machine: Machine::of(column(row, 2)?),
@@ -79,27 +74,18 @@ pub(super) async fn dead(
     let sql =
         "SELECT id, name, machine, process, lease_millis, written, lease_until < clock_timestamp()
                FROM node WHERE left_at IS NULL AND taken_over_at IS NULL AND id <> $1";
-    let others = collect(session, STEP, sql, &[&me.id], read).await?;
-    silence
-        .0
-        .retain(|id, _| others.iter().any(|other| other.id == *id));
-    let mut dead = Vec::new();
-    for other in others {
-        let watched = Watched {
-            lease_is_out: other.lease_is_out,
-            silent: silence.of(other.id, other.written, now),
-            lease: Millis::try_from(other.lease).unwrap_or(0),
-            process_ended: other.machine.has_ended(&me.machine, other.process),
-        };
-        if may_be_taken_over(&watched) {
-            dead.push(Dead {
-                id: other.id,
-                name: other.name,
-                process_ended: watched.process_ended,
-            });
-        }
-    }
-    Ok(dead)
+    let rows = collect(session, STEP, sql, &[&me.id], read).await?;
+    let others: Vec<Other> = rows.iter().map(|row| row.as_watched(me)).collect();
+    let dead = silence.dead(&others, now);
+    let named = |id: Uuid| {
+        let row = rows.iter().find(|row| row.id == id)?;
+        Some(Dead {
+            id,
+            name: row.name.clone(),
+            process_ended: row.as_watched(me).process_ended,
+        })
+    };
+    Ok(dead.into_iter().filter_map(named).collect())
 }
 
 /// Takes a node over. Returns how many shards are free by it: none if somebody else was first, or if it lives.
@@ -130,25 +116,4 @@ async fn mark(session: &Session, me: &Node, dead: &Dead) -> Outcome<Option<u64>>
         return Ok(None);
     }
     free_shards_of(session, dead.id).await.map(Some)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn whoever_writes_is_not_silent() {
-        let (mut silence, node, now) = (
-            Silence::default(),
-            Uuid::from_bytes([1; 16]),
-            Instant::now(),
-        );
-        let at = |seconds| now + Duration::from_secs(seconds);
-        assert_eq!(silence.of(node, 7, at(0)), 0);
-        assert_eq!(silence.of(node, 7, at(4)), 4_000);
-        assert_eq!(silence.of(node, 8, at(5)), 0);
-        assert_eq!(silence.of(node, 8, at(15)), 10_000);
-    }
 }

@@ -29,16 +29,18 @@ use super::PostgresOptions;
 use super::connect::{OpenError, Session, Target};
 use super::ear::{Ear, Voice};
 use super::effects::Effects;
-use super::node::{Begun, GRACE, HEARTBEAT, Node, Word, confirmed_until};
+use super::node::{Begun, Node, Word};
 use super::rows::{Outcome, again, execute, is_deadlock, is_fatal, run};
 use super::session::{self, Away, Back, Seat};
 use super::standing::Standing;
 use super::transaction::{Head, Manner, Memory, write_all};
-use super::view::{self, Recent};
+use super::view;
 use super::writer::{Answer, Answers, Order, Work};
 use crate::store::live::Live;
 use crate::store::owned::Owned;
 use crate::store::seal::Sealer;
+use crate::store::sharing::lease::{GRACE, HEARTBEAT, confirmed_until};
+use crate::store::sharing::view::Recent;
 
 mod away;
 mod sharing;
@@ -508,7 +510,7 @@ impl Thread {
                 source: why.into(),
             });
         }
-        self.recent.remember(&mut news);
+        self.recent.remember(news.told.drain(..));
         let findings = std::mem::take(&mut news.findings);
         let effects = Effects {
             writes: news.writes,

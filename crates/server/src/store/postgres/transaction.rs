@@ -20,10 +20,10 @@ use super::effects::Effects;
 use super::group::Group;
 use super::rows::{Outcome, is_deadlock, run};
 use super::upkeep::{self, Sweep};
-use super::view::Recent;
 use super::writer::{Answer, Answers, Work};
 use super::{configuration, figures, ledger, master_key, outbox};
 use crate::store::live::Live;
+use crate::store::sharing::view::Recent;
 
 /// The open transaction, as a piece of work sees it.
 pub(super) struct Tx<'a> {

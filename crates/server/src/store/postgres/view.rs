@@ -8,34 +8,26 @@
 //! ([`catch_up`]): one statement, which sees one commit, so that no half of a change is ever in memory. That is also
 //! what confirms the view: a node signs for a while after it saw that it was current.
 //!
-//! **Decisions.** A change was decided from the view as it was a moment before. The things that it writes are
-//! compared by version; of what else it may rest on (that an app is there, that a keyring is its own) this node
-//! knows only by the turns that its requests take, and another node has turns of its own. So a change is refused
-//! if another node changed something of its workspace since it was decided ([`Recent::refuse`]), and is decided
-//! again on what is there now (G5).
+//! Whether what this node decided from an older view still stands is said by
+//! [`Recent::refuse`](crate::store::sharing::view::Recent::refuse).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use hookturn_core::id::{EndpointId, WorkspaceId};
 use hookturn_core::proof::Findings;
 use hookturn_core::rotation::Keyring;
-use hookturn_core::store::{Change, SealedSecret, StoreError, Write};
+use hookturn_core::store::{SealedSecret, Write};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::connect::Session;
 use super::rows::{Outcome, collect, column, execute, first, is_lock_timeout, run, uuid};
 use crate::store::encoding::{from_document, impossible};
+use crate::store::sharing::keys::{Key, kind};
+use crate::store::sharing::view::{Told, is_whole};
 
 const STEP: &str = "follow the other nodes";
-mod keys;
-
-use keys::kind;
-pub(super) use keys::{Key, keys_of, master_key, secret_key};
-
-/// Changes of other nodes that are remembered for those who decided before.
-const REMEMBERED: usize = 4_096;
 
 // ----- telling -----
 
@@ -98,13 +90,6 @@ pub(super) async fn prune(session: &Session) -> Outcome<u64> {
 
 // ----- following -----
 
-/// A change of another node.
-#[derive(Debug, Clone)]
-struct Told {
-    version: i64,
-    key: Key,
-}
-
 /// What changed since this node last followed, as of one commit.
 #[derive(Debug, Default)]
 pub(super) struct News {
@@ -118,65 +103,13 @@ pub(super) struct News {
     pub(super) forgotten: Vec<EndpointId>,
     /// The box of the master key that is current, if another one became so.
     pub(super) master_key: Option<Arc<[u8]>>,
-    told: Vec<Told>,
-}
-
-/// The latest changes of other nodes.
-#[derive(Debug, Default)]
-pub(super) struct Recent {
-    told: VecDeque<Told>,
-    /// The latest version of which something is not remembered any more.
-    forgotten: i64,
-}
-
-impl Recent {
-    pub(super) fn remember(&mut self, news: &mut News) {
-        self.told.extend(news.told.drain(..));
-        while self.told.len() > REMEMBERED
-            && let Some(oldest) = self.told.pop_front()
-        {
-            self.forgotten = oldest.version;
-        }
-    }
-
-    /// Begins with what was loaded as of a version.
-    pub(super) fn begin(version: i64) -> Self {
-        Self {
-            told: VecDeque::new(),
-            forgotten: version,
-        }
-    }
-
-    /// Refuses a change that was decided from a view of version `seen`, if what it may rest on was changed by
-    /// another node since.
-    pub(super) fn refuse(&self, change: &Change, seen: u64) -> Outcome<()> {
-        let conflict = |what: String| Err(StoreError::Conflict { what });
-        let seen = i64::try_from(seen).unwrap_or(i64::MAX);
-        if seen < self.forgotten {
-            return conflict(format!("workspace {}", change.workspace));
-        }
-        let mut since = self
-            .told
-            .iter()
-            .rev()
-            .take_while(|told| told.version > seen);
-        let ours: HashSet<Key> = keys_of(change).collect();
-        let hit = since.find(|Told { key, .. }| {
-            let rested_on =
-                kind::RESTED_ON.contains(&key.kind) && key.workspace == change.workspace;
-            rested_on || kind::RESTED_ON_BY_ALL.contains(&key.kind) || ours.contains(key)
-        });
-        match hit {
-            None => Ok(()),
-            Some(told) => conflict(format!("{} {}", told.key.kind, told.key.name)),
-        }
-    }
+    pub(super) told: Vec<Told>,
 }
 
 impl News {
     /// Whether it tells of everything after a version, up to one that is known to be there.
     pub(super) fn is_whole(&self, applied: i64, known: i64) -> bool {
-        self.versions == self.version - applied && self.version >= known
+        is_whole(self.versions, (applied, self.version), known)
     }
 }
 
@@ -397,97 +330,5 @@ impl News {
         };
         self.writes.push(write);
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use hookturn_core::audit::{Actor, Context};
-    use hookturn_core::time::Timestamp;
-
-    use super::*;
-
-    fn workspace(number: u8) -> WorkspaceId {
-        WorkspaceId::from_bytes([number; 16])
-    }
-
-    fn key(kind: &'static str, of: u8, name: &str) -> Key {
-        Key {
-            kind,
-            workspace: workspace(of),
-            name: name.to_owned(),
-        }
-    }
-
-    fn change(of: u8, writes: Vec<Write>) -> Change {
-        Change {
-            workspace: workspace(of),
-            writes,
-            audit: Vec::new(),
-            context: Context {
-                actor: Actor::System,
-                request_id: None,
-                reason: None,
-            },
-            at: Timestamp::EPOCH,
-            idempotency: None,
-        }
-    }
-
-    fn recent(told: &[(i64, Key)]) -> Recent {
-        let mut recent = Recent::begin(0);
-        let told = told.iter().map(|(version, key)| Told {
-            version: *version,
-            key: key.clone(),
-        });
-        recent.remember(&mut News {
-            told: told.collect(),
-            ..News::default()
-        });
-        recent
-    }
-
-    #[test]
-    fn g5_a_decision_is_made_again_when_another_node_changed_what_it_may_rest_on() {
-        let recent = recent(&[
-            (4, key(kind::APP, 1, "shop")),
-            (5, key(kind::NOTED, 1, "k")),
-        ]);
-        assert!(
-            recent.refuse(&change(1, Vec::new()), 4).is_ok(),
-            "it saw that"
-        );
-        assert!(recent.refuse(&change(1, Vec::new()), 3).is_err());
-        assert!(
-            recent.refuse(&change(2, Vec::new()), 3).is_ok(),
-            "another workspace"
-        );
-    }
-
-    #[test]
-    fn g5_the_same_thing_and_a_new_workspace_are_never_written_over() {
-        let findings = || Write::Findings {
-            workspace: workspace(1),
-            endpoint: EndpointId::from_bytes([9; 16]),
-            findings: Findings::default(),
-        };
-        let name = uuid([9; 16]).to_string();
-        let same = recent(&[(7, key(kind::FINDINGS, 1, &name))]);
-        assert!(same.refuse(&change(1, vec![findings()]), 6).is_err());
-        assert!(same.refuse(&change(1, vec![findings()]), 7).is_ok());
-        assert!(same.refuse(&change(1, Vec::new()), 6).is_ok());
-        let fresh = recent(&[(8, key(kind::WORKSPACE, 3, ""))]);
-        assert!(fresh.refuse(&change(1, Vec::new()), 7).is_err());
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded_and_whoever_decided_before_decides_again() {
-        let many: Vec<_> = (1..=5_000)
-            .map(|version| (version, key(kind::NOTED, 1, "k")))
-            .collect();
-        let recent = recent(&many);
-        assert_eq!(recent.told.len(), REMEMBERED);
-        assert!(recent.refuse(&change(2, Vec::new()), 5_000).is_ok());
-        assert!(recent.refuse(&change(2, Vec::new()), 10).is_err());
     }
 }

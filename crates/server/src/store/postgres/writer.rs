@@ -24,8 +24,8 @@ use super::connect::OpenError;
 use super::node::Node;
 use super::rows::Outcome;
 use super::thread::{Gone, Thread};
-use super::view::keys_of;
 use crate::store::outbox::{Mending, Settling};
+use crate::store::sharing::keys::keys_of;
 use crate::store::waiting::Share;
 
 /// What can be asked of the writer.

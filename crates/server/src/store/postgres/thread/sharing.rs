@@ -7,10 +7,11 @@ use tokio::time::{Instant, timeout};
 
 use super::{Thread, taken_over};
 use crate::store::postgres::connect::Session;
-use crate::store::postgres::node::GRACE;
-use crate::store::postgres::review::{self, Remembered, Seen, Steps};
+use crate::store::postgres::review::{self, Remembered};
 use crate::store::postgres::rows::{Outcome, run};
 use crate::store::postgres::{ear, view};
+use crate::store::sharing::lease::GRACE;
+use crate::store::sharing::review::{Seen, Steps};
 
 /// How long the look at the shards may take.
 const LOOK: Duration = Duration::from_secs(5);

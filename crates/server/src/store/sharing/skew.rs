@@ -9,43 +9,44 @@
 use hookturn_core::time::SECOND;
 
 /// How far off the clock of a node may be, in milliseconds.
-pub(super) const BOUND: i64 = SECOND.cast_signed();
-/// A round trip that took longer tells nothing.
+pub const BOUND: i64 = SECOND.cast_signed();
+/// A round trip that took longer tells too little to correct a clock by.
 const SLOW: i64 = 250;
 /// A correction stays as it is while what is measured differs by no more.
 const TOLERANCE: i64 = 10;
 
 /// The difference, as far as it is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Skew {
+pub struct Skew {
     /// What is added to the node's clock, in milliseconds.
-    pub(super) correction: i64,
+    pub correction: i64,
     /// Whether it is off by more than the bound.
-    pub(super) is_off: bool,
+    pub is_off: bool,
 }
 
 /// What to make of a round trip that took `took` milliseconds, at whose end at the latest the node's own clock said `ended` and
 /// within which the database's said `database`.
 ///
 /// 1. The database was asked somewhere within the round trip, so the difference is known to half of it.
-/// 2. A slow round trip says nothing.
+/// 2. A slow round trip corrects nothing.
 /// 3. What is known stays unless the new value contradicts it: time does not jitter.
-/// 4. It is off when the whole uncertainty is beyond the bound, and right again when all of it is within.
-pub(super) const fn judge(known: Skew, ended: i64, took: i64, database: i64) -> Skew {
-    if took > SLOW || took < 0 {
+/// 4. It is off when the whole uncertainty is beyond the bound, and right again when all of it is within; however
+///    slow the round trip was.
+pub const fn judge(known: Skew, ended: i64, took: i64, database: i64) -> Skew {
+    if took < 0 {
         return known;
     }
     let uncertain = took / 2 + 1;
     let measured = database - (ended - took / 2);
     let apart = (measured - known.correction).abs();
-    let correction = if apart <= uncertain + TOLERANCE {
+    let correction = if took > SLOW || apart <= uncertain + TOLERANCE {
         known.correction
     } else {
         measured
     };
     let is_off = if measured.abs() - uncertain > BOUND {
         true
-    } else if measured.abs() + uncertain < BOUND {
+    } else if measured.abs().saturating_add(uncertain) < BOUND {
         false
     } else {
         known.is_off
@@ -96,11 +97,20 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_round_trip_changes_nothing() {
+    fn a_slow_round_trip_corrects_nothing_and_shows_what_is_beyond_doubt() {
         let known = Skew {
             correction: 3,
             is_off: false,
         };
-        assert_eq!(judge(known, NOW, 5_000, NOW + 60_000), known);
+        // The database was asked somewhere within these five seconds.
+        assert_eq!(judge(known, NOW, 5_000, NOW + 300), known);
+        assert_eq!(judge(known, NOW, 5_000, NOW - 5_500), known);
+        let off = Skew {
+            is_off: true,
+            ..known
+        };
+        assert_eq!(judge(known, NOW, 5_000, NOW + 60_000), off);
+        assert_eq!(judge(off, NOW, 5_000, NOW + 300), off, "who knows");
+        assert_eq!(judge(off, NOW, 800, NOW - 400), known);
     }
 }

@@ -1,39 +1,46 @@
-//! The things that every node holds in memory, by kind and name.
+//! The things that every node holds in memory, by kind and name: what a change tells the other nodes to read anew.
 
 use hookturn_core::id::WorkspaceId;
-use hookturn_core::store::{Change, SealedSecret, Write};
+use hookturn_core::store::{Change, SealedSecret, StoreError, Write};
 use uuid::Uuid;
 
 use crate::store::encoding::{IdColumn, impossible};
-use crate::store::postgres::rows::{Outcome, uuid};
+
+const fn uuid(bytes: [u8; 16]) -> Uuid {
+    Uuid::from_bytes(bytes)
+}
 
 /// One thing that every node holds in memory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::store::postgres) struct Key {
-    pub(super) kind: &'static str,
-    pub(super) workspace: WorkspaceId,
+pub struct Key {
+    /// One of [`kind::ALL`].
+    pub kind: &'static str,
+    /// Whose it is.
+    pub workspace: WorkspaceId,
     /// What it is found by within its workspace: its id, or two with a colon in between.
-    pub(super) name: String,
+    pub name: String,
 }
 
 /// The kinds of things, as they are written in `view_change`.
-pub(super) mod kind {
-    pub(in super::super) const WORKSPACE: &str = "workspace";
-    pub(in super::super) const API_KEY: &str = "api_key";
-    pub(in super::super) const APP: &str = "app";
-    pub(in super::super) const ENDPOINT: &str = "endpoint";
-    pub(in super::super) const KEYRING: &str = "keyring";
-    pub(in super::super) const SECRET: &str = "secret";
-    pub(in super::super) const BULK: &str = "bulk";
-    pub(in super::super) const MARK_KEY: &str = "mark_key";
-    pub(in super::super) const FINDINGS: &str = "findings";
-    pub(in super::super) const NOTED: &str = "noted";
-    pub(in super::super) const REPORTED: &str = "reported";
-    pub(in super::super) const SCHEDULE: &str = "schedule";
-    pub(in super::super) const SCHEDULE_NOTE: &str = "schedule_note";
-    pub(in super::super) const MASTER_KEY: &str = "master_key";
+#[expect(missing_docs, reason = "each is named as it is written")]
+pub mod kind {
+    pub const WORKSPACE: &str = "workspace";
+    pub const API_KEY: &str = "api_key";
+    pub const APP: &str = "app";
+    pub const ENDPOINT: &str = "endpoint";
+    pub const KEYRING: &str = "keyring";
+    pub const SECRET: &str = "secret";
+    pub const BULK: &str = "bulk";
+    pub const MARK_KEY: &str = "mark_key";
+    pub const FINDINGS: &str = "findings";
+    pub const NOTED: &str = "noted";
+    pub const REPORTED: &str = "reported";
+    pub const SCHEDULE: &str = "schedule";
+    pub const SCHEDULE_NOTE: &str = "schedule_note";
+    pub const MASTER_KEY: &str = "master_key";
 
-    pub(in super::super) const ALL: [&str; 14] = [
+    /// Every one.
+    pub const ALL: [&str; 14] = [
         WORKSPACE,
         API_KEY,
         APP,
@@ -50,9 +57,9 @@ pub(super) mod kind {
         MASTER_KEY,
     ];
     /// Every decision rests on these: a workspace may be any name's, and anything may have been sealed.
-    pub(in super::super) const RESTED_ON_BY_ALL: [&str; 2] = [WORKSPACE, MASTER_KEY];
+    pub const RESTED_ON_BY_ALL: [&str; 2] = [WORKSPACE, MASTER_KEY];
     /// A decision may rest on these without writing them.
-    pub(in super::super) const RESTED_ON: [&str; 5] = [APP, ENDPOINT, KEYRING, SCHEDULE, BULK];
+    pub const RESTED_ON: [&str; 5] = [APP, ENDPOINT, KEYRING, SCHEDULE, BULK];
 }
 
 /// What a write changes of what every node holds in memory; nothing for what only the database has. `of` is the
@@ -114,7 +121,7 @@ fn key_of(write: &Write, of: WorkspaceId) -> Option<Key> {
 }
 
 /// The sealed value of a secret.
-pub(in crate::store::postgres) fn secret_key(secret: &SealedSecret) -> Key {
+pub fn secret_key(secret: &SealedSecret) -> Key {
     let (keyring, id) = (
         uuid(secret.keyring.to_bytes()),
         uuid(secret.secret.to_bytes()),
@@ -127,7 +134,7 @@ pub(in crate::store::postgres) fn secret_key(secret: &SealedSecret) -> Key {
 }
 
 /// Which master key is current.
-pub(in crate::store::postgres) fn master_key() -> Key {
+pub fn master_key() -> Key {
     Key {
         kind: kind::MASTER_KEY,
         workspace: WorkspaceId::from_bytes([0; 16]),
@@ -136,7 +143,7 @@ pub(in crate::store::postgres) fn master_key() -> Key {
 }
 
 /// Everything that a change changes of what every node holds in memory.
-pub(in crate::store::postgres) fn keys_of(change: &Change) -> impl Iterator<Item = Key> {
+pub fn keys_of(change: &Change) -> impl Iterator<Item = Key> {
     let of = change.workspace;
     change
         .writes
@@ -146,7 +153,7 @@ pub(in crate::store::postgres) fn keys_of(change: &Change) -> impl Iterator<Item
 
 impl Key {
     /// The id that is the whole name, or a part of it.
-    pub(super) fn id<T: IdColumn>(&self, part: usize) -> Outcome<T> {
+    pub(in crate::store) fn id<T: IdColumn>(&self, part: usize) -> Result<T, StoreError> {
         let text = self.name.split(':').nth(part).unwrap_or_default();
         let id = Uuid::parse_str(text);
         let id = id.map_err(|error| impossible("view_change", "names", &self.name, error))?;
