@@ -7,7 +7,7 @@ use hookturn_core::delivery::{ExhaustedReason, Next};
 use hookturn_core::endpoint::EndpointState;
 use hookturn_core::id::EndpointId;
 use hookturn_core::store::{DueQuery, Finish};
-use hookturn_core::time::Timestamp;
+use hookturn_core::time::{Millis, Timestamp};
 
 use super::super::batch::Batch;
 use super::super::limits::{HEALTHY_LANE, SUSPECT_LANE};
@@ -17,6 +17,11 @@ use crate::courier::request::Prepared;
 
 /// Attempts one endpoint may start before the next one has its turn.
 const TURN: usize = 16;
+
+/// How much later than now a row may be due that a block brings. A block is read some time after it is asked for, and
+/// rows are accepted meanwhile: without them every block under load would name one more to be read at once. What is
+/// not due when the block arrives is left where it is.
+const READ_AHEAD: Millis = 250;
 
 impl Shard {
     pub(super) fn pump(&mut self, now: Timestamp) {
@@ -204,7 +209,7 @@ impl Shard {
             .as_ref()
             .map(|endpoint| endpoint.state.takes_messages())
         {
-            Some(true) => now,
+            Some(true) => now.after(READ_AHEAD),
             // What a disabled endpoint still has is exhausted now, whenever it would be due.
             Some(false) | None => Timestamp::FAR_FUTURE,
         };

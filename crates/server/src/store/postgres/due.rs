@@ -1,17 +1,19 @@
 //! Reading what is due: the rows of all endpoints that are asked for at the same moment, by one statement.
 //!
 //! Where other nodes accept much for the endpoints of this one, each of these is read some tens of times a second, and
-//! a statement for each read costs the database more than the rows. So whoever asks while [`AT_ONCE`] statements are
-//! under way waits for the next one, which is for everybody who waits then.
+//! statements for each cost the database more than the rows. So reads begin at a [`PACE`], and each is for everybody
+//! who waits then.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use hookturn_core::id::{DeliveryId, EndpointId, WorkspaceId};
 use hookturn_core::message::Message;
 use hookturn_core::store::{Due, DueBlock, DueQuery, StoreError};
 use hookturn_core::time::Timestamp;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -26,7 +28,10 @@ use crate::store::encoding::as_i64;
 const STEP: &str = "read due deliveries";
 /// Reads under way at once, each on a connection of its own.
 const AT_ONCE: usize = 2;
-/// Endpoints that one statement reads at most.
+/// From the beginning of one to that of the next, at least: who asks meanwhile is read for together. Whoever asks after
+/// a pause need not wait.
+const PACE: Duration = Duration::from_millis(10);
+/// Endpoints that one read is for at most.
 const ENDPOINTS: usize = 256;
 /// Rows that it asks for at most, unless one endpoint alone asks for more.
 const ROWS: usize = 8_192;
@@ -43,6 +48,8 @@ pub(super) struct DueReads {
 struct Queue {
     waiting: VecDeque<Asked>,
     under_way: usize,
+    /// When the latest read began, or will.
+    begun: Option<Instant>,
 }
 
 struct Asked {
@@ -83,42 +90,59 @@ impl DueReads {
         act(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Asks for those who wait, unless enough statements are under way.
+    /// Sees to it that those who wait are read for.
     fn go_on(self: &Arc<Self>) {
-        let asked = self.with(Queue::take);
-        if asked.is_empty() {
+        let Some(begin_at) = self.with(|queue| queue.begin(Instant::now())) else {
             return;
-        }
+        };
         let reads = Arc::clone(self);
         self.readers.detach(async move {
-            let split = |asked: Asked| (asked.wanted, asked.waiter);
-            let (wanted, waiters): (Vec<Wanted>, Vec<_>) = asked.into_iter().map(split).unzip();
-            let found = reads
-                .readers
-                .read_due(move |session| async move { blocks(&session, &wanted).await })
-                .await;
-            let mut found = found.map(Vec::into_iter);
-            for waiter in waiters {
-                let block = match &mut found {
-                    Ok(blocks) => blocks.next().unwrap_or(Err(StoreError::Stopped)),
-                    Err(error) => Err(again(error)),
-                };
-                // Whoever went away does not need it.
-                let _ = waiter.send(block);
-            }
+            sleep_until(begin_at).await;
+            reads.read_for_all().await;
             reads.with(|queue| queue.under_way -= 1);
             reads.go_on();
         });
     }
+
+    /// Reads for everybody who waits now.
+    async fn read_for_all(&self) {
+        let asked = self.with(Queue::take);
+        if asked.is_empty() {
+            return;
+        }
+        let split = |asked: Asked| (asked.wanted, asked.waiter);
+        let (wanted, waiters): (Vec<Wanted>, Vec<_>) = asked.into_iter().map(split).unzip();
+        let found = self
+            .readers
+            .read_due(move |session| async move { blocks(&session, &wanted).await })
+            .await;
+        let mut found = found.map(Vec::into_iter);
+        for waiter in waiters {
+            let block = match &mut found {
+                Ok(blocks) => blocks.next().unwrap_or(Err(StoreError::Stopped)),
+                Err(error) => Err(again(error)),
+            };
+            // Whoever went away does not need it.
+            let _ = waiter.send(block);
+        }
+    }
 }
 
 impl Queue {
-    /// Who is asked for by the next statement: nobody while enough are under way.
+    /// When the next read begins, if somebody waits and not too many are under way: it is counted as one of them from now.
+    fn begin(&mut self, now: Instant) -> Option<Instant> {
+        if self.waiting.is_empty() || self.under_way >= AT_ONCE {
+            return None;
+        }
+        self.under_way += 1;
+        let at = self.begun.map_or(now, |begun| now.max(begun + PACE));
+        self.begun = Some(at);
+        Some(at)
+    }
+
+    /// For whom the next read is.
     fn take(&mut self) -> Vec<Asked> {
         let (mut taken, mut rows, mut bytes) = (Vec::new(), 0_usize, 0_usize);
-        if self.under_way >= AT_ONCE {
-            return taken;
-        }
         while let Some(next) = self.waiting.front() {
             let query = &next.wanted.query;
             rows = rows.saturating_add(query.limit);
@@ -129,7 +153,6 @@ impl Queue {
             }
             taken.extend(self.waiting.pop_front());
         }
-        self.under_way += usize::from(!taken.is_empty());
         taken
     }
 }
@@ -354,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_is_asked_for_by_one_statement_within_its_bounds() {
+    fn whoever_waits_is_read_for_at_once_within_bounds() {
         let many = vec![(1, 1); ENDPOINTS + 10];
         let mut waiting = queue(&many);
         assert_eq!(waiting.take().len(), ENDPOINTS);
@@ -368,13 +391,15 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_statements_are_under_way() {
+    fn only_so_many_reads_are_under_way_and_none_right_after_another() {
+        let now = Instant::now();
+        assert_eq!(queue(&[]).begin(now), None);
         let mut waiting = queue(&[(ROWS, 1); 4]);
-        for _ in 0..AT_ONCE {
-            assert_eq!(waiting.take().len(), 1);
-        }
-        assert!(waiting.take().is_empty());
+        assert_eq!(waiting.begin(now), Some(now), "the first need not wait");
+        assert_eq!(waiting.begin(now), Some(now + PACE));
+        assert_eq!(waiting.begin(now), None, "two are under way");
         waiting.under_way -= 1;
-        assert_eq!(waiting.take().len(), 1);
+        let later = now + 10 * PACE;
+        assert_eq!(waiting.begin(later), Some(later));
     }
 }
