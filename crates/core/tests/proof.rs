@@ -563,21 +563,64 @@ fn no_passes_to_the_next_share_are_taken_for_one() {
 fn the_old_secret_is_quiet_only_after_the_quiet_time() {
     let policy = ProofPolicy::default();
     let promoted = START;
-    let evidence = Evidence::new(rotation());
-    assert!(!evidence.is_quiet(&policy, promoted, promoted.after(policy.quiet_millis - 1)));
-    assert!(evidence.is_quiet(&policy, promoted, promoted.after(policy.quiet_millis)));
+    let pass = |evidence: Evidence, at| {
+        evidence.after(&policy, Observed::Probe, ProbeAnswer::Accepted, at)
+    };
+    let evidence = pass(Evidence::new(rotation()), promoted);
+    let quiet = promoted.after(policy.quiet_millis);
+    // Nothing was heard when the time is over: that is no quiet, but silence.
+    for at in [promoted, quiet.before(1)] {
+        assert!(!pass(evidence, at).is_quiet(&policy, promoted, quiet.after(DAY)));
+    }
+    let heard = pass(evidence, quiet);
+    assert!(!heard.is_quiet(&policy, promoted, quiet.before(1)));
+    assert!(heard.is_quiet(&policy, promoted, quiet));
     let needed = evidence.after(
+        &policy,
+        Observed::Delivery,
+        ProbeAnswer::Refused,
+        promoted.after(HOUR),
+    );
+    let needed = needed.after(
         &policy,
         Observed::Old,
         ProbeAnswer::Accepted,
         promoted.after(HOUR),
     );
-    assert!(!needed.is_quiet(&policy, promoted, promoted.after(policy.quiet_millis)));
-    assert!(needed.is_quiet(
-        &policy,
-        promoted,
-        promoted.after(policy.quiet_millis + HOUR)
-    ));
+    assert!(!pass(needed, quiet).is_quiet(&policy, promoted, quiet.after(DAY)));
+    let quiet = quiet.after(HOUR);
+    assert!(pass(needed, quiet).is_quiet(&policy, promoted, quiet));
+}
+
+/// Whatever a receiver answers but an acceptance of the new secret alone: the old one may be what it holds, and is
+/// why a message that both signed is accepted.
+#[test]
+fn g6_the_quiet_time_does_not_begin_before_the_new_secret_alone_was_accepted() {
+    let policy = ProofPolicy::default();
+    let late = START.after(policy.deadline_millis);
+    for (answer, control) in [
+        (ProbeAnswer::Threw, ProbeAnswer::Threw),
+        (ProbeAnswer::Silent, ProbeAnswer::Silent),
+        (ProbeAnswer::Silent, ProbeAnswer::Refused),
+        (ProbeAnswer::Refused, ProbeAnswer::Refused),
+    ] {
+        let forced = Evidence::new(rotation())
+            .after(&policy, Observed::Control, control, START)
+            .after(&policy, Observed::Probe, answer, START.after(SECOND));
+        assert_eq!(forced.quiet_at(&policy, START), None, "{answer:?}");
+        assert!(forced.needed_old_since(START), "{answer:?}");
+        // Deployed after longer than the quiet time: it begins there.
+        let pass = |evidence: Evidence, at| {
+            evidence.after(&policy, Observed::Probe, ProbeAnswer::Accepted, at)
+        };
+        let deployed = pass(forced, late);
+        let quiet = late.after(policy.quiet_millis);
+        assert!(!deployed.is_quiet(&policy, START, quiet.after(DAY)));
+        assert_eq!(pass(deployed, quiet).quiet_at(&policy, START), Some(quiet));
+    }
+    let nobody_asked = Evidence::new(rotation());
+    assert_eq!(nobody_asked.quiet_at(&policy, START), None);
+    assert!(!nobody_asked.needed_old_since(START));
 }
 
 fn observed() -> impl Strategy<Value = Observed> {

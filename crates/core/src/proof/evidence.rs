@@ -26,6 +26,9 @@ pub struct Evidence {
     pub run_since: Option<Timestamp>,
     /// When the latest pass was sent.
     pub passed_at: Option<Timestamp>,
+    /// When the first pass of the rotation was sent, whatever was refused since.
+    #[serde(default)]
+    pub first_passed_at: Option<Timestamp>,
     /// When the pass that made the run long enough was sent: the hold-down counts from here.
     pub enough_at: Option<Timestamp>,
     /// Runs that a refusal ended.
@@ -269,6 +272,7 @@ impl Evidence {
             run: 0,
             run_since: None,
             passed_at: None,
+            first_passed_at: None,
             enough_at: None,
             broken: 0,
             probe_passes: 0,
@@ -472,6 +476,7 @@ impl Evidence {
         self.silent = 0;
         self.of_new = self.of_new.then(true);
         self.passed_at = self.passed_at.max(Some(sent_at));
+        self.first_passed_at = self.first_passed_at.or(Some(sent_at));
         let refused_again_at = self.control.and_then(|control| control.refused_again_at);
         if refused_again_at <= Some(sent_at) {
             self.run = self.run.saturating_add(1);
@@ -746,23 +751,37 @@ impl Evidence {
         self.quiet_at(policy, since).is_some_and(|at| now >= at)
     }
 
-    /// From when on the old secret is quiet, unless it is needed once more. Needed is what a delivery got
-    /// accepted by, and what a receiver that refuses probes with the new one must still hold: `None` for as
-    /// long as that is the latest that is known.
+    /// From when on the old secret is quiet, unless it is needed once more; `None` while that is not known.
+    ///
+    /// 1. Never while the receiver is known to lack the new secret ([`Evidence::lacks_new_since`]).
+    /// 2. The quiet time begins at `since` (the promotion), when the new secret alone was first accepted, or with
+    ///    the last moment that the old one was needed, whichever is latest. Until the new one was accepted nobody
+    ///    knows whether it is held: a message signed with both may be accepted for the old one. Needed is what a
+    ///    delivery got accepted by, and what a receiver that refuses a probe with the new one must still hold.
+    /// 3. It is over when the new secret alone is accepted once more after its length: a receiver that was silent
+    ///    meanwhile did not do without the old one.
+    /// 4. What accepted a random key last needs no secret; that it did is asked again as in 3.
     pub fn quiet_at(&self, policy: &ProofPolicy, since: Timestamp) -> Option<Timestamp> {
         if self.lacks_new_since().is_some() {
             return None;
         }
-        let last = self.old_needed_at.max(self.probe_refused_at);
-        Some(
-            last.map_or(since, |at| at.max(since))
-                .after(policy.quiet_millis),
-        )
+        let (first, latest) = match self.control.filter(Control::is_fooled) {
+            Some(control) => (since, control.at),
+            None => (self.first_passed_at?, self.passed_at?),
+        };
+        let needed = self.old_needed_at.max(self.probe_refused_at);
+        let begins = needed.map_or(first, |at| at.max(first)).max(since);
+        let over = begins.after(policy.quiet_millis);
+        (latest >= over).then_some(over)
     }
 
-    /// Whether something needed the old secret after `since`, the promotion, or needs it now.
+    /// Whether something needed the old secret after `since`, the promotion, or needs it now; also where it was
+    /// asked, and never accepted the new one.
     pub fn needed_old_since(&self, since: Timestamp) -> bool {
-        self.lacks_new_since().is_some()
+        let fooled = self.control.as_ref().is_some_and(Control::is_fooled);
+        let never_accepted = self.probed_at.is_some() && self.passed_at.is_none() && !fooled;
+        never_accepted
+            || self.lacks_new_since().is_some()
             || self.old_needed_at.max(self.probe_refused_at) > Some(since)
     }
 }

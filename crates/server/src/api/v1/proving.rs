@@ -68,7 +68,8 @@ pub(in crate::api) struct ProofPolicyView {
     canary_passes: u32,
     /// Whether the rotation promotes itself when it is proved.
     promote_by_itself: bool,
-    /// How long the old secret must not have been needed before it is retired early.
+    /// How long the old secret must not have been needed before it is retired early. It begins when the new secret alone
+    /// was accepted, and is over when it is accepted once more after it.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
     #[serde(deserialize_with = "whole")]
     quiet_millis: u64,
