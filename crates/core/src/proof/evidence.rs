@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::control::{Control, Verdict};
+use super::control::{Control, Verdict, required_controls};
 use super::latest::Latest;
 use super::policy::{ProofPolicy, required_passes, ruled_out_percent};
 use super::rehearsal::{ASKED_AT_MOST, ProbeAnswer};
@@ -146,6 +146,10 @@ pub enum Standing {
     AwaitingControl {
         /// Passes in a row.
         passes: u32,
+        /// Controls in a row that were refused.
+        controls: u32,
+        /// Controls in a row that are needed.
+        controls_needed: u32,
     },
     /// Enough passes; nothing may be refused until then.
     HoldingDown {
@@ -248,8 +252,15 @@ impl Standing {
             Self::Collecting { passes, needed } => {
                 format!("{passes} of {needed} requests signed with the new secret were accepted in a row")
             }
-            Self::AwaitingControl { passes } => format!(
-                "{passes} in a row were accepted; too few requests signed with a random key were refused near them yet"
+            Self::AwaitingControl {
+                passes,
+                controls,
+                controls_needed,
+            } if controls < controls_needed => format!(
+                "{passes} in a row were accepted; {controls} of {controls_needed} requests signed with a random key were refused in a row"
+            ),
+            Self::AwaitingControl { passes, .. } => format!(
+                "{passes} in a row were accepted; no request signed with a random key was refused near the last of them yet"
             ),
             Self::HoldingDown { passes, .. } => format!(
                 "{passes} in a row were accepted; proved, if nothing is refused before the hold-down ends"
@@ -569,9 +580,18 @@ impl Evidence {
     }
 
     /// Whether enough controls were refused in a row, the latest after the pass that was enough.
-    fn is_controlled(&self) -> bool {
-        let enough = self.control.is_some_and(|control| control.are_enough());
-        enough && self.verified_at() >= self.enough_at
+    fn is_controlled(&self, policy: &ProofPolicy) -> bool {
+        let (controls, needed) = self.controls(policy);
+        controls >= needed && self.verified_at() >= self.enough_at
+    }
+
+    /// Controls in a row that were refused, and how many a proof needs: more once one was accepted
+    /// ([`required_controls`]).
+    pub fn controls(&self, policy: &ProofPolicy) -> (u32, u32) {
+        let (refusals, accepted) = self
+            .control
+            .map_or((0, 0), |control| (control.refusals, control.accepted));
+        (refusals, required_controls(policy, accepted))
     }
 
     fn note_probe(&mut self, sent_at: Timestamp) {
@@ -628,8 +648,13 @@ impl Evidence {
         let near = self
             .verified_at()
             .is_some_and(|at| passed_at < at.after(policy.control_every_millis));
-        if !near || !self.is_controlled() {
-            return Standing::AwaitingControl { passes };
+        if !near || !self.is_controlled(policy) {
+            let (controls, controls_needed) = self.controls(policy);
+            return Standing::AwaitingControl {
+                passes,
+                controls,
+                controls_needed,
+            };
         }
         let quiet_since = enough_at.max(self.old_needed_at.unwrap_or(enough_at));
         let until = quiet_since.after(policy.hold_down_millis);
@@ -653,14 +678,14 @@ impl Evidence {
         now: Timestamp,
     ) -> Standing {
         let standing = self.standing(policy, now);
-        let controlled = self.is_controlled();
+        let controlled = self.is_controlled(policy);
         let was_proved = |passes: u32| passes > 0 && controlled && rotation.promotion.is_some();
         let proved = |passes| Standing::Proved {
             passes,
             rules_out_percent: ruled_out_percent(policy, passes),
         };
         match standing {
-            Standing::AwaitingControl { passes } | Standing::HoldingDown { passes, .. }
+            Standing::AwaitingControl { passes, .. } | Standing::HoldingDown { passes, .. }
                 if was_proved(passes) =>
             {
                 proved(passes)
@@ -707,7 +732,7 @@ impl Evidence {
         let needed = required_passes(policy, self.broken);
         let among_passes = self
             .control
-            .is_some_and(|control| control.is_due(self.run, needed, self.passed_at));
+            .is_some_and(|control| control.is_due(policy, self.run, needed, self.passed_at));
         let question = if control_is_fresh && !among_passes {
             Question::NewSecret
         } else {

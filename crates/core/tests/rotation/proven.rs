@@ -36,7 +36,7 @@ fn passed(policy: &ProofPolicy, times: u32, now: Timestamp) -> Evidence {
     for _ in 0..times {
         evidence = evidence.after(policy, Observed::Probe, ProbeAnswer::Accepted, now);
     }
-    for _ in 0..required_controls(0) {
+    for _ in 0..required_controls(policy, 0) {
         evidence = evidence.after(policy, Observed::Control, ProbeAnswer::Refused, now);
     }
     evidence

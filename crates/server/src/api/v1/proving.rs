@@ -229,6 +229,11 @@ struct EvidenceView {
     /// The last three in words: `59 of 59, rules out 5 % stale at 95 %`; with more than are needed
     /// `90 of 90 (59 needed), …`.
     coverage: String,
+    /// Requests in a row that were signed with a random key and refused; of several between which the new secret was
+    /// not accepted one counts.
+    controls: u32,
+    /// How many of them are needed: more once one was accepted.
+    controls_needed: u32,
     /// Passes of probes in all.
     probe_passes: u32,
     /// Passes of real deliveries in all: canaries, and fallbacks to the new secret.
@@ -296,6 +301,7 @@ impl ShownRotation {
 impl EvidenceView {
     fn new(known: &EndpointStanding, policy: &ProofPolicy) -> Self {
         let evidence = &known.evidence;
+        let (controls, controls_needed) = evidence.controls(policy);
         Self {
             endpoint_id: known.endpoint.id,
             standing: known.standing.as_str(),
@@ -305,6 +311,8 @@ impl EvidenceView {
             needed: required_passes(policy, evidence.broken),
             rules_out_percent: ruled_out_percent(policy, evidence.run),
             coverage: coverage(evidence.run, evidence.broken, policy),
+            controls,
+            controls_needed,
             probe_passes: evidence.probe_passes,
             delivery_passes: evidence.delivery_passes,
             canaries: evidence.canaries,
