@@ -84,7 +84,8 @@ pub(in crate::api) struct ProofPolicyView {
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
     #[serde(deserialize_with = "whole")]
     extend_millis: u64,
-    /// For a shared keyring: endpoints that accepted nothing for this long need not be proved.
+    /// For a shared keyring: endpoints that accepted nothing for this long need not be proved. Counted
+    /// from what is noted once a day, so for up to a day more.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
     #[serde(deserialize_with = "whole")]
     look_back_millis: u64,
