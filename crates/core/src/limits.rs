@@ -1,5 +1,6 @@
 //! Every bound of the product, with its unit and its reason. Nothing is unlimited.
 
+use crate::proof::Latest;
 use crate::time::{DAY, HOUR, MINUTE, Millis, SECOND};
 
 /// Largest payload of one message, in bytes: 256 KiB, what receivers commonly accept.
@@ -92,6 +93,11 @@ pub const RETRY_DELAY_MAX: Millis = 3 * DAY;
 pub const RETRY_AFTER_MAX: Millis = DAY;
 /// Concurrent exchanges one endpoint may be allowed.
 pub const IN_FLIGHT_PER_ENDPOINT: u32 = 1_000;
+/// The same unless it is configured: a receiver that switches in one moment refuses those under way.
+pub const IN_FLIGHT_DEFAULT: u32 = 24;
+/// Requests that a receiver which verifies one signature may refuse in a rotation, by the default of
+/// [`IN_FLIGHT_DEFAULT`]: those under way when it switches, and the answers that it takes to see that it did.
+pub const REFUSED_BY_SWITCH: u32 = 30;
 
 /// Secrets a keyring remembers, destroyed ones included; the oldest destroyed is forgotten first.
 pub const SECRETS_PER_KEYRING: usize = 50;
@@ -244,6 +250,7 @@ const _: () = assert!(OVERLAP_DEFAULT_MIN + OVERLAP_GRACE <= OVERLAP_MAX);
 const _: () = assert!(TIMEOUT_MIN < TIMEOUT_MAX);
 const _: () = assert!(DRAIN_MAX > TIMEOUT_MAX);
 const _: () = assert!(PAGE_DEFAULT <= PAGE_MAX);
+const _: () = assert!(IN_FLIGHT_DEFAULT + Latest::ANSWERS <= REFUSED_BY_SWITCH);
 const _: () = assert!(RETENTION_MIN <= RETENTION_DEFAULT && RETENTION_DEFAULT <= RETENTION_MAX);
 const _: () = assert!(DISABLE_AFTER_MIN <= DISABLE_AFTER_DEFAULT);
 const _: () = assert!(DISABLE_AFTER_DEFAULT <= DISABLE_AFTER_MAX);

@@ -312,6 +312,20 @@ impl Schedule {
         Some(self.zone.instant_after(end, at))
     }
 
+    /// The first time from `at` on that is in no blackout, and where that is the end of one, put off by `jitter`, or
+    /// by a half, a quarter, … of it where that falls into another: so what waited for the end is not opened all at
+    /// once.
+    fn spread_from(&self, at: Timestamp, jitter: Millis) -> Option<Timestamp> {
+        let free = self.free_from(at)?;
+        if free == at {
+            return Some(free);
+        }
+        (0..Millis::BITS)
+            .map(|halved| free.after(jitter >> halved))
+            .find(|put_off| !self.in_blackout(*put_off))
+            .or(Some(free))
+    }
+
     fn jitter(&self, keyring: KeyringId, due: Timestamp) -> Millis {
         let most = u64::from(self.jitter_seconds) * SECOND;
         let mut hash = Sha256::new();
@@ -335,8 +349,9 @@ impl Schedule {
 ///    has passed, the next one.
 /// 5. It opens at its due time, or when the schedule began to count if that is later, put off by the
 ///    jitter: the same for the same keyring and due time, and at most `jitterSeconds`.
-/// 6. What falls into a blackout is put off to its end, and again if that falls into another. What is late
-///    is not opened in a blackout either.
+/// 6. What falls into a blackout is put off to its end, and again if that falls into another, and from there by the
+///    jitter once more, or by as much of it as ends in no blackout: a half, a quarter, and so on. What is late is not
+///    opened in a blackout either, and opened as soon as that ends.
 pub fn next_opening(schedule: &Schedule, facts: &Facts, now: Timestamp) -> Result<Opening, Never> {
     if schedule.paused {
         return Err(Never::Paused);
@@ -351,8 +366,10 @@ pub fn next_opening(schedule: &Schedule, facts: &Facts, now: Timestamp) -> Resul
         }
     };
     let start = due.max(schedule.since);
-    let start = start.after(schedule.jitter(facts.keyring, due));
-    let planned = schedule.free_from(start).ok_or(Never::AlwaysBlackedOut)?;
+    let jitter = schedule.jitter(facts.keyring, due);
+    let planned = schedule
+        .spread_from(start.after(jitter), jitter)
+        .ok_or(Never::AlwaysBlackedOut)?;
     let opens_at = if planned <= now && schedule.in_blackout(now) {
         schedule.free_from(now).ok_or(Never::AlwaysBlackedOut)?
     } else {

@@ -71,6 +71,9 @@ fn a_rotation_stalls_for_the_reason_that_its_receiver_gives() {
     let day = START.after(DAY);
     let old = START.after(HOUR);
     let mixed = [PASS, REFUSAL, PASS, REFUSAL, PASS, REFUSAL, PASS];
+    // Some machines of its fleet verify, and the others accept a random key.
+    let half_open = [ACCEPTED_CONTROL, REFUSED_CONTROL, PASS].repeat(3);
+    let page = [&[ACCEPTED_CONTROL; 9][..], &[REFUSED_CONTROL, PASS]].concat();
     let cases = [
         (None, Some(Stall::NotAsked)),
         (Some(answered(old, &[SILENCE])), Some(Stall::Unreachable)),
@@ -88,6 +91,8 @@ fn a_rotation_stalls_for_the_reason_that_its_receiver_gives() {
         ),
         // Passes go on, so it makes progress.
         (Some(answered(old, &[REFUSED_CONTROL, PASS])), None),
+        (Some(answered(day, &half_open)), Some(Stall::DoesNotVerify)),
+        (Some(answered(day, &page)), None),
         (
             Some(answered(day, &mixed)),
             Some(Stall::Mixed {

@@ -517,3 +517,47 @@ fn a_blackout_of_a_minute_is_kept_to_the_minute() {
     assert!(schedule.in_blackout(end.before(1)) && !schedule.in_blackout(end));
     assert!(!schedule.in_blackout(at("2026-02-01T00:00:00Z").before(MINUTE)));
 }
+
+#[test]
+fn what_waited_for_the_end_of_a_blackout_is_spread_by_the_jitter_and_falls_into_no_other() {
+    let mut schedule = schedule(monthly(1, 1, "00:00"), "UTC");
+    let nightly =
+        |from: Weekday, until: Weekday, from_time: &str, until_time: &str| WeeklyBlackout {
+            from_day: from,
+            from_time: from_time.parse().unwrap(),
+            until_day: until,
+            until_time: until_time.parse().unwrap(),
+        };
+    // 1 February 2026 is a Sunday: free from Monday 06:00 on, for two hours.
+    schedule.weekly_blackouts = vec![
+        nightly(Weekday::Saturday, Weekday::Monday, "18:00", "06:00"),
+        nightly(Weekday::Monday, Weekday::Tuesday, "08:00", "06:00"),
+    ];
+    let end = at("2026-02-02T06:00:00Z");
+    for (jitter_seconds, latest) in [(3_600, HOUR), (5 * 3_600, 2 * HOUR)] {
+        schedule.jitter_seconds = jitter_seconds;
+        let openings: Vec<Timestamp> = (0..50)
+            .map(|number| {
+                let facts = Facts {
+                    keyring: KeyringId::from_bytes([number; 16]),
+                    ..facts("2026-01-15T00:00:00Z")
+                };
+                let known = next_opening(&schedule, &facts, at("2026-01-20T00:00:00Z")).unwrap();
+                // As it was previewed, also when the blackout is over.
+                assert_eq!(next_opening(&schedule, &facts, end), Ok(known));
+                known.opens_at
+            })
+            .collect();
+        assert!(
+            openings
+                .iter()
+                .all(|opens_at| !is_black(&schedule, *opens_at))
+        );
+        let within = openings
+            .iter()
+            .filter(|at| **at >= end && at.since(end) < latest);
+        assert_eq!(within.count(), 50, "{openings:?}");
+        let first_ten_minutes = openings.iter().filter(|at| at.since(end) < 10 * MINUTE);
+        assert!(first_ten_minutes.count() < 25, "{openings:?}");
+    }
+}

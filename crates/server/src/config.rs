@@ -154,7 +154,7 @@ impl Default for Delivery {
         Self {
             shards: 0,
             disable_after_hours: u32::try_from(hours).unwrap_or(u32::MAX),
-            max_in_flight: 32,
+            max_in_flight: limits::IN_FLIGHT_DEFAULT,
         }
     }
 }

@@ -156,7 +156,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             idempotency_millis: limits::IDEMPOTENCY_MILLIS,
-            max_in_flight: 32,
+            max_in_flight: limits::IN_FLIGHT_DEFAULT,
             session: limits::SESSION,
             pace: pace::Pace::default(),
             operational_events: None,

@@ -3,37 +3,32 @@
 //! The latest one counts. A receiver that accepts one may have shown a maintenance page in that moment, so it
 //! is asked again; one that verifies nothing accepts the next one too.
 //!
-//! Unless it refuses some requests at random, whoever signed them: a share `p` of them. It is asked for as long
-//! as its rotation is open, and sooner or later refuses a control. Were one refusal before the passes and one
-//! after them enough, each control after an accepted one would lead to a false proof with a chance of about
-//! `p · p · (1 − p)ⁿ`, where `n` are the passes that are needed and those of the hold-down. With `p` = 1 % the
-//! default policy, which asks such a receiver a hundred times a day, would call it proved in 2 % of rotations before
-//! their deadline, and go on at 0.13 % a day.
+//! Unless it refuses some requests at random, whoever signed them, or is a fleet of which some machines verify
+//! nothing: then controls are refused and accepted by turns, and sooner or later several are refused in a row. It is
+//! asked for as long as its rotation is open, so a proof needs more of them once one was accepted
+//! ([`required_controls`]), each after something that the new secret got accepted:
 //!
-//! So a proof needs `k` controls in a row that were refused, each of them after something that the new secret
-//! got accepted, and `k` grows with the number `i` of controls that were accepted before
-//! ([`required_controls`]). A false proof after `i` accepted ones needs that the `k(i)` controls which follow
-//! are all refused: `p` to the power of `k(i)`, whenever they are asked. All chances of a rotation together,
-//! however long it is open and however often it asks, are at most
+//! 1. While none was accepted, 4 in a row. A receiver that verifies nothing and refuses 1 % at random is then taken
+//!    for one that verifies with a chance of `0.01⁴`, 1e-8. A fleet of which the share `f` verifies nothing gets
+//!    through uncaught with `(1 − f)⁴`: four controls tell that a receiver verifies, and not that every machine does.
+//! 2. Once it was caught, as many as the passes that the policy's coverage needs, 59 by default, and more each time
+//!    that it is caught again, as for runs of passes ([`required_passes`]). All chances of a rotation together, however
+//!    often it is asked, are then at most `1 − confidence`, 5 %, for a fleet of which more than the policy's stale
+//!    share (5 %) does not verify: by default `0.95⁵⁹ + 0.95¹³⁷ + …`. With a quarter that does not it is `0.75⁵⁹`, 4e-8,
+//!    and with 1 % that are refused at random `0.01⁵⁹`, nothing that could be told from 0.
 //!
-//! ```text
-//! Σ p^k(i), i from 0      k(i): the smallest k with p^k ≤ 1e-6 · 6 / (π² · (i + 1)²)
-//! ```
-//!
-//! and the shares on the right add up to 1e-6. With `p` = 1 % the sum is 8e-8: 4 controls, 5 once 7 were accepted,
-//! 6 once 77 were. The passes, which it must not refuse either, make it less; a larger `p` is met by them alone: with
-//! 5 % the 59 passes and the 90 probes of the default hold-down leave `0.05⁴ · 0.95¹⁴⁹`, 3e-9. A receiver that does
-//! verify refuses every control, so it pays two more probes than by one control before the passes and one after.
+//! So the chance of a false proof is below 1e-6 for one that refuses 1 % at random. Controls that are accepted in a
+//! row catch it once: a maintenance page that answered 200 to everything costs 59 controls among the 59 passes, some
+//! twenty minutes by the default policy, however long it was there. A receiver that does verify refuses every control,
+//! so it pays two more probes than by one control before the passes and one after.
 
 use serde::{Deserialize, Serialize};
 
+use super::policy::{ProofPolicy, required_passes};
 use crate::time::Timestamp;
 
-/// The share of requests that a receiver which verifies nothing may refuse at random, and is not taken for
-/// one that verifies.
-const REFUSED_AT_RANDOM: f64 = 0.01;
-/// The chance that it is taken for one all the same, over a whole rotation.
-const FOOLED_MAX: f64 = 1e-6;
+/// Controls in a row that must be refused where none was accepted.
+const NEVER_CAUGHT: u32 = 4;
 
 /// The answer to a control: a probe signed with a random key alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,22 +50,18 @@ pub struct Control {
     /// whatever made the receiver refuse everything for a while made it refuse all of them.
     #[serde(default)]
     pub refusals: u32,
-    /// Controls that were accepted, of the whole rotation.
+    /// How often one was accepted, of the whole rotation; those in a row count once.
     #[serde(default)]
     pub accepted: u32,
 }
 
-/// Controls in a row that must be refused for a proof, after so many that were accepted: the text of this
+/// Controls in a row that must be refused for a proof, after one was accepted so many times: the text of this
 /// module says why.
-pub fn required_controls(accepted: u32) -> u32 {
-    let nth = f64::from(accepted) + 1.0;
-    let share = 6.0 / (std::f64::consts::PI * std::f64::consts::PI * nth * nth);
-    let needed = (FOOLED_MAX * share).ln() / REFUSED_AT_RANDOM.ln();
-    let (mut whole, mut counted) = (0.0, 0);
-    while whole < needed {
-        (whole, counted) = (whole + 1.0, counted + 1);
+pub fn required_controls(policy: &ProofPolicy, accepted: u32) -> u32 {
+    match accepted.checked_sub(1) {
+        None => NEVER_CAUGHT,
+        Some(again) => required_passes(policy, again).max(NEVER_CAUGHT),
     }
-    counted
 }
 
 /// What a control says about the receiver.
@@ -100,7 +91,10 @@ impl Control {
         let accepted = known.map_or(0, |known| known.accepted);
         let before = known.filter(|known| !known.is_fooled());
         let (refusals, accepted) = match (verdict, before) {
-            (Verdict::AcceptsAnything, _) => (0, accepted.saturating_add(1)),
+            (Verdict::AcceptsAnything, _) => {
+                let caught = was != Some(Verdict::AcceptsAnything);
+                (0, accepted.saturating_add(u32::from(caught)))
+            }
             (Verdict::Verifies | Verdict::Throws, None) => (1, accepted),
             (Verdict::Verifies | Verdict::Throws, Some(before)) => {
                 let apart = passed_at >= Some(before.at);
@@ -130,16 +124,22 @@ impl Control {
     }
 
     /// Whether as many in a row were refused as a proof needs.
-    pub(super) fn are_enough(&self) -> bool {
-        self.refusals >= required_controls(self.accepted)
+    pub(super) fn are_enough(&self, policy: &ProofPolicy) -> bool {
+        self.refusals >= required_controls(policy, self.accepted)
     }
 
     /// Whether the next one is due among the passes, of which `run` of `needed` are there: so that they are
     /// spread over them, and never two without an acceptance at `passed_at` between them.
-    pub(super) fn is_due(&self, run: u32, needed: u32, passed_at: Option<Timestamp>) -> bool {
-        let gaps = u64::from(required_controls(self.accepted).saturating_sub(1));
+    pub(super) fn is_due(
+        &self,
+        policy: &ProofPolicy,
+        run: u32,
+        needed: u32,
+        passed_at: Option<Timestamp>,
+    ) -> bool {
+        let gaps = u64::from(required_controls(policy, self.accepted) - 1);
         let reached = u64::from(run) * gaps >= u64::from(self.refusals) * u64::from(needed);
-        !self.are_enough() && passed_at >= Some(self.at) && reached
+        !self.are_enough(policy) && passed_at >= Some(self.at) && reached
     }
 
     /// Whether it was accepted.
@@ -154,13 +154,24 @@ mod tests {
 
     #[test]
     fn g7_all_runs_of_controls_together_stay_within_the_budget() {
-        let needed: Vec<u32> = [0, 6, 7, 76, 77, u32::MAX].map(required_controls).into();
-        assert_eq!(needed, [4, 4, 5, 5, 6, 13]);
-        let chance = |accepted| REFUSED_AT_RANDOM.powi(required_controls(accepted).cast_signed());
-        let fooled: f64 = (0..1_000_000).map(chance).sum();
-        assert!(fooled < FOOLED_MAX / 10.0, "{fooled}");
-        // Beyond those that were added up each needs 9 or more, and a million years are too short for 1e10.
-        assert!(chance(1_000_000) * 1e10 < FOOLED_MAX, "{fooled}");
+        let policy = ProofPolicy::default();
+        let required = |accepted| required_controls(&policy, accepted);
+        assert_eq!([0, 1, 2, 3].map(required), [4, 59, 137, 164]);
+        let fooled = |refused: f64, caught: std::ops::Range<u32>| -> f64 {
+            let chance = |accepted| refused.powi(required(accepted).cast_signed());
+            caught.map(chance).sum()
+        };
+        // One that refuses 1 % at random; fleets of which 5 % and a quarter verify nothing, once caught.
+        assert!(fooled(0.01, 0..100_000) < 1e-6);
+        assert!(fooled(0.95, 1..100_000) <= 0.05 * 1.01);
+        assert!(fooled(0.75, 1..100_000) < 1e-6);
+        // However little a policy asks for, it is not less than where nothing was accepted.
+        let lax = ProofPolicy {
+            confidence_percent: 50,
+            stale_percent: 49,
+            ..policy
+        };
+        assert_eq!(required_controls(&lax, 1), 4);
     }
 
     #[test]
@@ -177,21 +188,27 @@ mod tests {
         let anew = refused(Some(fooled), Some(at(3)), 6);
         assert_eq!((fooled.refusals, fooled.accepted), (0, 1));
         assert_eq!((anew.refusals, anew.accepted), (1, 1));
+        // A page that is there for long is caught once.
+        let still = Control::after(Some(fooled), None, Verdict::AcceptsAnything, None, at(6));
+        assert_eq!((still.refusals, still.accepted), (0, 1));
+        let again = Control::after(Some(anew), None, Verdict::AcceptsAnything, None, at(7));
+        assert_eq!((again.refusals, again.accepted), (0, 2));
     }
 
     #[test]
     fn controls_are_spread_over_the_passes() {
+        let policy = ProofPolicy::default();
         let mut control = Control::after(None, None, Verdict::Verifies, None, Timestamp::EPOCH);
         let mut asked_at = Vec::new();
         for run in 1..=60 {
             let passed_at = Some(Timestamp::from_millis(i64::from(run)));
-            if control.is_due(run, 59, passed_at) {
+            if control.is_due(&policy, run, 59, passed_at) {
                 asked_at.push(run);
                 let sent = Timestamp::from_millis(i64::from(run));
                 control = Control::after(Some(control), passed_at, Verdict::Throws, None, sent);
             }
         }
         assert_eq!(asked_at, [20, 40, 59]);
-        assert!(control.are_enough());
+        assert!(control.are_enough(&policy));
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::control::{Control, Verdict};
+use super::control::{Control, Verdict, required_controls};
 use super::latest::Latest;
 use super::policy::{ProofPolicy, required_passes, ruled_out_percent};
 use super::rehearsal::{ASKED_AT_MOST, ProbeAnswer};
@@ -26,6 +26,9 @@ pub struct Evidence {
     pub run_since: Option<Timestamp>,
     /// When the latest pass was sent.
     pub passed_at: Option<Timestamp>,
+    /// When the first pass of the rotation was sent, whatever was refused since.
+    #[serde(default)]
+    pub first_passed_at: Option<Timestamp>,
     /// When the pass that made the run long enough was sent: the hold-down counts from here.
     pub enough_at: Option<Timestamp>,
     /// Runs that a refusal ended.
@@ -143,6 +146,10 @@ pub enum Standing {
     AwaitingControl {
         /// Passes in a row.
         passes: u32,
+        /// Controls in a row that were refused.
+        controls: u32,
+        /// Controls in a row that are needed.
+        controls_needed: u32,
     },
     /// Enough passes; nothing may be refused until then.
     HoldingDown {
@@ -245,8 +252,15 @@ impl Standing {
             Self::Collecting { passes, needed } => {
                 format!("{passes} of {needed} requests signed with the new secret were accepted in a row")
             }
-            Self::AwaitingControl { passes } => format!(
-                "{passes} in a row were accepted; too few requests signed with a random key were refused near them yet"
+            Self::AwaitingControl {
+                passes,
+                controls,
+                controls_needed,
+            } if controls < controls_needed => format!(
+                "{passes} in a row were accepted; {controls} of {controls_needed} requests signed with a random key were refused in a row"
+            ),
+            Self::AwaitingControl { passes, .. } => format!(
+                "{passes} in a row were accepted; no request signed with a random key was refused near the last of them yet"
             ),
             Self::HoldingDown { passes, .. } => format!(
                 "{passes} in a row were accepted; proved, if nothing is refused before the hold-down ends"
@@ -269,6 +283,7 @@ impl Evidence {
             run: 0,
             run_since: None,
             passed_at: None,
+            first_passed_at: None,
             enough_at: None,
             broken: 0,
             probe_passes: 0,
@@ -472,6 +487,7 @@ impl Evidence {
         self.silent = 0;
         self.of_new = self.of_new.then(true);
         self.passed_at = self.passed_at.max(Some(sent_at));
+        self.first_passed_at = self.first_passed_at.or(Some(sent_at));
         let refused_again_at = self.control.and_then(|control| control.refused_again_at);
         if refused_again_at <= Some(sent_at) {
             self.run = self.run.saturating_add(1);
@@ -564,9 +580,18 @@ impl Evidence {
     }
 
     /// Whether enough controls were refused in a row, the latest after the pass that was enough.
-    fn is_controlled(&self) -> bool {
-        let enough = self.control.is_some_and(|control| control.are_enough());
-        enough && self.verified_at() >= self.enough_at
+    fn is_controlled(&self, policy: &ProofPolicy) -> bool {
+        let (controls, needed) = self.controls(policy);
+        controls >= needed && self.verified_at() >= self.enough_at
+    }
+
+    /// Controls in a row that were refused, and how many a proof needs: more once one was accepted
+    /// ([`required_controls`]).
+    pub fn controls(&self, policy: &ProofPolicy) -> (u32, u32) {
+        let (refusals, accepted) = self
+            .control
+            .map_or((0, 0), |control| (control.refusals, control.accepted));
+        (refusals, required_controls(policy, accepted))
     }
 
     fn note_probe(&mut self, sent_at: Timestamp) {
@@ -623,8 +648,13 @@ impl Evidence {
         let near = self
             .verified_at()
             .is_some_and(|at| passed_at < at.after(policy.control_every_millis));
-        if !near || !self.is_controlled() {
-            return Standing::AwaitingControl { passes };
+        if !near || !self.is_controlled(policy) {
+            let (controls, controls_needed) = self.controls(policy);
+            return Standing::AwaitingControl {
+                passes,
+                controls,
+                controls_needed,
+            };
         }
         let quiet_since = enough_at.max(self.old_needed_at.unwrap_or(enough_at));
         let until = quiet_since.after(policy.hold_down_millis);
@@ -648,14 +678,14 @@ impl Evidence {
         now: Timestamp,
     ) -> Standing {
         let standing = self.standing(policy, now);
-        let controlled = self.is_controlled();
+        let controlled = self.is_controlled(policy);
         let was_proved = |passes: u32| passes > 0 && controlled && rotation.promotion.is_some();
         let proved = |passes| Standing::Proved {
             passes,
             rules_out_percent: ruled_out_percent(policy, passes),
         };
         match standing {
-            Standing::AwaitingControl { passes } | Standing::HoldingDown { passes, .. }
+            Standing::AwaitingControl { passes, .. } | Standing::HoldingDown { passes, .. }
                 if was_proved(passes) =>
             {
                 proved(passes)
@@ -702,7 +732,7 @@ impl Evidence {
         let needed = required_passes(policy, self.broken);
         let among_passes = self
             .control
-            .is_some_and(|control| control.is_due(self.run, needed, self.passed_at));
+            .is_some_and(|control| control.is_due(policy, self.run, needed, self.passed_at));
         let question = if control_is_fresh && !among_passes {
             Question::NewSecret
         } else {
@@ -746,23 +776,37 @@ impl Evidence {
         self.quiet_at(policy, since).is_some_and(|at| now >= at)
     }
 
-    /// From when on the old secret is quiet, unless it is needed once more. Needed is what a delivery got
-    /// accepted by, and what a receiver that refuses probes with the new one must still hold: `None` for as
-    /// long as that is the latest that is known.
+    /// From when on the old secret is quiet, unless it is needed once more; `None` while that is not known.
+    ///
+    /// 1. Never while the receiver is known to lack the new secret ([`Evidence::lacks_new_since`]).
+    /// 2. The quiet time begins at `since` (the promotion), when the new secret alone was first accepted, or with
+    ///    the last moment that the old one was needed, whichever is latest. Until the new one was accepted nobody
+    ///    knows whether it is held: a message signed with both may be accepted for the old one. Needed is what a
+    ///    delivery got accepted by, and what a receiver that refuses a probe with the new one must still hold.
+    /// 3. It is over when the new secret alone is accepted once more after its length: a receiver that was silent
+    ///    meanwhile did not do without the old one.
+    /// 4. What accepted a random key last needs no secret; that it did is asked again as in 3.
     pub fn quiet_at(&self, policy: &ProofPolicy, since: Timestamp) -> Option<Timestamp> {
         if self.lacks_new_since().is_some() {
             return None;
         }
-        let last = self.old_needed_at.max(self.probe_refused_at);
-        Some(
-            last.map_or(since, |at| at.max(since))
-                .after(policy.quiet_millis),
-        )
+        let (first, latest) = match self.control.filter(Control::is_fooled) {
+            Some(control) => (since, control.at),
+            None => (self.first_passed_at?, self.passed_at?),
+        };
+        let needed = self.old_needed_at.max(self.probe_refused_at);
+        let begins = needed.map_or(first, |at| at.max(first)).max(since);
+        let over = begins.after(policy.quiet_millis);
+        (latest >= over).then_some(over)
     }
 
-    /// Whether something needed the old secret after `since`, the promotion, or needs it now.
+    /// Whether something needed the old secret after `since`, the promotion, or needs it now; also where it was
+    /// asked, and never accepted the new one.
     pub fn needed_old_since(&self, since: Timestamp) -> bool {
-        self.lacks_new_since().is_some()
+        let fooled = self.control.as_ref().is_some_and(Control::is_fooled);
+        let never_accepted = self.probed_at.is_some() && self.passed_at.is_none() && !fooled;
+        never_accepted
+            || self.lacks_new_since().is_some()
             || self.old_needed_at.max(self.probe_refused_at) > Some(since)
     }
 }

@@ -127,7 +127,7 @@ impl Stall {
     }
 }
 
-/// Broken runs from which on passes and refusals by turns are no accident.
+/// Broken runs, of passes or of controls, from which on passes and refusals by turns are no accident.
 const MIXED_FROM: u32 = 3;
 
 /// Whether an endpoint makes no progress towards the proof of a rotation, and why not. The first line
@@ -137,8 +137,10 @@ const MIXED_FROM: u32 = 3;
 /// 2. The rotation is open for less than `stalledAfterMillis`: no.
 /// 3. Three or more runs of passes were broken, the last refusal is younger than
 ///    `stalledAfterMillis`: it answers by turns, and the passes in between are no progress.
-/// 4. Something was accepted within `stalledAfterMillis`: no, it makes progress.
-/// 5. Otherwise yes, for the reason that its standing names.
+/// 4. A random key was accepted three or more times, refused in between, and lately: some of its machines verify
+///    nothing, and what the others accept is no progress. A maintenance page is one time, however long it is there.
+/// 5. Something was accepted within `stalledAfterMillis`: no, it makes progress.
+/// 6. Otherwise yes, for the reason that its standing names.
 pub fn stall(
     policy: &ProofPolicy,
     opened_at: Timestamp,
@@ -159,6 +161,15 @@ pub fn stall(
     {
         let broken = evidence.broken;
         return Some(Stall::Mixed { broken, last });
+    }
+    let caught = evidence
+        .control
+        .filter(|control| control.accepted >= MIXED_FROM);
+    if caught.is_some_and(|control| {
+        let last = control.refused_again_at.unwrap_or(control.at);
+        !long_ago(last)
+    }) {
+        return Some(Stall::DoesNotVerify);
     }
     if evidence.passed_at.is_some_and(|at| !long_ago(at)) {
         return None;

@@ -195,7 +195,7 @@ impl ProofPolicy {
             .div_ceil(self.control_every_millis)
             .min(passes);
         // Those that a proof needs whatever their age, each with a pass beside it.
-        let spread = 2 * u64::from(required_controls(0));
+        let spread = 2 * u64::from(required_controls(self, 0));
         if used < HOUR && pause >= self.window_millis && budget < passes + controls + spread + 4 {
             return Err(InvalidPolicy {
                 field: "probesPerHour",

@@ -66,6 +66,16 @@ impl Release {
             Self::NoAnswer { .. } => "no_answer",
         }
     }
+
+    /// When the request was sent whose answer says so.
+    pub const fn at(self) -> Option<Timestamp> {
+        match self {
+            Self::NotAsked => None,
+            Self::Released { at, .. } | Self::StillAccepts { at } | Self::NoAnswer { at } => {
+                Some(at)
+            }
+        }
+    }
 }
 
 impl Released {

@@ -38,13 +38,14 @@ const EXTEND_BEFORE: u64 = HOUR;
 ///    secret stays active, and only the owner may cancel or force.
 /// 2. In overlap, when no endpoint needed the old secret for the quiet time, and its owner did not ask that
 ///    it stays until later ([`Rotation::kept_until`]): ask each whether it refuses
-///    it now ([`super::Released::ask_at`]), then finish, whether or not they still accept it. An endpoint
-///    whose latest probe with the new secret was refused needs the old one, whether or not anything is
-///    delivered to it ([`Evidence::quiet_at`]).
+///    it now ([`super::Released::ask_at`]), then finish, whether or not they still accept it. The quiet time does
+///    not begin before an endpoint accepted the new secret alone, and silence does not end it
+///    ([`Evidence::quiet_at`]): without evidence the deadline decides.
 /// 3. In overlap, within an hour of the old secret's end (or of a quarter of what is left to extend,
 ///    if that is shorter), while it is not quiet: move the end if the policy extends and an endpoint needed
-///    the old secret since the promotion; ask as in 2 if it cuts, or if nobody did, so that the end comes
-///    before the quiet time is over by its length alone.
+///    the old secret since the promotion, or was asked and never accepted the new one
+///    ([`Evidence::needed_old_since`]); ask as in 2 if it cuts, or if nobody did, so that the end comes before the
+///    quiet time is over by its length alone.
 /// 4. Idempotent: the same rotation, evidence and time give the same step, and a step that was taken
 ///    is not given again.
 pub fn next_step(

@@ -36,7 +36,7 @@ fn passed(policy: &ProofPolicy, times: u32, now: Timestamp) -> Evidence {
     for _ in 0..times {
         evidence = evidence.after(policy, Observed::Probe, ProbeAnswer::Accepted, now);
     }
-    for _ in 0..required_controls(0) {
+    for _ in 0..required_controls(policy, 0) {
         evidence = evidence.after(policy, Observed::Control, ProbeAnswer::Refused, now);
     }
     evidence
@@ -137,14 +137,27 @@ fn released(policy: &ProofPolicy, evidence: Evidence, since: Timestamp) -> Evide
     })
 }
 
+/// The new secret alone was accepted once more at `now`.
+#[expect(
+    clippy::large_types_passed_by_value,
+    reason = "cases read better with values"
+)]
+fn heard(policy: &ProofPolicy, evidence: Evidence, now: Timestamp) -> Evidence {
+    evidence.after(policy, Observed::Probe, ProbeAnswer::Accepted, now)
+}
+
 #[test]
 fn step_2_retires_the_old_secret_when_it_is_quiet() {
     let policy = ProofPolicy::default();
     let bench = promoted(policy);
     let evidence = passed(&policy, 60, at(0));
     let quiet = at(HOUR + policy.quiet_millis);
+    // Proved, and then it answered nothing for longer than the quiet time.
+    let silent = probed(&policy, evidence, at(2 * HOUR), &[ProbeAnswer::Silent; 9]);
+    assert_eq!(step(&bench, silent, quiet.after(DAY)), Step::Watch);
+    assert_eq!(step(&bench, evidence, quiet), Step::Watch);
     assert_eq!(step(&bench, evidence, quiet.before(1)), Step::Watch);
-    let asked = released(&policy, evidence, quiet);
+    let asked = released(&policy, heard(&policy, evidence, quiet), quiet);
     assert_eq!(step(&bench, asked, quiet), Step::Finish);
     // A delivery that the old secret got accepted says nothing of one that accepts the new one too; one that only
     // the old secret got accepted starts the quiet time again.
@@ -161,10 +174,47 @@ fn step_2_retires_the_old_secret_when_it_is_quiet() {
     assert_eq!(needed.old_needed, 1);
     assert_eq!(step(&bench, needed, quiet), Step::Watch);
     let quiet = at(2 * HOUR + policy.quiet_millis);
+    let needed = heard(&policy, needed, quiet);
     assert_eq!(
         step(&bench, released(&policy, needed, quiet), quiet),
         Step::Finish
     );
+}
+
+/// It holds the old secret alone and accepts messages that both signed, because of it.
+#[test]
+fn g6_step_3_lets_the_deadline_decide_where_the_new_secret_alone_was_never_accepted() {
+    for on_deadline in [OnDeadline::Extend, OnDeadline::Cut] {
+        let policy = ProofPolicy {
+            on_deadline,
+            ..ProofPolicy::default()
+        };
+        let mut bench = opened(policy);
+        let rotation = rotation_id(2);
+        let grounds = Grounds::Force;
+        bench.run(at(HOUR), Command::Promote { rotation, grounds });
+        let near = at(policy.deadline_millis).before(HOUR);
+        for answer in [ProbeAnswer::Threw, ProbeAnswer::Silent] {
+            let never = Evidence::new(rotation).after(
+                &policy,
+                Observed::Control,
+                ProbeAnswer::Threw,
+                at(0),
+            );
+            let never = probed(&policy, never, at(2 * HOUR), &[answer; 9]);
+            assert_eq!(step(&bench, never, near.before(1)), Step::Watch);
+            let expected = match on_deadline {
+                OnDeadline::Extend => {
+                    Step::Extend(at(policy.deadline_millis + policy.extend_millis))
+                }
+                OnDeadline::Cut => Step::AskReleased(vec![(ENDPOINT, near)]),
+            };
+            assert_eq!(step(&bench, never, near), expected);
+        }
+        // One that nobody could ask moves no deadline.
+        let unasked = step(&bench, Evidence::new(rotation), near);
+        assert_eq!(unasked, Step::AskReleased(vec![(ENDPOINT, near)]));
+    }
 }
 
 /// What is known after these answers to probes with the new secret, each a minute after the last.
@@ -209,15 +259,20 @@ fn step_2_keeps_the_old_secret_while_the_receiver_refuses_the_new_one_and_nothin
         let silent = probed(&policy, refused, at(3 * HOUR), &[ProbeAnswer::Silent; 4]);
         assert_eq!(step(&bench, silent, quiet.after(DAY)), Step::Watch);
         // Deployed: the quiet time runs from the last refusal.
-        let deployed = probed(&policy, refused, at(5 * HOUR), &[ProbeAnswer::Accepted]);
-        assert_eq!(step(&bench, deployed, quiet), Step::Watch);
-        let quiet = at(2 * HOUR + policy.quiet_millis);
+        let deployed = probed(&policy, refused, at(2 * HOUR + 1), &[ProbeAnswer::Accepted]);
+        assert_eq!(
+            step(&bench, heard(&policy, deployed, quiet), quiet),
+            Step::Watch
+        );
+        let quiet = at(2 * HOUR + 1 + policy.quiet_millis);
+        let deployed = heard(&policy, deployed, quiet);
         assert_eq!(
             step(&bench, deployed, quiet),
             Step::AskReleased(vec![(ENDPOINT, quiet)])
         );
         // One that verifies nothing needs no secret.
         let fooled = control(refused, ProbeAnswer::Accepted);
+        let fooled = fooled.after(&policy, Observed::Control, ProbeAnswer::Accepted, quiet);
         assert_ne!(step(&bench, fooled, quiet), Step::Watch);
     }
     // A delivery may be refused for what is in it.
@@ -227,6 +282,7 @@ fn step_2_keeps_the_old_secret_while_the_receiver_refuses_the_new_one_and_nothin
         ProbeAnswer::Refused,
         at(2 * HOUR),
     );
+    let delivered = heard(&policy, delivered, quiet);
     assert_ne!(step(&bench, delivered, quiet), Step::Watch);
     // The policy may cut all the same.
     let policy = ProofPolicy {
@@ -336,7 +392,8 @@ fn what_was_proved_stays_proved_when_its_passes_grow_old() {
 fn step_2_retires_no_secret_before_the_time_its_owner_asked_for() {
     let policy = ProofPolicy::default();
     let quiet = at(HOUR + policy.quiet_millis);
-    let evidence = released(&policy, passed(&policy, 60, at(0)), quiet);
+    let evidence = heard(&policy, passed(&policy, 60, at(0)), quiet);
+    let evidence = released(&policy, evidence, quiet);
     let asked_for = at(policy.deadline_millis + 2 * policy.quiet_millis);
     let extended = |is_asked| {
         let mut bench = promoted(policy);
@@ -360,7 +417,8 @@ fn step_2_asks_whether_the_old_secret_is_refused_before_it_goes() {
     let bench = promoted(policy);
     let quiet = at(HOUR + policy.quiet_millis);
     // What was asked before it was quiet is not asked of now.
-    let early = released(&policy, passed(&policy, 60, at(0)), quiet.before(HOUR));
+    let known = heard(&policy, passed(&policy, 60, at(0)), quiet);
+    let early = released(&policy, known, quiet.before(HOUR));
     let ask = |evidence, now| step(&bench, evidence, now);
     assert_eq!(
         ask(early, quiet),
@@ -372,7 +430,7 @@ fn step_2_asks_whether_the_old_secret_is_refused_before_it_goes() {
         (ProbeAnswer::Threw, RELEASED_ASKED),
         (ProbeAnswer::Refused, RELEASED_ASKED),
     ] {
-        let mut evidence = passed(&policy, 60, at(0));
+        let mut evidence = known;
         let mut now = quiet;
         for _ in 0..times {
             assert_eq!(ask(evidence, now), Step::AskReleased(vec![(ENDPOINT, now)]));

@@ -82,7 +82,7 @@ pub(crate) fn proof(rotation: RotationId, now: Timestamp) -> Proof {
     for _ in 0..required_passes(&policy, 0) {
         evidence = evidence.after(&policy, Observed::Probe, ProbeAnswer::Accepted, begun);
     }
-    for _ in 0..required_controls(0) {
+    for _ in 0..required_controls(&policy, 0) {
         evidence = evidence.after(&policy, Observed::Control, ProbeAnswer::Refused, begun);
     }
     let endpoint = EndpointId::from_bytes([9; 16]);

@@ -29,6 +29,7 @@ use tokio::time::timeout;
 use super::keyrings::as_of;
 use super::proving::{Prober, used_up};
 use super::{Caller, Decision, Recording, Service, ServiceError, check_version};
+use crate::courier::Probed;
 
 /// Endpoints that one command asks; those that were asked longest ago come first.
 const ASKED: usize = 200;
@@ -51,10 +52,36 @@ pub struct ReleaseAnswer {
     pub endpoint: EndpointId,
     /// What is known now: the latest answer, of this command or an earlier one.
     pub release: Release,
-    /// Status of the answer to this command's probe.
+    /// Status of the answer to this command's probe, if that is what `release` says.
     pub status: Option<u16>,
-    /// Why it was not asked, or why there was no answer.
+    /// Why it was not asked, or why there was no answer that says anything, while an earlier one does.
     pub failure: Option<String>,
+}
+
+impl ReleaseAnswer {
+    /// What is known after a probe. Where an earlier answer is the latest one that tells, the status of this one does
+    /// not stand beside it.
+    fn after(endpoint: EndpointId, release: Release, probed: Probed) -> Self {
+        let tells = release.at() == Some(probed.sent_at);
+        let failure = if tells {
+            probed.failure
+        } else {
+            let answered = match (probed.status, probed.failure) {
+                (_, Some(failure)) => failure,
+                (Some(status), None) => {
+                    format!("the answer was {status}, which says nothing about the old secret")
+                }
+                (None, None) => "there was no answer".to_owned(),
+            };
+            Some(format!("asked again at {}: {answered}", probed.sent_at))
+        };
+        Self {
+            endpoint,
+            release,
+            status: probed.status.filter(|_| tells),
+            failure,
+        }
+    }
 }
 
 impl ReleaseReport {
@@ -210,12 +237,7 @@ impl Service {
                 probed.sent_at,
             );
         }
-        ReleaseAnswer {
-            endpoint: endpoint.id,
-            release: released.verdict(),
-            status: probed.status,
-            failure: probed.failure,
-        }
+        ReleaseAnswer::after(endpoint.id, released.verdict(), probed)
     }
 
     /// Takes an answer to a probe into the evidence of a rotation.
@@ -267,5 +289,41 @@ fn former<'a>(
             "nothing_released",
             "the rotation's old secret is the active one, which receivers are to accept: there is nothing to ask",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hookturn_core::proof::Released;
+
+    use super::*;
+
+    #[test]
+    fn a_status_stands_beside_the_answer_that_it_belongs_to() {
+        let at = Timestamp::from_millis;
+        let endpoint = EndpointId::from_bytes([3; 16]);
+        let mut known = Released::default();
+        let mut ask = |status: Option<u16>, sent_at| {
+            let probed = Probed {
+                sent_at: at(sent_at),
+                status,
+                failure: status.is_none().then(|| "timed out".to_owned()),
+            };
+            known = known.after(ProbeAnswer::of(status), false, at(sent_at));
+            let answer = ReleaseAnswer::after(endpoint, known.verdict(), probed);
+            (answer.release.as_str(), answer.status, answer.failure)
+        };
+        assert_eq!(ask(Some(503), 1), ("no_answer", Some(503), None));
+        assert_eq!(ask(Some(401), 2), ("released", Some(401), None));
+        let (release, status, failure) = ask(Some(503), 3);
+        assert_eq!((release, status), ("released", None));
+        let failure = failure.unwrap();
+        assert!(
+            failure.starts_with("asked again at 1970-") && failure.contains("was 503"),
+            "{failure}"
+        );
+        let (_, status, failure) = ask(None, 4);
+        assert!(status.is_none() && failure.unwrap().ends_with("timed out"));
+        assert_eq!(ask(Some(200), 5), ("still_accepts", Some(200), None));
     }
 }

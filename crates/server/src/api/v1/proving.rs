@@ -68,7 +68,8 @@ pub(in crate::api) struct ProofPolicyView {
     canary_passes: u32,
     /// Whether the rotation promotes itself when it is proved.
     promote_by_itself: bool,
-    /// How long the old secret must not have been needed before it is retired early.
+    /// How long the old secret must not have been needed before it is retired early. It begins when the new secret alone
+    /// was accepted, and is over when it is accepted once more after it.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
     #[serde(deserialize_with = "whole")]
     quiet_millis: u64,
@@ -83,7 +84,8 @@ pub(in crate::api) struct ProofPolicyView {
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
     #[serde(deserialize_with = "whole")]
     extend_millis: u64,
-    /// For a shared keyring: endpoints that accepted nothing for this long need not be proved.
+    /// For a shared keyring: endpoints that accepted nothing for this long need not be proved. Counted
+    /// from what is noted once a day, so for up to a day more.
     #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
     #[serde(deserialize_with = "whole")]
     look_back_millis: u64,
@@ -228,6 +230,11 @@ struct EvidenceView {
     /// The last three in words: `59 of 59, rules out 5 % stale at 95 %`; with more than are needed
     /// `90 of 90 (59 needed), …`.
     coverage: String,
+    /// Requests in a row that were signed with a random key and refused; of several between which the new secret was
+    /// not accepted one counts.
+    controls: u32,
+    /// How many of them are needed: more once one was accepted.
+    controls_needed: u32,
     /// Passes of probes in all.
     probe_passes: u32,
     /// Passes of real deliveries in all: canaries, and fallbacks to the new secret.
@@ -295,6 +302,7 @@ impl ShownRotation {
 impl EvidenceView {
     fn new(known: &EndpointStanding, policy: &ProofPolicy) -> Self {
         let evidence = &known.evidence;
+        let (controls, controls_needed) = evidence.controls(policy);
         Self {
             endpoint_id: known.endpoint.id,
             standing: known.standing.as_str(),
@@ -304,6 +312,8 @@ impl EvidenceView {
             needed: required_passes(policy, evidence.broken),
             rules_out_percent: ruled_out_percent(policy, evidence.run),
             coverage: coverage(evidence.run, evidence.broken, policy),
+            controls,
+            controls_needed,
             probe_passes: evidence.probe_passes,
             delivery_passes: evidence.delivery_passes,
             canaries: evidence.canaries,

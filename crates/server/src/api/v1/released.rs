@@ -32,11 +32,11 @@ pub(in crate::api) struct ReleaseView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::TimeText>)]
     at: Option<Timestamp>,
-    /// Status of the answer to the request of this command.
+    /// Status of the answer to the request of this command, if that is what says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 100, maximum = 999)]
     status: Option<u16>,
-    /// Why it was not asked, or why there was no answer.
+    /// Why it was not asked, or why its answer to this command says nothing, while an earlier one may.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
 }

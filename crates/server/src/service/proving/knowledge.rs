@@ -10,23 +10,36 @@ use super::super::Service;
 use super::EndpointStanding;
 
 /// The evidence of an endpoint that gets no probes, as if it had been asked and not answered: what cannot
-/// be asked whether it dropped the old secret holds nothing up.
+/// be asked whether it dropped the old secret holds nothing up, and moves no deadline by its silence.
 ///
-/// That it refused the new secret stays as it is while deliveries go to it. Where none do, nothing can be
-/// lost: the quiet time counts from that refusal, and the rotation ends.
+/// That it refused the new secret, or never accepted it, stays as it is while deliveries go to it: then the deadline
+/// decides. If it accepted it, nobody can ask once more, and the length of the quiet time is enough. Where no
+/// deliveries go nothing can be lost: the quiet time counts from the latest refusal, and the rotation ends.
 pub(super) fn unaskable(known: &Evidence, sends: bool, now: Timestamp) -> Evidence {
     let released = Released {
         silent: RELEASED_ASKED,
         asked_at: Some(now),
         ..known.released
     };
-    let asked = Evidence { released, ..*known };
-    if sends {
+    let asked = Evidence {
+        released,
+        probed_at: None,
+        ..*known
+    };
+    if !sends {
+        return Evidence {
+            old_needed_at: known.old_needed_at.max(known.probe_refused_at),
+            probe_refused_at: None,
+            first_passed_at: Some(Timestamp::EPOCH),
+            passed_at: Some(now),
+            ..asked
+        };
+    }
+    if known.lacks_new_since().is_some() || known.passed_at.is_none() {
         return asked;
     }
     Evidence {
-        old_needed_at: known.old_needed_at.max(known.probe_refused_at),
-        probe_refused_at: None,
+        passed_at: Some(now),
         ..asked
     }
 }
@@ -118,5 +131,51 @@ impl EndpointStanding {
             }
         };
         format!("it cannot be asked, because {obstacle}; known so far: {words}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hookturn_core::id::RotationId;
+    use hookturn_core::proof::{Observed, ProbeAnswer};
+    use hookturn_core::time::HOUR;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_asked_needs_to_be_seen_with_the_new_secret_only_where_something_is_sent_to_it()
+     {
+        let policy = ProofPolicy::default();
+        let promoted = Timestamp::EPOCH.after(HOUR);
+        let quiet = promoted.after(policy.quiet_millis);
+        let never = Evidence::new(RotationId::from_bytes([7; 16]));
+        let heard = |answer| never.after(&policy, Observed::Probe, answer, promoted);
+        let (accepted, silent) = (heard(ProbeAnswer::Accepted), heard(ProbeAnswer::Silent));
+        let refused = heard(ProbeAnswer::Refused);
+        for (known, sends, ends) in [
+            (never, true, None),
+            (never, false, Some(quiet)),
+            (silent, true, None),
+            (silent, false, Some(quiet)),
+            (refused, true, None),
+            (refused, false, Some(quiet)),
+            (accepted, true, Some(quiet)),
+            (accepted, false, Some(quiet)),
+        ] {
+            let unasked = unaskable(&known, sends, quiet);
+            assert_eq!(
+                unasked.quiet_at(&policy, promoted),
+                ends,
+                "{sends} {known:?}"
+            );
+            // Its silence moves no deadline; that it refused the new secret does.
+            let needed = unasked.needed_old_since(promoted);
+            assert_eq!(needed, sends && known == refused, "{sends} {known:?}");
+        }
+        assert_eq!(
+            accepted.quiet_at(&policy, promoted),
+            None,
+            "it was not asked again"
+        );
     }
 }
