@@ -79,7 +79,7 @@ async fn show_all(demo: &mut Demo, asked: Asked, output: &mut Output) -> Outcome
         let shown = json!({ "report": report, "url": demo.url, "apiKey": demo.key });
         output.line(format!("{shown:#}"))?;
     } else {
-        output.line(report.table().to_string())?;
+        output.line(report.table())?;
         output.line(explained(&report))?;
         if !asked.exit {
             output.line(format!(

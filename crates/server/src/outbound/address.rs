@@ -419,8 +419,8 @@ fn carried_v4(ip: IpAddr) -> Option<Ipv4Addr> {
     match v6.segments() {
         [0, 0, 0, 0, 0, 0xffff, high, low]
         | [0, 0, 0, 0, 0xffff, 0, high, low]
-        | [0x0064, 0xff9b, 0, 0, 0, 0, high, low] => Some(v4_of(high, low)),
-        [0x2002, high, low, ..] => Some(v4_of(high, low)),
+        | [0x0064, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => Some(v4_of(high, low)),
         _ => None,
     }
 }
