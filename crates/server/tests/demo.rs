@@ -1,6 +1,8 @@
 //! The demo is a promise to newcomers: nothing lost, whoever deploys when, and nothing called proved
 //! that is not.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
