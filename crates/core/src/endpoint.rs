@@ -353,6 +353,19 @@ pub enum InvalidUrl {
 impl TargetUrl {
     /// Checks the form of `text`.
     pub fn new(text: &str) -> Result<Self, InvalidUrl> {
+        let target = Self::read(text)?;
+        // Browsers' rules take `https:host`, `https:/host` and backslashes for it; others do not.
+        let host = text
+            .get(target.url.scheme().len()..)
+            .and_then(|rest| rest.strip_prefix("://"));
+        if host.is_none_or(|host| host.starts_with(['/', '\\'])) {
+            return Err(InvalidUrl::Syntax);
+        }
+        Ok(target)
+    }
+
+    /// Reads one that was stored: what was taken once is there, also if it would be refused today.
+    fn read(text: &str) -> Result<Self, InvalidUrl> {
         if text.len() > limits::URL_BYTES {
             return Err(InvalidUrl::TooLong);
         }
@@ -407,7 +420,7 @@ impl Serialize for TargetUrl {
 impl<'de> Deserialize<'de> for TargetUrl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        Self::new(&text).map_err(serde::de::Error::custom)
+        Self::read(&text).map_err(serde::de::Error::custom)
     }
 }
 
@@ -428,6 +441,11 @@ mod tests {
             ("ftp://example.com", InvalidUrl::Scheme),
             ("/webhooks", InvalidUrl::Syntax),
             ("https://", InvalidUrl::Syntax),
+            ("https:example.com", InvalidUrl::Syntax),
+            ("https:/example.com", InvalidUrl::Syntax),
+            ("https:///example.com", InvalidUrl::Syntax),
+            (r"https:\\example.com\", InvalidUrl::Syntax),
+            (r"https://\example.com", InvalidUrl::Syntax),
             ("https://me:pw@example.com", InvalidUrl::Credentials),
             ("https://exa\tmple.com", InvalidUrl::WhiteSpace),
         ] {

@@ -90,15 +90,25 @@ pub struct ParseTimestampError;
 impl FromStr for Timestamp {
     type Err = ParseTimestampError;
 
+    /// What is later than [`Timestamp::FAR_FUTURE`] is that: people write the end of the year 9999 for "never".
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parsed: jiff::Timestamp = text.parse().map_err(|_| ParseTimestampError)?;
-        let millis = parsed.as_millisecond();
-        if (0..=LATEST).contains(&millis) {
-            Ok(Self(millis))
-        } else {
-            Err(ParseTimestampError)
+        match text.parse::<jiff::Timestamp>() {
+            Ok(parsed) if parsed.as_millisecond() < 0 => Err(ParseTimestampError),
+            Ok(parsed) => Ok(Self::from_millis(parsed.as_millisecond())),
+            Err(_) if is_end_of_9999(text) => Ok(Self::FAR_FUTURE),
+            Err(_) => Err(ParseTimestampError),
         }
     }
+}
+
+/// Whether a text is a whole date and time of the last days that RFC 3339 can write, which are not points in
+/// time for jiff: in another offset they would be of the year 10000.
+fn is_end_of_9999(text: &str) -> bool {
+    jiff::fmt::temporal::Pieces::parse(text).is_ok_and(|pieces| {
+        pieces.date() >= jiff::civil::date(9999, 12, 30)
+            && pieces.time().is_some()
+            && pieces.offset().is_some()
+    })
 }
 
 impl fmt::Display for Timestamp {
@@ -155,6 +165,26 @@ mod tests {
         );
         assert!("yesterday".parse::<Timestamp>().is_err());
         assert!("1969-12-31T23:59:59Z".parse::<Timestamp>().is_err());
+    }
+
+    #[test]
+    fn the_last_times_that_can_be_written_are_the_latest() {
+        for late in [
+            "9999-12-30T22:00:00.001Z",
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59.999999999+14:00",
+            "9999-12-31T00:00:00-12:00",
+        ] {
+            assert_eq!(late.parse(), Ok(Timestamp::FAR_FUTURE), "{late}");
+        }
+        for bad in [
+            "9999-12-32T00:00:00Z",
+            "9999-12-31",
+            "9999-12-31T23:59:59",
+            "10000-01-01T00:00:00Z",
+        ] {
+            assert!(bad.parse::<Timestamp>().is_err(), "{bad}");
+        }
     }
 
     proptest! {

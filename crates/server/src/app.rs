@@ -40,7 +40,7 @@ pub use crate::store::postgres::{Gone, OpenError as DatabaseError};
 pub use crate::store::sqlite::OpenError;
 pub use crate::telemetry::explain;
 pub use keys::KeyFailure;
-pub use process::{serve, start_logging, until_signal};
+pub use process::{Signals, serve, start_logging};
 pub use server::Server;
 
 /// The name of the database in the data directory.

@@ -94,7 +94,7 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command, edge: &Edge, output: &mut Output) -> Outcome {
     match command {
         Command::Serve(serve) => serve::run(&serve, edge),
-        Command::Demo(asked) => demo::run(asked),
+        Command::Demo(asked) => demo::run(asked, output),
         Command::Doctor(doctor) => doctor::run(&doctor, edge, output),
         Command::Health(asked) => health::run(&asked, edge, output),
         Command::Backup(backup) => backup::run(&backup, edge, output),

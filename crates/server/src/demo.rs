@@ -115,13 +115,11 @@ pub enum DemoError {
     },
 }
 
-/// A demo that ran and whose server still runs.
+/// A server on a temporary store. Until [`Demo::stop`] it runs, whatever is shown of it.
 pub struct Demo {
     server: Server,
     receivers: Vec<Receiver>,
     directory: Directory,
-    /// What was counted.
-    pub report: Report,
     /// Where the server listens.
     pub url: String,
     /// A key that opens everything in it.
@@ -146,47 +144,52 @@ fn policy() -> Value {
     })
 }
 
-/// Runs the demo. The server goes on until [`Demo::stop`].
-pub async fn run(options: Options) -> Result<Demo, DemoError> {
-    let entropy = SystemEntropy;
-    let directory = Directory::new(&entropy)?;
-    let key = format!("sk_workspace_test_{}", hex::encode(draw::<32>(&entropy)));
-    let server = Server::start(&demo_config(&directory.0, &key)?).await?;
-    let mut api = Api::connect(server.address(), &key).await?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let app = api.post("/v1/apps", &json!({ "name": "demo" })).await?;
-    let client_id = text(&app, "/clientId");
-    let mut receivers = Vec::new();
-    for verifying in Verifying::ALL {
-        receivers.push(start_receiver(&mut api, &client_id, verifying, &clock).await?);
-    }
-    let started = Instant::now();
-    let publisher = Publisher::start(server.address(), &key, &client_id, options).await?;
-    let mut story = Story::new(options, started);
-    story.rehearse(&mut api, &mut receivers).await?;
-    story.open(&mut api, &receivers, &policy()).await?;
-    let told = story.until_over(&mut api, &receivers).await;
-    let messages = publisher.stop().await?;
-    told?;
-    story.say("every rotation that can be proved is over: waiting for the last deliveries");
-    settle(&receivers, messages).await?;
-    story.end();
-    let report = Report {
-        messages,
-        seconds: started.elapsed().as_secs_f64(),
-        rows: receivers.iter().map(|r| r.row(messages)).collect(),
-    };
-    Ok(Demo {
-        url: format!("http://{}", server.address()),
-        server,
-        receivers,
-        directory,
-        report,
-        key,
-    })
-}
-
 impl Demo {
+    /// Starts the server.
+    pub async fn start() -> Result<Self, DemoError> {
+        let entropy = SystemEntropy;
+        let directory = Directory::new(&entropy)?;
+        let key = format!("sk_workspace_test_{}", hex::encode(draw::<32>(&entropy)));
+        let server = Server::start(&demo_config(&directory.0, &key)?).await?;
+        Ok(Self {
+            url: format!("http://{}", server.address()),
+            server,
+            receivers: Vec::new(),
+            directory,
+            key,
+        })
+    }
+
+    /// Shows everything, and returns what was counted. It may be broken off at any moment.
+    pub async fn show(&mut self, options: Options) -> Result<Report, DemoError> {
+        let address = self.server.address();
+        let mut api = Api::connect(address, &self.key).await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let app = api.post("/v1/apps", &json!({ "name": "demo" })).await?;
+        let client_id = text(&app, "/clientId");
+        for verifying in Verifying::ALL {
+            let receiver = start_receiver(&mut api, &client_id, verifying, &clock).await?;
+            self.receivers.push(receiver);
+        }
+        let receivers = &mut self.receivers;
+        let started = Instant::now();
+        let publisher = Publisher::start(address, &self.key, &client_id, options).await?;
+        let mut story = Story::new(options, started);
+        story.rehearse(&mut api, receivers).await?;
+        story.open(&mut api, receivers, &policy()).await?;
+        let told = story.until_over(&mut api, receivers).await;
+        let messages = publisher.stop().await?;
+        told?;
+        story.say("every rotation that can be proved is over: waiting for the last deliveries");
+        settle(receivers, messages).await?;
+        story.end();
+        Ok(Report {
+            messages,
+            seconds: started.elapsed().as_secs_f64(),
+            rows: receivers.iter().map(|r| r.row(messages)).collect(),
+        })
+    }
+
     /// Stops server and receivers and removes the temporary store.
     pub async fn stop(self) {
         self.server.stop().await;
@@ -262,9 +265,16 @@ impl Publisher {
     }
 
     /// Ends it; returns how many messages were answered 202.
-    async fn stop(self) -> Result<u64, DemoError> {
+    async fn stop(mut self) -> Result<u64, DemoError> {
         let _ = self.stop.send(true);
-        Ok(self.task.await??)
+        Ok((&mut self.task).await??)
+    }
+}
+
+impl Drop for Publisher {
+    /// A demo that is broken off publishes no more.
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

@@ -4,6 +4,9 @@
 //! `telemetry`, `config` ← `store`, `outbound` ← `courier` ← `service`, `dispatch` ← `api`, `ui` ←
 //! `app` ← `demo` ← `cli`; a test fails on an upward `use`.
 
+// `println!` and its like panic when nobody reads any more.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod api;
 pub mod app;
 pub mod cli;

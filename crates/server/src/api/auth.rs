@@ -153,7 +153,8 @@ impl<N: Needs> Call<N> {
     ) -> Result<Once, Stop> {
         let place = (self.method.as_str(), path);
         let given = self.idempotency_key.as_deref();
-        idempotency::begin(&api.service, &self.caller, given, place, body).await
+        let scope = dialect::key_scope(path);
+        idempotency::begin(&api.service, &self.caller, given, scope, place, body).await
     }
 
     /// Who calls, with the reason that the body gives, if it gives one.
@@ -200,9 +201,9 @@ fn refuse_query(parts: &Parts, query: &str) -> Result<(), Problem> {
             route.method == "get" && Some(route.path) == path && route.kind != Kind::List
         });
     match url::form_urlencoded::parse(query.as_bytes()).next() {
-        // The name is the caller's own; the value is not repeated.
+        // The value is not repeated.
         Some((name, _)) if !is_list => Err(Problem::parameter(
-            name.chars().take(64).collect::<String>(),
+            &name,
             "this call takes no query parameters; what it takes stands in the body or in a header",
         )),
         Some(_) | None => Ok(()),

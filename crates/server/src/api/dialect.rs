@@ -10,7 +10,7 @@ use axum::Router;
 use axum::response::Response;
 
 use super::ApiState;
-use super::idempotency::Alphabet;
+use super::idempotency::{Alphabet, KeyScope};
 use super::problem::Problem;
 
 pub(super) mod hopae;
@@ -64,6 +64,15 @@ pub(super) fn key_alphabet(path: &str) -> Alphabet {
     match of(path) {
         Some(Dialect::Hopae) => Alphabet::Any,
         Some(Dialect::Kore) | None => Alphabet::Visible,
+    }
+}
+
+/// What the idempotency keys of a path belong to.
+pub(super) fn key_scope(path: &str) -> KeyScope {
+    match of(path) {
+        // Its page says so: two apps may use the same key.
+        Some(Dialect::Hopae) => KeyScope::Path,
+        Some(Dialect::Kore) | None => KeyScope::Workspace,
     }
 }
 

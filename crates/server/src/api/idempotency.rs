@@ -2,8 +2,10 @@
 //!
 //! 1. A key is 1 to 255 visible ASCII characters (in a dialect: any), given once; anything else is
 //!    a 400.
-//! 2. It is bound to workspace, method and path, for `/v1/api-keys` to the caller's key too, and to the body it first came with: another body
-//!    is a 422 (in the Hopae dialect a 409).
+//! 2. It is the workspace's, and bound to the request it first came with: method, path and body, for
+//!    `/v1/api-keys` the caller's key too. With another request it is a 422, and that is not carried out.
+//!    Hopae documents that its keys are bound to method and path: there the same key on another path is
+//!    another key, and another body is a 409.
 //! 3. While the first request runs, the same key is a 409 that may be repeated.
 //! 4. The answer is stored, sealed, in the transaction of the change it answers, and replayed for
 //!    24 hours with `Idempotency-Replayed: true`. Only answers of changes are stored: a refused
@@ -20,7 +22,6 @@
 //!    from running at once, and a repeated call answers the same as long as the secret may be shown.
 //!    Neither is that of a leak search, which is asked anew and written to the audit log each time.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use axum::response::{IntoResponse, Response};
@@ -238,6 +239,7 @@ pub(super) async fn begin(
     service: &Service,
     caller: &Caller,
     given: Option<&str>,
+    scope: KeyScope,
     (method, path): (&str, &str),
     body: &[u8],
 ) -> Result<Once, Stop> {
@@ -246,12 +248,20 @@ pub(super) async fn begin(
     };
     // The text of an API key goes to the key that asked for it, and to no other of the workspace: a
     // replay must not hand out more than its caller may do.
-    let bound = match path {
-        "/v1/api-keys" => Cow::Owned(format!("{path} {}", caller.key.id)),
-        _ => Cow::Borrowed(path),
+    let asker = match path {
+        "/v1/api-keys" => caller.key.id.to_string(),
+        _ => String::new(),
     };
-    let key = keys::key(caller.workspace, method, &bound, given);
-    let fingerprint: [u8; 32] = Sha256::digest(body).into();
+    let (key, fingerprint) = match scope {
+        KeyScope::Workspace => (
+            keys::key(caller.workspace, "", "", given),
+            fingerprint(&[method, path, &asker], body),
+        ),
+        KeyScope::Path => (
+            keys::key(caller.workspace, method, path, given),
+            fingerprint(&[], body),
+        ),
+    };
     match service
         .lookup(caller, key, fingerprint)
         .await
@@ -269,6 +279,17 @@ pub(super) async fn begin(
     }
 }
 
+/// What a request is: SHA-256 over its parts, each preceded by its length, and its body.
+fn fingerprint(parts: &[&str], body: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.update(body);
+    hash.finalize().into()
+}
+
 fn stop(known: Lookup) -> Stop {
     match known {
         Lookup::Replay(bytes) => match Answer::from_bytes(&bytes) {
@@ -277,7 +298,7 @@ fn stop(known: Lookup) -> Stop {
         },
         Lookup::Mismatch => Problem::new(
             Code::IdempotencyMismatch,
-            "nothing was stored: repeat the first body, or use a new Idempotency-Key",
+            "nothing was stored: repeat the first request as it was, path and body, or use a new Idempotency-Key",
         )
         .into(),
         Lookup::Fresh(_) | Lookup::InProgress => in_progress().into(),
@@ -290,6 +311,15 @@ fn in_progress() -> Problem {
         "wait for the first request with this Idempotency-Key, then repeat this one to get its answer",
     )
     .retry_after(1)
+}
+
+/// What a key belongs to: only there it stands for one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyScope {
+    /// The workspace.
+    Workspace,
+    /// One method and path of the workspace.
+    Path,
 }
 
 /// Which texts are keys.

@@ -20,7 +20,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_path_to_error::Segment;
 use utoipa::ToSchema;
 
-use super::problem::{Code, Problem};
+use super::problem::{Code, Problem, looks_secret};
 
 /// Time a client has to send a body.
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -367,15 +367,12 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
     pointer
 }
 
-/// Longest name of a field that a caller made up and an answer repeats, in characters.
-const NAME_CHARS: usize = 64;
-
 fn push(pointer: &mut String, key: &str) {
     pointer.push('/');
     if looks_secret(key) {
         return;
     }
-    for letter in key.chars().take(NAME_CHARS) {
+    for letter in key.chars().take(Problem::NAME_CHARS) {
         match letter {
             '~' => pointer.push_str("~0"),
             '/' => pointer.push_str("~1"),
@@ -403,7 +400,11 @@ fn describe(mut pointer: String, said: &str) -> (String, String) {
     let said = said.split(" at line ").next().unwrap_or(said);
     let quoted = || said.split('`').nth(1).unwrap_or_default();
     if said.starts_with("unknown field") {
-        let allowed = said.split_once("`, ").map_or("", |(_, allowed)| allowed);
+        // From the end: the name may hold anything, what is allowed is ours.
+        let allowed = ["expected ", "there are no fields"]
+            .into_iter()
+            .find_map(|ours| Some(&said[said.rfind(&format!("`, {ours}"))? + "`, ".len()..]))
+            .unwrap_or_default();
         // A path that serde already ends with the field needs no second one.
         let mut last = String::new();
         push(&mut last, quoted());
@@ -435,14 +436,6 @@ fn describe(mut pointer: String, said: &str) -> (String, String) {
         return (pointer, format!("expected {}", plain(expected)));
     }
     (pointer, said.to_owned())
-}
-
-/// Whether a text that a caller sent may be a secret, which no answer repeats.
-pub(super) fn looks_secret(name: &str) -> bool {
-    name.starts_with("sk_")
-        || ["whsec_", "whsk_", "sk_operator_", "sk_workspace_"]
-            .iter()
-            .any(|mark| name.contains(mark))
 }
 
 /// What a Rust type is called outside.

@@ -273,7 +273,7 @@ const PROBLEMS: &[(&str, &str)] = &[
     ),
     (
         "422",
-        "A field is unknown, missing, of another type or out of bounds, or the Idempotency-Key was used with another body.",
+        "A field is unknown, missing, of another type or out of bounds, or the Idempotency-Key was used with another path or body.",
     ),
     (
         "429",
@@ -371,7 +371,7 @@ fn parameters() -> Value {
         },
         "IdempotencyKey": {
             "name": "Idempotency-Key", "in": "header", "required": false,
-            "description": "Repeat a request under the same key and it happens once; the first answer is replayed for 24 hours.",
+            "description": "Repeat a request under the same key and it happens once; the first answer is replayed for 24 hours. A key is the workspace's: with another path or body it is a 422, and that is not carried out.",
             "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" }
         },
         "IfMatch": {

@@ -110,9 +110,9 @@ impl Query {
     pub(super) fn finish(self) -> Result<ListUri, Problem> {
         match self.pairs.first() {
             None => Ok(ListUri(self.uri)),
-            // The name is the caller's own; a value that is not asked for is not repeated.
+            // A value that is not asked for is not repeated.
             Some((name, _)) => Err(Problem::parameter(
-                name.chars().take(64).collect::<String>(),
+                name,
                 "unknown or repeated query parameter",
             )),
         }

@@ -111,8 +111,8 @@ codes! {
     HeadTooLarge = "head_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, false, "The headers are too large or too many";
     /// A field of the body is unknown, missing, of another type or out of bounds.
     InvalidField = "invalid_field", UNPROCESSABLE_ENTITY, false, "A field of the body is not valid";
-    /// The same idempotency key came with another body.
-    IdempotencyMismatch = "idempotency_mismatch", UNPROCESSABLE_ENTITY, false, "The Idempotency-Key was used with another body";
+    /// The same idempotency key came with another request.
+    IdempotencyMismatch = "idempotency_mismatch", UNPROCESSABLE_ENTITY, false, "The Idempotency-Key was used with another request";
     /// The key asks more often than it may.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, true, "Too many requests with this API key";
     /// An endpoint or its host got as many probes as they may.
@@ -170,7 +170,23 @@ struct Inner {
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
+/// Whether a text that a caller sent may be a secret, which no answer repeats: it has the mark of one, or
+/// 32 hexadecimal digits in a row.
+pub(super) fn looks_secret(text: &str) -> bool {
+    text.starts_with("sk_")
+        || ["whsec_", "whsk_", "sk_operator_", "sk_workspace_"]
+            .iter()
+            .any(|mark| text.contains(mark))
+        || text
+            .as_bytes()
+            .split(|byte| !byte.is_ascii_hexdigit())
+            .any(|run| run.len() >= 32)
+}
+
 impl Problem {
+    /// Longest name that a caller made up and an answer repeats, in characters.
+    pub(super) const NAME_CHARS: usize = 64;
+
     /// A problem of this code. `detail` says what happened and what to do next.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
@@ -192,15 +208,20 @@ impl Problem {
         .at(pointer, detail)
     }
 
-    /// A query parameter that is not valid.
-    pub fn parameter(name: impl Into<String>, detail: impl Into<String>) -> Self {
+    /// A query parameter that is not valid. Its name may be the caller's own.
+    pub fn parameter(name: &str, detail: impl Into<String>) -> Self {
+        let name = if looks_secret(name) {
+            "(hidden)".to_owned()
+        } else {
+            name.chars().take(Self::NAME_CHARS).collect()
+        };
         let mut problem = Self::new(
             Code::InvalidParameter,
             "correct the query parameters listed in `errors`",
         );
         problem.0.errors.push(FieldError {
             pointer: None,
-            parameter: Some(name.into()),
+            parameter: Some(name),
             header: None,
             detail: detail.into(),
             missing: false,
@@ -272,10 +293,15 @@ impl Problem {
         )
     }
 
-    /// The same with one more field error.
+    /// The same with one more field error. Names in the pointer may be the caller's own.
     pub fn at(mut self, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        let pointer: String = pointer.into();
+        let names = pointer.split('/');
+        let shown: Vec<_> = names
+            .map(|name| if looks_secret(name) { "" } else { name })
+            .collect();
         self.0.errors.push(FieldError {
-            pointer: Some(pointer.into()),
+            pointer: Some(shown.join("/")),
             parameter: None,
             header: None,
             detail: detail.into(),

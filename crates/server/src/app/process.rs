@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use super::server::Server;
 use super::supervisor::Supervisor;
 use super::{Failure, start_failure};
@@ -89,33 +91,46 @@ enum End {
     AtOnce,
 }
 
-/// SIGTERM and SIGINT alike.
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+/// The signals that tell a process to end. From the moment this is made they are kept until they are asked
+/// for, also those that whoever started the process had it ignore.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
+    /// SIGTERM and SIGINT alike.
+    pub fn new() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hang_up: None,
         })
     }
 
-    async fn next(&mut self) {
+    /// The same with SIGHUP, for what ends with its terminal.
+    pub fn with_hang_up() -> std::io::Result<Self> {
+        Ok(Self {
+            hang_up: Some(signal(SignalKind::hangup())?),
+            ..Self::new()?
+        })
+    }
+
+    /// Waits for one.
+    pub async fn next(&mut self) {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(hang_up) => hang_up.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = hang_up => {}
         }
     }
-}
-
-/// Waits for SIGTERM or SIGINT.
-pub async fn until_signal() -> std::io::Result<()> {
-    Signals::new()?.next().await;
-    Ok(())
 }
 
 /// Sends log lines to standard error. A second call changes nothing.

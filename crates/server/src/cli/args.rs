@@ -40,7 +40,10 @@ pub(super) enum Command {
     /// Run the server.
     Serve(super::serve::Serve),
     /// Show rotations that prove themselves under traffic: a server, eight receivers, and a table.
-    Demo(super::demo::Demo),
+    ///
+    /// It ends at any moment with SIGINT (Ctrl-C), SIGTERM or SIGHUP: its temporary store is removed, and the exit code
+    /// is 0 before the table, after it what the table came to.
+    Demo(super::demo::Asked),
     /// Look whether a server can start here and will do well.
     Doctor(super::doctor::Doctor),
     /// Say whether the server of this configuration answers.

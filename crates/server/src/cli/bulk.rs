@@ -597,9 +597,10 @@ fn ask_released(bulk: &str, why: Why, client: &Client, output: &mut Output) -> O
     })?;
     let body = why.into(json!({}));
     let mut unasked: BTreeMap<String, (usize, String)> = BTreeMap::new();
-    for rotation in &rotations {
+    let key = client.command_key();
+    for (number, rotation) in rotations.iter().enumerate() {
         let request = Request::post(format!("/v1/rotations/{rotation}/released"), &body);
-        if let Err(failure) = client.call(&request) {
+        if let Err(failure) = client.call_part(&request, &key, number) {
             // A rotation whose old secret is active, retired or destroyed has nothing to ask, and one whose
             // receivers were asked too often is not asked now; the others have.
             let is_later = failure.to_json()["code"] == "probes_used_up";

@@ -4,12 +4,13 @@ use clap::Args;
 use serde_json::json;
 
 use super::exit::{Exit, Failure, Outcome};
+use super::output::Output;
 use super::serve;
-use crate::app;
-use crate::demo::{self, DemoError, Options, Report};
+use crate::app::{self, Signals};
+use crate::demo::{Demo, DemoError, Options, Report};
 
 #[derive(Debug, Clone, Copy, Args)]
-pub(super) struct Demo {
+pub(super) struct Asked {
     /// Stop when the table is shown instead of leaving the server running.
     #[arg(long)]
     exit: bool,
@@ -22,7 +23,7 @@ pub(super) struct Demo {
     rate: u32,
 }
 
-pub(super) fn run(asked: Demo) -> Outcome {
+pub(super) fn run(asked: Asked, output: &mut Output) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -32,41 +33,66 @@ pub(super) fn run(asked: Demo) -> Outcome {
                 format!("cannot start the runtime: {error}"),
             )
         })?;
-    runtime.block_on(show(asked))
+    runtime.block_on(show(asked, output))
 }
 
-async fn show(asked: Demo) -> Outcome {
+/// Shows it, and stops and removes what it made however it ends. A signal ends it at any moment.
+async fn show(asked: Asked, output: &mut Output) -> Outcome {
+    // Before there is anything to remove.
+    let mut signals = Signals::with_hang_up().map_err(|error| {
+        Failure::new(
+            Exit::ServeFailed,
+            format!("cannot listen for signals: {error}"),
+        )
+    })?;
+    let mut demo = Demo::start().await.map_err(|error| failed(&error))?;
+    let shown = tokio::select! {
+        outcome = show_all(&mut demo, asked, output) => Some(outcome),
+        () = signals.next() => None,
+    };
+    let outcome = match shown {
+        Some(Ok(exit)) => {
+            if !asked.exit {
+                signals.next().await;
+            }
+            Ok(exit)
+        }
+        Some(Err(failure)) => Err(failure),
+        None => {
+            output.hint("stopped before its end; nothing of the demo is left");
+            Ok(Exit::Done)
+        }
+    };
+    demo.stop().await;
+    outcome
+}
+
+/// Prints everything, and returns what the table came to.
+async fn show_all(demo: &mut Demo, asked: Asked, output: &mut Output) -> Outcome {
     let options = Options {
         per_second: asked.rate,
         ..Options::default()
     };
-    let demo = demo::run(options).await.map_err(|error| failed(&error))?;
-    let clean = demo.report.is_clean();
+    let report = demo.show(options).await.map_err(|error| failed(&error))?;
     if asked.json {
         // The key opens a store that is gone with the process, and `--json` is for programs.
-        let shown = json!({ "report": demo.report, "url": demo.url, "apiKey": demo.key });
-        println!("{shown:#}");
+        let shown = json!({ "report": report, "url": demo.url, "apiKey": demo.key });
+        output.line(format!("{shown:#}"))?;
     } else {
-        println!("{}", demo.report.table());
-        println!("{}", explained(&demo.report));
-    }
-    if !asked.exit {
-        if !asked.json {
-            println!(
+        output.line(report.table())?;
+        output.line(explained(&report))?;
+        if !asked.exit {
+            output.line(format!(
                 "\nThe server goes on: {}\nAPI key: {}\nStop it with Ctrl-C.",
                 demo.url, demo.key
-            );
+            ))?;
         }
-        // Without a terminal to press Ctrl-C in, a signal ends it.
-        app::until_signal().await.map_err(|error| {
-            Failure::new(
-                Exit::ServeFailed,
-                format!("cannot listen for signals: {error}"),
-            )
-        })?;
     }
-    demo.stop().await;
-    Ok(if clean { Exit::Done } else { Exit::Unexpected })
+    Ok(if report.is_clean() {
+        Exit::Done
+    } else {
+        Exit::Unexpected
+    })
 }
 
 /// What the table means, for whoever sees it for the first time.

@@ -150,7 +150,7 @@ pub(super) struct Fields {
     /// Exchanges that may be open to it at once.
     #[arg(long, value_name = "COUNT")]
     max_in_flight: Option<u32>,
-    /// Attempts per second.
+    /// Attempts per second; as many may go out at once after a second without any.
     #[arg(long, value_name = "COUNT")]
     rate_limit: Option<u32>,
     /// Keep the order of acceptance: one delivery at a time, a failure holds the rest.

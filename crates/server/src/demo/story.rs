@@ -1,5 +1,6 @@
 //! The course of the demo: rehearse, open, and follow the rotations to their end, telling what happens.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -49,7 +50,10 @@ impl Story {
         );
         match self.telling {
             Telling::Not => {}
-            Telling::Lines => eprintln!("{line}"),
+            // Who reads along may leave: that stops nothing.
+            Telling::Lines => {
+                let _ = writeln!(std::io::stderr(), "{line}");
+            }
             Telling::Bar => self.bar.println(line),
         }
     }

@@ -413,14 +413,14 @@ fn classify_v6(ip: Ipv6Addr) -> Option<Network> {
 }
 
 /// The IPv4 address that traffic to this IPv6 address ends at, for forms that are in use:
-/// IPv4-mapped, NAT64's well-known prefix (RFC 6052) and 6to4 (RFC 3056).
+/// IPv4-mapped, IPv4-translated (RFC 2765), NAT64's well-known prefix (RFC 6052) and 6to4 (RFC 3056).
 fn carried_v4(ip: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(v6) = ip else { return None };
     match v6.segments() {
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x0064, 0xff9b, 0, 0, 0, 0, high, low] => {
-            Some(v4_of(high, low))
-        }
-        [0x2002, high, low, ..] => Some(v4_of(high, low)),
+        [0, 0, 0, 0, 0, 0xffff, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x0064, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => Some(v4_of(high, low)),
         _ => None,
     }
 }
@@ -464,7 +464,7 @@ fn is_metadata_v6(ip: Ipv6Addr) -> bool {
     )
 }
 
-/// Every place where some translation technique keeps an IPv4 address: mapped, compatible, NAT64
+/// Every place where some translation technique keeps an IPv4 address: mapped, compatible, translated, NAT64
 /// with each prefix length of RFC 6052, 6to4, Teredo (server, and the client's inverted), ISATAP.
 /// Only metadata addresses are looked for here, so a chance match costs nobody a receiver.
 fn forms_of_v4(ip: Ipv6Addr) -> [Ipv4Addr; 8] {
@@ -474,7 +474,7 @@ fn forms_of_v4(ip: Ipv6Addr) -> [Ipv4Addr; 8] {
     let translated = s[0] == 0x0064 && s[1] == 0xff9b;
     let teredo = s[0] == 0x2001 && s[1] == 0;
     let when = |holds: bool, v4: Ipv4Addr| if holds { v4 } else { Ipv4Addr::UNSPECIFIED };
-    let low_96 = s[..5].iter().all(|&segment| segment == 0) && matches!(s[5], 0 | 0xffff);
+    let low_96 = s[..4] == [0; 4] && matches!(s[4..6], [0, 0 | 0xffff] | [0xffff, 0]);
     let isatap = matches!(s[4], 0 | 0x0200) && s[5] == 0x5efe;
     [
         when(low_96 || translated || isatap, last),
@@ -500,11 +500,12 @@ mod tests {
     use proptest::prelude::*;
 
     /// The forms of IPv6 that lead to an IPv4 address.
-    fn carriers(v4: Ipv4Addr) -> [Ipv6Addr; 3] {
+    fn carriers(v4: Ipv4Addr) -> [Ipv6Addr; 4] {
         let [a, b, c, d] = v4.octets();
         let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
         [
             v4.to_ipv6_mapped(),
+            Ipv6Addr::new(0, 0, 0, 0, 0xffff, 0, high, low),
             Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
             Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1),
         ]

@@ -1,5 +1,6 @@
 //! One exchange on one connection: the request out, the bounded answer in.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::Duration;
@@ -439,6 +440,12 @@ fn broken(error: &hyper::Error, trace: &Trace) -> Failure {
             format!("the response is not valid HTTP: {error}"),
         );
     }
+    if let Some(malformed) = malformed_body(error) {
+        return Failure::new(
+            FailureKind::BadResponse,
+            format!("the body of the response is not valid HTTP: {malformed}"),
+        );
+    }
     let place = match (trace.status, trace.reused) {
         (Some(status), _) => format!("in the middle of its response (status {status})"),
         (None, true) => "that was kept alive, before it answered the next request".to_owned(),
@@ -449,6 +456,18 @@ fn broken(error: &hyper::Error, trace: &Trace) -> Failure {
         FailureKind::Reset,
         format!("the receiver ended the connection {place}: {cause}"),
     )
+}
+
+/// What the decoder of chunks and trailers found wrong, if it did. Its errors have these kinds; a connection that
+/// breaks has others, and what TLS finds wrong has a cause of its own.
+fn malformed_body(error: &hyper::Error) -> Option<&std::io::Error> {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .filter(|io| {
+            !io.get_ref()
+                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
+        })
+        .find(|io| matches!(io.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput))
 }
 
 /// An error and what lies under it.

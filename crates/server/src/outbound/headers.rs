@@ -6,7 +6,8 @@
 
 use hookturn_core::limits::{CUSTOM_HEADER_BYTES, CUSTOM_HEADERS, CUSTOM_HEADERS_BYTES};
 
-/// Why a custom header is refused.
+/// Why a custom header is refused. The words do not repeat its name, which may be a secret in the wrong
+/// place; whoever shows them says where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderRefused {
@@ -14,29 +15,25 @@ pub enum HeaderRefused {
     #[error("the header name must be one or more of a-z, 0-9 and !#$%&'*+-.^_`|~")]
     Name,
     /// The value has control characters, line breaks or text that is not ASCII.
-    #[error(
-        "the value of {name} has a line break, a control character or a character outside ASCII"
-    )]
+    #[error("the value has a line break, a control character or a character outside ASCII")]
     Value {
         /// The header's name.
         name: String,
     },
     /// The header belongs to the connection or to HTTP's framing.
-    #[error("{name} controls the connection or the framing of the request and cannot be set")]
+    #[error("this header controls the connection or the framing of the request and cannot be set")]
     Connection {
         /// The header's name.
         name: String,
     },
     /// Hookturn sets the header itself.
-    #[error("{name} is set by Hookturn and cannot be replaced")]
+    #[error("this header is set by Hookturn and cannot be replaced")]
     Ours {
         /// The header's name.
         name: String,
     },
     /// One header is too long.
-    #[error(
-        "{name} and its value are {bytes} bytes long; at most {CUSTOM_HEADER_BYTES} are allowed"
-    )]
+    #[error("name and value are {bytes} bytes long; at most {CUSTOM_HEADER_BYTES} are allowed")]
     TooLong {
         /// The header's name.
         name: String,
@@ -58,7 +55,7 @@ pub enum HeaderRefused {
         bytes: usize,
     },
     /// The same name twice.
-    #[error("{name} is given twice; names do not depend on upper and lower case")]
+    #[error("a header is given twice; names do not depend on upper and lower case")]
     Twice {
         /// The header's name.
         name: String,

@@ -218,7 +218,10 @@ impl Service {
             return Err(ServiceError::invalid("/status", message));
         }
         if until <= input.since {
-            return Err(ServiceError::invalid("/until", "must be after since"));
+            return Err(match input.until {
+                Some(_) => ServiceError::invalid("/until", "must be after since"),
+                None => ServiceError::invalid("/since", "must be before now"),
+            });
         }
         if !input.dry_run {
             check_takes_deliveries(&endpoint.state)?;

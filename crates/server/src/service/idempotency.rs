@@ -54,8 +54,9 @@ impl Drop for InFlightGuard {
     }
 }
 
-/// What an answer is bound to: SHA-256 over workspace, method, path and the caller's key, each
-/// preceded by its length in bytes as a big-endian u64.
+/// What an answer is stored under: SHA-256 over workspace, method, path and the caller's key, each
+/// preceded by its length in bytes as a big-endian u64. Where a key is the workspace's whatever the path,
+/// method and path are empty, and part of the fingerprint instead.
 pub fn key(workspace: WorkspaceId, method: &str, path: &str, key: &str) -> IdempotencyKey {
     let workspace = workspace.to_bytes();
     let mut hash = Sha256::new_with_prefix(b"hookturn idempotency 1");

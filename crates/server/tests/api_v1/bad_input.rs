@@ -575,3 +575,39 @@ async fn request_ids_are_ours() {
     assert_eq!(id(&first).len(), 36);
     assert_eq!(first.header("cache-control"), Some("no-store"));
 }
+
+/// G8: also where a name should stand, in every API.
+#[tokio::test]
+async fn g8_a_secret_in_the_place_of_a_name_is_not_repeated() {
+    let bench = Bench::new().await;
+    let app = bench.app().await;
+    let hex = "0123456789abcdef".repeat(4);
+    let prefixed = format!("hookturn-{hex}");
+    let cut = format!("{}-{hex}", "x".repeat(40));
+    let ended = format!("a`, {hex}");
+    for secret in [PLANTED, &hex, &prefixed, &cut, &ended] {
+        let query = |path: &str| format!("{path}?{}=1", secret.replace(' ', "+"));
+        let post = |path: String, body: Value| bench.ask("POST", &path).json(&body).send();
+        let endpoint = |value: &str| {
+            let url = "https://example.com/hooks";
+            json!({ "url": url, "headers": { secret: value } })
+        };
+        let unknown = json!({ "name": "shop", secret: 1 });
+        for reply in [
+            bench.get(&query("/v1/apps")).await,
+            bench.get(&query(&app)).await,
+            bench.get(&query("/connect/v1/apps")).await,
+            bench.get(&query("/kore/v1/secrets")).await,
+            post(format!("{app}/endpoints"), endpoint("a\r\nb")).await,
+            post(format!("{app}/endpoints"), endpoint(&"x".repeat(9_000))).await,
+            post("/v1/apps".to_owned(), unknown.clone()).await,
+            post("/connect/v1/apps".to_owned(), unknown.clone()).await,
+            post("/kore/v1/secrets".to_owned(), unknown.clone()).await,
+        ] {
+            assert!(reply.status.is_client_error(), "{}", reply.text);
+            let planted = ["planted0", "0123456789"];
+            let shows = planted.iter().any(|planted| reply.text.contains(planted));
+            assert!(!shows, "{secret}: {}", reply.text);
+        }
+    }
+}

@@ -103,8 +103,19 @@ async fn a_delivery_is_retried_and_an_endpoint_recovered() {
         counted,
         json!({"count": 0, "hasMore": false, "dryRun": true})
     );
-    let pending = json!({"since": "2026-01-01T00:00:00Z", "status": "pending"});
-    assert_eq!(bench.post(&path, pending).await.pointer(), "/status");
+    for status in ["pending", "failed"] {
+        let other = json!({"since": "2026-01-01T00:00:00Z", "status": status});
+        let refused = bench.post(&path, other).await;
+        assert_eq!(refused.pointer(), "/status");
+        assert!(!refused.text.contains("pending"), "{}", refused.text);
+    }
+    let ahead = "9999-12-31T23:59:59Z";
+    for (span, pointer) in [
+        (json!({ "since": ahead }), "/since"),
+        (json!({ "since": ahead, "until": ahead }), "/until"),
+    ] {
+        assert_eq!(bench.post(&path, span).await.pointer(), pointer);
+    }
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ enum Do {
     Cli(&'static str),
     /// A request: method, path, body.
     Http(&'static str, &'static str, &'static str),
-    /// The same under one idempotency key for all such rows.
+    /// The same under one idempotency key for all such rows of a path.
     Once(&'static str, &'static str, &'static str),
     /// Nothing: time passes.
     Wait,
@@ -476,7 +476,8 @@ impl Desk {
             }
             Http(method, path, body) => self.http(who, (method, path), body, ""),
             Once(method, path, body) => {
-                self.http(who, (method, path), body, "idempotency-key: once\r\n")
+                let key = format!("idempotency-key: once{path}\r\n");
+                self.http(who, (method, path), body, &key)
             }
             Wait => (0, String::new()),
         }

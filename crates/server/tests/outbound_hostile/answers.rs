@@ -1,6 +1,7 @@
 //! Receivers whose answers are slow, endless, broken or misleading.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hookturn::outbound::{FailureKind, Response, RetryAfter};
@@ -343,6 +344,8 @@ async fn g10_a_reset_before_the_answer_is_reported() {
     assert!(failure.detail.contains("before it answered"), "{failure}");
 }
 
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+
 #[tokio::test]
 async fn g10_what_is_not_http_is_a_bad_response() {
     for banner in [
@@ -352,11 +355,18 @@ async fn g10_what_is_not_http_is_a_bad_response() {
         "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
         "HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
         "HTTP/1.1 200 OK\r\nx: a\r\n folded\r\n\r\n",
+        &format!("{CHUNKED}xyz\r\n"),
+        &format!("{CHUNKED}fffffffffffffffff\r\n"),
+        &format!("{CHUNKED}0\r\n{}\r\n", "x: a\r\n".repeat(2_000)),
     ] {
-        let hostile = receiver(move |mut stream: TcpStream| async move {
-            read_request(&mut stream).await;
-            stream.write_all(banner.as_bytes()).await.unwrap();
-            until_closed(&mut stream).await;
+        let sent: Arc<str> = banner.into();
+        let hostile = receiver(move |mut stream: TcpStream| {
+            let sent = Arc::clone(&sent);
+            async move {
+                read_request(&mut stream).await;
+                stream.write_all(sent.as_bytes()).await.unwrap();
+                until_closed(&mut stream).await;
+            }
         })
         .await;
         let failure = send(&client(), request(&hostile.url()))
@@ -368,6 +378,7 @@ async fn g10_what_is_not_http_is_a_bad_response() {
             FailureKind::BadResponse,
             "{banner:?}: {failure}"
         );
+        assert!(failure.detail.contains("is not valid HTTP"), "{failure}");
     }
 }
 

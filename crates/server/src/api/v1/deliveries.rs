@@ -416,10 +416,18 @@ pub(in crate::api) struct RecoverDeliveries {
     until: Option<Timestamp>,
     /// Which of them; the exhausted ones without it.
     #[schema(value_type = Option<schema::SettledText>)]
-    status: Option<DeliveryStatus>,
+    status: Option<Settled>,
     /// Only count them.
     #[serde(default)]
     dry_run: bool,
+}
+
+/// The states of deliveries that can be queued again.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Settled {
+    Exhausted,
+    Delivered,
 }
 
 /// What a recover did.
@@ -450,7 +458,10 @@ pub(in crate::api) async fn recover(
     let input = Recover {
         since: asked.since,
         until: asked.until,
-        status: asked.status.unwrap_or(DeliveryStatus::Exhausted),
+        status: match asked.status {
+            Some(Settled::Delivered) => DeliveryStatus::Delivered,
+            Some(Settled::Exhausted) | None => DeliveryStatus::Exhausted,
+        },
         dry_run: asked.dry_run,
     };
     let render = |done: &Recovered| {

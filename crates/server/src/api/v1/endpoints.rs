@@ -91,7 +91,8 @@ pub(in crate::api) struct CreateEndpoint {
     /// Exchanges that may be open to it at once.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000)]
     max_in_flight: Option<Whole<u32>>,
-    /// Attempts per second; not limited without it.
+    /// Attempts per second; not limited without it. A burst is allowed: after a second without any, so many go out
+    /// at once, and further ones follow evenly.
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     rate_limit_per_second: Option<Whole<u32>>,
     /// Whether deliveries keep the order of acceptance: one at a time, a failure holds the rest.
@@ -211,7 +212,8 @@ pub(in crate::api) struct PatchEndpoint {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000)]
     max_in_flight: Option<Option<Whole<u32>>>,
-    /// Attempts per second; `null` for no limit.
+    /// Attempts per second; `null` for no limit. A burst is allowed: after a second without any, so many go out at
+    /// once, and further ones follow evenly.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     rate_limit_per_second: Option<Option<Whole<u32>>>,
@@ -343,7 +345,7 @@ pub(in crate::api) struct EndpointView {
     connect_timeout_millis: Millis,
     /// Exchanges that may be open to it at once.
     max_in_flight: u32,
-    /// Attempts per second, if limited.
+    /// Attempts per second, if limited; as many may go out at once after a second without any.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit_per_second: Option<u32>,
     /// Whether deliveries keep the order of acceptance.

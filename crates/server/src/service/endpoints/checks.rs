@@ -152,7 +152,7 @@ pub(in crate::service) fn check_header_name(name: &str) -> Result<(), String> {
     let lower = name.to_ascii_lowercase();
     let is_own = OWN_PREFIXES.iter().any(|own| lower.starts_with(own));
     if is_own || is_connection(&lower) || FIXED_NAMES.contains(&&*lower) {
-        return Err(format!("{lower} cannot be the name of another header"));
+        return Err("this cannot be the name of another header".to_owned());
     }
     Ok(())
 }

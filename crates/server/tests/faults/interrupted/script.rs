@@ -52,7 +52,7 @@ impl Script {
             keyring: self.keyring.clone(),
             path,
             body,
-            key: format!("step-{}", self.done),
+            key: format!("{}-step-{}", self.keyring, self.done),
             before: self.version,
         }
     }

@@ -102,7 +102,7 @@ const ERRORS: &[(&str, &str, &[&str])] = &[
     ),
     (
         "422",
-        "`idempotency_mismatch`: the Idempotency-Key was used with another body. A field that is not valid is a 400.",
+        "`idempotency_mismatch`: the Idempotency-Key was used with another request. A field that is not valid is a 400.",
         &["post"],
     ),
     (
