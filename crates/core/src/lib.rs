@@ -21,5 +21,6 @@ pub mod rotation;
 pub mod schedule;
 pub mod shard;
 pub mod store;
+pub mod text;
 pub mod time;
 pub mod workspace;

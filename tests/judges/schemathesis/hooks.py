@@ -167,6 +167,7 @@ MEANING = {
     "/method": "GET is for the preset kore only",
     "/bodyForm": "form is for the preset kore only",
     "/until": "must be after since",
+    "/since": "must be before now",
     "/overlapSeconds": "an immediate rotation has none, and a proven one has a policy instead",
     "/policy": "belongs to mode proven",
     "/policy/stalePercent": "asks for too little proof with the confidence beside it",

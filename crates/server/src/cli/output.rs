@@ -8,10 +8,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use comfy_table::{Table, presets};
+use hookturn_core::text::is_hidden;
 use serde_json::Value;
 
 use super::exit::{Exit, Failure};
-use crate::ui::text::is_hidden;
 
 /// The form of what a command prints.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use hookturn_core::text::is_hidden;
 use hookturn_core::time::{Millis, Timestamp};
 
 /// A time: how long ago or ahead it is, with the absolute one for those who focus it.
@@ -93,13 +94,6 @@ pub fn visible(text: &str) -> String {
         }
     }
     shown
-}
-
-/// Whether a character is not seen itself, and may change how the text around it reads: a mark of direction, or
-/// one without width.
-pub const fn is_hidden(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Bytes as text, at most so many of them; and how many are left out.

@@ -124,8 +124,11 @@ async fn g6_a_pending_key_signs_for_a_receiver_that_refused_the_current_one() {
     // It deploys early, and then goes back.
     let steps = [
         (&new, &["old", "new"][..], ExchangeReason::Current),
+        (&new, &["old", "new"], ExchangeReason::Current),
+        (&new, &["old", "new"], ExchangeReason::Current),
         (&new, &["new"], ExchangeReason::Belief),
         (&new, &["new"], ExchangeReason::Belief),
+        (&old, &["new", "old"], ExchangeReason::Belief),
         (&old, &["new", "old"], ExchangeReason::Belief),
         (&old, &["old"], ExchangeReason::Current),
     ];
