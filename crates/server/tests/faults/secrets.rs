@@ -154,7 +154,7 @@ async fn use_secrets(watched: &Watched<'_>, needles: &mut Needles) {
             1 => json!({"mode": "immediate", "secret": rotated}),
             _ => json!({"mode": "overlap", "overlapSeconds": 3_600}),
         };
-        let once = format!("rotate {n}");
+        let once = format!("rotate-{n}");
         let opened = watched.once(&path, &once, &body).await;
         let again = watched.once(&path, &once, &body).await;
         assert_eq!(opened, again);
