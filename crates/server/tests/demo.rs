@@ -60,7 +60,7 @@ async fn g6_g7_the_demo_loses_nothing_and_proves_what_verifies() {
 /// The program, started by a shell that does `first`, with its temporary files in `place`.
 fn started(first: &str, arguments: &str, place: &Path) -> Child {
     let binary = env!("CARGO_BIN_EXE_hookturn");
-    Command::new("sh")
+    Command::new("/bin/sh")
         .arg("-c")
         .arg(format!("{first} exec '{binary}' demo {arguments}"))
         .env("TMPDIR", place)
