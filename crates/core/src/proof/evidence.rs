@@ -588,10 +588,10 @@ impl Evidence {
     /// Controls in a row that were refused, and how many a proof needs: more once one was accepted
     /// ([`required_controls`]).
     pub fn controls(&self, policy: &ProofPolicy) -> (u32, u32) {
-        let (refusals, accepted) = self
-            .control
-            .map_or((0, 0), |control| (control.refusals, control.accepted));
-        (refusals, required_controls(policy, accepted))
+        match self.control {
+            Some(control) => (control.refusals, control.needed(policy)),
+            None => (0, required_controls(policy, 0)),
+        }
     }
 
     fn note_probe(&mut self, sent_at: Timestamp) {
@@ -705,7 +705,8 @@ impl Evidence {
     ///    old as the policy allows, and after a refusal with 500: what answers 500 to both, and accepts
     ///    nothing in between, is broken. Age alone asks for none right after another: where probes are
     ///    further apart than controls may be, the two take turns. As many as a proof needs are spread over the
-    ///    passes, with an acceptance between two of them.
+    ///    passes, with an acceptance between two of them, and as a coin falls: a receiver of which every other request
+    ///    fails would otherwise fail every control and no pass.
     /// 3. Otherwise the new secret, every `probeEveryMillis`; each probe in a row that was refused or
     ///    not answered doubles that, up to the longest time.
     /// 4. Never more than `probesPerHour` in the hour that began with the first of them.
@@ -730,9 +731,10 @@ impl Evidence {
                 && !(self.refused_by_500 && Some(refused) < self.refused_at)
         });
         let needed = required_passes(policy, self.broken);
-        let among_passes = self
-            .control
-            .is_some_and(|control| control.is_due(policy, self.run, needed, self.passed_at));
+        let among_passes = is_heads(probed_at)
+            && self
+                .control
+                .is_some_and(|control| control.is_due(policy, self.run, needed, self.passed_at));
         let question = if control_is_fresh && !among_passes {
             Question::NewSecret
         } else {
@@ -811,16 +813,22 @@ impl Evidence {
     }
 }
 
+/// A coin that is tossed once for each moment, and falls alike for everybody who looks.
+fn is_heads(at: Timestamp) -> bool {
+    fnv(&at.as_millis().to_be_bytes()) >> 32 & 1 == 1
+}
+
+/// FNV-1a: spreads whatever the bytes are.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
 /// Whether a message is among the canaries at this share. The same message always is or is not, at
 /// every attempt.
 pub fn is_canary(message: MessageId, percent: u8) -> bool {
-    // The last bytes of an id are random; FNV-1a spreads whatever they are.
-    let hash = message
-        .to_bytes()
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+    let hash = fnv(&message.to_bytes());
     (hash >> 32) % 100 < u64::from(percent)
 }
 
