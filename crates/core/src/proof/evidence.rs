@@ -815,20 +815,23 @@ impl Evidence {
 
 /// A coin that is tossed once for each moment, and falls alike for everybody who looks.
 fn is_heads(at: Timestamp) -> bool {
-    fnv(&at.as_millis().to_be_bytes()) >> 32 & 1 == 1
-}
-
-/// FNV-1a: spreads whatever the bytes are.
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    // The finalizer of SplitMix64: moments at even distances fall as others do.
+    let mut bits = at.as_millis().cast_unsigned();
+    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (bits ^ bits >> 31) & 1 == 1
 }
 
 /// Whether a message is among the canaries at this share. The same message always is or is not, at
 /// every attempt.
 pub fn is_canary(message: MessageId, percent: u8) -> bool {
-    let hash = fnv(&message.to_bytes());
+    // The last bytes of an id are random; FNV-1a spreads whatever they are.
+    let hash = message
+        .to_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
     (hash >> 32) % 100 < u64::from(percent)
 }
 
