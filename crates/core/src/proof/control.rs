@@ -16,15 +16,15 @@
 //!    often it is asked, are then at most `1 − confidence`, 5 %, for a fleet of which more than the policy's stale
 //!    share (5 %) does not verify: by default `0.95⁵⁹ + 0.95¹³⁷ + …`. With a quarter that does not it is `0.75⁵⁹`, 4e-8,
 //!    and with 1 % that are refused at random `0.01⁵⁹`, nothing that could be told from 0.
-//!
-//! 3. Where they are answered 500, 12 at least: one that verifies nothing and is broken half of the time answers four so
-//!    with a chance of 6 %, and a policy that asks for few passes does not make up for that (seed 78938 of the
-//!    simulation, four controls and seven passes). Twelve are `0.5¹²`, 0.02 %, times that of the passes.
+//! 3. Where they are answered 500, 12 at least: a receiver that is broken now and then answers so too, whoever signed.
+//!    And in no fixed order with the passes ([`super::Evidence::next_probe`]): one that verifies nothing and fails every
+//!    other request met its failures with seven controls and none of seven passes, which took turns (seed 78938 of
+//!    the simulation).
 //!
 //! So the chance of a false proof is below 1e-6 for one that refuses 1 % at random. Controls that are accepted in a
 //! row catch it once: a maintenance page that answered 200 to everything costs 59 controls among the 59 passes, some
 //! twenty minutes by the default policy, however long it was there. A receiver that does verify refuses every control,
-//! so it pays two more probes than by one control before the passes and one after.
+//! so it pays two more probes than by one control before the passes and one after, ten more if it answers 500.
 
 use serde::{Deserialize, Serialize};
 
