@@ -182,6 +182,7 @@ fn g1_g2_g6_g7_what_was_found_once_does_not_come_back() {
         include_str!("cases/unconfirmed_before_its_fallback.json"),
         include_str!("cases/hung_before_its_clock_was_right.json"),
         include_str!("cases/broken_non_verifier_answers_controls_with_500.json"),
+        include_str!("cases/all_clocks_set_within_a_round_trip.json"),
     ] {
         let outcome = run(&serde_json::from_str(case).unwrap(), Mutant::None);
         assert_eq!(outcome.broken, None, "{case}\n{}", outcome.trace);

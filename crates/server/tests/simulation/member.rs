@@ -17,12 +17,13 @@ use hookturn::store::sharing::keys::keys_of;
 use hookturn::store::sharing::lease::{
     GRACE, HEARTBEAT, confirmed_until, longest_transaction, patience,
 };
-use hookturn::store::sharing::skew::{self, Skew};
+use hookturn::store::sharing::skew::{self, Skew, Trip};
 use hookturn::store::sharing::view::{Recent, is_whole};
 use hookturn_core::id::EndpointId;
 use hookturn_core::proof::Findings;
 use hookturn_core::shard::Shard;
 use hookturn_core::store::{Change, StoreError, Write};
+use hookturn_core::time::Timestamp;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use uuid::Uuid;
@@ -252,10 +253,14 @@ impl Writer {
     }
 
     /// Takes in what the beginning of a transaction showed of the database's clock.
-    fn measure(&mut self, at: Instant, begun: &Begun) {
-        let ended = self.node.clock.uncorrected().as_millis();
-        let took = i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX);
-        self.skew = skew::judge(self.skew, ended, took, begun.clock.as_millis());
+    fn measure(&mut self, at: Instant, clock: Timestamp, begun: &Begun) {
+        let trip = Trip {
+            began: clock.as_millis(),
+            ended: self.node.clock.uncorrected().as_millis(),
+            took: i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX),
+            database: begun.clock.as_millis(),
+        };
+        self.skew = skew::judge(self.skew, trip);
         self.node.clock.correct(match self.node.mutant() {
             Mutant::CorrectsTheWrongWay => -3 * self.skew.correction,
             _ => self.skew.correction,
@@ -389,7 +394,7 @@ impl Writer {
     }
 
     async fn begin(&mut self, session: Session) -> Result<Instant, Lost> {
-        let at = Instant::now();
+        let (at, clock) = (Instant::now(), self.node.clock.uncorrected());
         let (me, word) = (self.node.id, self.word());
         let trip = self
             .node
@@ -399,7 +404,7 @@ impl Writer {
             self.taken_over = true;
             return Err(Lost);
         };
-        self.measure(at, &begun);
+        self.measure(at, clock, &begun);
         if begun.head > self.applied {
             self.catch_up(session, begun.head).await?;
             let view = self.applied;

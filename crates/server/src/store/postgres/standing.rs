@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::node::Begun;
-use crate::store::sharing::skew::{self, Skew};
+use crate::store::sharing::skew::{self, Skew, Trip};
 use crate::telemetry::NodeClock;
 
 /// What a node knows of itself and the others. Shared.
@@ -73,13 +73,22 @@ impl Standing {
         }
     }
 
-    /// Takes in what the beginning of a transaction showed of the database's clock.
-    pub(super) fn measure(&self, begun: &Begun) {
-        // In this order: a pause in between makes the round trip longer, and what is known less certain.
-        let ended = self.clock.uncorrected().as_millis();
-        let took = i64::try_from(begun.at.elapsed().as_millis()).unwrap_or(i64::MAX);
+    /// What this machine's clock says, in milliseconds since the epoch.
+    pub(super) fn uncorrected(&self) -> i64 {
+        self.clock.uncorrected().as_millis()
+    }
+
+    /// Takes in what the beginning of a transaction showed of the database's clock; `began` is what this machine's
+    /// said before it.
+    pub(super) fn measure(&self, begun: &Begun, began: i64) {
+        let trip = Trip {
+            began,
+            ended: self.uncorrected(),
+            took: i64::try_from(begun.at.elapsed().as_millis()).unwrap_or(i64::MAX),
+            database: begun.clock,
+        };
         let before = self.skew();
-        let after = skew::judge(before, ended, took, begun.clock);
+        let after = skew::judge(before, trip);
         *self.skew.lock().unwrap_or_else(PoisonError::into_inner) = after;
         self.skew_millis.store(after.correction, Ordering::Relaxed);
         self.clock.correct(after.correction);

@@ -471,11 +471,12 @@ impl Thread {
 
     /// Begins a transaction, and follows the other nodes if this one is behind.
     async fn begin(&mut self, session: &Session) -> Outcome<Begun> {
+        let began = self.standing.uncorrected();
         let Some(begun) = self.node.begin(session, self.word()).await? else {
             self.taken_over = true;
             return Err(taken_over());
         };
-        self.standing.measure(&begun);
+        self.standing.measure(&begun, began);
         self.standing.follows(begun.head - self.applied);
         if begun.head > self.applied {
             self.catch_up(session, begun.head).await?;

@@ -24,16 +24,36 @@ pub struct Skew {
     pub is_off: bool,
 }
 
-/// What to make of a round trip that took `took` milliseconds, at whose end at the latest the node's own clock said `ended` and
-/// within which the database's said `database`.
+/// What a round trip to the database showed, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Trip {
+    /// What the node's own clock said when it began.
+    pub began: i64,
+    /// What it said when it ended, at the latest.
+    pub ended: i64,
+    /// How long it took, by a clock that nobody sets.
+    pub took: i64,
+    /// What the database's clock said within it.
+    pub database: i64,
+}
+
+/// What to make of a round trip.
 ///
-/// 1. The database was asked somewhere within the round trip, so the difference is known to half of it.
-/// 2. A slow round trip corrects nothing.
-/// 3. What is known stays unless the new value contradicts it: time does not jitter.
-/// 4. It is off when the whole uncertainty is beyond the bound, and right again when all of it is within; however
+/// 1. A clock that was set while it lasted measures nothing: the database's may have been set with it, before it was
+///    asked or after. The next round trip tells.
+/// 2. The database was asked somewhere within the round trip, so the difference is known to half of it.
+/// 3. A slow round trip corrects nothing.
+/// 4. What is known stays unless the new value contradicts it: time does not jitter.
+/// 5. It is off when the whole uncertainty is beyond the bound, and right again when all of it is within; however
 ///    slow the round trip was.
-pub const fn judge(known: Skew, ended: i64, took: i64, database: i64) -> Skew {
-    if took < 0 {
+pub const fn judge(known: Skew, trip: Trip) -> Skew {
+    let Trip {
+        began,
+        ended,
+        took,
+        database,
+    } = trip;
+    if took < 0 || (ended - began - took).abs() > TOLERANCE {
         return known;
     }
     let uncertain = took / 2 + 1;
@@ -60,11 +80,21 @@ mod tests {
 
     const NOW: i64 = 1_784_505_600_000;
 
+    /// A round trip that ends now.
+    const fn trip(took: i64, database: i64) -> Trip {
+        Trip {
+            began: NOW - took,
+            ended: NOW,
+            took,
+            database,
+        }
+    }
+
     #[test]
     fn a_clock_that_is_right_is_left_alone_whatever_round_trips_take() {
         for took in [0, 1, 7, 40, 249] {
             for asked in [0, took / 3, took] {
-                let skew = judge(Skew::default(), NOW + took, took, NOW + asked);
+                let skew = judge(Skew::default(), trip(took, NOW - took + asked));
                 assert_eq!(skew, Skew::default(), "{took} {asked}");
             }
         }
@@ -72,20 +102,20 @@ mod tests {
 
     #[test]
     fn a_clock_within_the_bound_is_corrected_and_stays_so() {
-        let skew = judge(Skew::default(), NOW, 2, NOW + 400);
+        let skew = judge(Skew::default(), trip(2, NOW + 400));
         assert!(
             (398..=402).contains(&skew.correction) && !skew.is_off,
             "{skew:?}"
         );
-        assert_eq!(judge(skew, NOW + 500, 4, NOW + 901), skew);
+        assert_eq!(judge(skew, trip(4, NOW + 401)), skew);
     }
 
     #[test]
     fn two_seconds_are_off_and_it_is_right_again_when_it_was_set() {
         for by in [-2_000, 2_000] {
-            let skew = judge(Skew::default(), NOW, 2, NOW + by);
+            let skew = judge(Skew::default(), trip(2, NOW + by));
             assert!(skew.is_off, "{by}");
-            let set = judge(skew, NOW, 2, NOW);
+            let set = judge(skew, trip(2, NOW));
             assert_eq!(
                 set,
                 Skew {
@@ -103,14 +133,35 @@ mod tests {
             is_off: false,
         };
         // The database was asked somewhere within these five seconds.
-        assert_eq!(judge(known, NOW, 5_000, NOW + 300), known);
-        assert_eq!(judge(known, NOW, 5_000, NOW - 5_500), known);
+        assert_eq!(judge(known, trip(5_000, NOW + 300)), known);
+        assert_eq!(judge(known, trip(5_000, NOW - 5_500)), known);
         let off = Skew {
             is_off: true,
             ..known
         };
-        assert_eq!(judge(known, NOW, 5_000, NOW + 60_000), off);
-        assert_eq!(judge(off, NOW, 5_000, NOW + 300), off, "who knows");
-        assert_eq!(judge(off, NOW, 800, NOW - 400), known);
+        assert_eq!(judge(known, trip(5_000, NOW + 60_000)), off);
+        assert_eq!(judge(off, trip(5_000, NOW + 300)), off, "who knows");
+        assert_eq!(judge(off, trip(800, NOW - 400)), known);
+    }
+
+    #[test]
+    fn g4_a_step_of_all_clocks_within_a_round_trip_is_not_taken_for_a_wrong_one() {
+        for step in [-20_000, 20_000] {
+            for database in [NOW + 3, NOW + 3 + step] {
+                let stepped = Trip {
+                    began: NOW,
+                    ended: NOW + 6 + step,
+                    took: 6,
+                    database,
+                };
+                assert_eq!(
+                    judge(Skew::default(), stepped),
+                    Skew::default(),
+                    "{stepped:?}"
+                );
+            }
+        }
+        // A machine that was set by itself is found out by the next one.
+        assert!(judge(Skew::default(), trip(6, NOW - 20_000)).is_off);
     }
 }

@@ -51,14 +51,14 @@ impl Writer {
     async fn show(&mut self, session: Session) -> Result<(), Lost> {
         loop {
             self.number += 1;
-            let at = Instant::now();
+            let (at, clock) = (Instant::now(), self.node.clock.uncorrected());
             let (me, word) = (self.node.id, self.word());
             let trip = self
                 .node
                 .link
                 .trip(session, move |base| base.show(session, me, word));
             let begun = trip.await?.ok_or(Lost)?;
-            self.measure(at, &begun);
+            self.measure(at, clock, &begun);
             self.renew(at);
             if begun.head <= self.applied {
                 self.confirm(at);

@@ -85,10 +85,11 @@ impl Thread {
     async fn show(&mut self, session: &Session) -> Outcome<()> {
         loop {
             self.number += 1;
+            let began = self.standing.uncorrected();
             let Some(begun) = self.node.show(session, self.word()).await? else {
                 return Err(taken_over());
             };
-            self.standing.measure(&begun);
+            self.standing.measure(&begun, began);
             self.standing.follows(begun.head - self.applied);
             self.renew(begun.at);
             if begun.head <= self.applied {
