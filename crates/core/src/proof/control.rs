@@ -70,6 +70,11 @@ pub fn required_controls(policy: &ProofPolicy, accepted: u32) -> u32 {
     }
 }
 
+/// Controls in a row that a receiver must refuse which never accepted one, whatever it refuses them with.
+pub(super) fn first_controls(policy: &ProofPolicy) -> u32 {
+    required_controls(policy, 0).max(THROWING)
+}
+
 /// What a control says about the receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

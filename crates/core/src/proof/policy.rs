@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::control::required_controls;
+use super::control::first_controls;
 use crate::limits;
 use crate::time::{DAY, HOUR, MINUTE, Millis, SECOND};
 
@@ -195,7 +195,7 @@ impl ProofPolicy {
             .div_ceil(self.control_every_millis)
             .min(passes);
         // Those that a proof needs whatever their age, each with a pass beside it.
-        let spread = 2 * u64::from(required_controls(self, 0));
+        let spread = 2 * u64::from(first_controls(self));
         if used < HOUR && pause >= self.window_millis && budget < passes + controls + spread + 4 {
             return Err(InvalidPolicy {
                 field: "probesPerHour",
