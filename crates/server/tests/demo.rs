@@ -99,6 +99,21 @@ fn a_signal_ends_it_cleanly_while_it_works() {
 }
 
 #[test]
+fn it_outlives_its_terminal_where_it_was_started_to() {
+    let place = tempfile::tempdir().unwrap();
+    let mut child = started("trap '' HUP;", "", place.path());
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut until = |line: &str| told.any(|told| told.unwrap().contains(line));
+    assert!(until("events flow"));
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    // Said a second later.
+    assert!(until("the new secret is deployed"));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(until("stopped before its end"));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn who_reads_no_more_is_no_failure() {
     let place = tempfile::tempdir().unwrap();
     let mut child = started("", "--exit --rate 50", place.path());

@@ -109,10 +109,17 @@ impl Signals {
         })
     }
 
-    /// The same with SIGHUP, for what ends with its terminal.
+    /// The same with SIGHUP, for what ends with its terminal, unless whoever started it has it outlive that
+    /// (`nohup`).
     pub fn with_hang_up() -> std::io::Result<Self> {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let hang_up = if ignores_hang_up(&status) {
+            None
+        } else {
+            Some(signal(SignalKind::hangup())?)
+        };
         Ok(Self {
-            hang_up: Some(signal(SignalKind::hangup())?),
+            hang_up,
             ..Self::new()?
         })
     }
@@ -131,6 +138,13 @@ impl Signals {
             _ = hang_up => {}
         }
     }
+}
+
+/// Whether SIGHUP is ignored, by what the kernel says of a process: a mask in hexadecimal, signal 1 first.
+fn ignores_hang_up(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 != 0)
 }
 
 /// Sends log lines to standard error. A second call changes nothing.

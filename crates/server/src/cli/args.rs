@@ -41,8 +41,8 @@ pub(super) enum Command {
     Serve(super::serve::Serve),
     /// Show rotations that prove themselves under traffic: a server, eight receivers, and a table.
     ///
-    /// It ends at any moment with SIGINT (Ctrl-C), SIGTERM or SIGHUP: its temporary store is removed, and the exit code
-    /// is 0 before the table, after it what the table came to.
+    /// It ends at any moment with SIGINT (Ctrl-C), SIGTERM or SIGHUP (unless `nohup` started it): its temporary store is
+    /// removed, and the exit code is 0 before the table, after it what the table came to.
     Demo(super::demo::Asked),
     /// Look whether a server can start here and will do well.
     Doctor(super::doctor::Doctor),
