@@ -16,6 +16,8 @@ pub const BATCH_MESSAGES: usize = 1_000;
 pub const BATCH_BODY_BYTES: usize = 8 * 1024 * 1024;
 /// Largest body of a request that is not a batch: a payload and room for the fields around it.
 pub const BODY_BYTES: usize = PAYLOAD_BYTES + 16 * 1024;
+/// Request bodies under way of more than 64 KiB, together, in bytes: eight of the largest batches.
+pub const BODIES_BYTES: usize = 8 * BATCH_BODY_BYTES;
 /// Longest event type, in bytes.
 pub const EVENT_TYPE_BYTES: usize = 128;
 /// Longest event id given by a publisher, in characters.

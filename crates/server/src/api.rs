@@ -2,7 +2,7 @@
 //!
 //! A handler extracts its arguments, makes one service call and converts the result. What all of
 //! them share is here and below: [`problem`] (every error), `auth` (who calls and may they),
-//! `idempotency` (the same POST twice), `json` (bodies), `page` (lists), `router` (every route and
+//! `idempotency` (the same POST twice), `json` and `room` (bodies), `page` (lists), `router` (every route and
 //! the scope it needs), [`openapi()`] (the document made of them). Other products' APIs over the same
 //! service are in `dialect`.
 //!
@@ -38,6 +38,7 @@ mod json;
 mod openapi;
 mod page;
 pub mod problem;
+mod room;
 mod router;
 mod said;
 mod schema;
@@ -49,6 +50,7 @@ pub use dialect::hopae::openapi as hopae_openapi;
 pub use dialect::kore::openapi as kore_openapi;
 pub use health::{Readiness, Ready};
 pub use openapi::openapi;
+pub use room::Room;
 pub use router::{Lost, router};
 
 pub use crate::service::finishing::Finishing;
@@ -71,6 +73,8 @@ pub struct ApiState {
     pub prober: Arc<dyn Prober>,
     /// The requests that finish although their client left.
     pub finishing: Finishing,
+    /// What large bodies may take of memory.
+    pub room: Room,
     /// Where request ids come from.
     pub entropy: Arc<dyn Entropy>,
 }
@@ -126,6 +130,7 @@ async fn edge(State(api): State<ApiState>, mut request: Request, next: Next) -> 
     let (request, unread) = unread::watch(request);
     let mut request = said::keep(request);
     let fenced = fenced(&mut request);
+    let place = room::place(&api.room, &mut request);
     let (method, route) = (request.method().clone(), route(&request));
     let begun = Instant::now();
     let mut response = if finishing::finishes(&request) {
@@ -134,6 +139,7 @@ async fn edge(State(api): State<ApiState>, mut request: Request, next: Next) -> 
     } else {
         next.run(request).await
     };
+    drop(place);
     finish(&mut response, dialect, id);
     tell_fence(&api, &fenced, &mut response);
     tracing::debug!(

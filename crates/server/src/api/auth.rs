@@ -26,6 +26,7 @@ use serde::de::DeserializeOwned;
 use super::dialect;
 use super::idempotency::{self, Once, Stop};
 use super::problem::{Code, Problem};
+use super::room::Place;
 use super::router::{Kind, ROUTES};
 use super::said::Said;
 use super::{ApiState, RequestId};
@@ -104,6 +105,9 @@ impl<N: Needs> FromRequestParts<ApiState> for Call<N> {
         };
         let workspace = workspace(&parts.headers)?;
         api.service.pace(&key)?;
+        if let Some(place) = parts.extensions.get::<Place>() {
+            place.belongs_to(key.id);
+        }
         let asking = || asked(parts);
         let service = &api.service;
         let mut caller = service.caller_asking(key, workspace, request_id, reason, asking)?;

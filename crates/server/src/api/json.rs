@@ -13,7 +13,7 @@ use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use hookturn_core::limits;
 use http::{HeaderMap, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{IgnoredAny, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -21,6 +21,7 @@ use serde_path_to_error::Segment;
 use utoipa::ToSchema;
 
 use super::problem::{Code, Problem, looks_secret};
+use super::room::{self, Place};
 
 /// Time a client has to send a body.
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -99,6 +100,7 @@ impl AnyBody {
 pub(super) async fn collect(request: Request, max: usize) -> Result<Bytes, Problem> {
     let length = content_length(request.headers());
     let encoded = is_encoded(request.headers());
+    let place = request.extensions().get::<Place>().cloned();
     let mut body = request.into_body();
     if encoded {
         drop_rest(&mut body).await;
@@ -112,7 +114,8 @@ pub(super) async fn collect(request: Request, max: usize) -> Result<Bytes, Probl
         drop_rest(&mut body).await;
         return Err(too_large(max));
     }
-    read(body, max).await
+    let most = length.and_then(|length| usize::try_from(length).ok());
+    read(body, most.unwrap_or(max), max, place.as_ref()).await
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
@@ -159,31 +162,80 @@ fn too_large(max: usize) -> Problem {
     )
 }
 
-async fn read(mut body: Body, max: usize) -> Result<Bytes, Problem> {
-    let collecting = Limited::new(&mut body, max).collect();
-    let Ok(collected) = tokio::time::timeout(BODY_TIME, collecting).await else {
+/// Why a body was not read to its end.
+enum Ended {
+    /// It is larger than it may be.
+    TooLarge,
+    /// There was no room for it.
+    Full(Problem),
+    /// It broke off, or is not what HTTP allows.
+    Broken(axum::Error),
+}
+
+/// Reads a body that has at most `most` bytes by what its head says, and may have `max`.
+async fn read(
+    mut body: Body,
+    most: usize,
+    max: usize,
+    place: Option<&Place>,
+) -> Result<Bytes, Problem> {
+    let gathering = gather(&mut body, most, max, place);
+    let Ok(gathered) = tokio::time::timeout(BODY_TIME, gathering).await else {
         let seconds = BODY_TIME.as_secs();
         return Err(Problem::new(
             Code::IncompleteBody,
             format!("nothing was stored: the body did not come within {seconds} seconds"),
         ));
     };
-    match collected {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+    match gathered {
+        Ok(bytes) => Ok(bytes),
+        Err(Ended::TooLarge) => {
             drop_rest(&mut body).await;
             Err(too_large(max))
         }
-        Err(error) if is_malformed(error.as_ref()) => Err(Problem::new(
+        Err(Ended::Full(problem)) => {
+            drop_rest(&mut body).await;
+            Err(problem)
+        }
+        Err(Ended::Broken(error)) if is_malformed(&error) => Err(Problem::new(
             Code::MalformedRequest,
             "nothing was stored: the body is not what its Transfer-Encoding says, such as a chunk whose \
              size is not a hexadecimal number",
         )),
-        Err(_) => Err(Problem::new(
+        Err(Ended::Broken(_)) => Err(Problem::new(
             Code::IncompleteBody,
             "nothing was stored: the connection ended before the body did",
         )),
     }
+}
+
+async fn gather(
+    body: &mut Body,
+    most: usize,
+    max: usize,
+    place: Option<&Place>,
+) -> Result<Bytes, Ended> {
+    let mut parts: Vec<Bytes> = Vec::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(Ended::Broken)?.into_data() else {
+            continue;
+        };
+        length += data.len();
+        if length > max {
+            return Err(Ended::TooLarge);
+        }
+        if length > room::SMALL
+            && let Some(place) = place
+        {
+            place.take(most).await.map_err(Ended::Full)?;
+        }
+        parts.push(data);
+    }
+    if parts.len() == 1 {
+        return Ok(parts.swap_remove(0));
+    }
+    Ok(parts.concat().into())
 }
 
 /// Whether a body came that HTTP does not allow, rather than none. These are the kinds that the decoder of

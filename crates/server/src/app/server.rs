@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::engine::{Engine, Place};
 use super::{Failure, Gone, http, keys, probes, start_failure, sweeps, test_event};
-use crate::api::{self, ApiState, Finishing, Readiness};
+use crate::api::{self, ApiState, Finishing, Readiness, Room};
 use crate::config::Config;
 use crate::courier::Courier;
 use crate::courier::keys::KeyCache;
@@ -258,6 +258,7 @@ impl Ground {
             prober: Arc::clone(&delivering.prober),
             tests: Arc::clone(&delivering.tests),
             finishing: finishing.clone(),
+            room: Room::default(),
             entropy: self.entropy.clone(),
         };
         let pages = UiState {

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use hookturn::api::{
-    ApiState, Finishing, Metrics, Readiness, TestFuture, TestReport, TestSender, router,
+    ApiState, Finishing, Metrics, Readiness, Room, TestFuture, TestReport, TestSender, router,
 };
 use hookturn::courier::Probed;
 use hookturn::service::master_key::MasterKeys;
@@ -317,6 +317,7 @@ impl Bench {
             tests: Arc::new(tests.clone()),
             prober: Arc::new(tests.clone()),
             finishing: Finishing::default(),
+            room: Room::default(),
             entropy,
         };
         let router = router(state, |_| None);

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use axum::Router;
 use axum::body::Body;
-use hookturn::api::{ApiState, Finishing, Metrics, Readiness, TestFuture, TestSender, router};
+use hookturn::api::{
+    ApiState, Finishing, Metrics, Readiness, Room, TestFuture, TestSender, router,
+};
 use hookturn::service::master_key::MasterKeys;
 use hookturn::service::pace::Pace;
 use hookturn::service::proving::{ProbeFuture, Prober};
@@ -138,6 +140,7 @@ impl World {
             tests: Arc::new(Nobody),
             prober: Arc::new(Nobody),
             finishing: finishing.clone(),
+            room: Room::default(),
             entropy,
         };
         let router = router(state, |_| None);

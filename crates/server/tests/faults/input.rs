@@ -3,6 +3,7 @@
 mod dialects;
 mod heads;
 mod payloads;
+mod room;
 
 use std::time::Duration;
 
