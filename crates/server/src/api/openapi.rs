@@ -12,10 +12,10 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use super::problem::ProblemDocument;
-use super::router::{Kind, ROUTES, Route, routes};
-use super::{schema, webhooks};
+use super::router::{Kind, ROUTES, Route};
+use super::{health, schema, v1, webhooks};
 
-/// What does not come from a handler.
+/// What handlers outside `/v1` say about themselves, and what does not come from one.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -36,6 +36,7 @@ use super::{schema, webhooks};
         (name = "Audit", description = "What was done, by whom."),
         (name = "Health", description = "For load balancers and metric collectors."),
     ),
+    paths(health::livez, health::readyz, health::metrics, document),
     components(schemas(
         ProblemDocument,
         schema::ClientIdText,
@@ -53,12 +54,7 @@ use super::{schema, webhooks};
         schema::AnyJson,
     ))
 )]
-struct Frame;
-
-/// The document before the routes are added.
-pub(super) fn frame() -> utoipa::openapi::OpenApi {
-    Frame::openapi()
-}
+struct Described;
 
 /// The OpenAPI document as indented JSON, the same for the same build.
 pub fn openapi() -> String {
@@ -84,7 +80,8 @@ pub(super) async fn document() -> Response {
 }
 
 fn complete() -> Value {
-    let (_, api) = routes();
+    let mut api = Described::openapi();
+    api.merge(v1::described());
     let mut document = serde_json::to_value(api).unwrap_or_default();
     for route in ROUTES {
         let operation = &mut document["paths"][route.path][route.method];

@@ -8,11 +8,9 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
 use hookturn_core::workspace::Scope;
 use http::{HeaderMap, Uri};
-use utoipa::openapi::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use super::dialect::{self, Dialect};
 use super::problem::{Code, Problem};
@@ -147,24 +145,17 @@ pub(super) const ROUTES: &[Route] = &[
     route("delete", "/v1/api-keys/{apiKeyId}", MANAGE, Kind::Plain),
 ];
 
-/// The routes with what their handlers say about themselves.
-pub(super) fn routes() -> (Router<ApiState>, OpenApi) {
-    OpenApiRouter::with_openapi(openapi::frame())
-        .routes(routes!(health::livez))
-        .routes(routes!(health::readyz))
-        .routes(routes!(health::metrics))
-        .routes(routes!(openapi::document))
-        .merge(v1::routes())
-        .split_for_parts()
-}
-
 /// What answers a browser at a path that leads nowhere; none for a program, which gets a problem.
 pub type Lost = fn(&HeaderMap) -> Option<Response>;
 
 /// The API over its state.
 pub fn router(state: ApiState, lost: Lost) -> Router {
-    let (router, _) = routes();
-    router
+    Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(openapi::document))
+        .merge(v1::routes())
         .merge(dialect::router())
         .fallback(async move |uri: Uri, headers: HeaderMap| {
             lost(&headers).unwrap_or_else(|| no_route(&uri).into_response())

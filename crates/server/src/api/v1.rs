@@ -2,9 +2,10 @@
 
 use std::fmt::Display;
 
+use axum::Router;
+use axum::routing::{delete, get, patch, post};
 use serde::Serialize;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
+use utoipa::OpenApi;
 
 use super::ApiState;
 use super::idempotency::Answer;
@@ -30,56 +31,194 @@ mod rotations;
 mod schedules;
 mod workspaces;
 
-/// The routes.
-pub(super) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new()
-        .routes(routes!(apps::create, apps::list))
-        .routes(routes!(apps::get, apps::patch, apps::delete))
-        .routes(routes!(endpoints::create, endpoints::list))
-        .routes(routes!(endpoints::get, endpoints::patch, endpoints::delete))
-        .routes(routes!(endpoints::test))
-        .routes(routes!(deliveries::recover))
-        .routes(routes!(messages::publish, messages::list))
-        .routes(routes!(messages::publish_batch))
-        .routes(routes!(messages::get))
-        .routes(routes!(deliveries::list))
-        .routes(routes!(deliveries::get))
-        .routes(routes!(deliveries::retry))
-        .routes(routes!(keyrings::get))
-        .routes(routes!(keyrings::create_secret, keyrings::list_secrets))
-        .routes(routes!(keyrings::activate))
-        .routes(routes!(keyrings::reveal))
-        .routes(routes!(keyrings::compromise))
-        .routes(routes!(rotations::open))
-        .routes(routes!(rotations::list))
-        .routes(routes!(rotations::get))
-        .routes(routes!(rotations::promote))
-        .routes(routes!(rotations::extend))
-        .routes(routes!(rotations::undo))
-        .routes(routes!(rotations::finish))
-        .routes(routes!(rotations::cancel))
-        .routes(routes!(proving::rehearse))
-        .routes(routes!(proving::probes))
-        .routes(routes!(released::ask))
-        .routes(routes!(bulk::start, bulk::list))
-        .routes(routes!(bulk::get))
-        .routes(routes!(bulk::items))
-        .routes(routes!(bulk::pause))
-        .routes(routes!(bulk::resume))
-        .routes(routes!(bulk::cancel))
-        .routes(routes!(leaks::search))
-        .routes(routes!(schedules::create, schedules::list))
-        .routes(routes!(schedules::get, schedules::patch, schedules::delete))
-        .routes(routes!(audit::list))
-        .routes(routes!(event_types::list))
-        .routes(routes!(workspaces::create, workspaces::list))
-        .routes(routes!(workspaces::get, workspaces::patch))
-        .routes(routes!(api_keys::create, api_keys::list))
-        .routes(routes!(api_keys::expire, api_keys::revoke))
-        .routes(routes!(master_key::rotate))
-        .routes(routes!(outbox::list))
-        .routes(routes!(outbox::retry))
-        .routes(routes!(outbox::drop))
+/// The routes, as they are served.
+pub(super) fn routes() -> Router<ApiState> {
+    Router::new()
+        .route("/v1/apps", post(apps::create).get(apps::list))
+        .route(
+            "/v1/apps/{clientId}",
+            get(apps::get).patch(apps::patch).delete(apps::delete),
+        )
+        .route(
+            "/v1/apps/{clientId}/endpoints",
+            post(endpoints::create).get(endpoints::list),
+        )
+        .route(
+            "/v1/apps/{clientId}/endpoints/{endpointId}",
+            get(endpoints::get)
+                .patch(endpoints::patch)
+                .delete(endpoints::delete),
+        )
+        .route(
+            "/v1/apps/{clientId}/endpoints/{endpointId}/test",
+            post(endpoints::test),
+        )
+        .route(
+            "/v1/apps/{clientId}/endpoints/{endpointId}/recover",
+            post(deliveries::recover),
+        )
+        .route(
+            "/v1/apps/{clientId}/messages",
+            post(messages::publish).get(messages::list),
+        )
+        .route(
+            "/v1/apps/{clientId}/messages/batch",
+            post(messages::publish_batch),
+        )
+        .route(
+            "/v1/apps/{clientId}/messages/{messageId}",
+            get(messages::get),
+        )
+        .route("/v1/apps/{clientId}/deliveries", get(deliveries::list))
+        .route("/v1/deliveries/{deliveryId}", get(deliveries::get))
+        .route("/v1/deliveries/{deliveryId}/retry", post(deliveries::retry))
+        .route("/v1/keyrings/{keyringId}", get(keyrings::get))
+        .route(
+            "/v1/keyrings/{keyringId}/secrets",
+            post(keyrings::create_secret).get(keyrings::list_secrets),
+        )
+        .route(
+            "/v1/keyrings/{keyringId}/secrets/{secretId}/activate",
+            post(keyrings::activate),
+        )
+        .route(
+            "/v1/keyrings/{keyringId}/secrets/{secretId}/reveal",
+            post(keyrings::reveal),
+        )
+        .route(
+            "/v1/keyrings/{keyringId}/secrets/{secretId}/compromise",
+            post(keyrings::compromise),
+        )
+        .route("/v1/keyrings/{keyringId}/rotations", post(rotations::open))
+        .route("/v1/rotations", get(rotations::list))
+        .route("/v1/rotations/{rotationId}", get(rotations::get))
+        .route(
+            "/v1/rotations/{rotationId}/promote",
+            post(rotations::promote),
+        )
+        .route("/v1/rotations/{rotationId}/extend", post(rotations::extend))
+        .route("/v1/rotations/{rotationId}/undo", post(rotations::undo))
+        .route("/v1/rotations/{rotationId}/finish", post(rotations::finish))
+        .route("/v1/rotations/{rotationId}/cancel", post(rotations::cancel))
+        .route(
+            "/v1/endpoints/{endpointId}/rehearse",
+            post(proving::rehearse),
+        )
+        .route("/v1/endpoints/{endpointId}/probes", get(proving::probes))
+        .route("/v1/rotations/{rotationId}/released", post(released::ask))
+        .route("/v1/bulk-rotations", post(bulk::start).get(bulk::list))
+        .route("/v1/bulk-rotations/{bulkId}", get(bulk::get))
+        .route("/v1/bulk-rotations/{bulkId}/items", get(bulk::items))
+        .route("/v1/bulk-rotations/{bulkId}/pause", post(bulk::pause))
+        .route("/v1/bulk-rotations/{bulkId}/resume", post(bulk::resume))
+        .route("/v1/bulk-rotations/{bulkId}/cancel", post(bulk::cancel))
+        .route("/v1/leaks/search", post(leaks::search))
+        .route(
+            "/v1/schedules",
+            post(schedules::create).get(schedules::list),
+        )
+        .route(
+            "/v1/schedules/{scheduleId}",
+            get(schedules::get)
+                .patch(schedules::patch)
+                .delete(schedules::delete),
+        )
+        .route("/v1/audit", get(audit::list))
+        .route("/v1/event-types", get(event_types::list))
+        .route(
+            "/v1/workspaces",
+            post(workspaces::create).get(workspaces::list),
+        )
+        .route(
+            "/v1/workspaces/{workspaceId}",
+            get(workspaces::get).patch(workspaces::patch),
+        )
+        .route("/v1/api-keys", post(api_keys::create).get(api_keys::list))
+        .route(
+            "/v1/api-keys/{apiKeyId}",
+            patch(api_keys::expire).delete(api_keys::revoke),
+        )
+        .route("/v1/master-key/rotate", post(master_key::rotate))
+        .route("/v1/outbox/refused", get(outbox::list))
+        .route(
+            "/v1/outbox/refused/{refusedEventId}/retry",
+            post(outbox::retry),
+        )
+        .route("/v1/outbox/refused/{refusedEventId}", delete(outbox::drop))
+}
+
+/// What their handlers say about themselves.
+#[derive(OpenApi)]
+#[openapi(paths(
+    apps::create,
+    apps::list,
+    apps::get,
+    apps::patch,
+    apps::delete,
+    endpoints::create,
+    endpoints::list,
+    endpoints::get,
+    endpoints::patch,
+    endpoints::delete,
+    endpoints::test,
+    deliveries::recover,
+    messages::publish,
+    messages::list,
+    messages::publish_batch,
+    messages::get,
+    deliveries::list,
+    deliveries::get,
+    deliveries::retry,
+    keyrings::get,
+    keyrings::create_secret,
+    keyrings::list_secrets,
+    keyrings::activate,
+    keyrings::reveal,
+    keyrings::compromise,
+    rotations::open,
+    rotations::list,
+    rotations::get,
+    rotations::promote,
+    rotations::extend,
+    rotations::undo,
+    rotations::finish,
+    rotations::cancel,
+    proving::rehearse,
+    proving::probes,
+    released::ask,
+    bulk::start,
+    bulk::list,
+    bulk::get,
+    bulk::items,
+    bulk::pause,
+    bulk::resume,
+    bulk::cancel,
+    leaks::search,
+    schedules::create,
+    schedules::list,
+    schedules::get,
+    schedules::patch,
+    schedules::delete,
+    audit::list,
+    event_types::list,
+    workspaces::create,
+    workspaces::list,
+    workspaces::get,
+    workspaces::patch,
+    api_keys::create,
+    api_keys::list,
+    api_keys::expire,
+    api_keys::revoke,
+    master_key::rotate,
+    outbox::list,
+    outbox::retry,
+    outbox::drop,
+))]
+struct Described;
+
+/// The same routes, as they are described: made only when somebody asks, for it takes more memory than they do.
+pub(super) fn described() -> utoipa::openapi::OpenApi {
+    Described::openapi()
 }
 
 /// The answer to a list: `form` gives each item's place in the list and its form.

@@ -14,9 +14,6 @@
 
 use axum::Router;
 use axum::routing::{get, post};
-use utoipa::openapi::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use super::super::ApiState;
 
@@ -33,20 +30,22 @@ pub(super) const BASE: &str = "/connect/v1";
 /// Where its OpenAPI document is.
 pub(super) const DOCUMENT: &str = "/connect/v1/openapi.json";
 
-/// The documented routes, with what their handlers say about themselves.
-fn documented() -> (Router<ApiState>, OpenApi) {
-    OpenApiRouter::with_openapi(openapi::frame())
-        .routes(routes!(apps::create, apps::list))
-        .routes(routes!(apps::get, apps::patch, apps::delete))
-        .routes(routes!(config::get, config::patch))
-        .routes(routes!(config::rotate_secret))
-        .split_for_parts()
-}
-
-/// All routes.
+/// All routes: the documented ones first, then the old spelling.
 pub(super) fn router() -> Router<ApiState> {
-    let (router, _) = documented();
-    router
+    Router::new()
+        .route("/connect/v1/apps", post(apps::create).get(apps::list))
+        .route(
+            "/connect/v1/apps/{clientId}",
+            get(apps::get).patch(apps::patch).delete(apps::delete),
+        )
+        .route(
+            "/connect/v1/apps/{clientId}/webhook-config",
+            get(config::get).patch(config::patch),
+        )
+        .route(
+            "/connect/v1/apps/{clientId}/webhook-config/rotate-secret",
+            post(config::rotate_secret),
+        )
         .route(
             "/connect/v1/apps/{clientId}/webhook_config",
             get(config::get).patch(config::patch),

@@ -11,8 +11,7 @@
 //! is RFC 3339 in UTC with milliseconds; links to pages are absolute, as KORE's examples are.
 
 use axum::Router;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
+use axum::routing::{get, patch, post};
 
 use super::super::ApiState;
 
@@ -27,16 +26,10 @@ pub(super) const BASE: &str = "/kore/v1";
 /// Where its OpenAPI document is.
 pub(super) const DOCUMENT: &str = "/kore/v1/openapi.json";
 
-/// The routes with what their handlers say about themselves.
-fn routes() -> (Router<ApiState>, utoipa::openapi::OpenApi) {
-    OpenApiRouter::with_openapi(document::frame())
-        .routes(routes!(secrets::create, secrets::list))
-        .routes(routes!(secrets::change))
-        .routes(routes!(document::document))
-        .split_for_parts()
-}
-
 /// All routes.
 pub(super) fn router() -> Router<ApiState> {
-    routes().0
+    Router::new()
+        .route("/kore/v1/secrets", post(secrets::create).get(secrets::list))
+        .route("/kore/v1/secrets/{secretId}", patch(secrets::change))
+        .route(DOCUMENT, get(document::document))
 }

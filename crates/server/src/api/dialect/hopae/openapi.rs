@@ -14,9 +14,9 @@ use utoipa::OpenApi;
 use super::super::super::openapi::{BEFORE_HANDLERS, ErrorForm, error_responses};
 use super::super::super::schema;
 use super::error::ErrorDocument;
-use super::{DOCUMENT, documented};
+use super::{DOCUMENT, apps, config};
 
-/// What does not come from a handler.
+/// What handlers say about themselves, and what does not come from one.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -27,18 +27,23 @@ use super::{DOCUMENT, documented};
         (name = "Apps", description = "Consumers of webhooks."),
         (name = "Webhooks", description = "The webhook configuration of an app, and its secret."),
     ),
+    paths(
+        apps::create,
+        apps::list,
+        apps::get,
+        apps::patch,
+        apps::delete,
+        config::get,
+        config::patch,
+        config::rotate_secret,
+    ),
     components(schemas(
         ErrorDocument,
         schema::ClientIdText,
         schema::AnyJson,
     ))
 )]
-struct Frame;
-
-/// The document before the routes are added.
-pub(super) fn frame() -> utoipa::openapi::OpenApi {
-    Frame::openapi()
-}
+struct Described;
 
 /// The OpenAPI document of the Hopae dialect as indented JSON, the same for the same build.
 pub fn openapi() -> String {
@@ -81,8 +86,7 @@ const OPERATIONS: &[(&str, &str, Scope)] = &[
 ];
 
 fn complete() -> Value {
-    let (_, api) = documented();
-    let mut document = serde_json::to_value(api).unwrap_or_default();
+    let mut document = serde_json::to_value(Described::openapi()).unwrap_or_default();
     for (method, path, scope) in OPERATIONS {
         let operation = &mut document["paths"][path][method];
         if operation.is_object() {
