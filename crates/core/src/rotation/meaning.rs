@@ -13,7 +13,7 @@ impl Rotation {
         match (self.stage.at(now), self.mode) {
             (Stage::Staged, Mode::Proven { .. }) => {
                 "deliveries go on with the old secret; a small share is signed with the new one first, \
-                 and whatever is refused is sent again at once with the other: nothing is held back, and \
+                 unless the old one is marked as compromised, and whatever is refused is sent again at once with the other: nothing is held back, and \
                  the receiver may deploy at any moment"
                     .to_owned()
             }

@@ -394,6 +394,12 @@ fn of_database(examined: &ExaminedDatabase) -> Vec<Check> {
         examined.database, examined.server
     );
     let mut checks = vec![Check::ok(NAME, told)];
+    if examined.half_copied {
+        checks.push(Check::fail(
+            NAME,
+            "it holds a part of a store that is being copied into it, and no server starts on that: run `hookturn migrate-store` again, which goes on where it ended",
+        ));
+    }
     if !examined.durable {
         checks.push(Check::warn(
             NAME,

@@ -137,6 +137,7 @@ pub(super) fn of_database(error: &DatabaseError) -> Exit {
         | DatabaseError::RootCertificates { .. }
         | DatabaseError::TooOld { .. } => Exit::Config,
         DatabaseError::Unreachable { .. }
+        | DatabaseError::Silent { .. }
         | DatabaseError::WrongPassword { .. }
         | DatabaseError::NoPassword { .. }
         | DatabaseError::Failed(_) => Exit::DatabaseUnreachable,

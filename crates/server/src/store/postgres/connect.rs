@@ -11,6 +11,7 @@ use std::time::Duration;
 use deadpool_postgres::ClientWrapper;
 use hookturn_core::store::StoreError;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Config};
@@ -24,6 +25,8 @@ pub(super) const SCHEMA: &str = "hookturn";
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
+/// The same until the database has let us in and answered once.
+const ANSWER: Duration = Duration::from_secs(15);
 /// How long the other side may leave what was sent to it unacknowledged.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
@@ -73,6 +76,16 @@ pub enum OpenError {
         /// The reason.
         #[source]
         source: tokio_postgres::Error,
+    },
+    /// Somebody takes the connection, and does not answer as a database does.
+    #[error(
+        "the database {database} did not answer within {seconds} s, though something may listen there; check that it is PostgreSQL, and that whatever stands before it reaches it"
+    )]
+    Silent {
+        /// Host and name of the database.
+        database: String,
+        /// How long it was waited for.
+        seconds: u64,
     },
     /// It was reached, and wants another password.
     #[error(
@@ -333,6 +346,20 @@ impl Target {
         name: &str,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<Session, OpenError> {
+        let reached = timeout(ANSWER, self.reach_at_last(name, ended)).await;
+        reached.unwrap_or_else(|_| {
+            Err(OpenError::Silent {
+                database: self.name(),
+                seconds: ANSWER.as_secs(),
+            })
+        })
+    }
+
+    async fn reach_at_last(
+        &self,
+        name: &str,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<Session, OpenError> {
         let connected = self.connect(name, ended).await;
         let session = connected.map_err(|source| self.not_connected(source))?;
         let sql = "SELECT current_setting('server_version_num')::integer,
@@ -393,6 +420,20 @@ mod tests {
         assert_eq!(plain, "postgres://u@h/d?target_session_attrs=any");
         assert_eq!(tls.mode.as_deref(), Some("verify-full"));
         assert_eq!(tls.roots.as_deref(), Some("/a b"));
+    }
+
+    #[tokio::test]
+    async fn a_database_that_never_answers_is_not_waited_for_without_end() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let url = format!("postgres://somebody@{address}/some?sslmode=disable");
+        let target = Target::parse(&url).unwrap();
+        let reaching = tokio::spawn(async move { target.reach().await.map(drop) });
+        let _taken = listener.accept().await.unwrap();
+        tokio::time::pause();
+        let refused = reaching.await.unwrap().unwrap_err();
+        assert!(matches!(refused, OpenError::Silent { .. }), "{refused}");
+        assert!(refused.to_string().contains("within 15 s"), "{refused}");
     }
 
     #[test]

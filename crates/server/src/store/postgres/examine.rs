@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 use super::connect::{OpenError, Session, Target};
 use super::node::{self, Holder};
 use super::rows::{Outcome, collect, column, first};
-use super::{configuration, days, migrate, session, upkeep};
+use super::{configuration, days, filling, migrate, session, upkeep};
 use crate::store::seal::SealedUnder;
 
 /// What was found.
@@ -27,6 +27,8 @@ pub struct Examined {
     pub holders: Vec<Holder>,
     /// Whether an answer means that the log was synced, whatever this version asks for.
     pub durable: bool,
+    /// Whether only a part of a store was copied into it so far.
+    pub half_copied: bool,
     /// Bytes of all tables.
     pub bytes: u64,
     /// The value kept under the key that was asked for.
@@ -62,6 +64,7 @@ pub async fn examine(target: &Target, meta: &'static str) -> Result<Examined, Op
         newest: plan.known,
         holders: node::holders(&session).await.map_err(failed)?,
         durable,
+        half_copied: false,
         bytes: 0,
         meta: None,
         sealed: Vec::new(),
@@ -72,6 +75,8 @@ pub async fn examine(target: &Target, meta: &'static str) -> Result<Examined, Op
         examined.bytes = upkeep::stats(&session).await.map_err(failed)?.bytes;
         let kept = configuration::meta(&session, meta).await;
         examined.meta = kept.map_err(failed)?;
+        let copying = configuration::meta(&session, filling::PLACE).await;
+        examined.half_copied = copying.map_err(failed)?.is_some();
         examined.sealed = sealed(&session).await.map_err(failed)?;
     }
     let begun: Instant = session::round_trip(&session).await.map_err(failed)?;

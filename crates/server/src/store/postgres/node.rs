@@ -24,6 +24,8 @@ use std::time::Duration;
 
 use hookturn_core::id::draw;
 use hookturn_core::store::StoreError;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use tokio::time::Instant;
 use tokio_postgres::{Row, SimpleQueryMessage};
 use uuid::Uuid;
@@ -70,9 +72,12 @@ impl Machine {
         Self(text)
     }
 
-    /// Whether a process of this number runs on it no more; only known of the machine this is asked on.
+    /// Whether a process of this number runs on it no more; only known of the machine this is asked on. The kernel is
+    /// asked, and not `/proc`, which may hide the processes of other users.
     pub(super) fn has_ended(&self, here: &Self, process: i32) -> bool {
-        self == here && process > 0 && !std::path::Path::new(&format!("/proc/{process}")).exists()
+        let process = Pid::from_raw(process).filter(|_| process > 0);
+        let asked = process.map(test_kill_process);
+        self == here && asked == Some(Err(Errno::SRCH))
     }
 }
 
