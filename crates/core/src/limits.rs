@@ -16,7 +16,7 @@ pub const BATCH_MESSAGES: usize = 1_000;
 pub const BATCH_BODY_BYTES: usize = 8 * 1024 * 1024;
 /// Largest body of a request that is not a batch: a payload and room for the fields around it.
 pub const BODY_BYTES: usize = PAYLOAD_BYTES + 16 * 1024;
-/// Request bodies under way of more than 64 KiB, together, in bytes: eight of the largest batches.
+/// Request bodies under way that are not small, together, in bytes: eight of the largest batches.
 pub const BODIES_BYTES: usize = 8 * BATCH_BODY_BYTES;
 /// Longest event type, in bytes.
 pub const EVENT_TYPE_BYTES: usize = 128;
@@ -127,8 +127,8 @@ pub const PREVIEW_OPENINGS: usize = 5;
 /// up the sweep; the others follow with the next look.
 pub const OPENINGS_AT_ONCE: usize = 100;
 
-/// Shortest text of an API key that an operator chose, in characters: a plain hash protects only what
-/// cannot be guessed.
+/// Shortest text of an API key that an operator chose, in characters, without what keys begin with: a plain hash protects
+/// only what cannot be guessed.
 pub const API_KEY_CHARS_MIN: usize = 16;
 
 /// Hashes that one leak search may ask for.

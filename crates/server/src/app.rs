@@ -138,17 +138,17 @@ fn start_failure<E: std::error::Error + Send + Sync + 'static>(
 }
 
 /// The description of the native API: OpenAPI 3.1 as indented JSON.
-pub fn openapi() -> String {
+pub fn openapi() -> &'static str {
     api::openapi()
 }
 
 /// The description of the Hopae dialect: OpenAPI 3.1 as indented JSON.
-pub fn hopae_openapi() -> String {
+pub fn hopae_openapi() -> &'static str {
     api::hopae_openapi()
 }
 
 /// The description of the KORE dialect: OpenAPI 3.1 as indented JSON.
-pub fn kore_openapi() -> String {
+pub fn kore_openapi() -> &'static str {
     api::kore_openapi()
 }
 

@@ -44,6 +44,7 @@ mod once;
 pub mod pages;
 mod part;
 mod problems;
+mod reading;
 mod ring;
 mod rotating;
 pub mod snippets;
@@ -54,6 +55,7 @@ mod visitor;
 
 pub use error::nowhere;
 pub use guard::CONTENT_SECURITY_POLICY;
+pub use reading::Reading;
 
 /// What the pages stand on.
 #[derive(Clone)]
@@ -68,6 +70,8 @@ pub struct UiState {
     pub tests: Arc<dyn TestSender>,
     /// The requests that finish although their client left.
     pub finishing: Finishing,
+    /// The forms that are read.
+    pub reading: Reading,
     /// The streams of live updates.
     pub streams: Streams,
     /// What was counted.

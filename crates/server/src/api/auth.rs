@@ -105,12 +105,12 @@ impl<N: Needs> FromRequestParts<ApiState> for Call<N> {
         };
         let workspace = workspace(&parts.headers)?;
         api.service.pace(&key)?;
-        if let Some(place) = parts.extensions.get::<Place>() {
-            place.belongs_to(key.id);
-        }
         let asking = || asked(parts);
         let service = &api.service;
         let mut caller = service.caller_asking(key, workspace, request_id, reason, asking)?;
+        if let Some(place) = parts.extensions.get::<Place>() {
+            place.belongs_to(caller.workspace);
+        }
         if let Some(fenced) = parts.extensions.get::<Fenced>() {
             caller.fenced = fenced.clone();
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hookturn_core::limits;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
@@ -21,7 +21,7 @@ use serde_path_to_error::Segment;
 use utoipa::ToSchema;
 
 use super::problem::{Code, Problem, looks_secret};
-use super::room::{self, Place};
+use super::room::Place;
 
 /// Time a client has to send a body.
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -215,27 +215,30 @@ async fn gather(
     max: usize,
     place: Option<&Place>,
 ) -> Result<Bytes, Ended> {
-    let mut parts: Vec<Bytes> = Vec::new();
-    let mut length = 0;
+    // Nearly every body is one piece, which is kept as it is. Many small ones would each keep what they came in.
+    let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(Ended::Broken)?.into_data() else {
             continue;
         };
-        length += data.len();
+        let length = first.len() + whole.len() + data.len();
         if length > max {
             return Err(Ended::TooLarge);
         }
-        if length > room::SMALL
-            && let Some(place) = place
-        {
+        if let Some(place) = place.filter(|place| place.is_needed_for(length)) {
             place.take(most).await.map_err(Ended::Full)?;
         }
-        parts.push(data);
+        if first.is_empty() && whole.is_empty() {
+            first = data;
+        } else {
+            whole.extend_from_slice(&std::mem::take(&mut first));
+            whole.extend_from_slice(&data);
+        }
     }
-    if parts.len() == 1 {
-        return Ok(parts.swap_remove(0));
+    if whole.is_empty() {
+        return Ok(first);
     }
-    Ok(parts.concat().into())
+    Ok(whole.freeze())
 }
 
 /// Whether a body came that HTTP does not allow, rather than none. These are the kinds that the decoder of

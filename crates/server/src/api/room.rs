@@ -1,11 +1,12 @@
 //! Room for large request bodies: how much memory those that are under way may take together.
 //!
 //! A body is read before its request can be looked at, so a client that begins many large ones and ends
-//! none makes the server hold what it sent of them. The first [`SMALL`] of each are bounded by the number of
-//! connections. What is larger needs room, until its request is answered:
+//! none makes the server hold what it sent of them. What is small over HTTP/1.1 ([`SMALL`]) is bounded by the number
+//! of connections; over HTTP/2 each of them carries hundreds of requests. All else needs room, until its request is
+//! answered:
 //!
-//! 1. All bodies together have [`limits::BODIES_BYTES`], those of one key half of that: no key can take
-//!    the room of the others.
+//! 1. All bodies together have [`limits::BODIES_BYTES`], those for one workspace half of that: none can take the room of
+//!    the others, however many keys it has.
 //! 2. A body takes its room whole and once, before it is read further: by its `Content-Length`, or, where
 //!    that is not said, as much as its route allows. So no two can wait for what the other one has.
 //! 3. Whoever finds none waits while its connection does, for [`WAIT`] at most, and is told to come again.
@@ -16,14 +17,15 @@ use std::time::Duration;
 
 use axum::body::HttpBody as _;
 use axum::extract::Request;
-use hookturn_core::id::ApiKeyId;
+use hookturn_core::id::WorkspaceId;
 use hookturn_core::limits;
+use http::Version;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::{Code, Problem};
 
-/// What a body may have without asking, in bytes: nearly all never ask.
-pub(super) const SMALL: usize = 64 * 1024;
+/// What a body may have over HTTP/1.1 without asking, in bytes: nearly all never ask.
+const SMALL: usize = 16 * 1024;
 /// How long a body waits for room.
 const WAIT: Duration = Duration::from_secs(10);
 /// Room is counted in these, in bytes.
@@ -40,8 +42,8 @@ pub struct Room(Arc<Shared>);
 
 struct Shared {
     all: Arc<Semaphore>,
-    /// Of the keys that have large bodies under way.
-    shares: Mutex<HashMap<ApiKeyId, Weak<Semaphore>>>,
+    /// Of the workspaces that have such bodies under way.
+    shares: Mutex<HashMap<WorkspaceId, Weak<Semaphore>>>,
 }
 
 impl Default for Room {
@@ -54,14 +56,14 @@ impl Default for Room {
 }
 
 impl Room {
-    fn share(&self, key: ApiKeyId) -> Arc<Semaphore> {
+    fn share(&self, workspace: WorkspaceId) -> Arc<Semaphore> {
         let mut shares = self.0.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = shares.get(&key).and_then(Weak::upgrade) {
+        if let Some(share) = shares.get(&workspace).and_then(Weak::upgrade) {
             return share;
         }
         shares.retain(|_, share| share.strong_count() > 0);
         let share = Arc::new(Semaphore::new(SHARE));
-        shares.insert(key, Arc::downgrade(&share));
+        shares.insert(workspace, Arc::downgrade(&share));
         share
     }
 }
@@ -72,25 +74,31 @@ pub(super) struct Place(Arc<Taken>);
 
 struct Taken {
     room: Room,
-    key: OnceLock<ApiKeyId>,
+    small: usize,
+    workspace: OnceLock<WorkspaceId>,
     held: OnceLock<Held>,
 }
 
-/// Of the share of the key, and of all.
+/// Of the share of the workspace, and of all.
 struct Held {
     _share: Option<OwnedSemaphorePermit>,
     _all: OwnedSemaphorePermit,
 }
 
-/// Gives a request whose body may be large a place, which whoever answers it holds until then.
+/// Gives a request whose body may need room a place, which whoever answers it holds until then.
 pub(super) fn place(room: &Room, request: &mut Request) -> Option<Place> {
+    let small = match request.version() {
+        Version::HTTP_2 => 0,
+        _ => SMALL,
+    };
     let most = request.body().size_hint().upper();
-    if most.is_some_and(|most| most <= SMALL as u64) {
+    if most.is_some_and(|most| most <= small as u64) {
         return None;
     }
     let place = Place(Arc::new(Taken {
         room: room.clone(),
-        key: OnceLock::new(),
+        small,
+        workspace: OnceLock::new(),
         held: OnceLock::new(),
     }));
     request.extensions_mut().insert(place.clone());
@@ -98,10 +106,15 @@ pub(super) fn place(room: &Room, request: &mut Request) -> Option<Place> {
 }
 
 impl Place {
-    /// Whose request it is.
-    pub(super) fn belongs_to(&self, key: ApiKeyId) {
+    /// For which workspace the request is.
+    pub(super) fn belongs_to(&self, workspace: WorkspaceId) {
         // Said once, by whoever reads the key.
-        let _ = self.0.key.set(key);
+        let _ = self.0.workspace.set(workspace);
+    }
+
+    /// Whether a body of so many bytes needs room.
+    pub(super) fn is_needed_for(&self, bytes: usize) -> bool {
+        bytes > self.0.small
     }
 
     /// Takes room for so many bytes, unless it has some.
@@ -117,9 +130,9 @@ impl Place {
     }
 
     async fn hold(&self, units: u32) -> Option<Held> {
-        let share = match self.0.key.get() {
-            Some(key) => {
-                let share = self.0.room.share(*key);
+        let share = match self.0.workspace.get() {
+            Some(workspace) => {
+                let share = self.0.room.share(*workspace);
                 Some(share.acquire_many_owned(units).await.ok()?)
             }
             None => None,
@@ -138,7 +151,7 @@ fn full() -> Problem {
         Code::Unavailable,
         format!(
             "nothing was stored: other large requests are under way, which may hold {} MiB together, and \
-             {} MiB of one API key; send it again, or smaller ones",
+             {} MiB for one workspace; send it again, or smaller ones",
             megabytes(ALL),
             megabytes(SHARE),
         ),
@@ -153,40 +166,47 @@ mod tests {
 
     const BATCH: usize = limits::BATCH_BODY_BYTES;
 
-    fn key(number: u128) -> ApiKeyId {
-        ApiKeyId::from_bytes(number.to_be_bytes())
+    fn workspace(number: u128) -> WorkspaceId {
+        WorkspaceId::from_bytes(number.to_be_bytes())
     }
 
-    fn of(room: &Room, key: ApiKeyId) -> Place {
+    fn of(room: &Room, workspace: WorkspaceId) -> Place {
         let mut request = Request::new(Body::from(vec![0; SMALL + 1]));
         let place = place(room, &mut request).unwrap();
-        place.belongs_to(key);
+        place.belongs_to(workspace);
         place
     }
 
     #[test]
     fn small_bodies_have_no_place() {
         let room = Room::default();
-        for (bytes, wanted) in [(0, false), (SMALL, false), (SMALL + 1, true)] {
+        for (version, bytes, wanted) in [
+            (Version::HTTP_11, 0, false),
+            (Version::HTTP_11, SMALL, false),
+            (Version::HTTP_11, SMALL + 1, true),
+            (Version::HTTP_2, 0, false),
+            (Version::HTTP_2, 1, true),
+        ] {
             let mut request = Request::new(Body::from(vec![0; bytes]));
+            *request.version_mut() = version;
             assert_eq!(place(&room, &mut request).is_some(), wanted, "{bytes}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn g10_one_key_leaves_room_for_the_others() {
+    async fn g10_one_workspace_leaves_room_for_the_others() {
         let room = Room::default();
         let mut held = Vec::new();
         for _ in 0..SHARE * UNIT / BATCH {
-            let place = of(&room, key(1));
+            let place = of(&room, workspace(1));
             place.take(BATCH).await.unwrap();
             held.push(place);
         }
-        let refused = of(&room, key(1)).take(BATCH).await.unwrap_err();
+        let refused = of(&room, workspace(1)).take(BATCH).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unavailable);
-        of(&room, key(2)).take(BATCH).await.unwrap();
+        of(&room, workspace(2)).take(BATCH).await.unwrap();
         // Room is free when a request is answered, and whoever waits gets it.
-        let waiting = of(&room, key(1));
+        let waiting = of(&room, workspace(1));
         let waits = tokio::spawn(async move { waiting.take(BATCH).await.is_ok() });
         tokio::task::yield_now().await;
         held.pop();
@@ -194,17 +214,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn g10_all_keys_together_are_bounded() {
+    async fn g10_all_workspaces_together_are_bounded() {
         let room = Room::default();
         let mut held = Vec::new();
         for number in 0..ALL * UNIT / BATCH {
-            let place = of(&room, key(number as u128));
+            let place = of(&room, workspace(number as u128));
             place.take(BATCH).await.unwrap();
             held.push(place);
         }
-        assert!(of(&room, key(99)).take(BATCH).await.is_err());
+        assert!(of(&room, workspace(99)).take(BATCH).await.is_err());
         drop(held);
-        of(&room, key(99)).take(BATCH).await.unwrap();
+        of(&room, workspace(99)).take(BATCH).await.unwrap();
         let shares = room.0.shares.lock().unwrap();
         assert!(shares.len() <= ALL * UNIT / BATCH + 1);
     }

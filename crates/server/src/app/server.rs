@@ -30,7 +30,7 @@ use crate::store::seal::Sealer;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{NodeClock, SystemEntropy};
 use crate::ui::live::Streams;
-use crate::ui::{self, UiState};
+use crate::ui::{self, Reading, UiState};
 
 /// A running server. Dropping it does not stop it cleanly; [`Server::stop`] does.
 pub struct Server {
@@ -267,6 +267,7 @@ impl Ground {
             entropy: self.entropy.clone(),
             tests: Arc::clone(&delivering.tests),
             finishing: finishing.clone(),
+            reading: Reading::default(),
             streams: Streams::new(stopping.clone()),
             metrics: Arc::clone(&self.metrics),
             inbox,

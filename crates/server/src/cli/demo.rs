@@ -17,7 +17,7 @@ pub(super) struct Asked {
     /// Print the result as one JSON document.
     #[arg(long)]
     json: bool,
-    /// Messages a second; each goes to eight receivers.
+    /// Messages a second, 20 to 2000; each goes to eight receivers.
     #[arg(long, value_name = "N", default_value_t = 300,
         value_parser = clap::value_parser!(u32).range(20..=2_000))]
     rate: u32,
@@ -101,8 +101,8 @@ fn explained(report: &Report) -> String {
     format!(
         "{} messages to each of {} receivers in {:.1} s, {} lost.\n\
          promoted: the new secret became the active one, by itself, when it was proved and not before.\n\
-         proved:   so many requests in a row, signed with the new secret alone, were accepted, and one\n\
-         \x20         signed with a random key was refused. 59 rule out, with 95 % confidence, that more\n\
+         proved:   so many requests in a row, signed with the new secret alone, were accepted, and four or\n\
+         \x20         more signed with a random key refused. 59 rule out, with 95 % confidence, that more\n\
          \x20         than 5 % of a receiver's machines still lack it. Who accepts a random key proves\n\
          \x20         nothing: that rotation is still open, and the old secret still signs there.\n\
          refused:  requests whose signature the receiver did not accept; each message was delivered at\n\

@@ -288,6 +288,10 @@ impl Queue {
         if (self.is_low() || self.refresh) && !busy && read != Wish::Rest {
             return read;
         }
+        // What was queued by hand is about to be read as it is now: sent in the form of before, it would be sent once more.
+        if self.refresh || self.refreshing {
+            return Wish::Rest;
+        }
         let Some(earliest) = self.earliest_sendable(now) else {
             return match self.disk {
                 Disk::Due(at) if !self.reading && !busy => Wish::WaitUntil(at.max(now)),

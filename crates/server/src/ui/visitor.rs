@@ -1,6 +1,6 @@
 //! Who looks at a page, and the forms they send.
 
-use axum::extract::{FromRequest, FromRequestParts, MatchedPath, RawForm, Request};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request};
 use hookturn_core::id::draw;
 use hookturn_core::workspace::Scope;
 use http::request::Parts;
@@ -131,10 +131,9 @@ impl<T: DeserializeOwned> FromRequest<UiState> for Sent<T> {
         let (mut parts, body) = request.into_parts();
         let mut visitor = Visitor::from_request_parts(&mut parts, ui).await?;
         refuse_foreign(&parts.headers, &visitor.base)?;
-        let request = Request::from_parts(parts, body);
         let unreadable = || UiError::unreadable(&visitor.base);
-        let form = RawForm::from_request(request, ui).await;
-        let RawForm(form) = form.map_err(|_| unreadable())?;
+        let form = ui.reading.form(&parts.headers, body).await;
+        let form = form.ok_or_else(unreadable)?;
         let sent: Token = serde_urlencoded::from_bytes(&form).map_err(|_| unreadable())?;
         let expected = visitor.session.form_token.as_bytes();
         if !bool::from(sent.form_token.as_bytes().ct_eq(expected)) {

@@ -9,7 +9,7 @@ use crate::bench::{Bench, HandClock};
 
 /// Method, path with ids that exist nowhere, and the scope it needs; from the OpenAPI document.
 fn routes() -> Vec<(String, String, Option<String>)> {
-    let document: Value = serde_json::from_str(&openapi()).unwrap();
+    let document: Value = serde_json::from_str(openapi()).unwrap();
     let mut routes = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         let path = path

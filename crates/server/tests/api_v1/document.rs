@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Reply;
 
 pub(crate) static DOCUMENT: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(&hookturn::api::openapi()).unwrap());
+    LazyLock::new(|| serde_json::from_str(hookturn::api::openapi()).unwrap());
 
 /// Headers that the document does not speak of: they belong to HTTP, not to the API.
 const OF_HTTP: &[&str] = &[

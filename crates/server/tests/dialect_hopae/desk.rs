@@ -10,8 +10,7 @@ use crate::bench::{Bench, Reply};
 
 pub(crate) const APPS: &str = "/connect/v1/apps";
 
-static DOCUMENT: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(&hopae_openapi()).unwrap());
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(hopae_openapi()).unwrap());
 
 /// An app made by the dialect.
 pub(crate) struct Desk {

@@ -73,7 +73,7 @@ pub(crate) fn error(reply: &Reply, status: u16) -> String {
 /// Checks that the document names this status for this call.
 #[track_caller]
 pub(crate) fn assert_documented(method: &str, path: &str, status: u16) {
-    let document: Value = serde_json::from_str(&kore_openapi()).unwrap();
+    let document: Value = serde_json::from_str(kore_openapi()).unwrap();
     let path = match path.split('?').next().unwrap() {
         SECRETS => SECRETS,
         _ => "/kore/v1/secrets/{secretId}",

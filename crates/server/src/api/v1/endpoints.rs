@@ -424,7 +424,7 @@ impl From<Hold> for HeldView {
             status: hold.status,
             since: hold.since,
             detail: format!(
-                "held until {} because {}: enable the endpoint, or retry a delivery, to send before",
+                "held until {} because {}: enable the endpoint, or retry a delivery, to send before; the delivery that was told to wait does so until it is retried itself",
                 hold.until,
                 hold.because()
             ),

@@ -250,22 +250,31 @@ pub(super) fn backup(at: &At<'_>, path: &Path) -> Result<(), StoreError> {
     file.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
-    file.open(path).map_err(refused)?;
-    let copied = copy(at.connection, path).map_err(failed(STEP));
-    if copied.is_err() {
-        // Half a backup must not be taken for one.
-        let _ = std::fs::remove_file(path);
+    // Half a backup must not be taken for one, whatever ends this process: it has its name when it is whole.
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = Path::new(&part);
+    if path.exists() {
+        return Err(refused(std::io::ErrorKind::AlreadyExists.into()));
     }
-    copied
+    let _left_by_one_that_was_ended = std::fs::remove_file(part);
+    file.open(part).map_err(refused)?;
+    let copied = copy(at.connection, part).map_err(failed(STEP));
+    let named = copied.and_then(|()| std::fs::rename(part, path).map_err(refused));
+    if named.is_err() {
+        let _ = std::fs::remove_file(part);
+    }
+    named
 }
 
 fn copy(from: &Connection, path: &Path) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut to = Connection::open_with_flags(path, flags)?;
     to.execute_batch("PRAGMA synchronous = FULL")?;
-    // A read transaction takes its snapshot with its first read.
-    from.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?;
-    let backup = Backup::new(from, &mut to)?;
+    // One transaction from the first page to the last: without it the copy begins anew with every commit of the server.
+    let snapshot = from.unchecked_transaction()?;
+    snapshot.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?;
+    let backup = Backup::new(&snapshot, &mut to)?;
     loop {
         match backup.step(BACKUP_PAGES)? {
             StepResult::Done => break,
@@ -280,6 +289,7 @@ fn copy(from: &Connection, path: &Path) -> rusqlite::Result<()> {
         }
     }
     drop(backup);
+    drop(snapshot);
     // A copy of a damaged database is no backup.
     let health: String = to.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if health == "ok" {

@@ -1,7 +1,8 @@
 //! Sign in with an API key, and out.
 
 use askama::Template;
-use axum::extract::{Form, Query, State};
+use axum::body::Body;
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use hookturn_core::id::draw;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -83,10 +84,14 @@ pub(in crate::ui) async fn show(headers: HeaderMap, Query(asked): Query<Back>) -
 pub(in crate::ui) async fn sign_in(
     State(ui): State<UiState>,
     headers: HeaderMap,
-    Form(credentials): Form<Credentials>,
+    body: Body,
 ) -> Result<Response, UiError> {
     let base = base(&headers);
     refuse_foreign(&headers, &base)?;
+    let unreadable = || UiError::unreadable(&base);
+    let form = ui.reading.sign_in(&headers, body).await;
+    let form = form.ok_or_else(unreadable)?;
+    let credentials: Credentials = serde_urlencoded::from_bytes(&form).map_err(|_| unreadable())?;
     let back = local(&credentials.back);
     let key = credentials.key.trim();
     match ui.service.sign_in(key) {

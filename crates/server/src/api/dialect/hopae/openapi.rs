@@ -46,14 +46,13 @@ use super::{DOCUMENT, apps, config};
 struct Described;
 
 /// The OpenAPI document of the Hopae dialect as indented JSON, the same for the same build.
-pub fn openapi() -> String {
+pub fn openapi() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();
     TEXT.get_or_init(|| {
         let mut text = serde_json::to_string_pretty(&complete()).unwrap_or_default();
         text.push('\n');
         text
     })
-    .clone()
 }
 
 /// This document.
@@ -349,7 +348,7 @@ mod tests {
     use super::*;
 
     fn document() -> Value {
-        serde_json::from_str(&openapi()).unwrap()
+        serde_json::from_str(openapi()).unwrap()
     }
 
     #[test]
