@@ -13,7 +13,7 @@ use super::limits::{Health, RateLimit};
 use crate::courier::request::Prepared;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// Rows kept in memory for one endpoint; beyond this they stay on disk until there is room.
 /// (Tests use a small window, so that they overflow it.)
@@ -197,6 +197,29 @@ impl Queue {
         } else if self.know(&row) {
             self.push(row);
         }
+    }
+
+    /// Takes a row that another node accepted and told of, or leaves it on disk. It need not wait for what is being read
+    /// or is about to be, which may bring it too: it is known then. But what fills the window does not come before
+    /// rows on disk for which there is no room, or they would wait for ever; and an ordered endpoint's come from disk only.
+    pub(super) fn told(&mut self, row: Due, now: Timestamp) {
+        let disk_waits_for_room = match self.disk {
+            Disk::Empty => false,
+            Disk::Due(at) => at <= now && !self.is_low(),
+        };
+        let full = self.ready.len() >= WINDOW || self.ready_bytes >= WINDOW_BYTES;
+        // Of an endpoint that this node has not heard of yet it is not known whether it is ordered.
+        let unknown = self.endpoint.is_none();
+        if unknown || self.ordered() || disk_waits_for_room || full {
+            self.on_disk(row.due_at);
+        } else if self.know(&row) {
+            self.push(row);
+        }
+    }
+
+    /// Whether a row is in memory, or under way.
+    pub(super) fn knows(&self, delivery: DeliveryId) -> bool {
+        self.known.contains_key(&delivery)
     }
 
     /// Notes that a row is in memory. Returns whether that is new.

@@ -477,7 +477,7 @@ impl Base {
                     }
                 }
                 // Each node makes these from what it takes in.
-                Hint::Endpoint(_) => {}
+                Hint::Endpoint(_) | Hint::Told(_) => {}
                 other => effects.hints.push(other),
             }
         }

@@ -57,7 +57,7 @@ impl Voice {
         let hinted = hints.iter().filter_map(|hint| match hint {
             Hint::Requeued(workspace, endpoint) => Some((true, *workspace, *endpoint)),
             Hint::Due(workspace, endpoint, _) => Some((false, *workspace, *endpoint)),
-            Hint::Accepted(_) | Hint::Endpoint(_) => None,
+            Hint::Accepted(_) | Hint::Told(_) | Hint::Endpoint(_) => None,
         });
         let mut gathered = self.gathered.lock().unwrap();
         let before = gathered.len();

@@ -122,7 +122,7 @@ impl Voice {
         let hinted = hints.iter().filter_map(|hint| match hint {
             Hint::Requeued(workspace, endpoint) => Some((Word::Requeued, *workspace, *endpoint)),
             Hint::Due(workspace, endpoint, _) => Some((Word::Due, *workspace, *endpoint)),
-            Hint::Accepted(_) | Hint::Endpoint(_) => None,
+            Hint::Accepted(_) | Hint::Told(_) | Hint::Endpoint(_) => None,
         });
         let mut foreign = accepted
             .chain(hinted)
@@ -259,7 +259,7 @@ impl Ear {
                     Hint::Due(_, endpoint, _) | Hint::Requeued(_, endpoint) => {
                         self.voice.owned.owns(*endpoint)
                     }
-                    Hint::Accepted(_) | Hint::Endpoint(_) => false,
+                    Hint::Accepted(_) | Hint::Told(_) | Hint::Endpoint(_) => false,
                 });
                 if !hints.is_empty() {
                     self.sink.hint(hints);
