@@ -476,7 +476,7 @@ impl Base {
                         }
                     }
                 }
-                // Each node makes these from what it takes in.
+                // Each node makes these from what it takes in, or from what others say.
                 Hint::Endpoint(_) | Hint::Told(_) => {}
                 other => effects.hints.push(other),
             }
