@@ -185,15 +185,18 @@ fn hear_rows(node: &Node, mut rows: Vec<Due>) {
 
 async fn speak(node: &Node, session: Session) -> Result<(), Lost> {
     let (mut named, rows) = node.voice.take();
+    if named.is_empty() && rows.is_empty() {
+        return Ok(());
+    }
+    let mut notices = Vec::new();
     if !rows.is_empty() {
         let fate = fate_of_rows(node);
-        let notice = Notice::Told(node.id, rows.clone());
+        if matches!(fate, Fate::Named | Fate::Late(_)) {
+            named.extend(names_of(&rows));
+        }
+        let notice = Notice::Told(node.id, rows);
         match fate {
-            Fate::Heard => {
-                node.link
-                    .trip(session, move |base| base.notify(&notice))
-                    .await?;
-            }
+            Fate::Heard => notices.push(notice),
             Fate::Late(millis) => {
                 let base = Arc::clone(&node.link.base);
                 tokio::spawn(async move {
@@ -203,22 +206,17 @@ async fn speak(node: &Node, session: Session) -> Result<(), Lost> {
             }
             Fate::Named | Fate::Lost => {}
         }
-        if matches!(fate, Fate::Named | Fate::Late(_)) {
-            named.extend(names_of(&rows));
-        }
     }
-    if named.is_empty() {
-        return Ok(());
+    if !named.is_empty() {
+        notices.push(Notice::Due(named.into_iter().collect()));
     }
-    let notice = Notice::Due(named.into_iter().collect());
-    node.link
-        .trip(session, move |base| base.notify(&notice))
-        .await
+    let say = move |base: &Base| notices.iter().for_each(|notice| base.notify(notice));
+    node.link.trip(session, say).await
 }
 
 fn fate_of_rows(node: &Node) -> Fate {
     let ground = &node.link.base.inside.ground;
-    let mut random = ground.random.lock().unwrap();
+    let mut random = ground.notices.lock().unwrap();
     let fate = match random.below(10) {
         0 => Fate::Named,
         1 => Fate::Lost,
