@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn only_what_was_accepted_lately_and_since_the_shard_was_taken_is_believed() {
-        let held = Duration::from_secs(60);
+        let held = Duration::from_mins(1);
         for (accepted_at, sure) in [
             (NOW, true),
             (NOW.before(YOUNG), true),

@@ -343,7 +343,7 @@ pub(super) mod tests {
             .find(fits)
             .unwrap();
         assert!(longest.message.payload.len() > 5_000);
-        let texts = encode(&[longest.clone()], &sealer);
+        let texts = encode(std::slice::from_ref(&longest), &sealer);
         assert_eq!(texts.len(), 1);
         assert!(texts[0].len() < 8_000);
         let told = Opened::default().open(&texts[0], &sealer, Instant::now());
