@@ -714,6 +714,9 @@ pub struct Progress<Id> {
 pub enum Hint {
     /// Rows accepted by this node, ready to be sent without reading them back.
     Accepted(Vec<Due>),
+    /// Rows accepted by another node, which told of them with what they carry. They may have been heard late: read from
+    /// the database before, or sent.
+    Told(Vec<Due>),
     /// An endpoint was written: its state, limits or target may be new.
     Endpoint(Arc<Endpoint>),
     /// Rows of this endpoint were queued by hand or moved.

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! **The due rows on disk are the truth.** A queue holds a window of them in memory: accepted rows
-//! come straight from the commit, everything else (retries, rows beyond the window, rows left by the
+//! come straight from the commit, those that another node accepted from what it tells, everything else (retries, rows beyond the window, rows left by the
 //! last process) is read back in blocks when it is due. Starting up is nothing special: every
 //! endpoint with due rows is told that there is something to read.
 //!
@@ -27,6 +27,7 @@
 //! record sends it again with the same id (G2).
 
 mod batch;
+mod brought;
 mod disable;
 mod inbox;
 pub mod limits;
@@ -37,7 +38,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use hookturn_core::id::{EndpointId, Entropy};
-use hookturn_core::store::{Hint, HintSink, Store, StoreError};
+use hookturn_core::store::{Due, Hint, HintSink, Store, StoreError};
 use hookturn_core::time::{Clock, Millis};
 
 use crate::courier::Courier;
@@ -72,10 +73,30 @@ impl Inboxes {
         self.0.iter().for_each(|inbox| inbox.put(Note::Disowned));
     }
 
-    fn of(&self, endpoint: EndpointId) -> &Inbox {
+    fn place_of(&self, endpoint: EndpointId) -> usize {
         // The last bytes of an id are random.
         let [.., a, b] = endpoint.to_bytes();
-        &self.0[usize::from(u16::from_be_bytes([a, b])) % self.0.len()]
+        usize::from(u16::from_be_bytes([a, b])) % self.0.len()
+    }
+
+    fn of(&self, endpoint: EndpointId) -> &Inbox {
+        &self.0[self.place_of(endpoint)]
+    }
+
+    /// Gives each shard its own of these rows.
+    fn divide(&self, rows: Vec<Due>, note: fn(Vec<Due>) -> Note) {
+        if let [inbox] = &*self.0 {
+            return inbox.put(note(rows));
+        }
+        let mut by_shard: Vec<Vec<_>> = self.0.iter().map(|_| Vec::new()).collect();
+        for row in rows {
+            by_shard[self.place_of(row.endpoint)].push(row);
+        }
+        for (inbox, rows) in self.0.iter().zip(by_shard) {
+            if !rows.is_empty() {
+                inbox.put(note(rows));
+            }
+        }
     }
 }
 
@@ -83,20 +104,8 @@ impl HintSink for Inboxes {
     fn hint(&self, hints: Vec<Hint>) {
         for hint in hints {
             match hint {
-                Hint::Accepted(rows) if self.0.len() == 1 => self.0[0].put(Note::Accepted(rows)),
-                Hint::Accepted(rows) => {
-                    let mut by_shard: Vec<Vec<_>> = self.0.iter().map(|_| Vec::new()).collect();
-                    for row in rows {
-                        let [.., a, b] = row.endpoint.to_bytes();
-                        let shard = usize::from(u16::from_be_bytes([a, b])) % by_shard.len();
-                        by_shard[shard].push(row);
-                    }
-                    for (inbox, rows) in self.0.iter().zip(by_shard) {
-                        if !rows.is_empty() {
-                            inbox.put(Note::Accepted(rows));
-                        }
-                    }
-                }
+                Hint::Accepted(rows) => self.divide(rows, Note::Accepted),
+                Hint::Told(rows) => self.divide(rows, Note::Told),
                 Hint::Endpoint(endpoint) => self.of(endpoint.id).put(Note::Changed(endpoint.id)),
                 Hint::Requeued(workspace, endpoint) => {
                     self.of(endpoint).put(Note::Requeued(workspace, endpoint));

@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 pub(super) enum Note {
     /// Rows that were just accepted.
     Accepted(Vec<Due>),
+    /// Rows that another node accepted, perhaps a while ago.
+    Told(Vec<Due>),
     /// An endpoint was written.
     Changed(EndpointId),
     /// Someone queued rows of this endpoint by hand.

@@ -13,7 +13,7 @@ use super::limits::{Health, RateLimit};
 use crate::courier::request::Prepared;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// Rows kept in memory for one endpoint; beyond this they stay on disk until there is room.
 /// (Tests use a small window, so that they overflow it.)
@@ -185,18 +185,49 @@ impl Queue {
     }
 
     /// Takes a row that was just accepted, or leaves it on disk when the window is full or when
-    /// earlier rows on an ordered endpoint must come first.
+    /// earlier rows must come first.
     pub(super) fn accept(&mut self, row: Due, now: Timestamp) {
-        let behind_disk = match self.disk {
-            Disk::Empty => self.reading,
-            Disk::Due(at) => self.ordered() || self.reading || at <= now,
+        let behind_disk = if self.ordered() {
+            self.reading || self.disk != Disk::Empty
+        } else {
+            self.disk_waits_for_room(now)
         };
+        self.take(row, behind_disk);
+    }
+
+    /// Takes a row that another node accepted and told of, or leaves it on disk. An ordered endpoint's come from disk
+    /// only; and of an endpoint that this node has not heard of yet it is not known whether it is ordered.
+    pub(super) fn told(&mut self, row: Due, now: Timestamp) {
+        let unordered = self
+            .endpoint
+            .as_ref()
+            .is_some_and(|endpoint| !endpoint.ordered);
+        self.take(row, !unordered || self.disk_waits_for_room(now));
+    }
+
+    fn take(&mut self, row: Due, behind_disk: bool) {
         let full = self.ready.len() >= WINDOW || self.ready_bytes >= WINDOW_BYTES;
         if behind_disk || full {
             self.on_disk(row.due_at);
         } else if self.know(&row) {
             self.push(row);
         }
+    }
+
+    /// Whether rows on disk are to be sent before what comes now. While they are being read, or are about to be, what
+    /// comes need not wait for them, which under load never ends: a block does not bring again what is known. But
+    /// what fills the window does not pass rows for which there was no room, or they would wait for ever.
+    fn disk_waits_for_room(&self, now: Timestamp) -> bool {
+        let is_due = match self.disk {
+            Disk::Empty => false,
+            Disk::Due(at) => at <= now,
+        };
+        (self.reading || is_due) && !self.is_low()
+    }
+
+    /// Whether a row is in memory, or under way.
+    pub(super) fn knows(&self, delivery: DeliveryId) -> bool {
+        self.known.contains_key(&delivery)
     }
 
     /// Notes that a row is in memory. Returns whether that is new.

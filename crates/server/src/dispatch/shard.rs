@@ -12,14 +12,16 @@ use std::time::Duration;
 
 use hookturn_core::endpoint::EndpointState;
 use hookturn_core::id::{EndpointId, WorkspaceId};
-use hookturn_core::store::{DueBlock, Finish, ReceiverState};
+use hookturn_core::store::{Due, DueBlock, Finish, ReceiverState};
 use hookturn_core::time::{Millis, SECOND, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
+use tokio::time::Instant;
 
 use self::recording::Finished;
 use super::Parts;
 use super::batch::Batch;
+use super::brought::{Brought, is_sure};
 use super::inbox::{Inbox, Note};
 use super::queue::{InRound, Queue};
 use crate::courier::{Attempted, NotSent};
@@ -70,6 +72,8 @@ struct Shard {
     client: Rc<Client>,
     events: Rc<Events>,
     queues: HashMap<EndpointId, Queue>,
+    /// Of all queues, also of those that were forgotten.
+    brought: Brought,
     healthy: Lane,
     suspect: Lane,
     timers: BinaryHeap<Reverse<(Timestamp, EndpointId)>>,
@@ -96,6 +100,7 @@ pub(super) async fn run_here(parts: Arc<Parts>, inbox: Arc<Inbox>) {
         client,
         events: Rc::default(),
         queues: HashMap::new(),
+        brought: Brought::default(),
         healthy: Lane::default(),
         suspect: Lane::default(),
         timers: BinaryHeap::new(),
@@ -167,6 +172,7 @@ impl Shard {
                         self.call_up(id);
                     }
                 }
+                Note::Told(rows) => self.told(rows, now),
                 Note::Changed(id) => self.changed(id),
                 Note::Requeued(workspace, id) if self.parts.owned.owns(id) => {
                     let queue = self.queue(workspace, id);
@@ -184,6 +190,27 @@ impl Shard {
                 Note::Requeued(..) | Note::Due(..) | Note::Look => {}
                 Note::Drain => self.draining = true,
             }
+        }
+    }
+
+    /// Takes rows that another node accepted, or reads them: see [`brought`](super::brought).
+    fn told(&mut self, rows: Vec<Due>, now: Timestamp) {
+        let knows_all = self.brought.knows_all(Instant::now());
+        for row in rows {
+            let id = row.endpoint;
+            let Some(held) = self.parts.owned.held_for(id) else {
+                continue;
+            };
+            if self.brought.has(row.delivery) {
+                continue;
+            }
+            let queue = self.queue(row.message.workspace, id);
+            if knows_all && is_sure(&row, held, now) {
+                queue.told(row, now);
+            } else {
+                queue.on_disk(row.due_at);
+            }
+            self.call_up(id);
         }
     }
 

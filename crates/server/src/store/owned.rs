@@ -6,12 +6,14 @@
 //!
 //! An engine that nobody shares a database with owns everything, for ever.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use hookturn_core::id::EndpointId;
 use hookturn_core::shard::{SHARDS, Shard};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Set while the shard is owned.
 const OWNED: u64 = 1 << 63;
@@ -25,6 +27,8 @@ const TENURE: u32 = 32;
 pub struct Owned {
     /// One word a shard: owned, how often it was taken, what is under way.
     shards: Option<Vec<AtomicU64>>,
+    /// When each was last taken.
+    taken: Mutex<Vec<Option<Instant>>>,
     look: Notify,
     lost: Notify,
     ended: Notify,
@@ -35,6 +39,7 @@ impl Default for Owned {
     fn default() -> Self {
         Self {
             shards: None,
+            taken: Mutex::default(),
             look: Notify::new(),
             lost: Notify::new(),
             ended: Notify::new(),
@@ -59,12 +64,18 @@ impl Owned {
     pub fn none() -> Self {
         Self {
             shards: Some((0..SHARDS).map(|_| AtomicU64::new(0)).collect()),
+            taken: Mutex::new(vec![None; usize::from(SHARDS)]),
             ..Self::default()
         }
     }
 
     fn word(&self, shard: Shard) -> Option<&AtomicU64> {
         self.shards.as_ref()?.get(usize::from(shard.number()))
+    }
+
+    /// Whether shards may be another node's.
+    pub const fn is_shared(&self) -> bool {
+        self.shards.is_some()
     }
 
     /// Whether this node sends to an endpoint.
@@ -98,6 +109,18 @@ impl Owned {
         })
     }
 
+    /// For how long this node has sent to an endpoint, if it does: nobody else has meanwhile.
+    pub fn held_for(&self, endpoint: EndpointId) -> Option<Duration> {
+        let shard = Shard::of(endpoint);
+        if !self.has(shard) {
+            return None;
+        }
+        // One value is replaced at a time: a panic elsewhere leaves whole ones.
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = taken.get(usize::from(shard.number())).copied().flatten();
+        Some(taken.map_or(Duration::MAX, |taken| taken.elapsed()))
+    }
+
     /// Begins something for an endpoint, if this node owns it.
     pub fn begin(self: &Arc<Self>, endpoint: EndpointId) -> Option<Flight> {
         let shard = Shard::of(endpoint);
@@ -122,6 +145,12 @@ impl Owned {
     /// Takes a shard. Only engines call this.
     pub fn take(&self, shard: Shard) {
         if let Some(word) = self.word(shard) {
+            // Before it is owned: nobody sees it owned since the time before.
+            let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(taken) = taken.get_mut(usize::from(shard.number())) {
+                *taken = Some(Instant::now());
+            }
+            drop(taken);
             let next = |word: u64| {
                 let tenure = ((word & !OWNED) >> TENURE).wrapping_add(1) << TENURE;
                 Some(OWNED | (tenure & !OWNED) | (word & UNDER_WAY))
@@ -197,6 +226,22 @@ mod tests {
         owned.take(shard);
         assert_ne!(owned.tenure(endpoint()), tenure);
         assert_eq!(owned.count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_known_for_how_long_a_shard_has_been_owned() {
+        let owned = Owned::none();
+        let shard = Shard::of(endpoint());
+        assert_eq!(owned.held_for(endpoint()), None);
+        for _ in 0..2 {
+            owned.take(shard);
+            assert_eq!(owned.held_for(endpoint()), Some(Duration::ZERO));
+            tokio::time::advance(Duration::from_secs(7)).await;
+            assert_eq!(owned.held_for(endpoint()), Some(Duration::from_secs(7)));
+            owned.give_up(shard);
+            assert_eq!(owned.held_for(endpoint()), None);
+        }
+        assert_eq!(Owned::default().held_for(endpoint()), Some(Duration::MAX));
     }
 
     #[tokio::test]

@@ -204,6 +204,11 @@ impl PostgresStore {
         self.writer.commits()
     }
 
+    /// How many reads of due rows there were since the start, each for whoever asked then.
+    pub fn due_reads(&self) -> u64 {
+        self.due_reads.count()
+    }
+
     /// Whether the last transaction could not be written, or there is no connection.
     pub fn cannot_write(&self) -> bool {
         self.writer.cannot_write()

@@ -32,6 +32,15 @@ const FORMAT: u8 = 1;
 const KEY_ID: std::ops::Range<usize> = 1..9;
 const NONCE: std::ops::Range<usize> = 9..33;
 const TAG_BYTES: usize = 16;
+/// By how much a box is longer than what is in it.
+pub(in crate::store) const BOX_BYTES: usize = NONCE.end + TAG_BYTES;
+/// Tells boxes apart: no two have the same nonce.
+pub(in crate::store) type Nonce = [u8; 24];
+
+/// The nonce of a box; none if it is not a box.
+pub(in crate::store) fn nonce_of(sealed: &[u8]) -> Option<Nonce> {
+    sealed.get(NONCE)?.try_into().ok()
+}
 
 /// A 256-bit master key. Shows only its id; wiped on drop.
 #[derive(Clone)]
@@ -124,6 +133,8 @@ pub enum Place<'a> {
     Session,
     /// The key of the marks by which secrets are found.
     MarkKey,
+    /// Due rows that one node tells the others of. A box of another layout has another place.
+    Told,
 }
 
 impl Place<'_> {
@@ -141,6 +152,7 @@ impl Place<'_> {
             Self::Check => b"hookturn check 1\0".to_vec(),
             Self::Session => b"hookturn session 1\0".to_vec(),
             Self::MarkKey => b"hookturn mark key 1\0".to_vec(),
+            Self::Told => b"hookturn told 1\0".to_vec(),
         }
     }
 }
@@ -164,7 +176,7 @@ pub enum OpenError {
 
 /// The id of the master key that a box is sealed under; none if it is not a box.
 pub fn key_of(sealed: &[u8]) -> Option<String> {
-    let is_box = sealed.first() == Some(&FORMAT) && sealed.len() >= NONCE.end + TAG_BYTES;
+    let is_box = sealed.first() == Some(&FORMAT) && sealed.len() >= BOX_BYTES;
     is_box.then(|| hex::encode(&sealed[KEY_ID]))
 }
 
@@ -241,7 +253,7 @@ impl Sealer {
     }
 
     fn seal_under(&self, key: &MasterKey, place: Place<'_>, plain: &[u8]) -> Vec<u8> {
-        let nonce: [u8; 24] = draw(self.entropy.as_ref());
+        let nonce: Nonce = draw(self.entropy.as_ref());
         let payload = Payload {
             msg: plain,
             aad: &place.bytes(),
@@ -256,7 +268,7 @@ impl Sealer {
 
     /// Opens a box that was sealed for `place`.
     pub fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        if sealed.first() != Some(&FORMAT) || sealed.len() < NONCE.end + TAG_BYTES {
+        if sealed.first() != Some(&FORMAT) || sealed.len() < BOX_BYTES {
             return Err(OpenError::Format);
         }
         let keys = self.keys();
@@ -266,7 +278,7 @@ impl Sealer {
             .ok_or_else(|| OpenError::UnknownKey {
                 key_id: hex::encode(&sealed[KEY_ID]),
             })?;
-        let nonce: [u8; 24] = sealed[NONCE].try_into().map_err(|_| OpenError::Format)?;
+        let nonce = nonce_of(sealed).ok_or(OpenError::Format)?;
         let payload = Payload {
             msg: &sealed[NONCE.end..],
             aad: &place.bytes(),

@@ -24,4 +24,5 @@ mod rotating;
 mod shared;
 mod store;
 mod streams;
+mod told;
 mod wire;

@@ -2,8 +2,8 @@
 //! test moves.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use hookturn::courier::Courier;
@@ -25,7 +25,7 @@ use hookturn_core::delivery::{Attempt, Delivery, DeliveryStatus};
 use hookturn_core::endpoint::{Endpoint, Preset};
 use hookturn_core::id::{ClientId, DeliveryId, EndpointId, Entropy, KeyringId, MessageId};
 use hookturn_core::message::EventType;
-use hookturn_core::store::{Page, Store, StoreFuture};
+use hookturn_core::store::{Hint, HintSink, Page, Store, StoreFuture};
 use hookturn_core::time::{Clock, DAY, Millis, Timestamp};
 use hookturn_verify::{Secret, Verifier};
 
@@ -65,6 +65,39 @@ impl TargetPolicy for AnyTarget {
     }
 }
 
+/// What is between the store and the shards: it may say that another node accepted what this one did, and hold hints back.
+#[derive(Default)]
+pub(crate) struct Overheard {
+    inboxes: Mutex<Option<Inboxes>>,
+    pub(crate) as_told: AtomicBool,
+    pub(crate) holds: AtomicBool,
+    held: Mutex<Vec<Hint>>,
+}
+
+impl HintSink for Overheard {
+    fn hint(&self, hints: Vec<Hint>) {
+        let as_told = self.as_told.load(Ordering::SeqCst);
+        let hints = hints.into_iter().map(|hint| match hint {
+            Hint::Accepted(rows) if as_told => Hint::Told(rows),
+            other => other,
+        });
+        let mut held = self.held.lock().unwrap();
+        held.extend(hints);
+        if !self.holds.load(Ordering::SeqCst)
+            && let Some(inboxes) = &*self.inboxes.lock().unwrap()
+        {
+            inboxes.hint(std::mem::take(&mut *held));
+        }
+    }
+}
+
+impl Overheard {
+    pub(crate) fn release(&self) {
+        self.holds.store(false, Ordering::SeqCst);
+        self.hint(Vec::new());
+    }
+}
+
 /// What runs between two restarts.
 struct Running {
     store: Arc<Watched>,
@@ -83,6 +116,7 @@ pub(crate) struct Rig {
     directory: tempfile::TempDir,
     shards: usize,
     pub(crate) disable_after: Millis,
+    pub(crate) overheard: Arc<Overheard>,
 }
 
 /// These tests never rotate the master key.
@@ -112,6 +146,7 @@ impl Rig {
             directory: tempfile::tempdir().unwrap(),
             shards,
             disable_after: 5 * DAY,
+            overheard: Arc::default(),
         };
         rig.start().await;
         rig.app = rig.new_app().await;
@@ -138,10 +173,11 @@ impl Rig {
     async fn open_store(&self) -> Running {
         let live = Arc::new(Live::default());
         let inboxes = Inboxes::new(self.shards);
+        *self.overheard.inboxes.lock().unwrap() = Some(inboxes.clone());
         let store = SqliteStore::open(SqliteOptions {
             path: self.path(),
             live: Arc::clone(&live),
-            hints: Arc::new(inboxes.clone()),
+            hints: Arc::clone(&self.overheard) as _,
         });
         let store = Arc::new(Watched::new(store.unwrap()));
         let service = Arc::new(Service::new(service::Parts {

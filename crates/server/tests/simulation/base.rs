@@ -476,8 +476,8 @@ impl Base {
                         }
                     }
                 }
-                // Each node makes these from what it takes in.
-                Hint::Endpoint(_) => {}
+                // Each node makes these from what it takes in, or from what others say.
+                Hint::Endpoint(_) | Hint::Told(_) => {}
                 other => effects.hints.push(other),
             }
         }

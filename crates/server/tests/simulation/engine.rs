@@ -64,6 +64,8 @@ pub(crate) struct Ground {
     pub(crate) clock: Arc<SimClock>,
     pub(crate) faults: Arc<Mutex<Faults>>,
     pub(crate) random: Arc<Mutex<Random>>,
+    /// What becomes of what nodes tell each other.
+    pub(crate) notices: Arc<Mutex<Random>>,
     pub(crate) mutant: Mutant,
 }
 

@@ -609,6 +609,12 @@ impl Judge {
                 Some(sender.node).filter(|_| !closed),
             );
             self.nodes.judge_sender(&sender, number, before)?;
+            if tracked.settled && !tracked.requeued {
+                let name = self.nodes.name(sender.node);
+                let what =
+                    format!("message {number} was sent by {name} after it had settled on record");
+                return Err(("G2", what));
+            }
         }
         if verdict != Verdict::Accepted {
             return Ok(());

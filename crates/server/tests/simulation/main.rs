@@ -21,7 +21,7 @@
 //!   over within two seconds more by one that is well.
 //! - G2: a message goes out under two ids, or another than it is stored under; on an ordered endpoint one
 //!   is taken before an earlier one that still waits. A node sends what is in another's shard, or what another
-//!   that lives has sent and not recorded; one is taken over that nothing was wrong with.
+//!   that lives has sent and not recorded, or what is recorded as settled; one is taken over that nothing was wrong with.
 //! - G3: a request is unsigned, or signed by a key that is no live one of its endpoint's keyring; an
 //!   exchange is recorded that nobody saw.
 //! - G4: a retired, destroyed or cancelled key signs; a compromised one co-signs or is a fallback. With several
@@ -215,6 +215,8 @@ fn nodes_are_stopped_lose_confirmations_and_have_wrong_clocks() {
         counts.clocks_wrong,
         counts.take_overs,
         counts.fences,
+        counts.told,
+        counts.told_late,
     ];
     assert!(happened.iter().all(|count| *count >= 10), "{counts}");
 }
@@ -295,6 +297,11 @@ fn every_deliberate_defect_of_clocks_is_found() {
 #[test]
 fn every_deliberate_defect_of_owners_is_found() {
     are_found(&Mutant::OF_OWNERS);
+}
+
+#[test]
+fn every_deliberate_defect_of_telling_is_found() {
+    are_found(&Mutant::OF_TELLING);
 }
 
 /// What `cargo xtask sim` runs: the seeds, or the scenario, that the environment names.

@@ -51,6 +51,10 @@ pub(crate) enum Mutant {
     GuessesConfirmations,
     /// A node whose clock is off by more than the bound does not say so.
     IgnoresItsClock,
+    /// A row that another node tells of is taken into memory although a block may have brought it before.
+    ForgetsWhatABlockBrought,
+    /// The same although another node may have sent it, which had the shard before.
+    BelievesForANewShard,
 }
 
 impl Mutant {
@@ -77,6 +81,11 @@ impl Mutant {
     pub(crate) const OF_OWNERS: [(Self, &'static [&'static str]); 2] = [
         (Self::TakesOverTooEarly, &["G2"]),
         (Self::GivesUpTooEarly, &["G2"]),
+    ];
+    /// The same for what nodes tell each other of due rows.
+    pub(crate) const OF_TELLING: [(Self, &'static [&'static str]); 2] = [
+        (Self::ForgetsWhatABlockBrought, &["G2"]),
+        (Self::BelievesForANewShard, &["G2"]),
     ];
     /// Every other defect with the guarantees that may show it.
     pub(crate) const ALL: [(Self, &'static [&'static str]); 10] = [

@@ -101,6 +101,7 @@ impl Ashore {
                 clock,
                 faults: Arc::new(Mutex::new(Faults::default())),
                 random: Arc::new(Mutex::new(Random::new(seed, "store"))),
+                notices: Arc::new(Mutex::new(Random::new(seed, "notices"))),
                 mutant,
             },
             entropy,

@@ -16,6 +16,7 @@ mod schema;
     reason = "shared with tests of the running program"
 )]
 mod support;
+mod telling;
 
 use engine::Postgres;
 

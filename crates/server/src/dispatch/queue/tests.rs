@@ -1,5 +1,5 @@
-//! The queue against a model of the disk: random courses of accepting, reading, sending, finishing,
-//! failing to commit, queueing by hand, pausing and beginning to keep the order.
+//! The queue against a model of the disk: random courses of accepting, here and at other nodes, which tell of it
+//! early, late or never; of reading, sending, finishing, failing to commit, queueing by hand, pausing and beginning to keep the order.
 //!
 //! Whatever the course: once everything succeeds, every row has been sent and nothing is left; no
 //! attempt was made twice but after a commit that failed, or because someone queued the delivery by
@@ -26,6 +26,10 @@ const REST: Millis = 10_000;
 enum Op {
     /// Accepts so many rows.
     Accept(u8),
+    /// Another node accepts so many rows.
+    AcceptElsewhere(u8),
+    /// It is heard of one of these: with what it carries, or only that there is something.
+    Hear(u8, bool),
     /// The shard's loop: notes, events, then what the queue wishes, at most so many sends.
     Turn(u8),
     /// The same, and what is handed in before a read cannot be stored.
@@ -68,6 +72,8 @@ fn op() -> impl Strategy<Value = Op> {
     ];
     prop_oneof![
         4 => (1_u8..12).prop_map(Op::Accept),
+        2 => (1_u8..6).prop_map(Op::AcceptElsewhere),
+        6 => (any::<u8>(), any::<bool>()).prop_map(|(which, whole)| Op::Hear(which, whole)),
         8 => (0_u8..6).prop_map(Op::Turn),
         2 => (1_u8..6).prop_map(Op::FailingTurn),
         6 => (any::<u8>(), outcome).prop_map(|(which, outcome)| Op::Finish(which, outcome)),
@@ -94,6 +100,8 @@ struct Finished {
 
 enum Note {
     Accepted(Due),
+    Told(Due),
+    Due,
     Requeued,
     Ordered,
 }
@@ -122,6 +130,10 @@ struct World {
     /// The last form of settled rows.
     settled: BTreeMap<DeliveryId, Due>,
     made: Vec<DeliveryId>,
+    /// Accepted elsewhere, and not heard of yet.
+    unheard: Vec<Due>,
+    /// What blocks brought: the shard remembers it.
+    brought: HashSet<DeliveryId>,
     in_flight: Vec<Batch>,
     writing: Vec<Finished>,
     notes: Vec<Note>,
@@ -165,6 +177,33 @@ fn endpoint(preset: Preset, ordered: bool, state: EndpointState) -> Arc<Endpoint
     })
 }
 
+pub(in crate::dispatch) fn row_accepted_at(number: u32, at: Timestamp) -> Due {
+    let id = u128::from(number).to_be_bytes();
+    let event_type = if number.is_multiple_of(3) {
+        "order.sent"
+    } else {
+        "order.paid"
+    };
+    let message = Message {
+        id: MessageId::from_bytes(id),
+        workspace: WorkspaceId::from_bytes([2; 16]),
+        app: ClientId::FIRST,
+        event_type: EventType::new(event_type).unwrap(),
+        event_id: None,
+        payload: Bytes::from(vec![b'1'; 20 + (number * 37 % 130) as usize]),
+        accepted_at: at,
+    };
+    Due {
+        delivery: DeliveryId::from_bytes(id),
+        endpoint: EndpointId::from_bytes([1; 16]),
+        due_at: at,
+        not_before: at,
+        attempts: 0,
+        attempts_before_requeue: 0,
+        message: Arc::new(message),
+    }
+}
+
 impl World {
     fn new(preset: Preset, ordered: bool) -> Self {
         let mut queue = Queue::new(WorkspaceId::from_bytes([2; 16]), ReceiverState::default());
@@ -178,6 +217,8 @@ impl World {
             disk: BTreeMap::new(),
             settled: BTreeMap::new(),
             made: Vec::new(),
+            unheard: Vec::new(),
+            brought: HashSet::new(),
             in_flight: Vec::new(),
             writing: Vec::new(),
             notes: Vec::new(),
@@ -196,6 +237,8 @@ impl World {
     fn run(&mut self, op: Op) {
         match op {
             Op::Accept(count) => (0..count).for_each(|_| self.accept()),
+            Op::AcceptElsewhere(count) => (0..count).for_each(|_| self.accept_elsewhere()),
+            Op::Hear(which, whole) => self.hear(usize::from(which), whole),
             Op::Turn(sends) => self.turn(sends, Fate::Happens),
             Op::FailingTurn(sends) => self.turn(sends, Fate::Fails),
             Op::Finish(which, outcome) => self.finish(usize::from(which), outcome),
@@ -226,35 +269,34 @@ impl World {
     }
 
     fn accept(&mut self) {
-        let number = u128::try_from(self.made.len()).unwrap() + 1;
-        let delivery = DeliveryId::from_bytes(number.to_be_bytes());
-        let bytes = 20 + usize::try_from(number * 37 % 130).unwrap();
-        let event_type = if number.is_multiple_of(3) {
-            "order.sent"
-        } else {
-            "order.paid"
-        };
-        let message = Message {
-            id: MessageId::from_bytes(number.to_be_bytes()),
-            workspace: WorkspaceId::from_bytes([2; 16]),
-            app: ClientId::FIRST,
-            event_type: EventType::new(event_type).unwrap(),
-            event_id: None,
-            payload: Bytes::from(vec![b'1'; bytes]),
-            accepted_at: self.now,
-        };
-        let row = Due {
-            delivery,
-            endpoint: EndpointId::from_bytes([1; 16]),
-            due_at: self.now,
-            not_before: self.now,
-            attempts: 0,
-            attempts_before_requeue: 0,
-            message: Arc::new(message),
-        };
-        self.made.push(delivery);
-        self.disk.insert((row.due_at, delivery), row.clone());
+        let row = self.make();
         self.notes.push(Note::Accepted(row));
+    }
+
+    fn accept_elsewhere(&mut self) {
+        // Of those of an ordered endpoint nobody tells more than that they are there.
+        if self.ordered {
+            return self.accept();
+        }
+        let row = self.make();
+        self.unheard.push(row);
+    }
+
+    fn hear(&mut self, which: usize, whole: bool) {
+        if self.unheard.is_empty() {
+            return;
+        }
+        let row = self.unheard.remove(which % self.unheard.len());
+        self.notes
+            .push(if whole { Note::Told(row) } else { Note::Due });
+    }
+
+    fn make(&mut self) -> Due {
+        let number = u32::try_from(self.made.len()).unwrap() + 1;
+        let row = row_accepted_at(number, self.now);
+        self.made.push(row.delivery);
+        self.disk.insert((row.due_at, row.delivery), row.clone());
+        row
     }
 
     fn turn(&mut self, sends: u8, stored: Fate) {
@@ -296,6 +338,9 @@ impl World {
         for note in std::mem::take(&mut self.notes) {
             match note {
                 Note::Accepted(row) => self.queue.accept(row, self.now),
+                Note::Told(row) if self.brought.contains(&row.delivery) => {}
+                Note::Told(row) => self.queue.told(row, self.now),
+                Note::Due => self.queue.on_disk(Timestamp::EPOCH),
                 Note::Requeued => {
                     self.queue.requeued();
                 }
@@ -316,7 +361,12 @@ impl World {
                     self.queue.rest_until = rest;
                     self.queue.unrecorded(delivery);
                 }
-                Event::Block(block) => self.queue.block(Some(block), self.now, rest),
+                Event::Block(block) => {
+                    let ids: Vec<_> = block.rows.iter().map(|row| row.delivery).collect();
+                    self.queue.block(Some(block), self.now, rest);
+                    let brought = ids.into_iter().filter(|id| self.queue.knows(*id));
+                    self.brought.extend(brought);
+                }
             }
         }
     }
@@ -511,6 +561,8 @@ impl World {
     /// Lets everything succeed until nothing is left.
     fn settle(&mut self) {
         self.pause(false);
+        // What nobody tells of is found when the node looks through what is due.
+        self.notes.push(Note::Due);
         for _ in 0..10_000 {
             self.run(Op::Turn(16));
             while !self.in_flight.is_empty() {
@@ -643,4 +695,85 @@ fn g1_a_block_from_before_a_finish_that_failed_is_read_again() {
         "{:?}",
         world.sent
     );
+}
+
+/// Rows that another node tells of need not wait for a block, which does not bring them once more.
+#[test]
+fn g2_what_is_told_while_a_block_is_read_is_sent_at_once_and_once() {
+    let mut world = World::new(Preset::Standard, false);
+    world.run(Op::AcceptElsewhere(2));
+    world.run(Op::Hear(0, false));
+    world.run(Op::Turn(1));
+    world.snapshot();
+    world.run(Op::Hear(0, true));
+    world.run(Op::Turn(2));
+    assert_eq!(world.sent.len(), 1, "one is in memory");
+    world.run(Op::Finish(0, Outcome::Accepted));
+    world.commit(Fate::Happens);
+    world.run(Op::Turn(0));
+    // The block from before it was sent.
+    world.snapshot();
+    assert_eq!(world.reads, 1);
+    world.settle();
+    world.check();
+}
+
+/// What a block brought was sent, recorded and forgotten when the other node's word of it comes at last.
+#[test]
+fn g2_what_is_told_after_a_block_brought_it_is_not_sent_again() {
+    let mut world = World::new(Preset::Standard, false);
+    world.run(Op::AcceptElsewhere(1));
+    world.notes.push(Note::Due);
+    world.settle();
+    assert!(world.queue.is_idle());
+    world.run(Op::Hear(0, true));
+    world.settle();
+    world.check();
+}
+
+/// However much is told: what was on disk before gets its turn.
+#[test]
+fn rows_on_disk_do_not_starve_behind_what_is_told() {
+    let mut world = World::new(Preset::Standard, false);
+    let oldest = world.make().delivery;
+    world.queue.on_disk(Timestamp::EPOCH);
+    for _ in 0..2 * WINDOW {
+        world.run(Op::AcceptElsewhere(2));
+        world.run(Op::Hear(0, true));
+        world.run(Op::Hear(0, true));
+        world.run(Op::Advance(1));
+        world.run(Op::Turn(1));
+        world.run(Op::Finish(0, Outcome::Accepted));
+        world.run(Op::Commit(Fate::Happens));
+        world.snapshot();
+        world.snapshot();
+    }
+    assert!(world.accepted.contains(&oldest));
+    world.settle();
+    world.check();
+}
+
+#[test]
+fn nothing_is_told_past_the_window_or_past_the_order() {
+    let mut world = World::new(Preset::Standard, false);
+    let rows: Vec<Due> = (0..WINDOW + 3).map(|_| world.make()).collect();
+    for row in rows {
+        world.queue.told(row, START);
+    }
+    assert_eq!(world.queue.disk, Disk::Due(START));
+    assert_eq!(world.queue.known.len(), world.queue.ready.len());
+    assert!(world.queue.ready.len() <= WINDOW && !world.queue.is_low());
+    world.settle();
+    world.check();
+    for unordered in [true, false] {
+        let mut world = World::new(Preset::Standard, !unordered);
+        if unordered {
+            world.queue.endpoint = None;
+        }
+        let row = world.make();
+        world.queue.told(row, START);
+        assert!(world.queue.ready.is_empty(), "it is not known, or ordered");
+        world.settle();
+        world.check();
+    }
 }

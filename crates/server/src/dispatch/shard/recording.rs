@@ -8,6 +8,7 @@ use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{DeliveryId, EndpointId, draw};
 use hookturn_core::store::Finish;
 use hookturn_core::time::Timestamp;
+use tokio::time::Instant;
 
 use super::super::batch::Batch;
 use super::super::disable::disable;
@@ -47,7 +48,14 @@ impl Shard {
                     if let Some(queue) = self.queues.get_mut(&id)
                         && queue.tenure == tenure
                     {
+                        // Nobody tells a sole owner of anything.
+                        let mut brought = match &block {
+                            Some(block) if self.parts.owned.is_shared() => block.rows.clone(),
+                            Some(_) | None => Vec::new(),
+                        };
                         queue.block(block, now, now.after(REST));
+                        brought.retain(|row| queue.knows(row.delivery));
+                        self.brought.note(&brought, now, Instant::now());
                     }
                     self.call_up(id);
                 }

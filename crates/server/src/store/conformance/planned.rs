@@ -48,7 +48,7 @@ pub async fn g1_a_report_is_accepted_with_its_place_or_not_at_all(engine: &impl 
     let hints = world.hints.take();
     let rows = hints.iter().map(|hint| match hint {
         Hint::Accepted(rows) => rows.len(),
-        Hint::Endpoint(_) | Hint::Requeued(..) | Hint::Due(..) => 0,
+        Hint::Told(_) | Hint::Endpoint(_) | Hint::Requeued(..) | Hint::Due(..) => 0,
     });
     assert_eq!(rows.sum::<usize>(), 2);
     for crash in [false, true] {

@@ -43,6 +43,13 @@ const OLDEST: i32 = 150_000;
 /// A connection with its prepared statements.
 pub(super) type Session = ClientWrapper;
 
+/// A notification.
+pub(super) struct Said {
+    /// The process of the server at which it was said.
+    pub(super) process: i32,
+    pub(super) text: String,
+}
+
 /// Why the store could not be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -298,7 +305,7 @@ impl Target {
     pub(super) async fn connect_to_listen(
         &self,
         name: &str,
-        tell: mpsc::UnboundedSender<String>,
+        tell: mpsc::UnboundedSender<Said>,
     ) -> Result<Session, StoreError> {
         let mut config = self.config.clone();
         config.application_name(name);
@@ -306,10 +313,14 @@ impl Target {
         let (client, mut connection) = connected.map_err(failed("connect to the database"))?;
         let driver = tokio::spawn(async move {
             while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
-                if let AsyncMessage::Notification(said) = message
-                    && tell.send(said.payload().to_owned()).is_err()
-                {
-                    return;
+                if let AsyncMessage::Notification(said) = message {
+                    let said = Said {
+                        process: said.process_id(),
+                        text: said.payload().to_owned(),
+                    };
+                    if tell.send(said).is_err() {
+                        return;
+                    }
                 }
             }
         });

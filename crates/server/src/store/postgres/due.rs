@@ -5,6 +5,7 @@
 //! who waits then.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ const PAYLOAD_BYTES: usize = 32 * 1024 * 1024;
 pub(super) struct DueReads {
     readers: Arc<Readers>,
     queue: Mutex<Queue>,
+    /// Those that began.
+    begun: AtomicU64,
 }
 
 #[derive(Default)]
@@ -69,7 +72,13 @@ impl DueReads {
         Arc::new(Self {
             readers: Arc::clone(readers),
             queue: Mutex::default(),
+            begun: AtomicU64::new(0),
         })
+    }
+
+    /// How many statements there were.
+    pub(super) fn count(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// Reads a block without the rows that the caller holds, together with what others ask for.
@@ -110,6 +119,7 @@ impl DueReads {
         if asked.is_empty() {
             return;
         }
+        self.begun.fetch_add(1, Ordering::Relaxed);
         let split = |asked: Asked| (asked.wanted, asked.waiter);
         let (wanted, waiters): (Vec<Wanted>, Vec<_>) = asked.into_iter().map(split).unzip();
         let found = self

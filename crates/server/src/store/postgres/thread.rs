@@ -124,7 +124,10 @@ impl Thread {
             sink: Arc::clone(&options.hints),
             inbox,
             node,
-            voice: Arc::new(Voice::new(Arc::clone(&owned))),
+            voice: Arc::new(Voice::new(
+                Arc::clone(&owned),
+                options.sharing.sealer.clone(),
+            )),
             owned,
             standing: Arc::clone(&options.sharing.standing),
             sealer: options.sharing.sealer.clone(),

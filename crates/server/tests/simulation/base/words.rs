@@ -10,6 +10,7 @@ use hookturn_core::store::{
 };
 use hookturn_core::time::Timestamp;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 /// A connection, as the database sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +87,8 @@ pub(crate) enum Notice {
     View,
     Shards,
     Due(Vec<Named>),
+    /// Rows with what they carry, and who accepted them.
+    Told(Uuid, Vec<Due>),
 }
 
 /// Where a node that listens finds what was said.
