@@ -14,6 +14,7 @@ use bytes::Bytes;
 use hookturn_core::endpoint::{BodyForm, Method, Preset, ProbeSettings};
 use hookturn_core::id::{ClientId, EndpointId, KeyringId, MessageId};
 use hookturn_core::message::{EventFilter, EventType, Message};
+use hookturn_core::store::Hold;
 use hookturn_core::time::Millis;
 use proptest::prelude::*;
 
@@ -695,6 +696,26 @@ fn g1_a_block_from_before_a_finish_that_failed_is_read_again() {
         "{:?}",
         world.sent
     );
+}
+
+/// What somebody retries by hand while its receiver is waited for goes out as it is then, and not as it was too.
+#[test]
+fn g2_what_is_queued_by_hand_while_it_is_held_is_sent_once() {
+    let mut world = World::new(Preset::Standard, false);
+    world.run(Op::Accept(3));
+    world.queue.receiver.hold = Some(Hold {
+        until: START.after(40_000),
+        since: START,
+        status: 503,
+    });
+    world.run(Op::Turn(3));
+    assert!(world.sent.is_empty(), "the receiver asked for a pause");
+    world.run(Op::Requeue(1));
+    world.run(Op::Turn(3));
+    assert!(world.sent.is_empty(), "it is read first");
+    world.settle();
+    assert_eq!(world.sent.len(), 3);
+    world.check();
 }
 
 /// Rows that another node tells of need not wait for a block, which does not bring them once more.

@@ -324,3 +324,40 @@ pub(super) fn stats(at: &At<'_>) -> Result<StoreStats, StoreError> {
         bytes: pages.unwrap_or(0).cast_unsigned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It would begin anew with each commit, and end when the last one is done.
+    #[test]
+    fn a_copy_ends_while_others_write() {
+        const COMMITS: u32 = 20_000;
+        let place = tempfile::tempdir().unwrap();
+        let source = place.path().join("source.db");
+        let writer = Connection::open(&source).unwrap();
+        writer
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;
+                 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB);
+                 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000)
+                 INSERT INTO meta SELECT 'filling ' || i, randomblob(4096) FROM n",
+            )
+            .unwrap();
+        let reader = Connection::open(&source).unwrap();
+        let path = place.path().join("copy.db");
+        std::fs::File::create(&path).unwrap();
+        let copied = std::thread::scope(|scope| {
+            let copying = scope.spawn(move || copy(&reader, &path));
+            let mut commits = 0;
+            while !copying.is_finished() && commits < COMMITS {
+                let sql = "INSERT OR REPLACE INTO meta VALUES ('last', randomblob(64))";
+                writer.execute_batch(sql).unwrap();
+                commits += 1;
+            }
+            copying.join().unwrap().unwrap();
+            commits
+        });
+        assert!(copied < COMMITS, "it ended when nobody wrote any more");
+    }
+}
