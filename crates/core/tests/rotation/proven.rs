@@ -691,3 +691,24 @@ fn every_command_says_what_happens_to_deliveries() {
     bench.run(at(3), Command::Finish { rotation });
     assert!(said(&bench, 3).contains("carries the old secret alone"));
 }
+
+#[test]
+fn an_overlap_says_whether_its_end_moves() {
+    for (on_deadline, expected) in [
+        (
+            OnDeadline::Extend,
+            "no longer, later while it is needed) each",
+        ),
+        (
+            OnDeadline::Cut,
+            "(sooner when the old secret is needed no longer) each",
+        ),
+    ] {
+        let bench = promoted(ProofPolicy {
+            on_deadline,
+            ..ProofPolicy::default()
+        });
+        let said = rotation(&bench).deliveries(at(2 * HOUR));
+        assert!(said.contains(expected), "{said}");
+    }
+}
