@@ -107,6 +107,9 @@ pub const SECRETS_PER_KEYRING: usize = 50;
 pub const SECRET_CHARS: usize = 512;
 /// Longest overlap of a rotation: 30 days.
 pub const OVERLAP_MAX: Millis = 30 * DAY;
+/// Shortest time by which a proven rotation moves the end of a secret that is still needed. Half of it is what the
+/// sweep has for moving it in time.
+pub const EXTEND_MIN: Millis = SECOND;
 /// Shortest default overlap; the retry horizon counts when it is longer.
 pub const OVERLAP_DEFAULT_MIN: Millis = DAY;
 /// Added to the default overlap, for people.

@@ -39,4 +39,4 @@ pub use notice::{Noted, Notice, Stall, notices, stall};
 pub use policy::{InvalidPolicy, OnDeadline, ProofPolicy, required_passes, ruled_out_percent};
 pub use rehearsal::{Ask, Finding, ProbeAnswer, ProbeKey, ProbeKeys, Rehearsal};
 pub use released::{RELEASED_ASKED, Release, Released};
-pub use sweep::{Step, next_step};
+pub use sweep::{Step, next_step, turns_at};

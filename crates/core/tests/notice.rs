@@ -202,6 +202,27 @@ fn a_deadline_is_near_once_for_each_deadline() {
 }
 
 #[test]
+fn a_deadline_that_is_about_to_move_is_near() {
+    let policy = ProofPolicy {
+        extend_millis: 6 * DAY,
+        ..ProofPolicy::default()
+    };
+    let end = START.after(policy.deadline_millis);
+    let overlap = rotation(Mode::Proven { policy }, Stage::Overlap { retire_at: end });
+    let say = |answer, now| {
+        let evidence = answered(START.after(HOUR), &[REFUSED_CONTROL, answer]);
+        notices(&overlap, &[(endpoint(1), Some(evidence))], None, now).0
+    };
+    let near = [Notice::DeadlineNear { deadline: end }];
+    let moves = end.before(3 * DAY);
+    assert_eq!(say(REFUSAL, moves.before(1)), []);
+    assert_eq!(say(REFUSAL, moves), near);
+    // One that moves for nobody is near when the policy says so.
+    assert_eq!(say(PASS, moves), []);
+    assert_eq!(say(PASS, end.before(DAY)), near);
+}
+
+#[test]
 fn an_overlap_is_near_its_end_while_someone_is_not_known_to_hold_the_new_secret() {
     let end = START.after(4 * DAY);
     let mode = Mode::Overlap { overlap: 4 * DAY };

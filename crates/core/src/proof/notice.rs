@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::evidence::{Evidence, Standing, prove};
 use super::learning::policy_of;
 use super::policy::ProofPolicy;
+use super::sweep::{Step, next_step};
 use crate::id::{EndpointId, RotationId};
 use crate::rotation::{Mode, Rotation, Stage};
 use crate::time::Timestamp;
@@ -196,8 +197,8 @@ pub fn stall(
 /// 3. While staged: that a receiver does not verify, once for each, however often it is asked again.
 /// 4. While staged: that it stalled ([`stall`]) when any endpoint does, or when none counts for
 ///    `stalledAfterMillis`; again only after it made progress in between.
-/// 5. Before its deadline, by `deadlineNearMillis` or a quarter of the time to it: that it is near, once
-///    for each deadline. While staged the deadline is the policy's, in overlap the end of the old secret.
+/// 5. Before its deadline, by `deadlineNearMillis` or a quarter of the time to it, and at the latest when it is about
+///    to be moved ([`next_step`]): that it is near, once for each deadline. While staged the deadline is the policy's, in overlap the end of the old secret.
 /// 6. In modes `overlap` and `staged`, whose end is a time and waits for nobody, that is said only while an
 ///    endpoint is not known to hold the new secret ([`Evidence::holds_new`]).
 /// 7. Idempotent: with what it returned as `noted` it says nothing more at the same time.
@@ -235,7 +236,8 @@ pub fn notices(
     let before = policy
         .deadline_near_millis
         .min(deadline.since(rotation.opened_at) / 4);
-    if now >= deadline.before(before) && told.deadline_near != Some(deadline) {
+    let moves = || matches!(next_step(rotation, endpoints, now), Step::Extend(_));
+    if told.deadline_near != Some(deadline) && (now >= deadline.before(before) || moves()) {
         told.deadline_near = Some(deadline);
         said.push(Notice::DeadlineNear { deadline });
     }

@@ -41,7 +41,8 @@ pub struct ProofPolicy {
     pub deadline_millis: Millis,
     /// What happens at the deadline while the old secret is still needed.
     pub on_deadline: OnDeadline,
-    /// By how much the deadline moves with [`OnDeadline::Extend`], in milliseconds.
+    /// By how much the deadline moves with [`OnDeadline::Extend`], in milliseconds; it moves when half of it is
+    /// left.
     pub extend_millis: Millis,
     /// For a shared keyring: an endpoint that nothing was delivered to for this long (and for up to a
     /// day more, [`limits::ACCEPTED_STALE`]) need not be proved, in milliseconds.
@@ -115,7 +116,8 @@ impl ProofPolicy {
     ///
     /// 1. Confidence and stale share are within their bounds, so that at least two passes are needed:
     ///    there is no proof without passes.
-    /// 2. Every time is positive and at most the longest overlap; the hold-down may be 0.
+    /// 2. Every time is positive and at most the longest overlap; the hold-down may be 0. The deadline moves by no
+    ///    less than [`limits::EXTEND_MIN`], or it would pass before anything could move it.
     /// 3. Hold-down and quiet time end before the deadline; the hold-down is within the window, for
     ///    a pass must still count when it is over.
     /// 4. Canary shares do not shrink and are at most 100.
@@ -138,6 +140,9 @@ impl ProofPolicy {
             if millis > limits::OVERLAP_MAX {
                 return refused(field, "must be at most 30 days");
             }
+        }
+        if self.extend_millis < limits::EXTEND_MIN {
+            return refused("extendMillis", "must be at least 1 second");
         }
         if self.probes_per_hour == 0 {
             return refused("probesPerHour", "must be at least 1");
@@ -379,6 +384,13 @@ mod tests {
                     ..good
                 },
                 "probesPerHour",
+            ),
+            (
+                ProofPolicy {
+                    extend_millis: limits::EXTEND_MIN - 1,
+                    ..good
+                },
+                "extendMillis",
             ),
         ];
         for (policy, field) in cases {

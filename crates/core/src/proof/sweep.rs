@@ -3,6 +3,7 @@
 use super::evidence::{Evidence, NotProven, Proof, prove};
 use super::policy::{OnDeadline, ProofPolicy};
 use crate::id::EndpointId;
+use crate::limits;
 use crate::rotation::{Mode, Rotation, Stage};
 use crate::time::{HOUR, Timestamp};
 
@@ -28,9 +29,8 @@ pub enum Step {
     Nothing,
 }
 
-/// How long before the end of the old secret it is moved: a sweep that is late, or a restart, must
-/// not let it pass.
-const EXTEND_BEFORE: u64 = HOUR;
+/// How long before the end of the old secret its receivers are asked whether they refuse it, at most.
+const ASK_BEFORE: u64 = HOUR;
 
 /// What `rotation` needs at `now`, given the evidence of every endpoint that counts.
 ///
@@ -41,13 +41,16 @@ const EXTEND_BEFORE: u64 = HOUR;
 ///    it now ([`super::Released::ask_at`]), then finish, whether or not they still accept it. The quiet time does
 ///    not begin before an endpoint accepted the new secret alone, and silence does not end it
 ///    ([`Evidence::quiet_at`]): without evidence the deadline decides.
-/// 3. In overlap, within an hour of the old secret's end (or of a quarter of what is left to extend,
-///    if that is shorter), while it is not quiet: move the end if the policy extends and an endpoint needed
-///    the old secret since the promotion, or was asked and never accepted the new one
-///    ([`Evidence::needed_old_since`]); ask as in 2 if it cuts, or if nobody did, so that the end comes before the
-///    quiet time is over by its length alone.
-/// 4. Idempotent: the same rotation, evidence and time give the same step, and a step that was taken
-///    is not given again.
+/// 3. In overlap, while the old secret is not quiet and the policy extends: when half of `extendMillis` is left
+///    to its end (or half of the time from the opening to it, if that is shorter), move the end if an endpoint
+///    needed the old secret since the promotion, or was asked and never accepted the new one
+///    ([`Evidence::needed_old_since`]). So far ahead, because nothing brings it back once its end has passed (G4): a
+///    server that is down for less does not miss the moment. At most the longest overlap from now.
+/// 4. In overlap, while it is not quiet and its end is not moved: within an hour of it (or of a quarter of
+///    `extendMillis`, if that is shorter) ask as in 2, so that the end comes before the quiet time is over by its
+///    length alone.
+/// 5. Idempotent: the same rotation, evidence and time give the same step, and a step that was taken
+///    is not given again. What time alone changes of it, it changes at [`turns_at`].
 pub fn next_step(
     rotation: &Rotation,
     endpoints: &[(EndpointId, Option<Evidence>)],
@@ -79,27 +82,58 @@ pub fn next_step(
                     Step::AskReleased(unasked)
                 };
             }
-            let last_call = retire_at.before(EXTEND_BEFORE.min(policy.extend_millis / 4));
-            if now < last_call {
+            let needed = || {
+                endpoints.iter().any(|(_, evidence)| {
+                    Evidence::about(*evidence, rotation.id).needed_old_since(since)
+                })
+            };
+            let extends = policy.on_deadline == OnDeadline::Extend;
+            if extends && now >= extends_at(&policy, rotation, retire_at) && needed() {
+                let latest = now.after(limits::OVERLAP_MAX);
+                return Step::Extend(retire_at.after(policy.extend_millis).min(latest));
+            }
+            let asks_at = asks_at(&policy, retire_at);
+            if now < asks_at {
                 return Step::Watch;
             }
-            let needed = endpoints.iter().any(|(_, evidence)| {
-                Evidence::about(*evidence, rotation.id).needed_old_since(since)
-            });
-            match policy.on_deadline {
-                OnDeadline::Extend if needed => Step::Extend(retire_at.after(policy.extend_millis)),
-                OnDeadline::Extend | OnDeadline::Cut => {
-                    let unasked = unasked(&policy, rotation, endpoints, last_call, now);
-                    if unasked.is_empty() {
-                        Step::Watch
-                    } else {
-                        Step::AskReleased(unasked)
-                    }
-                }
+            let unasked = unasked(&policy, rotation, endpoints, asks_at, now);
+            if unasked.is_empty() {
+                Step::Watch
+            } else {
+                Step::AskReleased(unasked)
             }
         }
         Stage::Completed { .. } | Stage::Cancelled { .. } | Stage::Undone { .. } => Step::Nothing,
     }
+}
+
+/// When time alone next changes what `rotation` may need: the end of its old secret comes near enough to be moved,
+/// or to ask about. `None` when it does not.
+pub fn turns_at(rotation: &Rotation, now: Timestamp) -> Option<Timestamp> {
+    let (Mode::Proven { policy }, Stage::Overlap { retire_at }) =
+        (rotation.mode, rotation.stage.at(now))
+    else {
+        return None;
+    };
+    [
+        extends_at(&policy, rotation, retire_at),
+        asks_at(&policy, retire_at),
+    ]
+    .into_iter()
+    .filter(|at| now < *at)
+    .min()
+}
+
+/// From when on the end of the old secret moves if it is needed. Once it moved by `extendMillis`, that is
+/// `extendMillis` later: it moves no more often than it would at its very end.
+fn extends_at(policy: &ProofPolicy, rotation: &Rotation, retire_at: Timestamp) -> Timestamp {
+    let whole = retire_at.since(rotation.opened_at);
+    retire_at.before(policy.extend_millis.min(whole) / 2)
+}
+
+/// From when on receivers are asked whether they refuse an old secret that goes at its end.
+fn asks_at(policy: &ProofPolicy, retire_at: Timestamp) -> Timestamp {
+    retire_at.before(ASK_BEFORE.min(policy.extend_millis / 4))
 }
 
 /// From when on no endpoint needs the old secret, as far as is known now; `None` while one does.

@@ -1,6 +1,7 @@
 //! What a rotation means for deliveries, in a sentence: those under way and those to come.
 
 use super::{Mode, Rotation, Stage};
+use crate::proof::OnDeadline;
 use crate::time::Timestamp;
 
 impl Rotation {
@@ -22,10 +23,11 @@ impl Rotation {
                  the new one: nothing is held back, and the receiver may deploy before the promotion"
                     .to_owned()
             }
-            (Stage::Overlap { retire_at }, _) => format!(
-                "until {retire_at} each delivery, retries included, is signed when it is sent with the \
+            (Stage::Overlap { retire_at }, mode) => format!(
+                "until {retire_at}{} each delivery, retries included, is signed when it is sent with the \
                  secret its receiver is believed to hold, or with both, and sent again at once with the \
-                 other when it is refused"
+                 other when it is refused",
+                moves(mode)
             ),
             (Stage::Completed { .. }, _) => {
                 "every request that is signed from now on, retries of older messages included, carries \
@@ -49,5 +51,18 @@ impl Rotation {
                     .to_owned()
             }
         }
+    }
+}
+
+/// How the end of an overlap may move by itself.
+fn moves(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Immediate | Mode::Overlap { .. } | Mode::Staged { .. } => "",
+        Mode::Proven { policy } => match policy.on_deadline {
+            OnDeadline::Extend => {
+                " (sooner when the old secret is needed no longer, later while it is needed)"
+            }
+            OnDeadline::Cut => " (sooner when the old secret is needed no longer)",
+        },
     }
 }

@@ -1,9 +1,10 @@
 //! A proven rotation from opening to completion, as a sweep moves it.
 
 use hookturn_core::id::EndpointId;
+use hookturn_core::limits;
 use hookturn_core::proof::{
     Evidence, Observed, OnDeadline, ProbeAnswer, ProofPolicy, RELEASED_ASKED, Release, Released,
-    Standing, Step, learn, learn_attempt, next_step, required_controls, required_passes,
+    Standing, Step, learn, learn_attempt, next_step, required_controls, required_passes, turns_at,
 };
 use hookturn_core::receiver::Exchange;
 use hookturn_core::rotation::{Command, Grounds, Mode, Rotation, Stage};
@@ -193,7 +194,11 @@ fn g6_step_3_lets_the_deadline_decide_where_the_new_secret_alone_was_never_accep
         let rotation = rotation_id(2);
         let grounds = Grounds::Force;
         bench.run(at(HOUR), Command::Promote { rotation, grounds });
-        let near = at(policy.deadline_millis).before(HOUR);
+        let end = at(policy.deadline_millis);
+        let near = match on_deadline {
+            OnDeadline::Extend => end.before(policy.extend_millis / 2),
+            OnDeadline::Cut => end.before(HOUR),
+        };
         for answer in [ProbeAnswer::Threw, ProbeAnswer::Silent] {
             let never = Evidence::new(rotation).after(
                 &policy,
@@ -212,8 +217,10 @@ fn g6_step_3_lets_the_deadline_decide_where_the_new_secret_alone_was_never_accep
             assert_eq!(step(&bench, never, near), expected);
         }
         // One that nobody could ask moves no deadline.
-        let unasked = step(&bench, Evidence::new(rotation), near);
-        assert_eq!(unasked, Step::AskReleased(vec![(ENDPOINT, near)]));
+        let unasked = |now| step(&bench, Evidence::new(rotation), now);
+        let asked = end.before(HOUR);
+        assert_eq!(unasked(asked.before(1)), Step::Watch);
+        assert_eq!(unasked(asked), Step::AskReleased(vec![(ENDPOINT, asked)]));
     }
 }
 
@@ -252,7 +259,7 @@ fn step_2_keeps_the_old_secret_while_the_receiver_refuses_the_new_one_and_nothin
             assert_eq!(step(&bench, refused, late), Step::Watch);
             assert_eq!(step(&bench, asked, late), Step::Watch, "whatever else");
         }
-        let near = at(policy.deadline_millis).before(HOUR);
+        let near = at(policy.deadline_millis).before(policy.extend_millis / 2);
         let later = at(policy.deadline_millis + policy.extend_millis);
         assert_eq!(step(&bench, refused, near), Step::Extend(later));
         // Silence says nothing about it, and does not unsay the refusal.
@@ -479,8 +486,11 @@ fn step_3_moves_the_end_while_the_old_secret_is_needed_and_the_policy_extends() 
             old_needed_at: Some(end.before(2 * HOUR)),
             ..passed(&policy, 60, at(0))
         };
-        assert_eq!(step(&bench, evidence, end.before(HOUR + 1)), Step::Watch);
-        let near = end.before(HOUR);
+        let near = match on_deadline {
+            OnDeadline::Extend => end.before(policy.extend_millis / 2),
+            OnDeadline::Cut => end.before(HOUR),
+        };
+        assert_eq!(step(&bench, evidence, near.before(1)), Step::Watch);
         match (on_deadline, step(&bench, evidence, near)) {
             (OnDeadline::Extend, Step::Extend(retire_at)) => {
                 let rotation = rotation_id(2);
@@ -502,6 +512,105 @@ fn step_3_moves_the_end_while_the_old_secret_is_needed_and_the_policy_extends() 
             }
             (_, other) => panic!("{other:?}"),
         }
+    }
+}
+
+/// Promoted by force at `promoted_at`; its receiver refuses the new secret ever after.
+fn forced(policy: ProofPolicy, promoted_at: Timestamp) -> (Bench, Evidence) {
+    let mut bench = opened(policy);
+    let rotation = rotation_id(2);
+    let grounds = Grounds::Force;
+    bench.run(promoted_at, Command::Promote { rotation, grounds });
+    let never = Evidence::new(rotation);
+    let refuses = [ProbeAnswer::Refused; 3];
+    (
+        bench,
+        probed(&policy, never, promoted_at.before(HOUR), &refuses),
+    )
+}
+
+#[test]
+fn g6_step_3_leaves_half_of_the_extension_for_a_server_that_is_down() {
+    for (deadline, extend, ahead) in [
+        (14 * DAY, DAY, DAY / 2),
+        (14 * DAY, 10 * DAY, 5 * DAY),
+        // The time to the deadline is shorter than the extension.
+        (30_000, 60_000, 15_000),
+        (16_000, 4_000, 2_000),
+        (16_000, limits::EXTEND_MIN, limits::EXTEND_MIN / 2),
+    ] {
+        let policy = ProofPolicy {
+            deadline_millis: deadline,
+            extend_millis: extend,
+            quiet_millis: 6_000,
+            hold_down_millis: 0,
+            ..ProofPolicy::default()
+        };
+        assert_eq!(policy.check(), Ok(()));
+        let (mut bench, refused) = forced(policy, at(1_000));
+        let mut end = at(deadline);
+        let mut moves = end.before(ahead);
+        for _ in 0..3 {
+            let due = turns_at(rotation(&bench), moves.before(1));
+            assert_eq!(due, Some(moves), "{deadline} {extend}");
+            assert_eq!(step(&bench, refused, moves.before(1)), Step::Watch);
+            // It is as good later, up to the very end: whoever was down for less moves it then.
+            let later = end.after(extend);
+            for now in [moves, end.before(1)] {
+                assert_eq!(step(&bench, refused, now), Step::Extend(later));
+            }
+            let command = Command::Extend {
+                rotation: rotation_id(2),
+                retire_at: later,
+                is_asked: false,
+            };
+            bench.run(moves, command);
+            assert_eq!(step(&bench, refused, moves), Step::Watch, "taken once");
+            // The next move is no sooner than a whole extension after the one at the old end would be.
+            (end, moves) = (later, later.before(extend / 2));
+        }
+    }
+}
+
+#[test]
+fn g6_step_3_moves_the_end_no_further_than_an_overlap_may_last() {
+    let policy = ProofPolicy {
+        extend_millis: limits::OVERLAP_MAX,
+        deadline_millis: limits::OVERLAP_MAX,
+        ..ProofPolicy::default()
+    };
+    let (mut bench, refused) = forced(policy, at(2 * HOUR));
+    let mut now = at(limits::OVERLAP_MAX / 2);
+    for _ in 0..3 {
+        let latest = now.after(limits::OVERLAP_MAX);
+        assert_eq!(step(&bench, refused, now), Step::Extend(latest));
+        let command = Command::Extend {
+            rotation: rotation_id(2),
+            retire_at: latest,
+            is_asked: false,
+        };
+        bench.run(now, command);
+        assert_eq!(step(&bench, refused, now), Step::Watch, "taken once");
+        now = turns_at(rotation(&bench), now).expect("its end comes near again");
+    }
+}
+
+#[test]
+fn time_alone_changes_the_step_only_when_it_is_said_to() {
+    for on_deadline in [OnDeadline::Extend, OnDeadline::Cut] {
+        let policy = ProofPolicy {
+            on_deadline,
+            ..ProofPolicy::default()
+        };
+        assert_eq!(turns_at(rotation(&opened(policy)), at(0)), None);
+        let bench = promoted(policy);
+        let end = at(policy.deadline_millis);
+        let turns = |now| turns_at(rotation(&bench), now);
+        let (moves, asks) = (end.before(policy.extend_millis / 2), end.before(HOUR));
+        assert_eq!(turns(at(HOUR)), Some(moves));
+        assert_eq!(turns(moves), Some(asks));
+        assert_eq!(turns(asks), None);
+        assert_eq!(turns(end), None);
     }
 }
 
@@ -581,4 +690,25 @@ fn every_command_says_what_happens_to_deliveries() {
     assert!(said(&bench, 2).contains("the active one again"));
     bench.run(at(3), Command::Finish { rotation });
     assert!(said(&bench, 3).contains("carries the old secret alone"));
+}
+
+#[test]
+fn an_overlap_says_whether_its_end_moves() {
+    for (on_deadline, expected) in [
+        (
+            OnDeadline::Extend,
+            "no longer, later while it is needed) each",
+        ),
+        (
+            OnDeadline::Cut,
+            "(sooner when the old secret is needed no longer) each",
+        ),
+    ] {
+        let bench = promoted(ProofPolicy {
+            on_deadline,
+            ..ProofPolicy::default()
+        });
+        let said = rotation(&bench).deliveries(at(2 * HOUR));
+        assert!(said.contains(expected), "{said}");
+    }
 }

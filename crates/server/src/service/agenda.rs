@@ -2,8 +2,8 @@
 //! is there.
 //!
 //! A keyring is looked at when something about it is new (it was written, a receiver answered), when its
-//! next probe is due, and every few seconds all the same: whatever else time does to it is found then. The
-//! agenda is only an order. It is empty after a start, and the live view then says of every open rotation
+//! next probe is due, when the end of its old secret comes near enough to be moved, and every few seconds all the
+//! same: whatever else time does to it is found then. The agenda is only an order. It is empty after a start, and the live view then says of every open rotation
 //! that it is new.
 
 use std::collections::{BTreeSet, HashMap};

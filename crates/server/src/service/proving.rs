@@ -23,7 +23,7 @@ use hookturn_core::id::{EndpointId, KeyringId, RotationId};
 use hookturn_core::limits;
 use hookturn_core::proof::{
     Ask, Evidence, Findings, Observed, ProbeAnswer, ProbeKey, ProbeKeys, Question, Rehearsal,
-    Rehearsed, Standing, Step, next_step, policy_of,
+    Rehearsed, Standing, Step, next_step, policy_of, turns_at,
 };
 use hookturn_core::receiver::ReceiverClass;
 use hookturn_core::rotation::{
@@ -438,13 +438,14 @@ impl Service {
                     self.agenda.look_at(id, now.after(SECOND));
                     continue;
                 }
-                Step::Promote(_) => {
-                    // That it is proved stands in the log before it is promoted.
+                Step::Promote(_) | Step::Extend(_) => {
+                    // That it is proved stands in the log before it is promoted, and that its deadline is near
+                    // before that moves.
                     self.note_rotation(keyring, rotation, now).await?;
                     self.take_step(id, rotation.id).await?;
                     continue;
                 }
-                Step::Finish | Step::Extend(_) => {
+                Step::Finish => {
                     self.take_step(id, rotation.id).await?;
                     continue;
                 }
@@ -457,6 +458,10 @@ impl Service {
                     continue;
                 }
             };
+            // Silence must not let the moment pass at which the end of the old secret moves.
+            if let Some(at) = turns_at(rotation, now) {
+                self.agenda.look_at(id, at);
+            }
             if self.is_asked_elsewhere(keyring, rotation, now) {
                 self.agenda.look_at(id, now.after(ELSEWHERE));
             }

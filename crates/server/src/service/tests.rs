@@ -8,6 +8,7 @@ mod changes;
 mod configuration;
 mod counted;
 mod denials;
+mod extending;
 mod leaks;
 mod metered;
 mod notices;

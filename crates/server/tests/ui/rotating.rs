@@ -241,6 +241,46 @@ async fn receiver(held: &Arc<Mutex<Vec<String>>>) -> Receiver {
 }
 
 #[tokio::test]
+async fn an_overlap_says_first_who_refused_the_new_secret() {
+    let (server, _data) = started().await;
+    let (api, mut browser) = (server.api(), signed_in(&server).await);
+    let held = Arc::default();
+    let mut receiver = receiver(&held).await;
+    let app = api.create_app("late").await;
+    let endpoint = api
+        .create_endpoint(&app, &json!({"url": receiver.origin()}))
+        .await;
+    held.lock().unwrap().push(endpoint.secret.value.clone());
+    let delivered = format!("/v1/apps/{app}/deliveries?status=delivered");
+    while !api.get(&delivered).await["data"][0].is_object() {
+        api.publish(&app, "late.first", "{}").await;
+        receiver.next().await;
+    }
+    let policy =
+        json!({"probeEveryMillis": 5, "probeBackOffMaxMillis": 50, "probesPerHour": 100_000});
+    let proven = json!({"mode": "proven", "policy": policy});
+    let opened = api.rotate(&endpoint.keyring_id, &proven).await;
+    let rotation = format!("/v1/rotations/{}", opened.id);
+    // It holds the old secret alone, and answers probes with the new one so.
+    while api.get(&rotation).await["endpoints"][0]["standing"] != "not_ready" {
+        receiver.next().await;
+    }
+    api.post(&format!("{rotation}/promote"), &json!({"force": true}))
+        .await;
+    let page = browser.get(&format!("/rotations/{}", opened.id)).await;
+    let told = [
+        r#"aria-current="step">overlap"#,
+        r#">not ready</span><div class="lines">it refused the new secret, last"#,
+        "or later, while it is needed",
+    ];
+    shows(&page, StatusCode::OK, &told);
+    for hidden in ["at the latest", "no delivery needed", "never since"] {
+        assert!(!page.text.contains(hidden), "{hidden} in {}", page.text);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn g7_a_proven_rotation_is_watched_to_its_end() {
     let (server, _data) = started().await;
     let (api, mut browser) = (server.api(), signed_in(&server).await);

@@ -80,8 +80,8 @@ pub(in crate::api) struct ProofPolicyView {
     /// What happens at the deadline while the old secret is still needed: the deadline moves, or not.
     #[schema(value_type = schema::OnDeadlineText)]
     on_deadline: OnDeadline,
-    /// By how much the deadline moves.
-    #[schema(minimum = 1, maximum = 2_592_000_000_u64)]
+    /// By how much the deadline moves, when half of it is left.
+    #[schema(minimum = 1000, maximum = 2_592_000_000_u64)]
     #[serde(deserialize_with = "whole")]
     extend_millis: u64,
     /// For a shared keyring: endpoints that accepted nothing for this long need not be proved. Counted

@@ -217,30 +217,55 @@ impl Progress {
             .iter()
             .filter_map(|endpoint| endpoint["oldNeededAt"].as_str())
             .max();
+        let behind = behind(rotation, endpoints);
         let last = match last {
             Some(last) => format!(
-                "needed for {needed} deliveries, last at {}",
+                "the old one is needed for {needed} deliveries, last at {}",
                 printable(last)
             ),
-            None => "not needed since".to_owned(),
+            None if behind.is_some() => {
+                "no delivery was accepted by the old one alone so far".to_owned()
+            }
+            None => "the old one is not needed since".to_owned(),
         };
         let until = text(rotation, "retireAt");
-        // One that lacks the new secret keeps the old one, whatever was delivered.
-        let lacks = endpoints
-            .iter()
-            .find(|endpoint| endpoint["standing"] == "not_ready");
-        let lacks = lacks.map_or_else(String::new, |endpoint| {
-            let (id, words) = (text(endpoint, "endpointId"), text(endpoint, "words"));
-            format!("; {id}: {words}")
-        });
+        let or_later = if rotation["policy"]["onDeadline"] == "extend" {
+            ", or later, while it is needed"
+        } else {
+            ""
+        };
+        let behind = behind.map_or_else(String::new, |behind| format!("{behind}; "));
         Self {
             done: done.min(total),
             total: total.max(1),
             words: format!(
-                "the new secret is active; the old one is {last}, and goes at {until} or sooner{lacks}"
+                "{behind}the new secret is active; {last}, and it goes at {until} or sooner{or_later}"
             ),
         }
     }
+}
+
+/// The first endpoint that is not seen to hold the new secret in an overlap, and why not: it comes before whatever
+/// was delivered, for a message that both secrets signed may be accepted for the old one.
+fn behind(rotation: &Value, endpoints: &[Value]) -> Option<String> {
+    let asks = rotation["mode"] == "proven";
+    let is_behind = |endpoint: &&Value| match endpoint["standing"].as_str() {
+        Some("not_ready") => true,
+        Some("does_not_verify" | "unreachable") => asks,
+        Some("proved") | None => false,
+        Some(_) => asks && endpoint["lastPassAt"].is_null(),
+    };
+    let first = endpoints.iter().find(is_behind)?;
+    let more = match endpoints.iter().filter(is_behind).count() {
+        0 | 1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    Some(format!(
+        "{}: {} ({}{more})",
+        text(first, "standing").replace('_', " "),
+        text(first, "words"),
+        text(first, "endpointId")
+    ))
 }
 
 fn number(value: &Value, member: &str) -> u64 {
@@ -322,12 +347,45 @@ mod tests {
             progress.words.contains("needed for 3 deliveries"),
             "{progress:?}"
         );
-        let mut rotation = rotation;
-        rotation["endpoints"] = json!([endpoint("not_ready", 0)]);
-        let progress = Progress::of(&rotation, NOW);
-        assert!(
-            progress.words.ends_with("; ep_1: not_ready words"),
-            "{progress:?}"
+        assert!(progress.words.starts_with("the new"), "{progress:?}");
+    }
+
+    #[test]
+    fn who_lacks_the_new_secret_is_named_first_in_an_overlap() {
+        let until = Timestamp::from_millis(1_500_000).to_string();
+        let said = |mode: &str, on_deadline: &str, endpoints: Value| {
+            let rotation = json!({
+                "stage": "overlap", "mode": mode, "retireAt": until,
+                "policy": {"onDeadline": on_deadline}, "endpoints": endpoints,
+            });
+            Progress::of(&rotation, NOW).words
+        };
+        let refused = said("proven", "extend", json!([endpoint("not_ready", 0)]));
+        assert_eq!(
+            refused,
+            format!(
+                "not ready: not_ready words (ep_1); the new secret is active; no delivery was accepted by the old one alone so far, and it goes at {until} or sooner, or later, while it is needed"
+            )
         );
+        let cut = said("proven", "cut", json!([endpoint("proved", 59)]));
+        assert_eq!(
+            cut,
+            format!(
+                "the new secret is active; the old one is not needed since, and it goes at {until} or sooner"
+            )
+        );
+        let several = json!([
+            endpoint("proved", 59),
+            endpoint("collecting", 0),
+            endpoint("unreachable", 0)
+        ]);
+        let several = said("proven", "extend", several);
+        assert!(
+            several.starts_with("collecting: collecting words (ep_1 and 1 more); "),
+            "{several}"
+        );
+        // Where nobody asks, that nothing was asked says nothing.
+        let unasked = said("overlap", "", json!([endpoint("not_asked", 0)]));
+        assert!(unasked.starts_with("the new secret"), "{unasked}");
     }
 }

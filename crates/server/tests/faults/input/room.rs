@@ -1,4 +1,6 @@
-//! Large bodies that somebody begins and does not end: they take the room of their own key, and no more.
+//! Large bodies that somebody begins and does not end: they take the room of their own workspace, and no more.
+
+use std::time::Duration;
 
 use hookturn_core::limits::{BATCH_BODY_BYTES, BODIES_BYTES};
 use serde_json::json;
@@ -19,8 +21,16 @@ const HELD: usize = BODIES_BYTES / 2 / BATCH_BODY_BYTES;
 #[tokio::test]
 async fn g10_half_sent_batches_are_bounded_in_memory_and_leave_others_alone() {
     let mut stand = Stand::new().await;
-    let other = key(&stand.api, &["publish"]).await;
-    stand.before = stand.counted().await;
+    let operator_key = format!("sk_operator_{}", "0b5e".repeat(16));
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path()).with("HOOKTURN_BOOTSTRAP_API_KEY", &operator_key);
+    stand.server = setup.start().await;
+    stand.api = Api {
+        key: operator_key,
+        ..stand.server.api()
+    };
+    stand.app = app(&stand.api).await;
+    let (theirs, their_path) = neighbour(&stand.api).await;
     let request = stand.api.request("POST", &stand.path("messages/batch"));
     let bytes = request.body(&vec![b' '; BATCH_BODY_BYTES]).bytes();
     let mut begun = JoinSet::new();
@@ -44,12 +54,12 @@ async fn g10_half_sent_batches_are_bounded_in_memory_and_leave_others_alone() {
     for _ in HELD..BATCHES {
         refused(&answered(&mut begun).await);
     }
-    // The key has no room left for what is large; whatever is small needs none, and another key has its own.
+    // The workspace has no room left for what is large; whatever is small needs none, and another one has its own.
     let small = json!({"eventType": "a.b", "payload": 1});
     let large = json!({"eventType": "a.b", "payload": "x".repeat(200 * 1024)});
     let path = stand.path("messages");
-    for (api, body) in [(&stand.api, &small), (&other, &large)] {
-        let reply = within(SOON, "an answer", api.post(&path, Some(body))).await;
+    for (api, path, body) in [(&stand.api, &path, &small), (&theirs, &their_path, &large)] {
+        let reply = within(SOON, "an answer", api.post(path, Some(body))).await;
         assert_eq!(reply.status, 202, "{reply:?}");
     }
     let peak = stand.server.peak_memory();
@@ -60,6 +70,24 @@ async fn g10_half_sent_batches_are_bounded_in_memory_and_leave_others_alone() {
     for _ in 0..HELD {
         problem(&answered(&mut begun).await, 400, "malformed_json");
     }
+}
+
+/// Another workspace: its key, and where messages of its app are published.
+async fn neighbour(operator: &Api) -> (Api, String) {
+    let named = json!({"name": "other"});
+    let made = operator.created("/v1/workspaces", &named).await;
+    let scopes = json!({"name": "theirs", "scopes": ["publish", "manage"]});
+    let request = operator.request("POST", "/v1/api-keys");
+    let request = request.header("hookturn-workspace", &text(&made, "id"));
+    let key = operator
+        .send(request.body(scopes.to_string().as_bytes()))
+        .await;
+    let theirs = Api {
+        key: text(&key.json(), "key"),
+        ..operator.clone()
+    };
+    let path = format!("/v1/apps/{}/messages", app(&theirs).await);
+    (theirs, path)
 }
 
 async fn answered(begun: &mut JoinSet<Reply>) -> Reply {

@@ -1,6 +1,6 @@
 //! How a rotation stands: its stages, its secrets, and what is known of each endpoint.
 
-use hookturn_core::proof::{ProofPolicy, Standing, policy_of, required_passes};
+use hookturn_core::proof::{OnDeadline, ProofPolicy, Standing, policy_of, required_passes};
 use hookturn_core::rotation::{Keyring, Mode, PromotionGrounds, Rotation, Stage};
 use hookturn_core::time::Timestamp;
 
@@ -49,6 +49,8 @@ pub struct Panel {
     pub is_proven: bool,
     /// Whether its owner asked that the secret which leaves stays until its end.
     pub is_kept: bool,
+    /// Whether that end moves while the secret is needed.
+    pub extends: bool,
 }
 
 /// One stage on the way.
@@ -75,6 +77,8 @@ pub struct EndpointView {
     pub words: String,
     /// The time that ends that.
     pub moment: Option<When>,
+    /// Whether it is not seen to hold the new secret, although that is active: said before anything else.
+    pub is_behind: bool,
     /// How its receiver verifies, as the last rehearsal found.
     pub class: Option<&'static str>,
     /// Passes in a row.
@@ -98,7 +102,7 @@ pub struct EndpointView {
 }
 
 impl EndpointView {
-    fn new(known: &EndpointStanding, policy: &ProofPolicy, now: Timestamp) -> Self {
+    fn new(known: &EndpointStanding, policy: &ProofPolicy, stage: Stage, now: Timestamp) -> Self {
         let evidence = &known.evidence;
         let when = |at: Option<Timestamp>| at.map(|at| When::new(at, now));
         let needed = required_passes(policy, evidence.broken);
@@ -116,6 +120,7 @@ impl EndpointView {
             },
             words: known.phrase(policy),
             moment: when(known.standing.moment()),
+            is_behind: is_behind(known, stage),
             class: known.rehearsed.map(|found| found.class().as_str()),
             passes: evidence.run,
             needed,
@@ -130,10 +135,32 @@ impl EndpointView {
     }
 }
 
+/// Whether a receiver is not seen to hold the new secret at a stage where that signs. That nothing was delivered by
+/// the old one alone says little then: a message that both signed may be accepted for the old one.
+fn is_behind(known: &EndpointStanding, stage: Stage) -> bool {
+    let promoted = matches!(stage, Stage::Overlap { .. } | Stage::Completed { .. });
+    let behind = match known.standing {
+        Standing::NotReady { .. } | Standing::DoesNotVerify { .. } | Standing::Unreachable => true,
+        // What is known of a rotation that is over may be forgotten.
+        Standing::NotAsked
+        | Standing::Collecting { .. }
+        | Standing::AwaitingControl { .. }
+        | Standing::HoldingDown { .. } => stage.is_open() && known.evidence.passed_at.is_none(),
+        Standing::Proved { .. } => false,
+    };
+    promoted && behind
+}
+
 impl Panel {
     /// Whether its new secret is pending.
     pub fn is_staged(&self) -> bool {
         self.stage == "staged"
+    }
+
+    /// Whether some receiver is not seen to hold the new secret, although that is active.
+    pub fn is_behind(&self) -> bool {
+        // Where nothing is asked, nothing is seen.
+        self.is_proven && self.endpoints.iter().any(|endpoint| endpoint.is_behind)
     }
 
     /// How `rotation` stands at `now`. The keyring is none when it is gone with its endpoint.
@@ -176,12 +203,13 @@ impl Panel {
             promoted: promoted(rotation).map(|(why, at)| (why, when(at))),
             endpoints: standings
                 .iter()
-                .map(|known| EndpointView::new(known, &policy, now))
+                .map(|known| EndpointView::new(known, &policy, stage, now))
                 .collect(),
             proved: standings.iter().filter(proved).count(),
             last_needed: needed.max().flatten().map(when),
             is_proven,
             is_kept: rotation.kept_until.is_some_and(|until| now < until),
+            extends: policy.on_deadline == OnDeadline::Extend,
         }
     }
 }

@@ -72,6 +72,7 @@ fn panel(stage: &'static str, endpoints: Vec<EndpointView>) -> Panel {
         last_needed: Some(when(NOW)),
         is_proven: true,
         is_kept: false,
+        extends: true,
     }
 }
 
@@ -101,6 +102,7 @@ impl OneRotation {
             words: "it refused the new secret, last".to_owned(),
             class: Some("list_aware"),
             moment: Some(When::new(NOW, NOW)),
+            is_behind: true,
             passes: 245,
             needed: 59,
             counted: 59,
