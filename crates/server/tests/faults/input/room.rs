@@ -6,16 +6,15 @@ use hookturn_core::limits::{BATCH_BODY_BYTES, BODIES_BYTES};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{Stand, key, problem};
-use crate::support::SOON;
-use crate::support::http::{Connection, Reply};
-use crate::support::within;
-use std::time::Duration;
+use super::{Stand, problem};
+use crate::support::http::{Api, Connection, Reply};
+use crate::support::process::Setup;
+use crate::support::{SOON, app, text, within};
 
 /// Longer than a body waits for room.
 const PATIENCE: Duration = Duration::from_secs(25);
 const BATCHES: usize = 24;
-/// What one key may hold.
+/// What one workspace may hold.
 const HELD: usize = BODIES_BYTES / 2 / BATCH_BODY_BYTES;
 
 #[tokio::test]
