@@ -221,7 +221,17 @@ pub(super) struct ValueOut {
 /// Change only what nobody else has changed since.
 #[derive(Debug, Args)]
 pub(super) struct IfVersion {
-    /// Refuse when the version is not this one any more.
+    /// Refuse when its version is not this one any more: `version` of the same group's `show`, and the ETag of the
+    /// API.
+    #[arg(long, value_name = "VERSION")]
+    pub(super) if_version: Option<u64>,
+}
+
+/// Change keys only when nobody else has changed their keyring since.
+#[derive(Debug, Args)]
+pub(super) struct IfKeyringVersion {
+    /// Refuse when the version of the keyring is not this one any more: `keyringVersion` of
+    /// `hookturn rotation show`, and the ETag of the API. A rotation's or a secret's own is another number.
     #[arg(long, value_name = "VERSION")]
     pub(super) if_version: Option<u64>,
 }

@@ -141,6 +141,8 @@ pub(super) struct Answer {
     pub(super) replayed: bool,
     /// What repeats the request, if it was a POST.
     pub(super) idempotency_key: Option<String>,
+    /// The version that `If-Match` compares, as the ETag has it: of a rotation that of its keyring.
+    pub(super) version: Option<u64>,
     pub(super) body: Bytes,
 }
 
@@ -151,6 +153,20 @@ impl Answer {
             return Ok(Value::Null);
         }
         serde_json::from_slice(&self.body).map_err(|_| foreign())
+    }
+
+    /// The document for people: a rotation with the version that `--if-version` compares, which is that of its
+    /// keyring, instead of its own, which nothing compares.
+    pub(super) fn table(&self) -> Result<Value, Failure> {
+        let mut document = self.json()?;
+        if let (Some(version), Some(members)) = (self.version, document.as_object_mut())
+            && members.contains_key("keyringId")
+            && members.contains_key("stage")
+        {
+            members.remove("version");
+            members.insert("keyringVersion".to_owned(), version.into());
+        }
+        Ok(document)
     }
 }
 
@@ -392,11 +408,16 @@ impl Client {
                 .headers
                 .get("idempotency-replayed")
                 .is_some_and(|value| value == "true");
+            let version = head.headers.get(header::ETAG).and_then(|value| {
+                let version = value.to_str().ok()?.trim_matches('"');
+                version.parse().ok()
+            });
             Ok((
                 head.status.as_u16(),
                 Answer {
                     replayed,
                     idempotency_key: None,
+                    version,
                     body,
                 },
             ))

@@ -21,6 +21,10 @@ use super::{Edge, input};
 
 /// Shortest string that is taken for a candidate, in bytes: shorter ones are words.
 const SHORTEST: usize = 16;
+/// What follows `whsec_` in a generated secret: so many hex digits.
+const HEX_DIGITS: usize = 64;
+/// What follows `whsk_` in a generated key: so many characters of base64, the last two of them `=`.
+const KEY_CHARS: usize = 88;
 /// Files with at most this many lines are taken for lists of secrets: each line is a candidate as well.
 const FEW_LINES: usize = 200;
 /// Most strings that are asked for: beyond this the server's pace makes it an hour's work.
@@ -136,11 +140,14 @@ pub(super) fn candidates(what: &str) -> Result<Candidates, Failure> {
 
 /// Finds the strings that may be secrets.
 ///
-/// 1. What follows `whsec_` and `whsk_`, with the prefix, wherever it stands.
-/// 2. Every run of letters, digits and `+ / _ -` with trailing `=` that has at least [`SHORTEST`]
+/// 1. What follows `whsec_` and `whsk_`, with the prefix, wherever it stands: as far as it goes, as far as
+///    it is base64, and as many characters as a generated one has, whatever follows those.
+/// 2. The first and the last 64 of hex digits in a row, which a generated one has behind its prefix: a path
+///    or another word may stand around them.
+/// 3. Every run of letters, digits and `+ / _ -` with trailing `=` that has at least [`SHORTEST`]
 ///    characters and a digit or both cases: also as the part after either prefix, which many programs
 ///    drop.
-/// 3. In a short file every line, for imported secrets may be any text.
+/// 4. In a short file every line, for imported secrets may be any text.
 fn scan(bytes: &[u8]) -> Candidates {
     let mut found = Candidates::new();
     let lines = || (1_usize..).zip(bytes.split(|byte| *byte == b'\n'));
@@ -152,12 +159,8 @@ fn scan(bytes: &[u8]) -> Candidates {
             texts.insert(whole);
         }
         for token in line.split(|byte| !in_token(*byte)) {
-            for prefix in [b"whsec_".as_slice(), b"whsk_"] {
-                let starts = token.windows(prefix.len());
-                for (start, _) in starts.enumerate().filter(|(_, part)| *part == prefix) {
-                    texts.insert(&token[start..]);
-                }
-            }
+            texts.extend(named(token));
+            texts.extend(digits(token));
             texts.extend(values(token));
         }
         for text in texts {
@@ -169,6 +172,43 @@ fn scan(bytes: &[u8]) -> Candidates {
 
 const fn in_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'_' | b'-' | b'=')
+}
+
+/// What begins with a prefix, in every length that a secret may have.
+fn named(token: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let starts = (0..token.len()).filter_map(|start| {
+        let rest = &token[start..];
+        let prefix = [b"whsec_".as_slice(), b"whsk_"];
+        let prefix = prefix.into_iter().find(|prefix| rest.starts_with(prefix))?;
+        Some((rest, prefix.len()))
+    });
+    starts.flat_map(|(rest, prefix)| {
+        let value = &rest[prefix..];
+        let core = value.iter().take_while(|byte| in_base64(**byte)).count();
+        let padding = value[core..].iter().take_while(|byte| **byte == b'=');
+        let base64 = core + padding.count().min(2);
+        let digits = value.get(..HEX_DIGITS);
+        let digits = digits.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let key = value.get(..KEY_CHARS).filter(|key| key.ends_with(b"=="));
+        let ends = [
+            Some(rest.len()),
+            Some(prefix + base64),
+            digits.map(|digits| prefix + digits.len()),
+            key.map(|key| prefix + key.len()),
+        ];
+        ends.into_iter().flatten().map(|end| &rest[..end])
+    })
+}
+
+const fn in_base64(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/')
+}
+
+/// What may be a generated secret without its prefix, whatever stands around it.
+fn digits(token: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let runs = token.split(|byte| !byte.is_ascii_hexdigit());
+    runs.filter(|run| run.len() >= HEX_DIGITS)
+        .flat_map(|run| [&run[..HEX_DIGITS], &run[run.len() - HEX_DIGITS..]])
 }
 
 /// The token, and what stands behind a `=` in it, if it is long and varied enough.
@@ -292,6 +332,60 @@ mod tests {
         assert_eq!(found.get(&hash(padded)), Some(&3));
         let imported = "any text that an owner chose: 12 %";
         assert!(scan(imported.as_bytes()).contains_key(&hash(imported)));
+    }
+
+    #[test]
+    fn a_generated_secret_is_found_whatever_follows_and_precedes_it() {
+        let digits = "0123456789abcdef".repeat(4);
+        let secret = format!("whsec_{digits}");
+        let key = format!("whsk_{}==", "aB3/".repeat(21) + "xy");
+        let followed = [
+            "/callback",
+            "/value",
+            "-1",
+            "--",
+            "_old",
+            "+x",
+            "x",
+            "f",
+            "7",
+            "=0A",
+            "=",
+            "==and/more",
+            "",
+        ];
+        let preceded = [
+            "GET /hooks/",
+            "/run/secrets/",
+            "key=",
+            "a-",
+            "_",
+            "x",
+            "+",
+            "k==",
+            "",
+        ];
+        for before in preceded {
+            for after in followed {
+                for known in [&secret, &key] {
+                    let line = format!("{before}{known}{after} HTTP/1.1");
+                    let found = scan(line.as_bytes());
+                    assert!(found.contains_key(&hash(known)), "{line}");
+                }
+                // Without its prefix.
+                let line = format!("{before}{digits}{after}, retrying");
+                let found = scan(line.as_bytes());
+                assert!(found.contains_key(&hash(&secret)), "{line}");
+            }
+        }
+        let imported = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        for after in ["-1", "_old", "=0A", ", then"] {
+            let line = format!("secret={imported}{after}");
+            let cut = after
+                .find('=')
+                .map_or(imported.to_owned(), |_| format!("{imported}="));
+            assert!(scan(line.as_bytes()).contains_key(&hash(&cut)), "{line}");
+        }
     }
 
     #[test]

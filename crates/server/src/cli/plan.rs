@@ -198,7 +198,10 @@ fn show_object(
     value_out: Option<&std::path::Path>,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let mut document = answer.json()?;
+    let mut document = match output.format {
+        Format::Table => answer.table()?,
+        Format::Json => answer.json()?,
+    };
     let shown_once = once(&mut document);
     match (value_out, shown_once) {
         (None, None) => {}

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use hookturn_core::time::Clock;
 use serde_json::json;
 
-use super::args::{Id, IfVersion, Paging, Remote, Span, ValueOut, When, Why};
+use super::args::{Id, IfKeyringVersion, Paging, Remote, Span, ValueOut, When, Why};
 use super::client::Request;
 use super::exit::{Failure, Outcome};
 use super::output::{Column, Format, Output};
@@ -101,7 +101,7 @@ pub(super) struct Changed {
     #[command(flatten)]
     why: Why,
     #[command(flatten)]
-    version: IfVersion,
+    version: IfKeyringVersion,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -145,7 +145,7 @@ pub(super) struct Open {
     #[command(flatten)]
     out: ValueOut,
     #[command(flatten)]
-    version: IfVersion,
+    version: IfKeyringVersion,
 }
 
 const COLUMNS: &[Column] = &[

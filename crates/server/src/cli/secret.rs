@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use hookturn_core::time::Clock;
 use serde_json::json;
 
-use super::args::{Id, IfVersion, Paging, Span, ValueOut, Why};
+use super::args::{Id, IfKeyringVersion, Paging, Span, ValueOut, Why};
 use super::client::Request;
 use super::exit::Failure;
 use super::input;
@@ -37,7 +37,7 @@ pub(super) enum Secret {
         #[command(flatten)]
         why: Why,
         #[command(flatten)]
-        version: IfVersion,
+        version: IfKeyringVersion,
     },
     /// Show the value of a secret. This is written into the audit log.
     Reveal {
@@ -55,7 +55,7 @@ pub(super) enum Secret {
         #[command(flatten)]
         why: Why,
         #[command(flatten)]
-        version: IfVersion,
+        version: IfKeyringVersion,
     },
 }
 
@@ -98,7 +98,7 @@ pub(super) struct Create {
     #[command(flatten)]
     out: ValueOut,
     #[command(flatten)]
-    version: IfVersion,
+    version: IfKeyringVersion,
 }
 
 const COLUMNS: &[Column] = &[

@@ -11,6 +11,7 @@ use hookturn_core::delivery::{Attempt, Delivery, Exchange};
 use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{ClientId, DeliveryId, EndpointId};
 use hookturn_core::message::Message;
+use hookturn_core::receiver::ReceiverClass;
 use hookturn_core::rotation::{Keyring, SecretVersion};
 use hookturn_core::store::{Hold, ReceiverState};
 use hookturn_core::time::Timestamp;
@@ -67,6 +68,8 @@ pub struct SentHeader {
 pub struct Health {
     /// What is known of its receiver.
     pub receiver: Arc<ReceiverState>,
+    /// How it checks signatures, as its last rehearsal found.
+    pub class: ReceiverClass,
     /// Whether nothing is sent for a time.
     pub standstill: Standstill,
     /// The last delivery that was given up, and when.
@@ -196,6 +199,7 @@ impl Service {
         let endpoint = self.endpoint(caller, app, id).await?;
         Ok(Health {
             receiver: self.live.receiver(endpoint.id),
+            class: self.live.findings(endpoint.id).class(),
             standstill: self.standstill(&endpoint),
             last_exhausted: self.last_exhausted(caller, endpoint.id).await?,
         })

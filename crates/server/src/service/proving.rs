@@ -16,6 +16,7 @@ mod politeness;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hookturn_core::audit::{Actor, AuditAction, AuditEntry, Context, Subject};
 use hookturn_core::endpoint::{Endpoint, EndpointState, ProbeMode};
@@ -48,6 +49,9 @@ const ELSEWHERE: Millis = SECOND / 2;
 const FINDINGS_IN_A_COMMIT: usize = 32;
 /// Probes that may be under way at once, over all endpoints.
 const PROBES_AT_ONCE: usize = 64;
+/// How long a rehearsal waits for its turn: the command line, which waits a minute for the answer, is to hear why
+/// there was none.
+const REHEARSAL_WAITS: Millis = limits::COMMAND_WAITS / 2;
 /// When to try again where its host has no room for a probe.
 const BUSY_HOST: Millis = SECOND;
 
@@ -102,7 +106,10 @@ impl Service {
         let endpoint = self.own_endpoint_of_any_app(caller, id)?;
         self.check_can_be_probed(&endpoint)?;
         let mut rehearsal = Rehearsal::new(endpoint.preset.scheme());
-        let (mut allowed, turn) = self.room_for(&endpoint, rehearsal.at_most())?;
+        let (mut allowed, turn) = self.room_for(&endpoint, rehearsal.at_most()).await?;
+        // It may have waited long enough for the endpoint to be changed.
+        let endpoint = self.own_endpoint_of_any_app(caller, id)?;
+        self.check_can_be_probed(&endpoint)?;
         let mut asked = Vec::new();
         let finding = loop {
             let keys = match rehearsal.next() {
@@ -163,22 +170,26 @@ impl Service {
         .await
     }
 
-    /// Room for so many probes by command, and the turn at the host.
-    fn room_for(
+    /// Room for so many probes by command, and the turn at the host, which is waited for.
+    async fn room_for(
         &self,
         endpoint: &Endpoint,
         probes: u32,
-    ) -> Result<(Allowance<'_>, Turn<'_>), ServiceError> {
-        let now = self.clock.now();
+    ) -> Result<(Allowance<'_>, Turn), ServiceError> {
         let allowed = self
             .politeness
-            .allow(endpoint.id, probes, now)
+            .allow(endpoint.id, probes, self.clock.now())
             .map_err(used_up)?;
-        let turn = self.politeness.take(endpoint, now);
-        let turn = turn.map_err(|no_room| match no_room {
-            NoRoom::Busy => ServiceError::Conflict {
+        let patience = Duration::from_millis(REHEARSAL_WAITS);
+        let clock = self.clock.as_ref();
+        let turn = self.politeness.wait_at_most(endpoint, patience, clock);
+        let turn = turn.await.map_err(|no_room| match no_room {
+            NoRoom::Busy {
+                to_itself,
+                to_others,
+            } => ServiceError::Conflict {
                 code: "probe_under_way",
-                message: "a probe to this receiver is under way; try again in a moment".to_owned(),
+                message: in_the_way(to_itself, to_others),
             },
             NoRoom::UsedUp { wait_millis } => ServiceError::ProbesUsedUp {
                 message: format!(
@@ -488,14 +499,15 @@ impl Service {
         if probes.len() >= PROBES_AT_ONCE {
             return now;
         }
-        let Some(place) = self.politeness.queue(&due.endpoint) else {
+        let Some(place) = self.politeness.queue(&due.endpoint, self.clock.as_ref()) else {
             return now.after(BUSY_HOST);
         };
         let (service, prober) = (Arc::clone(self), Arc::clone(prober));
         let rotation = rotation.clone();
         probes.spawn(async move {
-            let _place = place;
-            service.probe(&due, &rotation, prober.as_ref()).await;
+            if let Some(_turn) = place.wait(service.clock.as_ref()).await {
+                service.probe(&due, &rotation, prober.as_ref()).await;
+            }
         });
         // Its answer is news, which is looked at as soon as it is there.
         now.after(BUSY_HOST)
@@ -652,13 +664,9 @@ impl Service {
                 .any(|endpoint| !self.store.owns(endpoint.id))
     }
 
-    /// Waits for a turn, sends a probe and takes its answer in.
+    /// Sends a probe whose turn it is and takes its answer in.
     async fn probe(&self, due: &DueProbe, rotation: &Rotation, prober: &dyn Prober) {
         let (endpoint, observed) = (&due.endpoint, due.observed);
-        let clock = self.clock.as_ref();
-        let Some(_turn) = self.politeness.wait_queued(endpoint, clock).await else {
-            return;
-        };
         match prober.probe(endpoint, &[due.key]).await {
             Ok(report) => {
                 let purpose = ProbePurpose::Rotation(rotation.id);
@@ -690,6 +698,24 @@ pub(super) fn used_up(wait_millis: Millis) -> ServiceError {
         ),
         wait_millis,
     }
+}
+
+/// What a command waited for in vain.
+fn in_the_way(to_itself: bool, to_others: usize) -> String {
+    let seconds = REHEARSAL_WAITS / SECOND;
+    let what = match (to_itself, to_others) {
+        (true, _) => "a probe to this receiver is under way".to_owned(),
+        (false, 0) => "other endpoints at the host of this receiver come first".to_owned(),
+        (false, 1) => {
+            "a probe to another endpoint at the host of this receiver is under way".to_owned()
+        }
+        (false, many) => {
+            format!("{many} probes to other endpoints at the host of this receiver are under way")
+        }
+    };
+    format!(
+        "nothing was sent: there was no turn for it in {seconds} seconds, and {what}; try again in a moment"
+    )
 }
 
 /// A probe that is to be sent at a time.

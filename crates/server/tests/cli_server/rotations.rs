@@ -50,6 +50,43 @@ fn a_rehearsal_is_offered_before_a_rotation_opens() {
 }
 
 #[test]
+fn what_is_shown_of_a_rotation_has_the_version_that_is_compared() {
+    let Ready {
+        server, keyring, ..
+    } = Ready::new();
+    // So that the keyring has another version than its rotation.
+    let first = server.json(&["rotation", "open", &keyring]);
+    server
+        .run(&["rotation", "finish", text(&first, "id")])
+        .done();
+    let opened = server.json(&["rotation", "open", &keyring]);
+    let rotation = text(&opened, "id");
+    let shown = server.run(&["rotation", "show", rotation]).done();
+    let version = |shown: &str| {
+        let mut words = shown.split_ascii_whitespace();
+        words.find(|word| *word == "keyringVersion");
+        words.next().unwrap_or_default().to_owned()
+    };
+    let seen = version(&shown);
+    assert_ne!(seen, opened["version"].to_string(), "{shown}");
+    let extend = [
+        "rotation",
+        "extend",
+        rotation,
+        "--until",
+        "100h",
+        "--if-version",
+    ];
+    let extended = server.run(&[&extend[..], &[&seen]].concat()).done();
+    // The version of that time is not the one any more, and the answer said which is.
+    server.run(&[&extend[..], &[&seen]].concat()).refused(7);
+    let then = version(&extended);
+    server
+        .run(&["rotation", "finish", rotation, "--if-version", &then])
+        .done();
+}
+
+#[test]
 fn a_rotation_is_followed_until_it_is_over() {
     for (command, stage, code) in [("finish", "completed", 0), ("undo", "undone", 22)] {
         let Ready {

@@ -95,6 +95,10 @@ async fn the_inbox_checks_with_what_is_live_and_keeps_twenty() {
     let rehearse = format!("/v1/endpoints/{}/rehearse", endpoint.id);
     let found = api.post(&rehearse, &json!({})).await;
     assert_eq!(found["class"], "single", "{found}");
+    let page = format!("/apps/{app}/endpoints/{}", endpoint.id);
+    let page = browser.get(&page).await;
+    let class = "<dt>Checks signatures</dt><dd>single</dd>";
+    assert!(page.text.contains(class), "{}", page.text);
     let page = browser.get(&inbox).await;
     assert!(page.text.contains("signature not valid"), "{}", page.text);
     // Whoever may only look does not send.

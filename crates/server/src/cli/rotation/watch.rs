@@ -58,7 +58,7 @@ pub(super) fn run(
         if document["open"] != true {
             bar.finish_and_clear();
             if output.format == Format::Table {
-                output.object(&document)?;
+                output.object(&answer.table()?)?;
             }
             return Ok(match document["stage"].as_str() {
                 Some("completed") => Exit::Done,
@@ -78,11 +78,12 @@ pub(super) fn once(
     output: &mut Output,
 ) -> Outcome {
     let request = Request::get(format!("/v1/rotations/{rotation}"));
-    let document = client.call(&request)?.json()?;
+    let answer = client.call(&request)?;
+    let document = answer.json()?;
     let progress = Progress::of(&document, clock.now());
     output.line(sentence(&document, &progress))?;
     output.line(format!("{}\n", progress.line()))?;
-    output.object(&document)?;
+    output.object(&answer.table()?)?;
     Ok(Exit::Done)
 }
 

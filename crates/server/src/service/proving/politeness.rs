@@ -1,18 +1,20 @@
 //! Politeness: how many probes a receiver gets, and that its owner can look at them.
 //!
-//! Two bounds beside the policy's own budget for an endpoint: one probe at a time to a host, and at
-//! most [`limits::PROBES_PER_HOST_SECOND`] of them a second, however many endpoints it serves. Probes that people
-//! ask for have the same bounds, and a budget of their own for an endpoint ([`budget`]). A few wait for
-//! their turn, so that one follows the other ([`Politeness::queue`]); whoever finds no place among them is
-//! looked at again by a later sweep, which begins with those that were looked at longest ago.
+//! Two bounds beside the policy's own budget for an endpoint: one probe at a time to a host whose endpoints answer
+//! at once, a few to one where some hang, and at most [`limits::PROBES_PER_HOST_SECOND`] of them a second, however
+//! many endpoints it serves. [`turns`] says who comes next. Probes that people ask for have the same bounds and wait
+//! in the same order, and have a budget of their own for an endpoint ([`budget`]). A few wait for their turn in
+//! tasks, so that one follows the other ([`Politeness::queue`]); whoever finds no place among them is looked at again
+//! by a later sweep, and keeps its place in the order.
 //!
 //! The last probes of an endpoint are remembered in memory: what was asked, and what came back. They
 //! are for people to look at; what follows from them is in the findings, which are stored. After a
 //! restart the list begins anew.
 
 mod budget;
+mod turns;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,16 +22,17 @@ use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{EndpointId, RotationId, SecretId};
 use hookturn_core::limits;
 use hookturn_core::proof::{ProbeAnswer, ProbeKey};
-use hookturn_core::time::{Clock, Millis, SECOND, Timestamp};
+use hookturn_core::time::{Clock, Millis, Timestamp};
+use tokio::time::Instant;
 
 use crate::courier::Probed;
 pub(in crate::service) use budget::Allowance;
 use budget::Budget;
+pub(in crate::service) use turns::NoRoom;
+use turns::{Host, Hosts};
 
 /// How soon whoever waits for a turn looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Endpoints of one host that are probed or wait for that: as many as a host takes between two sweeps.
-const QUEUED: usize = 16;
 /// How long one waits in the queue: a host that does not answer must not fill it with others' places.
 const QUEUED_FOR: Duration = Duration::from_secs(1);
 
@@ -55,52 +58,15 @@ pub enum ProbePurpose {
     Rotation(RotationId),
 }
 
-/// Hosts that a probe is under way to, and the last probes of each endpoint.
+/// Who is probed, who waits for that, and the last probes of each endpoint.
 #[derive(Debug, Default)]
 pub(in crate::service) struct Politeness {
-    hosts: Mutex<HashMap<String, Host>>,
-    queues: Queues,
+    hosts: Shared,
     budget: Budget,
     seen: Mutex<Seen>,
 }
 
-/// Endpoints that are probed or wait for that, by host.
-type Queues = Arc<Mutex<HashMap<String, HashSet<EndpointId>>>>;
-
-/// What a host got in the second that began at `since`.
-#[derive(Debug, Clone, Copy)]
-struct Host {
-    busy: bool,
-    since: Timestamp,
-    probes: u32,
-}
-
-impl Host {
-    /// Counts one more probe in the second of `now`, or says how long that has no room.
-    fn count(&mut self, now: Timestamp) -> Result<(), Millis> {
-        // Before its beginning: the clock was set back.
-        if now < self.since || now >= self.since.after(SECOND) {
-            (self.since, self.probes) = (now, 0);
-        }
-        if self.probes >= limits::PROBES_PER_HOST_SECOND {
-            return Err(self.since.after(SECOND).since(now));
-        }
-        self.probes += 1;
-        Ok(())
-    }
-}
-
-/// Why a host has no room for a probe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::service) enum NoRoom {
-    /// One is under way.
-    Busy,
-    /// It got as many as it may in this second.
-    UsedUp {
-        /// How long until the next second.
-        wait_millis: Millis,
-    },
-}
+type Shared = Arc<Mutex<Hosts>>;
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -109,40 +75,42 @@ struct Seen {
     order: VecDeque<EndpointId>,
 }
 
-/// Holds a host while a probe, or a rehearsal, is under way to it.
-pub(in crate::service) struct Turn<'a> {
-    politeness: &'a Politeness,
+/// Held while a probe, or a rehearsal, is under way to a host.
+pub(in crate::service) struct Turn {
+    hosts: Shared,
     host: String,
+    number: u64,
 }
 
-/// A place in the queue of a host; it is free again when this is dropped.
+/// A sweep's place in the queue of a host; it is free again when this is dropped.
 pub(super) struct QueuePlace {
-    queues: Queues,
+    hosts: Shared,
     host: String,
     endpoint: EndpointId,
+    number: u64,
+}
+
+/// A command that waits; it waits no more when this is dropped.
+struct Waiting {
+    hosts: Shared,
+    host: String,
+    number: u64,
 }
 
 impl Politeness {
-    /// A place in the queue of its host, unless none is left or the endpoint has one.
-    pub(super) fn queue(&self, endpoint: &Endpoint) -> Option<QueuePlace> {
-        let host = endpoint.url.as_ref()?.url().authority();
-        self.queue_at(host, endpoint.id)
-    }
-
-    fn queue_at(&self, host: &str, endpoint: EndpointId) -> Option<QueuePlace> {
-        let mut queues = locked(&self.queues);
-        let queue = queues.entry(host.to_owned()).or_default();
-        (queue.len() < QUEUED && queue.insert(endpoint)).then(|| QueuePlace {
-            queues: Arc::clone(&self.queues),
-            host: host.to_owned(),
-            endpoint,
+    /// A place in the queue of its host, unless others come first or the endpoint has one.
+    pub(super) fn queue(&self, endpoint: &Endpoint, clock: &dyn Clock) -> Option<QueuePlace> {
+        let host = host_of(endpoint)?;
+        let now = Instant::now();
+        let number = locked(&self.hosts)
+            .at(&host, now, clock.now())
+            .want(endpoint.id, now)?;
+        Some(QueuePlace {
+            hosts: Arc::clone(&self.hosts),
+            host,
+            endpoint: endpoint.id,
+            number,
         })
-    }
-
-    /// The turn to probe an endpoint now, if its host has room.
-    pub(super) fn take(&self, endpoint: &Endpoint, now: Timestamp) -> Result<Turn<'_>, NoRoom> {
-        let url = endpoint.url.as_ref().ok_or(NoRoom::Busy)?;
-        self.take_host(url.url().authority().to_owned(), now)
     }
 
     /// Takes `probes` out of the budget of what people may ask an endpoint; or says how long until there
@@ -161,51 +129,50 @@ impl Politeness {
         &self,
         endpoint: &Endpoint,
         clock: &dyn Clock,
-    ) -> Option<Turn<'_>> {
-        endpoint.url.as_ref()?;
+    ) -> Option<Turn> {
+        let waiting = self.come(endpoint, clock)?;
         loop {
-            if let Ok(turn) = self.take(endpoint, clock.now()) {
+            if let Ok(turn) = take(&waiting.hosts, &waiting.host, waiting.number, clock) {
                 return Some(turn);
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 
-    /// The same for one in the queue, which is not there for ever.
-    pub(super) async fn wait_queued(
+    /// The same for so long at most. Does not wait for the next second.
+    pub(super) async fn wait_at_most(
         &self,
         endpoint: &Endpoint,
+        patience: Duration,
         clock: &dyn Clock,
-    ) -> Option<Turn<'_>> {
-        let turn = tokio::time::timeout(QUEUED_FOR, self.wait(endpoint, clock));
-        turn.await.ok().flatten()
-    }
-
-    fn take_host(&self, host: String, now: Timestamp) -> Result<Turn<'_>, NoRoom> {
-        let mut hosts = self.hosts();
-        // Those that rest need no remembering.
-        hosts.retain(|_, host| host.busy || now < host.since.after(SECOND));
-        let fresh = Host {
-            busy: false,
-            since: now,
-            probes: 0,
+    ) -> Result<Turn, NoRoom> {
+        let nowhere = NoRoom::Busy {
+            to_itself: false,
+            to_others: 0,
         };
-        let known = hosts.entry(host.clone()).or_insert(fresh);
-        if known.busy {
-            return Err(NoRoom::Busy);
+        let waiting = self.come(endpoint, clock).ok_or(nowhere)?;
+        let until = Instant::now() + patience;
+        loop {
+            match take(&waiting.hosts, &waiting.host, waiting.number, clock) {
+                Err(NoRoom::Busy { .. }) if Instant::now() < until => {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                turn => return turn,
+            }
         }
-        known
-            .count(now)
-            .map_err(|wait_millis| NoRoom::UsedUp { wait_millis })?;
-        known.busy = true;
-        Ok(Turn {
-            politeness: self,
-            host,
-        })
     }
 
-    fn hosts(&self) -> MutexGuard<'_, HashMap<String, Host>> {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn come(&self, endpoint: &Endpoint, clock: &dyn Clock) -> Option<Waiting> {
+        let host = host_of(endpoint)?;
+        let now = Instant::now();
+        let number = locked(&self.hosts)
+            .at(&host, now, clock.now())
+            .come(endpoint.id, now);
+        Some(Waiting {
+            hosts: Arc::clone(&self.hosts),
+            host,
+            number,
+        })
     }
 
     /// Remembers a probe, and forgets the oldest ones.
@@ -249,90 +216,88 @@ impl Politeness {
     }
 }
 
-impl Turn<'_> {
-    /// Waits until the second has room for one more probe of this turn, and counts it.
-    pub(super) async fn another(&self, clock: &dyn Clock) {
-        let count = || {
-            let mut hosts = self.politeness.hosts();
-            let known = hosts.get_mut(&self.host);
-            known.is_none_or(|host| host.count(clock.now()).is_ok())
+impl QueuePlace {
+    /// Waits for the turn, though not for ever: whoever finds none is looked at again by a later sweep.
+    pub(super) async fn wait(&self, clock: &dyn Clock) -> Option<Turn> {
+        let turn = async {
+            loop {
+                if let Ok(turn) = take(&self.hosts, &self.host, self.number, clock) {
+                    return turn;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
         };
-        while !count() {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
+        tokio::time::timeout(QUEUED_FOR, turn).await.ok()
     }
 }
 
-impl Drop for Turn<'_> {
+impl Turn {
+    /// Waits until the second has room for one more probe of this turn, and counts it.
+    pub(super) async fn another(&self, clock: &dyn Clock) {
+        let at = |look: &mut dyn FnMut(&mut Host) -> bool| {
+            let mut hosts = locked(&self.hosts);
+            hosts.known(&self.host).is_none_or(look)
+        };
+        at(&mut |host| {
+            host.answered(self.number, Instant::now());
+            true
+        });
+        while !at(&mut |host| host.count(clock.now()).is_ok()) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        at(&mut |host| {
+            host.asks(self.number, Instant::now());
+            true
+        });
+    }
+}
+
+impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(host) = self.politeness.hosts().get_mut(&self.host) {
-            host.busy = false;
+        if let Some(host) = locked(&self.hosts).known(&self.host) {
+            host.end(self.number, Instant::now());
         }
     }
 }
 
 impl Drop for QueuePlace {
     fn drop(&mut self) {
-        let mut queues = locked(&self.queues);
-        if let Some(queue) = queues.get_mut(&self.host) {
-            queue.remove(&self.endpoint);
-            if queue.is_empty() {
-                queues.remove(&self.host);
-            }
+        if let Some(host) = locked(&self.hosts).known(&self.host) {
+            host.release(self.endpoint, self.number, Instant::now());
         }
     }
 }
 
-fn locked(queues: &Queues) -> MutexGuard<'_, HashMap<String, HashSet<EndpointId>>> {
-    queues.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(host) = locked(&self.hosts).known(&self.host) {
+            host.go(self.number);
+        }
+    }
+}
+
+fn take(hosts: &Shared, host: &str, number: u64, clock: &dyn Clock) -> Result<Turn, NoRoom> {
+    let (now, time) = (Instant::now(), clock.now());
+    let taken = locked(hosts).at(host, now, time).take(number, now, time)?;
+    Ok(Turn {
+        hosts: Arc::clone(hosts),
+        host: host.to_owned(),
+        number: taken,
+    })
+}
+
+fn host_of(endpoint: &Endpoint) -> Option<String> {
+    let url = endpoint.url.as_ref()?;
+    Some(url.url().authority().to_owned())
+}
+
+fn locked(hosts: &Shared) -> MutexGuard<'_, Hosts> {
+    hosts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
-
-    #[test]
-    fn a_host_gets_one_probe_at_a_time_and_so_many_a_second() {
-        let politeness = Politeness::default();
-        let take = |host: &str, now| politeness.take_host(host.to_owned(), now);
-        let first = take("a", NOW);
-        let told = |turn: Result<Turn<'_>, NoRoom>| turn.err();
-        assert!(first.is_ok());
-        assert_eq!(told(take("a", NOW)), Some(NoRoom::Busy), "one at a time");
-        assert!(take("b", NOW).is_ok(), "another host is another matter");
-        drop(first);
-        let taken = (0..100).filter(|_| take("a", NOW).is_ok()).count();
-        assert_eq!(taken, limits::PROBES_PER_HOST_SECOND as usize - 1);
-        let soon = NoRoom::UsedUp { wait_millis: 400 };
-        assert_eq!(told(take("a", NOW.after(600))), Some(soon));
-        let later = NOW.after(SECOND);
-        assert!(take("a", later).is_ok(), "the next second has its own");
-        assert_eq!(politeness.hosts().len(), 1, "who rests is forgotten");
-        assert!(take("a", NOW).is_ok(), "a clock that was set back");
-    }
-
-    #[test]
-    fn a_few_endpoints_of_a_host_have_a_place_in_its_queue() {
-        let politeness = Politeness::default();
-        let id = |number: u128| EndpointId::from_bytes(number.to_be_bytes());
-        let queue = |host: &str, number| politeness.queue_at(host, id(number));
-        let mut places: Vec<QueuePlace> = (1..=40).filter_map(|one| queue("a", one)).collect();
-        assert_eq!(places.len(), QUEUED);
-        assert!(queue("a", 41).is_none(), "no place is left");
-        let other = queue("b", 41);
-        assert!(other.is_some(), "another host is another matter");
-        assert!(queue("b", 41).is_none(), "it has its place");
-        places.truncate(1);
-        assert!(queue("a", 41).is_some(), "a place was given back");
-        drop(other);
-        assert_eq!(
-            locked(&politeness.queues).len(),
-            1,
-            "who rests is forgotten"
-        );
-    }
 
     #[test]
     fn the_last_probes_are_remembered_newest_first() {

@@ -146,7 +146,7 @@ impl HealthBox {
                 .held
                 .map(|hold| (when(hold.until), hold.because())),
             breaker: health.standstill.breaker_open_until.map(when),
-            class: known.view.class.as_str(),
+            class: health.class.as_str(),
         }
     }
 }
