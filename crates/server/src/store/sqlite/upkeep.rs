@@ -271,10 +271,12 @@ fn copy(from: &Connection, path: &Path) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut to = Connection::open_with_flags(path, flags)?;
     to.execute_batch("PRAGMA synchronous = FULL")?;
-    // One transaction from the first page to the last: without it the copy begins anew with every commit of the server.
-    let snapshot = from.unchecked_transaction()?;
-    snapshot.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?;
-    let backup = Backup::new(&snapshot, &mut to)?;
+    // One transaction from the first page to the last: without it the copy begins anew with every commit of the server. A
+    // reader of the store is in one already.
+    let alone = from.is_autocommit();
+    let snapshot = alone.then(|| from.unchecked_transaction()).transpose()?;
+    from.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?;
+    let backup = Backup::new(from, &mut to)?;
     loop {
         match backup.step(BACKUP_PAGES)? {
             StepResult::Done => break,
