@@ -212,14 +212,11 @@ pub fn backup_beside(from: &Path, to: &Path) -> Result<Result<(), StoreError>, O
     let connection = open::open_for_reading(from)?;
     // A copy of something else is no backup, and must not take the place of one.
     open::prepare_file(&connection, from)?;
-    let numbers = rows::Numbers::default();
-    Ok(upkeep::backup(
-        &reader::At {
-            connection: &connection,
-            numbers: &numbers,
-        },
-        to,
-    ))
+    let at = reader::At {
+        connection: &connection,
+        numbers: &rows::Numbers::default(),
+    };
+    Ok(reader::in_snapshot(&at, |at| upkeep::backup(at, to)))
 }
 
 /// What a look at a database from beside it found.

@@ -3,7 +3,7 @@
 use std::io::{Seek, SeekFrom, Write as _};
 
 use hookturn::store::conformance::world::{START, World};
-use hookturn::store::sqlite::OpenError;
+use hookturn::store::sqlite::{OpenError, backup_beside};
 use hookturn_core::store::{Store, Write};
 use rusqlite::Connection;
 
@@ -21,6 +21,35 @@ async fn stopped() -> tempfile::TempDir {
     world.store().backup(backup.clone()).await.unwrap();
     std::fs::copy(backup, database(&place)).unwrap();
     place
+}
+
+/// Without a snapshot the copy would begin anew with each commit, and end when the last one is done.
+#[tokio::test]
+async fn a_backup_from_beside_ends_while_others_write() {
+    const COMMITS: u32 = 20_000;
+    let place = stopped().await;
+    let (from, to) = (database(&place), place.path().join("backup.db"));
+    let writer = Connection::open(&from).unwrap();
+    writer
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000)
+             INSERT INTO meta (key, value) SELECT 'filling ' || i, randomblob(4096) FROM n",
+        )
+        .unwrap();
+    let commits = std::thread::scope(|scope| {
+        let copying = scope.spawn(|| backup_beside(&from, &to));
+        let mut commits = 0;
+        while !copying.is_finished() && commits < COMMITS {
+            let sql = "INSERT OR REPLACE INTO meta (key, value) VALUES ('last', randomblob(64))";
+            writer.execute_batch(sql).unwrap();
+            commits += 1;
+        }
+        copying.join().unwrap().unwrap().unwrap();
+        commits
+    });
+    assert!(commits < COMMITS, "it ended when nobody wrote any more");
+    assert!(to.exists());
 }
 
 fn refused(place: &tempfile::TempDir) -> OpenError {

