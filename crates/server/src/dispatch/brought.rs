@@ -5,6 +5,9 @@
 //! the one that was the owner before may have. So a row that is told of goes into memory only if it was accepted
 //! [lately](is_sure), and after the shard was taken, and if no block brought it: those that were young are remembered
 //! here for as long as it takes. Any other is read from the database, if it is still there.
+//!
+//! "Lately" is by the wall clock. When that was set back, what is old looks young for as long as it takes the clock to
+//! come back to where it was, and until then nothing that is told is believed.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -46,18 +49,20 @@ pub(super) struct Brought {
     order: VecDeque<(Instant, DeliveryId)>,
     /// Until then there are some that it does not know.
     blind_until: Option<Instant>,
+    /// What the wall clock said, and when, at the last time it was not behind what was to be expected.
+    clock: Option<(Timestamp, Instant)>,
 }
 
 impl Brought {
     /// Blocks brought these rows.
     pub(super) fn note(&mut self, rows: &[Due], now: Timestamp, at: Instant) {
-        self.forget(at);
+        self.forget(now, at);
         for row in rows {
             if now.since(row.message.accepted_at) > WORTH {
                 continue;
             }
             if self.order.len() >= MOST {
-                self.blind_until = Some(at + REMEMBERED);
+                self.be_blind_until(at + REMEMBERED);
                 return;
             }
             self.when.insert(row.delivery, at);
@@ -71,12 +76,32 @@ impl Brought {
     }
 
     /// Whether all that they brought lately is known.
-    pub(super) fn knows_all(&mut self, at: Instant) -> bool {
-        self.forget(at);
+    pub(super) fn knows_all(&mut self, now: Timestamp, at: Instant) -> bool {
+        self.forget(now, at);
         self.blind_until.is_none()
     }
 
-    fn forget(&mut self, at: Instant) {
+    fn be_blind_until(&mut self, end: Instant) {
+        self.blind_until = self.blind_until.max(Some(end));
+    }
+
+    /// Notices that the wall clock was set back.
+    fn watch_clock(&mut self, now: Timestamp, at: Instant) {
+        let expected = self.clock.map(|(then, since)| {
+            let passed = at.duration_since(since).as_millis();
+            then.after(Millis::try_from(passed).unwrap_or(Millis::MAX))
+        });
+        let behind = expected.map_or(0, |expected| expected.since(now));
+        if behind > APART {
+            self.be_blind_until(at + Duration::from_millis(behind) + REMEMBERED);
+        }
+        if behind == 0 || behind > APART {
+            self.clock = Some((now, at));
+        }
+    }
+
+    fn forget(&mut self, now: Timestamp, at: Instant) {
+        self.watch_clock(now, at);
         while let Some((brought, delivery)) = self.order.front()
             && at.duration_since(*brought) > REMEMBERED
         {
@@ -126,12 +151,16 @@ mod tests {
         let old = row(3, NOW.before(WORTH + 1));
         brought.note(&[one.clone(), two.clone(), old.clone()], NOW, start);
         assert!(brought.has(one.delivery) && !brought.has(old.delivery));
-        brought.note(std::slice::from_ref(&one), NOW, start + REMEMBERED / 2);
-        assert!(brought.knows_all(start + REMEMBERED));
-        assert!(brought.has(two.delivery));
-        assert!(brought.knows_all(start + REMEMBERED + REMEMBERED / 4));
-        assert!(brought.has(one.delivery) && !brought.has(two.delivery));
-        assert!(brought.knows_all(start + 2 * REMEMBERED));
+        let later = start + REMEMBERED / 2;
+        brought.note(std::slice::from_ref(&one), NOW.after(5 * SECOND), later);
+        let mut knows_all_after = |passed: Duration| {
+            let millis = Millis::try_from(passed.as_millis()).unwrap();
+            assert!(brought.knows_all(NOW.after(millis), start + passed));
+            [&one, &two].map(|row| brought.has(row.delivery))
+        };
+        assert_eq!(knows_all_after(REMEMBERED), [true, true]);
+        assert_eq!(knows_all_after(REMEMBERED * 5 / 4), [true, false]);
+        assert_eq!(knows_all_after(REMEMBERED * 2), [false, false]);
         assert!(brought.when.is_empty() && brought.order.is_empty());
     }
 
@@ -141,7 +170,25 @@ mod tests {
         let many: Vec<Due> = (0..20).map(|number| row(number, NOW)).collect();
         brought.note(&many, NOW, start);
         assert_eq!(brought.order.len(), MOST);
-        assert!(!brought.knows_all(start + REMEMBERED));
-        assert!(brought.knows_all(start + REMEMBERED + Duration::from_millis(1)));
+        let end = NOW.after(10 * SECOND);
+        assert!(!brought.knows_all(end, start + REMEMBERED));
+        let later = start + REMEMBERED + Duration::from_millis(1);
+        assert!(brought.knows_all(end.after(1), later));
+    }
+
+    /// What was old when a block brought it is young again by a clock that was set back.
+    #[tokio::test(start_paused = true)]
+    async fn g2_while_a_clock_that_was_set_back_catches_up_nothing_is_believed() {
+        let (mut brought, start) = (Brought::default(), Instant::now());
+        let after = |seconds: u64| start + Duration::from_secs(seconds);
+        let old = row(1, NOW.before(WORTH + 1));
+        brought.note(std::slice::from_ref(&old), NOW, start);
+        assert!(!brought.has(old.delivery));
+        // Two nodes may be as far apart as that.
+        assert!(brought.knows_all(NOW.after(SECOND), after(2)));
+        // A second later it was set back by 20.
+        assert!(!brought.knows_all(NOW.before(18 * SECOND), after(3)));
+        assert!(!brought.knows_all(NOW.after(13 * SECOND), after(34)));
+        assert!(brought.knows_all(NOW.after(14 * SECOND), after(35)));
     }
 }

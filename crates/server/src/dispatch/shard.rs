@@ -195,7 +195,7 @@ impl Shard {
 
     /// Takes rows that another node accepted, or reads them: see [`brought`](super::brought).
     fn told(&mut self, rows: Vec<Due>, now: Timestamp) {
-        let knows_all = self.brought.knows_all(Instant::now());
+        let knows_all = self.brought.knows_all(now, Instant::now());
         for row in rows {
             let id = row.endpoint;
             let Some(held) = self.parts.owned.held_for(id) else {
