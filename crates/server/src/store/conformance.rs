@@ -147,6 +147,7 @@ macro_rules! store_conformance {
                 a_failed_row_waits_for_its_retry,
                 an_ordered_row_keeps_its_place_while_it_waits,
                 what_waits_is_put_in_order_with_the_endpoint,
+                g2_a_change_of_an_ordered_endpoint_moves_nothing,
                 an_exhausted_row_says_why,
                 a_row_settles_without_an_attempt_when_its_endpoint_went_away,
                 g1_a_row_that_was_queued_meanwhile_stays_and_keeps_both_attempts,

@@ -321,10 +321,15 @@ impl Contents {
         effects.accepted = accepted
             .flat_map(|new| self.traffic.accept(new, |_| None))
             .collect();
-        self.documents = documents;
+        let before = std::mem::replace(&mut self.documents, documents);
+        let was_ordered = |id| {
+            let known = before.endpoints.get(id);
+            known.is_some_and(|endpoint| endpoint.ordered)
+        };
         for write in &change.writes {
             if let Write::Endpoint(endpoint) = write
                 && endpoint.ordered
+                && !was_ordered(&endpoint.id)
             {
                 self.traffic.put_in_order(endpoint.id, endpoint.updated_at);
             }

@@ -183,6 +183,7 @@ fn g1_g2_g6_g7_what_was_found_once_does_not_come_back() {
         include_str!("cases/hung_before_its_clock_was_right.json"),
         include_str!("cases/broken_non_verifier_answers_controls_with_500.json"),
         include_str!("cases/all_clocks_set_within_a_round_trip.json"),
+        include_str!("cases/ordered_endpoint_changed_by_a_clock_behind.json"),
         include_str!("cases/told_late_after_a_clock_set_back.json"),
     ] {
         let outcome = run(&serde_json::from_str(case).unwrap(), Mutant::None);

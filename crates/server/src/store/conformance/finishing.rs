@@ -5,6 +5,7 @@ use hookturn_core::endpoint::Endpoint;
 use hookturn_core::id::{EndpointId, SecretId};
 use hookturn_core::receiver::{Belief, ReceiverClass, ReceiverView};
 use hookturn_core::store::{DeliverySearch, Due, Finish, Hold, ReceiverState, Write};
+use hookturn_core::time::Timestamp;
 
 use super::Engine;
 use super::listing::search_of;
@@ -172,6 +173,37 @@ pub async fn what_waits_is_put_in_order_with_the_endpoint(engine: &impl Engine) 
         assert_eq!(state(&world, &rows[1]).await.0, pending);
         world.restart().await;
     }
+}
+
+/// A change of an endpoint that kept the order before moves nothing, whatever the clock of who decided it: a row may
+/// be on its way, and finishes as it was read.
+pub async fn g2_a_change_of_an_ordered_endpoint_moves_nothing(engine: &impl Engine) {
+    let mut world = World::new(engine).await;
+    let tenant = world.tenant("acme").await;
+    let endpoint = &tenant.endpoints[0];
+    let change = |version, updated_at| {
+        let ordered = Endpoint {
+            ordered: true,
+            version,
+            updated_at,
+            ..endpoint.clone()
+        };
+        vec![Write::Endpoint(ordered)]
+    };
+    let workspace = tenant.workspace.id;
+    world.write(workspace, change(2, START)).await;
+    for at in [1, 2] {
+        let _ = world.accept_one(&tenant, START.after(at)).await;
+    }
+    // The engine may have given them places by a clock of its own.
+    let end = Timestamp::from_millis(i64::MAX);
+    let sent = world.due(endpoint, end).await.rows;
+    let decided_at = START.before(60_000);
+    world.write(workspace, change(3, decided_at)).await;
+    assert_eq!(keys(&world.due(endpoint, end).await.rows), keys(&sent));
+    let delivered = sent.iter().map(|row| finished(row, 200, Next::Delivered));
+    world.finish(delivered.collect()).await;
+    assert!(world.due(endpoint, end).await.rows.is_empty());
 }
 
 /// Every reason comes back as it was written.

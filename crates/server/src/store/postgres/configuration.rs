@@ -58,7 +58,7 @@ async fn apply_write(tx: &mut Tx<'_>, write: &Write) -> Outcome<()> {
             app,
             version,
         } => remove_app(session, *workspace, *app, *version).await,
-        Write::Endpoint(endpoint) => put_endpoint(session, endpoint).await,
+        Write::Endpoint(endpoint) => put_endpoint(tx, endpoint).await,
         Write::Keyring(keyring) => put_keyring(session, keyring).await,
         Write::Rotation(rotation) => put_rotation(session, rotation).await,
         Write::Secret(secret) => keep_secret(session, secret).await,
@@ -208,7 +208,8 @@ async fn remove_app(
     swapped(changed, "app", &app)
 }
 
-async fn put_endpoint(session: &Session, endpoint: &Endpoint) -> Outcome<()> {
+async fn put_endpoint(tx: &Tx<'_>, endpoint: &Endpoint) -> Outcome<()> {
+    let session = tx.session;
     let (workspace, id) = (
         uuid(endpoint.workspace.to_bytes()),
         uuid(endpoint.id.to_bytes()),
@@ -232,14 +233,14 @@ async fn put_endpoint(session: &Session, endpoint: &Endpoint) -> Outcome<()> {
         [&workspace, &app, &id, &version, &document, &deleted_at];
     let changed = execute(session, STEP, sql, &values).await?;
     swapped(changed, "endpoint", &endpoint.id)?;
-    if endpoint.ordered && endpoint.version > 1 {
+    if endpoint.ordered && endpoint.version > 1 && !tx.is_ordered(endpoint.id) {
         put_in_order(session, endpoint).await?;
     }
     Ok(())
 }
 
-/// Puts what waits for its retry where it was accepted, so that nothing which was accepted since passes it. On
-/// an endpoint that kept the order before, nothing waits elsewhere.
+/// Puts what waits for its retry where it was accepted, so that nothing which was accepted since passes it. An
+/// endpoint that kept the order before has every row in its place, and one may be on its way.
 async fn put_in_order(session: &Session, endpoint: &Endpoint) -> Outcome<()> {
     let sql = "UPDATE due SET due_at = message.accepted_at FROM message
                WHERE due.workspace = $1 AND due.endpoint = $2 AND due.due_at > $3

@@ -81,7 +81,7 @@ impl Memory {
 }
 
 impl Tx<'_> {
-    fn writes(&self) -> impl Iterator<Item = &Write> {
+    fn writes(&self) -> impl DoubleEndedIterator<Item = &Write> {
         self.effects.writes.iter()
     }
 
@@ -98,7 +98,7 @@ impl Tx<'_> {
 
     /// Whether an endpoint keeps the order of acceptance.
     pub(super) fn is_ordered(&self, id: EndpointId) -> bool {
-        let fresh = self.writes().find_map(|write| match write {
+        let fresh = self.writes().rev().find_map(|write| match write {
             Write::Endpoint(known) if known.id == id => Some(known.ordered),
             _ => None,
         });

@@ -240,7 +240,7 @@ fn put_endpoint(tx: &mut Tx<'_>, endpoint: &Endpoint) -> Outcome<()> {
         let number = tx.connection.last_insert_rowid();
         let fresh = NewNumber::Endpoint(endpoint.workspace, endpoint.id, number);
         tx.effects.numbers.push(fresh);
-    } else if endpoint.ordered {
+    } else if endpoint.ordered && !tx.is_ordered(endpoint.id) {
         put_in_order(tx, endpoint.id, endpoint.updated_at)?;
     }
     Ok(())

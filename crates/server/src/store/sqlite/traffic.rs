@@ -337,8 +337,8 @@ pub(super) fn due(at: &At<'_>, query: DueQuery) -> Outcome<DueBlock> {
     Ok(block)
 }
 
-/// Puts what waits for its retry where it was accepted, so that nothing which was accepted since passes it. On
-/// an endpoint that kept the order before, nothing waits elsewhere.
+/// Puts what waits for its retry where it was accepted, so that nothing which was accepted since passes it. An
+/// endpoint that kept the order before has every row in its place, and one may be on its way.
 pub(super) fn put_in_order(tx: &Tx<'_>, endpoint: EndpointId, now: Timestamp) -> Outcome<()> {
     let sql =
         "UPDATE due SET due_at = (SELECT accepted_at FROM message m WHERE m.number = due.message)
