@@ -91,7 +91,7 @@ use crate::receiver::Receiver;
 use crate::report::{Apart, Row, Starts};
 use crate::signatures::{Keys, Request, SignedBy};
 use crate::storm::{Receipts, Storm};
-use crate::storm_books::{Windows, compare, missing};
+use crate::storm_books::{Times, Windows, compare, missing};
 use crate::tally::{Arrival, Published, message_id, message_ids, tally};
 
 /// A message id that only its number tells apart.
@@ -338,6 +338,7 @@ async fn the_ceiling_is_measured_with_signed_requests() {
 
 fn storm() -> Storm {
     let receipts = |p99| Receipts {
+        second_p99_ms: None,
         messages: 25_000,
         p50_ms: Some(1.5),
         p99_ms: Some(p99),
@@ -470,12 +471,26 @@ fn a_storm_is_judged_by_message_endpoint_signature_and_window() {
         (2, 1, 2)
     );
     assert_eq!((books.unsigned, books.by_old, books.by_new), (2, 2, 3));
-    let counted = [&books.before, &books.during, &books.after].map(Histogram::total);
+    let counted = [&books.before, &books.during, &books.after].map(|times| times.all().total());
     assert_eq!(counted, [2, 1, 1]);
-    assert_eq!(books.beside.total(), 3);
-    let took = books.during.per_mille(1_000);
+    assert_eq!(books.beside.all().total(), 3);
+    let took = books.during.all().per_mille(1_000);
     assert_eq!(took, Some(Duration::from_nanos(6)));
     assert_eq!(missing(&mut published, &arrivals), 2);
+}
+
+#[test]
+fn a_stall_decides_its_own_second_and_not_the_median_one() {
+    const SECOND: u64 = 1_000_000_000;
+    let mut times = Times::default();
+    for (second, took) in [(7, 3), (8, 90_000), (9, 2)] {
+        for message in 0..10 {
+            times.record(second * SECOND + message, took);
+        }
+    }
+    assert_eq!(times.all().per_mille(990), Some(Duration::from_micros(90)));
+    assert_eq!(times.median_second(990), Some(Duration::from_nanos(3)));
+    assert_eq!(Times::default().median_second(990), None);
 }
 
 #[test]

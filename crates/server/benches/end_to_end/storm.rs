@@ -26,7 +26,7 @@ use crate::receiver::Receiver;
 use crate::report::Row;
 use crate::scenario::{Manner, Scenario};
 use crate::signatures::Keys;
-use crate::storm_books::{Books, Windows, compare, missing};
+use crate::storm_books::{Books, Times, Windows, compare, missing};
 
 /// Rotations that the bulk opens in one of its four steps a second: the default of a bulk rotation.
 const CONCURRENCY: u32 = 50;
@@ -73,14 +73,19 @@ pub(crate) struct Receipts {
     pub(crate) messages: u64,
     pub(crate) p50_ms: Option<f64>,
     pub(crate) p99_ms: Option<f64>,
+    /// The p99 of the median second.
+    pub(crate) second_p99_ms: Option<f64>,
 }
 
 impl Receipts {
-    fn of(times: &Histogram) -> Self {
+    fn of(times: &Times) -> Self {
+        let all = times.all();
+        let second = times.median_second(990);
         Self {
-            messages: times.total(),
-            p50_ms: millis(times, 500),
-            p99_ms: millis(times, 990),
+            messages: all.total(),
+            p50_ms: millis(&all, 500),
+            p99_ms: millis(&all, 990),
+            second_p99_ms: second.map(|second| second.as_secs_f64() * 1e3),
         }
     }
 }
@@ -92,13 +97,20 @@ impl Storm {
         Some(self.during.p99_ms? / beside)
     }
 
+    /// The same of the median seconds.
+    fn growth_of_a_second(&self) -> Option<f64> {
+        let beside = self.beside.second_p99_ms.filter(|beside| *beside > 0.0)?;
+        Some(self.during.second_p99_ms? / beside)
+    }
+
     /// What it came to, for people.
     pub(crate) fn notes(&self) -> Vec<String> {
         let window = |window: Receipts| {
             format!(
-                "p50 {:.2} ms, p99 {:.2} ms of {}",
+                "p50 {:.2} ms, p99 {:.2} ms, of the median second {:.2} ms, of {}",
                 window.p50_ms.unwrap_or_default(),
                 window.p99_ms.unwrap_or_default(),
+                window.second_p99_ms.unwrap_or_default(),
                 window.messages
             )
         };
@@ -114,12 +126,13 @@ impl Storm {
                 self.per_second,
             ),
             format!(
-                "receipt before: {}; during: {}; after: {}; before and after: {}; p99 x{:.2}",
+                "receipt before: {}; during: {}; after: {}; before and after: {}; p99 x{:.2}, of the median second x{:.2}",
                 window(self.before),
                 window(self.during),
                 window(self.after),
                 window(self.beside),
-                self.growth().unwrap_or_default()
+                self.growth().unwrap_or_default(),
+                self.growth_of_a_second().unwrap_or_default()
             ),
             format!(
                 "server: {cpu_before:.0} % of a core before, {cpu_during:.0} % during, {cpu_after:.0} % after"
@@ -322,6 +335,7 @@ async fn keys(server: &Server, made: &[(String, Endpoint)]) -> Result<Vec<Keys>,
 fn row(name: &str, load: &Load, books: &Books) -> Row {
     let publishing = Duration::from_nanos(load.answered - load.started);
     let per_second = Some(rate(load.accepted, publishing));
+    let during = books.during.all();
     let mut notes = Vec::new();
     notes.extend(
         load.refusal
@@ -334,8 +348,8 @@ fn row(name: &str, load: &Load, books: &Books) -> Row {
         accept_p50_ms: millis(&load.accept, 500),
         accept_p99_ms: millis(&load.accept, 990),
         accept_p999_ms: millis(&load.accept, 999),
-        receipt_p50_ms: millis(&books.during, 500),
-        receipt_p99_ms: millis(&books.during, 990),
+        receipt_p50_ms: millis(&during, 500),
+        receipt_p99_ms: millis(&during, 990),
         lost: Some(books.lost),
         duplicates: Some(books.duplicates),
         unacknowledged: books.unacknowledged,

@@ -1,7 +1,9 @@
 //! The books of a storm: what became of each message, who signed it, and how long it took before, during
 //! and after the bulk rotation.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::histogram::Histogram;
 use crate::number::Nanos;
@@ -16,6 +18,37 @@ pub(crate) struct Windows {
     pub(crate) after: Range<Nanos>,
 }
 
+/// How long messages of a window took, from when they were due to their first arrival.
+#[derive(Debug, Default)]
+pub(crate) struct Times {
+    seconds: BTreeMap<u64, Histogram>,
+}
+
+impl Times {
+    pub(crate) fn record(&mut self, due: Nanos, took: Nanos) {
+        let second = self.seconds.entry(due / 1_000_000_000);
+        second.or_insert_with(Histogram::new).record(took);
+    }
+
+    /// Of all of them.
+    pub(crate) fn all(&self) -> Histogram {
+        let mut all = Histogram::new();
+        for second in self.seconds.values() {
+            all.merge(second);
+        }
+        all
+    }
+
+    /// What `share` of 1,000 messages of a second do not exceed, of the median second: a stall of the disk, which
+    /// may decide what all of them do, decides only its own.
+    pub(crate) fn median_second(&self, share: u64) -> Option<Duration> {
+        let of = self.seconds.values();
+        let mut of: Vec<_> = of.filter_map(|times| times.per_mille(share)).collect();
+        of.sort_unstable();
+        of.get(of.len() / 2).copied()
+    }
+}
+
 /// What the comparison says.
 #[derive(Debug)]
 pub(crate) struct Books {
@@ -28,11 +61,11 @@ pub(crate) struct Books {
     pub(crate) by_old: u64,
     pub(crate) by_new: u64,
     /// From when a message was due to its first arrival.
-    pub(crate) before: Histogram,
-    pub(crate) during: Histogram,
-    pub(crate) after: Histogram,
+    pub(crate) before: Times,
+    pub(crate) during: Times,
+    pub(crate) after: Times,
     /// Before and after: the same load without a bulk rotation.
-    pub(crate) beside: Histogram,
+    pub(crate) beside: Times,
 }
 
 impl Books {
@@ -52,13 +85,13 @@ impl Books {
             after,
         } = windows;
         if before.contains(&sent) {
-            self.before.record(took);
-            self.beside.record(took);
+            self.before.record(sent, took);
+            self.beside.record(sent, took);
         } else if during.contains(&sent) {
-            self.during.record(took);
+            self.during.record(sent, took);
         } else if after.contains(&sent) {
-            self.after.record(took);
-            self.beside.record(took);
+            self.after.record(sent, took);
+            self.beside.record(sent, took);
         }
     }
 }
@@ -83,10 +116,10 @@ pub(crate) fn compare(
         unsigned: 0,
         by_old: 0,
         by_new: 0,
-        before: Histogram::new(),
-        during: Histogram::new(),
-        after: Histogram::new(),
-        beside: Histogram::new(),
+        before: Times::default(),
+        during: Times::default(),
+        after: Times::default(),
+        beside: Times::default(),
     };
     for (arrival, request) in arrivals.iter().zip(requests) {
         let place = published.binary_search_by_key(&arrival.id, |message| message.id);
