@@ -178,7 +178,7 @@ pub async fn what_waits_is_put_in_order_with_the_endpoint(engine: &impl Engine) 
 /// A change of an endpoint that kept the order before moves nothing, whatever the clock of who decided it: a row may
 /// be on its way, and finishes as it was read.
 pub async fn g2_a_change_of_an_ordered_endpoint_moves_nothing(engine: &impl Engine) {
-    let mut world = World::new(engine).await;
+    let world = World::new(engine).await;
     let tenant = world.tenant("acme").await;
     let endpoint = &tenant.endpoints[0];
     let change = |version, updated_at| {
