@@ -325,13 +325,19 @@ fn heard(text: &str) -> Vec<Hint> {
     let id = |text: &str| Uuid::parse_str(text).ok().map(Uuid::into_bytes);
     let hint = |place: usize| {
         let one = text.get(place * UNIT..(place + 1) * UNIT)?;
-        let workspace = WorkspaceId::from_column(id(one.get(1..33)?)?);
-        let endpoint = EndpointId::from_column(id(one.get(33..)?)?);
-        match one.get(..1)? {
-            "d" => Some(Hint::Due(workspace, endpoint, Timestamp::EPOCH)),
-            "r" => Some(Hint::Requeued(workspace, endpoint)),
-            _ => None,
+        let (word, ids) = one.split_at_checked(1)?;
+        // Most of a long one is content: ids are looked for only where there are some.
+        if !matches!(word, "d" | "r") {
+            return None;
         }
+        let (workspace, endpoint) = ids.split_at_checked(32)?;
+        let workspace = WorkspaceId::from_column(id(workspace)?);
+        let endpoint = EndpointId::from_column(id(endpoint)?);
+        Some(if word == "d" {
+            Hint::Due(workspace, endpoint, Timestamp::EPOCH)
+        } else {
+            Hint::Requeued(workspace, endpoint)
+        })
     };
     (0..text.len() / UNIT).filter_map(hint).collect()
 }
