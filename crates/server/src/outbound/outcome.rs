@@ -1,6 +1,7 @@
 //! What came of an exchange: always a value, never an error that escapes.
 
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use hookturn_core::time::Timestamp;
@@ -73,10 +74,7 @@ impl RetryAfter {
             // Too many digits for a number is still "very late", which the caller cuts.
             return Some(Self::Seconds(text.parse().unwrap_or(u64::MAX)));
         }
-        let at = jiff::fmt::rfc2822::DateTimeParser::new()
-            .parse_timestamp(text)
-            .ok()?;
-        u64::try_from(at.as_second()).ok().map(Self::At)
+        seconds_of(text).map(Self::At)
     }
 
     /// The earliest time the receiver wants to be tried again.
@@ -86,6 +84,17 @@ impl RetryAfter {
             Self::At(seconds) => Timestamp::EPOCH.after(seconds.saturating_mul(1_000)),
         }
     }
+}
+
+/// A date in one of the three forms of RFC 9110, section 5.6.7, or as mail has it, in seconds since the Unix epoch.
+fn seconds_of(text: &str) -> Option<u64> {
+    if let Ok(date) = httpdate::parse_http_date(text) {
+        let since = date.duration_since(SystemTime::UNIX_EPOCH);
+        return since.ok().map(|since| since.as_secs());
+    }
+    let parser = jiff::fmt::rfc2822::DateTimeParser::new();
+    let date = parser.parse_timestamp(text).ok()?;
+    u64::try_from(date.as_second()).ok()
 }
 
 /// Why there is no complete answer.
@@ -221,10 +230,15 @@ mod tests {
             parse("99999999999999999999999"),
             Some(RetryAfter::Seconds(u64::MAX))
         );
-        assert_eq!(
-            parse("Wed, 21 Oct 2015 07:28:00 GMT"),
-            Some(RetryAfter::At(1_445_412_480))
-        );
+        for date in [
+            "Wed, 21 Oct 2015 07:28:00 GMT",
+            "Wednesday, 21-Oct-15 07:28:00 GMT",
+            "Wed Oct 21 07:28:00 2015",
+            "Wed, 21 Oct 2015 09:28:00 +0200",
+        ] {
+            let at = Some(RetryAfter::At(1_445_412_480));
+            assert_eq!(parse(date), at, "{date}");
+        }
         for nonsense in ["", "-1", "1.5", "soon", "Wed, 21 Oct 1915 07:28:00 GMT"] {
             assert_eq!(parse(nonsense), None, "{nonsense}");
         }
