@@ -174,8 +174,9 @@ impl MasterKeys for KeptKeys {
             Source::Given(keys) if keys.len() > 1 => return Ok(keys.clone()),
             Source::Given(_) => {
                 return Err(
-                    "the master key comes from HOOKTURN_MASTER_KEY: set it to the new key, a comma and \
-                     the present one, restart, and rotate again; nothing was changed"
+                    "this server was given its master key, by HOOKTURN_MASTER_KEY or the file that \
+                     HOOKTURN_MASTER_KEY_FILE names: put the new key and a comma before the present one \
+                     there, restart, and rotate again; nothing was changed"
                         .to_owned(),
                 );
             }
