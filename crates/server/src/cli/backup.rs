@@ -41,11 +41,12 @@ pub(super) fn run(asked: &Backup, edge: &Edge, output: &mut Output) -> Outcome {
 pub(super) fn restore(asked: &Restore, edge: &Edge, output: &mut Output) -> Outcome {
     let config = asked.place.load(edge)?;
     let StorePlace::Postgres(database) = &config.store else {
+        let place = config.data_dir.join(app::DATABASE);
+        let place = place.display();
         return Err(
             Failure::usage("a backup of the embedded store needs no command to restore it").next(
                 format!(
-                    "stop the server and put the file in the place of {}; for a PostgreSQL store, name it by --store",
-                    config.data_dir.join(app::DATABASE).display()
+                    "stop the server, move {place}, {place}-wal and {place}-shm away, as many as there are, and copy the file to {place}; for a PostgreSQL store, name it by --store"
                 ),
             ),
         );

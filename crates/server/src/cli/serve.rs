@@ -117,6 +117,7 @@ pub(super) fn of_open(error: &OpenError) -> Exit {
         | OpenError::Incomplete { .. }
         | OpenError::Emptied { .. }
         | OpenError::Gone { .. }
+        | OpenError::LogOfAnother { .. }
         | OpenError::NotAFile { .. }
         | OpenError::Contents(_) => Exit::DatabaseDamaged,
         OpenError::Newer { .. } => Exit::DatabaseNewer,

@@ -24,6 +24,7 @@ mod open;
 mod planned;
 mod reader;
 mod requeue;
+mod restored;
 mod rows;
 mod searching;
 #[cfg(test)]
@@ -209,7 +210,7 @@ pub fn exists(path: &Path) -> Result<bool, OpenError> {
 
 /// Writes a consistent copy of the database at `from` to `to`, also while another process has it open.
 pub fn backup_beside(from: &Path, to: &Path) -> Result<Result<(), StoreError>, OpenError> {
-    let connection = open::open_for_reading(from)?;
+    let connection = open::open_to_look(from)?;
     // A copy of something else is no backup, and must not take the place of one.
     open::prepare_file(&connection, from)?;
     let at = reader::At {
@@ -233,7 +234,7 @@ pub struct Examined {
 /// Reads the database at `path` without changing it, also while another process has it open: whether
 /// it is ours, not newer than this version, and whole. `meta` names a kept value to return.
 pub fn examine(path: &Path, meta: &str) -> Result<Examined, OpenError> {
-    let connection = open::open_for_reading(path)?;
+    let connection = open::open_to_look(path)?;
     open::check(&connection, path)?;
     let at = reader::At {
         connection: &connection,

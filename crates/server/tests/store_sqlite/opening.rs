@@ -3,7 +3,7 @@
 use std::io::{Seek, SeekFrom, Write as _};
 
 use hookturn::store::conformance::world::{START, World};
-use hookturn::store::sqlite::{OpenError, backup_beside};
+use hookturn::store::sqlite::{OpenError, backup_beside, examine};
 use hookturn_core::store::{Store, Write};
 use rusqlite::Connection;
 
@@ -20,7 +20,46 @@ async fn stopped() -> tempfile::TempDir {
     let backup = world.backup_path();
     world.store().backup(backup.clone()).await.unwrap();
     std::fs::copy(backup, database(&place)).unwrap();
+    drop(open(&database(&place)).unwrap());
     place
+}
+
+/// A server that was killed leaves a log, which SQLite would play back over a backup that is put there.
+#[tokio::test]
+async fn g1_a_backup_is_not_opened_with_the_log_of_what_stood_there_before() {
+    let [backup, killed] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let before = stopped().await;
+    let kept = backup.path().join("kept.db");
+    backup_beside(&database(&before), &kept).unwrap().unwrap();
+
+    let store = open(&database(&before)).unwrap();
+    store.put_meta("since", b"then".to_vec()).await.unwrap();
+    for name in ["hookturn.db", "hookturn.db-wal"] {
+        std::fs::copy(before.path().join(name), killed.path().join(name)).unwrap();
+    }
+    drop(store);
+    let log = killed.path().join("hookturn.db-wal");
+    let left = std::fs::read(&log).unwrap();
+    assert!(!left.is_empty());
+
+    std::fs::copy(&kept, database(&killed)).unwrap();
+    assert!(matches!(refused(&killed), OpenError::LogOfAnother { .. }));
+    let copied = backup_beside(&database(&killed), &backup.path().join("again.db"));
+    assert!(matches!(copied, Err(OpenError::LogOfAnother { .. })));
+    assert!(examine(&database(&killed), "since").is_err());
+    assert_eq!(std::fs::read(&log).unwrap(), left);
+
+    std::fs::remove_file(&log).unwrap();
+    let store = open(&database(&killed)).unwrap();
+    assert_eq!(store.meta("since").await.unwrap(), None);
+    store.put_meta("since", b"now".to_vec()).await.unwrap();
+    // What is written from now on is its own log.
+    let again = tempfile::tempdir().unwrap();
+    for name in ["hookturn.db", "hookturn.db-wal"] {
+        std::fs::copy(killed.path().join(name), again.path().join(name)).unwrap();
+    }
+    let store = open(&database(&again)).unwrap();
+    assert_eq!(store.meta("since").await.unwrap(), Some(b"now".to_vec()));
 }
 
 /// Without a snapshot the copy would begin anew with each commit, and end when the last one is done.

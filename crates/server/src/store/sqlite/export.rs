@@ -104,7 +104,7 @@ impl Source {
     /// Opens it to be counted, changing nothing, also beside a running server. One whose schema is older than
     /// this version's is refused.
     pub(in crate::store) fn look(path: &Path) -> Result<Self, OpenError> {
-        let connection = open::open_for_reading(path)?;
+        let connection = open::open_to_look(path)?;
         open::prepare_file(&connection, path)?;
         open::must_be_current(&connection, path)?;
         Ok(Self {

@@ -14,8 +14,10 @@ use hookturn_core::store::StoreError;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
+use super::restored;
+
 /// Marks a file as Hookturn's: "hktn".
-const APPLICATION_ID: i32 = 0x686b_746e;
+pub(super) const APPLICATION_ID: i32 = 0x686b_746e;
 /// The migrations, in order; a database remembers how many it has seen.
 const MIGRATIONS: &[&str] = &[
     include_str!("schema/0001.sql"),
@@ -67,6 +69,14 @@ pub enum OpenError {
         "{path} is gone, and its log {path}-wal is still there: what they held is lost without it; nothing was changed: put the database back, restore it from a backup, or move the log away to start empty"
     )]
     Gone {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A backup, and the log of the database that stood there before.
+    #[error(
+        "{path} is a backup that was put there, and {path}-wal is the log of what stood there before: together they are neither; nothing was changed: to start from the backup, move {path}-wal and {path}-shm away"
+    )]
+    LogOfAnother {
         /// The file.
         path: PathBuf,
     },
@@ -262,7 +272,7 @@ pub(super) fn exists(path: &Path) -> Result<bool, OpenError> {
 }
 
 /// Where SQLite keeps what is not in the database yet.
-fn log_of(path: &Path) -> PathBuf {
+pub(super) fn log_of(path: &Path) -> PathBuf {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     log.into()
@@ -305,14 +315,11 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {
     if !exists(path)? {
         make(path)?;
     }
-    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    // SQLite opens what it may not write all the same, to read it.
-    if connection.is_readonly("main").map_err(classify(path))? {
-        return Err(OpenError::ReadOnly {
-            path: path.to_owned(),
-        });
+    if restored::is_backup(path)? {
+        drop(connect_to_ours(path)?);
+        restored::accept(path)?;
     }
-    prepare_file(&connection, path)?;
+    let connection = connect_to_ours(path)?;
     connection
         .execute_batch(
             "PRAGMA journal_mode = WAL;
@@ -324,6 +331,26 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {
     connection.set_prepared_statement_cache_capacity(128);
     migrate(&connection, path)?;
     Ok(connection)
+}
+
+/// Connects to a database of ours that can be written, and has not written yet.
+fn connect_to_ours(path: &Path) -> Result<Connection, OpenError> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // SQLite opens what it may not write all the same, to read it.
+    if connection.is_readonly("main").map_err(classify(path))? {
+        return Err(OpenError::ReadOnly {
+            path: path.to_owned(),
+        });
+    }
+    prepare_file(&connection, path)?;
+    Ok(connection)
+}
+
+/// Opens it for somebody who only looks, from beside whoever has it open.
+pub(super) fn open_to_look(path: &Path) -> Result<Connection, OpenError> {
+    // Before SQLite takes the log for its own.
+    restored::is_backup(path)?;
+    open_for_reading(path)
 }
 
 pub(super) fn open_for_reading(path: &Path) -> Result<Connection, OpenError> {
@@ -370,7 +397,7 @@ pub(super) fn prepare_file(connection: &Connection, path: &Path) -> Result<(), O
     };
     let (application, schema) = (pragma("application_id")?, pragma("user_version")?);
     // Ours are numbered from their first moment.
-    if application != APPLICATION_ID || schema < 1 {
+    if ![APPLICATION_ID, restored::BACKUP_ID].contains(&application) || schema < 1 {
         return Err(OpenError::Damaged {
             path: path.to_owned(),
             source: None,

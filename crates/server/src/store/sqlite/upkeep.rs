@@ -13,7 +13,7 @@ use super::configuration::{collect, execute};
 use super::reader::At;
 use super::rows::{self, as_i64};
 use super::writer::Tx;
-use super::{bulks, failed};
+use super::{bulks, failed, restored};
 
 /// Pages copied per step of a backup, so that other readers get their turn.
 const BACKUP_PAGES: i32 = 512;
@@ -260,7 +260,8 @@ pub(super) fn backup(at: &At<'_>, path: &Path) -> Result<(), StoreError> {
     let _left_by_one_that_was_ended = std::fs::remove_file(part);
     file.open(part).map_err(refused)?;
     let copied = copy(at.connection, part).map_err(failed(STEP));
-    let named = copied.and_then(|()| std::fs::rename(part, path).map_err(refused));
+    let marked = copied.and_then(|()| restored::mark(part).map_err(refused));
+    let named = marked.and_then(|()| std::fs::rename(part, path).map_err(refused));
     if named.is_err() {
         let _ = std::fs::remove_file(part);
     }
