@@ -366,8 +366,11 @@ fn plan_text(plan: &Value) -> String {
         .map(|wave| number(wave).to_string())
         .collect();
     let mut lines = vec![format!(
-        "{} keyrings, mode {}, in waves of {}",
-        number(&plan["keyrings"]),
+        "{}, mode {}, in waves of {}",
+        match number(&plan["keyrings"]) {
+            1 => "1 keyring".to_owned(),
+            count => format!("{count} keyrings"),
+        },
         printable(plan["mode"].as_str().unwrap_or_default()),
         if waves.is_empty() {
             "none".to_owned()

@@ -345,6 +345,12 @@ fn configuration_fields() -> Vec<Case> {
             "/overlapSeconds",
         ),
         field(
+            "overlap of a proven bulk",
+            "/v1/bulk-rotations",
+            &json!({"selector": {"all": true}, "mode": "proven", "overlapSeconds": 60}),
+            "/overlapSeconds",
+        ),
+        field(
             "long reason",
             ROTATIONS,
             &json!({"mode": "overlap", "reason": "x".repeat(257)}),

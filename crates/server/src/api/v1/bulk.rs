@@ -137,6 +137,10 @@ impl StartBulk {
             ModeWord::Immediate => Ok(Manner::Immediate),
             ModeWord::Overlap => Ok(Manner::Overlap { overlap }),
             ModeWord::Staged => Ok(Manner::Staged { overlap }),
+            ModeWord::Proven if overlap.is_some() => Err(ServiceError::invalid(
+                "/overlapSeconds",
+                "mode proven takes its times from its policy: quietMillis and deadlineMillis",
+            )),
             ModeWord::Proven => Ok(Manner::Proven {
                 policy: self
                     .policy
@@ -473,9 +477,14 @@ impl BulkPlan {
         let mut bulk = BulkView::new(&started.bulk);
         if started.dry_run {
             bulk.state = "planned";
-            "nothing was started and nothing is kept of this plan, its id included: ask again without \
-             dryRun to open these rotations, wave after wave"
-                .clone_into(&mut bulk.words);
+            let words = if started.keyrings.is_empty() {
+                "no keyring has what the selector names and an active secret that signs for an endpoint: \
+                 nothing would be rotated"
+            } else {
+                "nothing was started and nothing is kept of this plan, its id included: ask again without \
+                 dryRun to open these rotations, wave after wave"
+            };
+            words.clone_into(&mut bulk.words);
         }
         Self {
             bulk,
