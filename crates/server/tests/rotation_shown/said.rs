@@ -79,6 +79,15 @@ async fn a_deadline_may_be_a_time() {
         (nine_days - 60_000..=nine_days).contains(&millis),
         "{millis}"
     );
+    // It is shown as a time, and in the overlap it is the end of the old secret.
+    assert_eq!(shown["deadlineAt"], at, "{shown}");
+    let promote = format!("/v1/rotations/{}/promote", opened.id);
+    let promoted = world.api.post(&promote, &json!({ "force": true })).await;
+    assert_eq!(promoted["deadlineAt"], at, "{promoted}");
+    assert_eq!(promoted["retireAt"], at, "{promoted}");
+    let finish = format!("/v1/rotations/{}/finish", opened.id);
+    let over = world.api.post(&finish, &json!({})).await;
+    assert!(over.get("deadlineAt").is_none(), "{over}");
     world.server.stop().await;
 }
 

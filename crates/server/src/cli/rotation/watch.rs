@@ -93,9 +93,10 @@ fn sentence(rotation: &Value, progress: &Progress) -> String {
     let ended = text(rotation, "endedAt");
     match rotation["stage"].as_str() {
         Some("staged") => format!(
-            "rotation {} ({mode}) waits to be promoted: {}",
+            "rotation {} ({mode}) waits to be promoted: {}{}",
             text(rotation, "id"),
-            progress.words
+            progress.words,
+            deadline(rotation)
         ),
         Some("overlap") => format!(
             "rotation {} ({mode}) is in its overlap: {}",
@@ -108,6 +109,17 @@ fn sentence(rotation: &Value, progress: &Progress) -> String {
             progress.words
         ),
     }
+}
+
+/// Until when a rotation that waits for its proof is to be done, and what happens then: nothing.
+fn deadline(rotation: &Value) -> String {
+    if rotation["deadlineAt"].is_null() {
+        return String::new();
+    }
+    format!(
+        "; its deadline is {}, and without proof the old secret stays active after it too",
+        text(rotation, "deadlineAt")
+    )
 }
 
 /// Cells of a bar that is printed.
@@ -321,6 +333,15 @@ mod tests {
         assert_eq!(
             sentence(&rotation, &progress),
             "rotation rot_1 (proven) waits to be promoted: collecting words"
+        );
+        let until = "2026-01-15T00:00:00.000Z";
+        let due = json!({"id": "rot_1", "stage": "staged", "mode": "proven", "deadlineAt": until,
+            "endpoints": [endpoint("collecting", 23)]});
+        assert_eq!(
+            sentence(&due, &progress),
+            format!(
+                "rotation rot_1 (proven) waits to be promoted: collecting words; its deadline is {until}, and without proof the old secret stays active after it too"
+            )
         );
         let bar = format!("[{}{}] 38 %", "#".repeat(12), "-".repeat(18));
         assert_eq!(progress.line(), bar);
