@@ -88,6 +88,8 @@ pub struct EndpointStanding {
     pub rehearsed: Option<Rehearsed>,
     /// Why it cannot be asked, while its rotation asks: a stable word.
     pub unasked: Option<&'static str>,
+    /// Whether its rotation waits to be promoted: then it may be cancelled, and after it finished.
+    pub is_staged: bool,
     /// Whether its keyring signs for others too, whose proof it hinders while it counts.
     pub is_shared: bool,
 }
@@ -385,6 +387,7 @@ impl Service {
                 EndpointStanding {
                     standing: evidence.standing_in(rotation, &policy, now),
                     unasked: self.unasked(rotation, &endpoint, now),
+                    is_staged: rotation.stage == Stage::Staged,
                     is_shared: matches!(keyring.owner, KeyringOwner::Shared),
                     evidence,
                     rehearsed: findings.rehearsed,

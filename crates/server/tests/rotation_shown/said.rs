@@ -121,7 +121,24 @@ async fn an_endpoint_that_cannot_be_asked_any_more_says_why_and_what_helps() {
             words.starts_with("it cannot be asked, because") && words.contains(helps),
             "{words}"
         );
+        // What is staged cannot be finished.
+        assert!(
+            words.contains("promote with force, or cancel the rotation")
+                && !words.contains("finish"),
+            "{words}"
+        );
     }
+    let promote = format!("/v1/rotations/{}/promote", opened.id);
+    world.api.post(&promote, &json!({ "force": true })).await;
+    let said = standing().await;
+    let words = said["words"].as_str().unwrap();
+    assert!(
+        words.contains("enable it, or finish the rotation") && !words.contains("cancel"),
+        "{words}"
+    );
+    let finish = format!("/v1/rotations/{}/finish", opened.id);
+    let over = world.api.post(&finish, &json!({})).await;
+    assert_eq!(over["stage"], "completed");
     world.server.stop().await;
 }
 
