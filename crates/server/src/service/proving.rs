@@ -73,6 +73,8 @@ pub struct RehearsalReport {
     pub rehearsed: Rehearsed,
     /// What was asked and answered, in order.
     pub asked: Vec<(ProbeKeys, Probed)>,
+    /// Whether a new secret of its keyring was pending, which a rehearsal does not ask about.
+    pub is_pending: bool,
 }
 
 /// Where one endpoint of a rotation stands.
@@ -145,7 +147,12 @@ impl Service {
             self.live
                 .find(id, |findings| findings.after_rehearsal(rehearsed));
         }
-        let report = RehearsalReport { rehearsed, asked };
+        let keyring = self.live.keyring(endpoint.keyring);
+        let report = RehearsalReport {
+            rehearsed,
+            asked,
+            is_pending: keyring.is_some_and(|keyring| keyring.pending().is_some()),
+        };
         self.change(caller, recording, |_| {
             let subject = Subject {
                 app: Some(endpoint.app),
