@@ -570,6 +570,13 @@ impl Rotation {
         }
     }
 
+    /// Until when the retiring secret of an overlap stays whether or not it is needed, because somebody extended the
+    /// rotation; while that time is to come.
+    pub fn kept_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let overlap = matches!(self.stage.at(now), Stage::Overlap { .. });
+        self.kept_until.filter(|until| overlap && now < *until)
+    }
+
     /// The secret this rotation lets sign until a fixed moment, and that moment.
     pub fn leaving(&self) -> Option<(SecretId, Timestamp)> {
         match self.stage {

@@ -92,6 +92,31 @@ async fn a_deadline_may_be_a_time() {
 }
 
 #[tokio::test]
+async fn an_extended_rotation_says_until_when_it_keeps_the_old_secret() {
+    let world = World::new(json!({})).await.contacted().await;
+    let proven = json!({ "mode": "proven" });
+    let opened = world.api.rotate(&world.endpoint.keyring_id, &proven).await;
+    let rotation = format!("/v1/rotations/{}", opened.id);
+    let promote = format!("{rotation}/promote");
+    let promoted = world.api.post(&promote, &json!({ "force": true })).await;
+    assert!(promoted.get("keptUntil").is_none(), "{promoted}");
+    let until = days_from_now(20);
+    let extend = format!("{rotation}/extend");
+    let answer = world.api.post(&extend, &json!({ "retireAt": until })).await;
+    for said in [answer, world.api.get(&rotation).await] {
+        assert_eq!(said["keptUntil"], until, "{said}");
+        assert_eq!(said["retireAt"], until, "{said}");
+        let deliveries = said["deliveries"].as_str().unwrap();
+        assert!(
+            deliveries
+                .contains("not sooner, because somebody extended it, later while it is needed"),
+            "{deliveries}"
+        );
+    }
+    world.server.stop().await;
+}
+
+#[tokio::test]
 async fn an_endpoint_that_cannot_be_asked_any_more_says_why_and_what_helps() {
     let world = World::new(json!({})).await.contacted().await;
     let proven = json!({ "mode": "proven" });

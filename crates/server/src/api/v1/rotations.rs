@@ -123,6 +123,11 @@ pub(in crate::api) struct RotationView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::TimeText>)]
     retire_at: Option<Timestamp>,
+    /// Until when the old secret stays in the overlap whether or not it is needed, because somebody extended the
+    /// rotation. Absent when nobody did, and from that time on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::TimeText>)]
+    kept_until: Option<Timestamp>,
     /// When it was over.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::TimeText>)]
@@ -169,6 +174,7 @@ impl RotationView {
             to_secret_id: rotation.to,
             deadline_at: rotation.deadline_at(now),
             retire_at,
+            kept_until: rotation.kept_at(now),
             ended_at,
             reason: rotation.reason.clone(),
             promotion: rotation.promotion.as_ref().map(PromotionView::new),

@@ -241,20 +241,37 @@ impl Progress {
             }
             None => "the old one is not needed since".to_owned(),
         };
-        let until = text(rotation, "retireAt");
-        let or_later = if rotation["policy"]["onDeadline"] == "extend" {
-            ", or later, while it is needed"
-        } else {
-            ""
-        };
+        let goes = goes(rotation);
         let behind = behind.map_or_else(String::new, |behind| format!("{behind}; "));
         Self {
             done: done.min(total),
             total: total.max(1),
-            words: format!(
-                "{behind}the new secret is active; {last}, and it goes at {until} or sooner{or_later}"
-            ),
+            words: format!("{behind}the new secret is active; {last}, and it {goes}"),
         }
+    }
+}
+
+/// When the old secret goes: at its end in the modes that wait for nobody and where somebody extended the rotation, and
+/// sooner or later than that as it is needed where the rotation finds out.
+fn goes(rotation: &Value) -> String {
+    let until = text(rotation, "retireAt");
+    if rotation["mode"] != "proven" {
+        return format!("goes at {until}");
+    }
+    let kept = text(rotation, "keptUntil");
+    let or_later = if rotation["policy"]["onDeadline"] == "extend" {
+        ", or later, while it is needed"
+    } else {
+        ""
+    };
+    if kept.is_empty() {
+        format!("goes at {until} or sooner{or_later}")
+    } else if kept == until {
+        format!("is kept until {until}, because somebody extended the rotation{or_later}")
+    } else {
+        format!(
+            "goes at {until} or sooner, but is kept until {kept}, because somebody extended the rotation{or_later}"
+        )
     }
 }
 
@@ -394,6 +411,24 @@ mod tests {
             cut,
             format!(
                 "the new secret is active; the old one is not needed since, and it goes at {until} or sooner"
+            )
+        );
+        let kept = |on_deadline: &str, kept_until: &str| {
+            let rotation = json!({
+                "stage": "overlap", "mode": "proven", "retireAt": until, "keptUntil": kept_until,
+                "policy": {"onDeadline": on_deadline}, "endpoints": [endpoint("proved", 59)],
+            });
+            goes(&rotation)
+        };
+        let asked = format!("is kept until {until}, because somebody extended the rotation");
+        assert_eq!(kept("cut", &until), asked);
+        let or_later = ", or later, while it is needed";
+        assert_eq!(kept("extend", &until), format!("{asked}{or_later}"));
+        let earlier = Timestamp::from_millis(1_200_000).to_string();
+        assert_eq!(
+            kept("extend", &earlier),
+            format!(
+                "goes at {until} or sooner, but is kept until {earlier}, because somebody extended the rotation{or_later}"
             )
         );
         let several = json!([

@@ -208,7 +208,7 @@ impl Panel {
             proved: standings.iter().filter(proved).count(),
             last_needed: needed.max().flatten().map(when),
             is_proven,
-            is_kept: rotation.kept_until.is_some_and(|until| now < until),
+            is_kept: rotation.kept_at(now).is_some(),
             extends: policy.on_deadline == OnDeadline::Extend,
         }
     }
