@@ -276,7 +276,8 @@ pub enum ExchangeReason {
     Steady,
     /// Two secrets were live, and the receiver reads every signature: both signed.
     CoSigned,
-    /// Two were live, and this is the one the receiver was believed to hold.
+    /// There were two, and this is the one the receiver was believed to hold, or of which it accepted more while
+    /// the new one was waiting.
     Belief,
     /// Two were live, and nothing was believed: the older one, which had every receiver.
     NoBelief,
@@ -328,7 +329,7 @@ impl ExchangeReason {
             Self::Steady => "it was the only live secret",
             Self::CoSigned => "two secrets were live and the receiver reads every signature",
             Self::Belief => {
-                "two secrets were live, and the receiver had last accepted this one alone"
+                "there were two secrets, and the receiver's latest answers spoke for this one"
             }
             Self::NoBelief => {
                 "two secrets were live and it was not known which one the receiver holds: the older one \

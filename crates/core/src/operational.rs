@@ -45,7 +45,7 @@ pub const REPORTED: &[(AuditAction, &str)] = &[
     ),
     (
         AuditAction::RotationFinished,
-        "The old secret was retired before its end, by command or because it was not needed any more; `rotation.completed` follows.",
+        "The secret that leaves was retired before its end, by command or because it was not needed any more; `rotation.completed` follows, unless the rotation was undone.",
     ),
     (
         AuditAction::RotationCompleted,
@@ -230,7 +230,8 @@ pub fn words(recorded: &Recorded, names: &Names) -> String {
             detail("retireAt")
         ),
         AuditAction::RotationFinished => {
-            format!("the old secret {old} of {whose} was retired before its end")
+            // After an undo that is the new one, and the entry does not say which it was.
+            format!("the secret that leaves {whose} was retired before its end")
         }
         AuditAction::RotationCompleted => format!(
             "the rotation of {whose} to secret {new} is over: {old} signs no longer{}",

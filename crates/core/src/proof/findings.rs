@@ -59,14 +59,14 @@ impl Rehearsed {
         }
     }
 
-    /// What that means for a rotation, in one sentence.
-    pub const fn consequence(&self) -> &'static str {
+    /// What that means for a rotation, in one sentence; `is_pending` says whether a new secret waits to be activated.
+    pub const fn consequence(&self, is_pending: bool) -> &'static str {
         match self.doubted_at {
             Some(_) => {
                 "a rotation signs with one secret and repairs a refusal with the other at once; \
                  rehearse again to find out how it verifies"
             }
-            None => self.finding.consequence(),
+            None => self.finding.consequence(is_pending),
         }
     }
 }

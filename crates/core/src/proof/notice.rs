@@ -215,19 +215,12 @@ pub fn notices(
     let mut said = Vec::new();
     let policy = policy_of(rotation);
     let proven = matches!(rotation.mode, Mode::Proven { .. });
-    let deadline = match rotation.stage.at(now) {
-        Stage::Staged if proven => {
-            while_staged(&policy, rotation, endpoints, now, &mut told, &mut said);
-            rotation.opened_at.after(policy.deadline_millis)
-        }
-        Stage::Overlap { retire_at } => retire_at,
-        Stage::Staged
-        | Stage::Completed { .. }
-        | Stage::Cancelled { .. }
-        | Stage::Undone { .. } => {
-            return (said, told);
-        }
+    let Some(deadline) = rotation.deadline_at(now) else {
+        return (said, told);
     };
+    if rotation.stage == Stage::Staged {
+        while_staged(&policy, rotation, endpoints, now, &mut told, &mut said);
+    }
     let holds_new =
         |evidence: &Option<Evidence>| Evidence::about(*evidence, rotation.id).holds_new();
     if !proven && endpoints.iter().all(|(_, evidence)| holds_new(evidence)) {

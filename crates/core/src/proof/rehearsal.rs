@@ -305,8 +305,9 @@ impl Finding {
         }
     }
 
-    /// What that means for a rotation, in one sentence.
-    pub const fn consequence(&self) -> &'static str {
+    /// What that means for a rotation, in one sentence. A rehearsal asks with the current secret: whoever refused that
+    /// while a new one is pending (`is_pending`) may have deployed the new one.
+    pub const fn consequence(&self, is_pending: bool) -> &'static str {
         if self.odd_status.is_some() {
             return "nothing can be proved, and in an overlap a delivery that it answers so is not \
                     repaired with the other secret: make it answer 401 to a signature that does not \
@@ -327,6 +328,11 @@ impl Finding {
             }
             ReceiverClass::Unreachable => {
                 "nothing can be proved until it answers; rotate with mode overlap, or rehearse again"
+            }
+            ReceiverClass::Unknown if is_pending && self.refused_current => {
+                "the receiver may hold the pending secret already, which a rehearsal does not ask about: \
+                 what the open rotation shows of this endpoint says whether it accepts it; if not, check \
+                 which secret it holds, or choose another probe body"
             }
             ReceiverClass::Unknown => {
                 "nothing can be proved; check which secret it holds, or choose another probe body, \
@@ -449,7 +455,7 @@ mod tests {
                 assert_eq!(finding.odd_status, Some(status));
                 let words = finding.words();
                 assert!(words.contains(&format!("answered {status}")), "{words}");
-                assert!(finding.consequence().contains("answer 401"));
+                assert!(finding.consequence(false).contains("answer 401"));
             }
         }
         // A timeout has no status, and what does not accept the secret tells nothing by another.
@@ -481,7 +487,10 @@ mod tests {
     fn every_class_has_words_for_people() {
         for (accepted, refusal) in [(&[ProbeKeys::Current][..], 401), (&[], 401), (&[], 503)] {
             let (finding, _) = rehearse(Scheme::Standard, accepting(accepted, refusal));
-            assert!(!finding.words().is_empty() && !finding.consequence().is_empty());
+            assert!(!finding.words().is_empty() && !finding.consequence(false).is_empty());
+            // Only whoever refused the current secret can be one that holds the pending one.
+            let may_hold = finding.consequence(true).contains("pending");
+            assert_eq!(may_hold, finding.refused_current, "{finding:?}");
         }
     }
 }

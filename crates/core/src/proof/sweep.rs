@@ -70,7 +70,7 @@ pub fn next_step(
                 .promotion
                 .as_ref()
                 .map_or(rotation.opened_at, |made| made.at);
-            let is_kept = rotation.kept_until.is_some_and(|until| now < until);
+            let is_kept = rotation.kept_at(now).is_some();
             if let Some(quiet_at) = quiet_at(&policy, rotation, endpoints, since)
                 && now >= quiet_at
                 && !is_kept

@@ -557,6 +557,26 @@ impl Rotation {
         }
     }
 
+    /// The deadline at `now`: of mode `proven` the policy's while it is staged, and in an overlap of whatever mode
+    /// the end of the old secret, which may have moved. A staged rotation of another mode waits without one.
+    pub fn deadline_at(&self, now: Timestamp) -> Option<Timestamp> {
+        match (self.stage.at(now), self.mode) {
+            (Stage::Staged, Mode::Proven { policy }) => {
+                Some(self.opened_at.after(policy.deadline_millis))
+            }
+            (Stage::Overlap { retire_at }, _) => Some(retire_at),
+            (Stage::Staged, Mode::Immediate | Mode::Overlap { .. } | Mode::Staged { .. })
+            | (Stage::Completed { .. } | Stage::Cancelled { .. } | Stage::Undone { .. }, _) => None,
+        }
+    }
+
+    /// Until when the retiring secret of an overlap stays whether or not it is needed, because somebody extended the
+    /// rotation; while that time is to come.
+    pub fn kept_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let overlap = matches!(self.stage.at(now), Stage::Overlap { .. });
+        self.kept_until.filter(|until| overlap && now < *until)
+    }
+
     /// The secret this rotation lets sign until a fixed moment, and that moment.
     pub fn leaving(&self) -> Option<(SecretId, Timestamp)> {
         match self.stage {

@@ -27,7 +27,7 @@ impl Rotation {
                 "until {retire_at}{} each delivery, retries included, is signed when it is sent with the \
                  secret its receiver is believed to hold, or with both, and sent again at once with the \
                  other when it is refused",
-                moves(mode)
+                moves(mode, retire_at, self.kept_at(now))
             ),
             (Stage::Completed { .. }, _) => {
                 "every request that is signed from now on, retries of older messages included, carries \
@@ -54,15 +54,20 @@ impl Rotation {
     }
 }
 
-/// How the end of an overlap may move by itself.
-fn moves(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Immediate | Mode::Overlap { .. } | Mode::Staged { .. } => "",
-        Mode::Proven { policy } => match policy.on_deadline {
-            OnDeadline::Extend => {
-                " (sooner when the old secret is needed no longer, later while it is needed)"
-            }
-            OnDeadline::Cut => " (sooner when the old secret is needed no longer)",
-        },
+/// How the end of an overlap at `retire_at` may move by itself, given until when the old secret is kept.
+fn moves(mode: Mode, retire_at: Timestamp, kept: Option<Timestamp>) -> String {
+    let Mode::Proven { policy } = mode else {
+        return String::new();
+    };
+    let sooner = match kept {
+        None => "sooner when the old secret is needed no longer".to_owned(),
+        Some(until) if until < retire_at => format!(
+            "sooner, but not before {until}, to which somebody extended it, when the old secret is needed no longer"
+        ),
+        Some(_) => "not sooner, because somebody extended it".to_owned(),
+    };
+    match policy.on_deadline {
+        OnDeadline::Extend => format!(" ({sooner}, later while it is needed)"),
+        OnDeadline::Cut => format!(" ({sooner})"),
     }
 }

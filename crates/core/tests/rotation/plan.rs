@@ -582,4 +582,11 @@ fn every_plan_says_why_it_signs_with_what_it_does() {
         canary.reason(&staged().keyring, &believing(single, 2), Some(&early)),
         ExchangeReason::Belief
     );
+    // Also where the old one was the last that it accepted alone: so the words may not claim the contrary.
+    assert_eq!(
+        canary.reason(&staged().keyring, &believing(single, 1), Some(&early)),
+        ExchangeReason::Belief
+    );
+    let words = ExchangeReason::Belief.words();
+    assert!(!words.contains("last accepted"), "{words}");
 }

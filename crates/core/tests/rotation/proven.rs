@@ -712,3 +712,40 @@ fn an_overlap_says_whether_its_end_moves() {
         assert!(said.contains(expected), "{said}");
     }
 }
+
+#[test]
+fn an_overlap_that_was_extended_promises_no_earlier_end() {
+    for (on_deadline, expected) in [
+        (
+            OnDeadline::Extend,
+            "(not sooner, because somebody extended it, later while it is needed) each",
+        ),
+        (
+            OnDeadline::Cut,
+            "(not sooner, because somebody extended it) each",
+        ),
+    ] {
+        let mut bench = promoted(ProofPolicy {
+            on_deadline,
+            ..ProofPolicy::default()
+        });
+        let retire_at = at(20 * DAY);
+        let extend = |retire_at, is_asked| Command::Extend {
+            rotation: rotation(&bench).id,
+            retire_at,
+            is_asked,
+        };
+        let (asked, moved) = (extend(retire_at, true), extend(at(21 * DAY), false));
+        bench.run(at(2 * HOUR), asked);
+        assert_eq!(rotation(&bench).kept_at(at(3 * HOUR)), Some(retire_at));
+        let said = rotation(&bench).deliveries(at(3 * HOUR));
+        assert!(said.contains(expected), "{said}");
+        // Where the end moved by itself after that, it may go from the time on that was asked for.
+        bench.run(at(4 * HOUR), moved);
+        let said = rotation(&bench).deliveries(at(5 * HOUR));
+        assert!(said.contains(&format!("not before {retire_at}")), "{said}");
+        assert_eq!(rotation(&bench).kept_at(retire_at), None);
+        let said = rotation(&bench).deliveries(retire_at);
+        assert!(said.contains("(sooner when the old"), "{said}");
+    }
+}

@@ -73,6 +73,8 @@ pub struct RehearsalReport {
     pub rehearsed: Rehearsed,
     /// What was asked and answered, in order.
     pub asked: Vec<(ProbeKeys, Probed)>,
+    /// Whether a new secret of its keyring was pending, which a rehearsal does not ask about.
+    pub is_pending: bool,
 }
 
 /// Where one endpoint of a rotation stands.
@@ -88,6 +90,8 @@ pub struct EndpointStanding {
     pub rehearsed: Option<Rehearsed>,
     /// Why it cannot be asked, while its rotation asks: a stable word.
     pub unasked: Option<&'static str>,
+    /// Whether its rotation waits to be promoted: then it may be cancelled, and after it finished.
+    pub is_staged: bool,
     /// Whether its keyring signs for others too, whose proof it hinders while it counts.
     pub is_shared: bool,
 }
@@ -143,7 +147,12 @@ impl Service {
             self.live
                 .find(id, |findings| findings.after_rehearsal(rehearsed));
         }
-        let report = RehearsalReport { rehearsed, asked };
+        let keyring = self.live.keyring(endpoint.keyring);
+        let report = RehearsalReport {
+            rehearsed,
+            asked,
+            is_pending: keyring.is_some_and(|keyring| keyring.pending().is_some()),
+        };
         self.change(caller, recording, |_| {
             let subject = Subject {
                 app: Some(endpoint.app),
@@ -385,6 +394,7 @@ impl Service {
                 EndpointStanding {
                     standing: evidence.standing_in(rotation, &policy, now),
                     unasked: self.unasked(rotation, &endpoint, now),
+                    is_staged: rotation.stage == Stage::Staged,
                     is_shared: matches!(keyring.owner, KeyringOwner::Shared),
                     evidence,
                     rehearsed: findings.rehearsed,

@@ -79,6 +79,40 @@ async fn a_deadline_may_be_a_time() {
         (nine_days - 60_000..=nine_days).contains(&millis),
         "{millis}"
     );
+    // It is shown as a time, and in the overlap it is the end of the old secret.
+    assert_eq!(shown["deadlineAt"], at, "{shown}");
+    let promote = format!("/v1/rotations/{}/promote", opened.id);
+    let promoted = world.api.post(&promote, &json!({ "force": true })).await;
+    assert_eq!(promoted["deadlineAt"], at, "{promoted}");
+    assert_eq!(promoted["retireAt"], at, "{promoted}");
+    let finish = format!("/v1/rotations/{}/finish", opened.id);
+    let over = world.api.post(&finish, &json!({})).await;
+    assert!(over.get("deadlineAt").is_none(), "{over}");
+    world.server.stop().await;
+}
+
+#[tokio::test]
+async fn an_extended_rotation_says_until_when_it_keeps_the_old_secret() {
+    let world = World::new(json!({})).await.contacted().await;
+    let proven = json!({ "mode": "proven" });
+    let opened = world.api.rotate(&world.endpoint.keyring_id, &proven).await;
+    let rotation = format!("/v1/rotations/{}", opened.id);
+    let promote = format!("{rotation}/promote");
+    let promoted = world.api.post(&promote, &json!({ "force": true })).await;
+    assert!(promoted.get("keptUntil").is_none(), "{promoted}");
+    let until = days_from_now(20);
+    let extend = format!("{rotation}/extend");
+    let answer = world.api.post(&extend, &json!({ "retireAt": until })).await;
+    for said in [answer, world.api.get(&rotation).await] {
+        assert_eq!(said["keptUntil"], until, "{said}");
+        assert_eq!(said["retireAt"], until, "{said}");
+        let deliveries = said["deliveries"].as_str().unwrap();
+        assert!(
+            deliveries
+                .contains("not sooner, because somebody extended it, later while it is needed"),
+            "{deliveries}"
+        );
+    }
     world.server.stop().await;
 }
 
@@ -112,7 +146,24 @@ async fn an_endpoint_that_cannot_be_asked_any_more_says_why_and_what_helps() {
             words.starts_with("it cannot be asked, because") && words.contains(helps),
             "{words}"
         );
+        // What is staged cannot be finished.
+        assert!(
+            words.contains("promote with force, or cancel the rotation")
+                && !words.contains("finish"),
+            "{words}"
+        );
     }
+    let promote = format!("/v1/rotations/{}/promote", opened.id);
+    world.api.post(&promote, &json!({ "force": true })).await;
+    let said = standing().await;
+    let words = said["words"].as_str().unwrap();
+    assert!(
+        words.contains("enable it, or finish the rotation") && !words.contains("cancel"),
+        "{words}"
+    );
+    let finish = format!("/v1/rotations/{}/finish", opened.id);
+    let over = world.api.post(&finish, &json!({})).await;
+    assert_eq!(over["stage"], "completed");
     world.server.stop().await;
 }
 

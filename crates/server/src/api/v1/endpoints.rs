@@ -433,7 +433,12 @@ impl From<Hold> for HeldView {
 }
 
 impl ReceiverView {
-    fn new(receiver: &ReceiverState, findings: &Findings, standstill: Standstill) -> Self {
+    fn new(
+        receiver: &ReceiverState,
+        findings: &Findings,
+        is_pending: bool,
+        standstill: Standstill,
+    ) -> Self {
         Self {
             held: standstill.held.map(Into::into),
             breaker_open_until: standstill.breaker_open_until,
@@ -441,7 +446,10 @@ impl ReceiverView {
             holds_secret_id: receiver.view.belief.map(|belief| belief.secret),
             accepted_at: receiver.accepted_at.max(findings.tested_at),
             failing_since: receiver.failing_since,
-            rehearsed: findings.rehearsed.as_ref().map(FindingView::new),
+            rehearsed: findings
+                .rehearsed
+                .as_ref()
+                .map(|found| FindingView::new(found, is_pending)),
         }
     }
 }
@@ -587,10 +595,12 @@ pub(in crate::api) async fn get(
     let endpoint = api.service.endpoint(&call.caller, app, id).await?;
     let receiver = api.service.receiver(&call.caller, app, id).await?;
     let findings = api.service.findings(&call.caller, id).await?;
+    let keyring = api.service.keyring(&call.caller, endpoint.keyring).await?;
     let view = EndpointView {
         receiver: Some(ReceiverView::new(
             &receiver,
             &findings,
+            keyring.pending().is_some(),
             api.service.standstill(&endpoint),
         )),
         ..EndpointView::new(&endpoint)

@@ -257,7 +257,9 @@ impl KeyringView {
                 .into_iter()
                 .map(|(endpoint_id, rehearsed)| RehearsedReceiver {
                     endpoint_id,
-                    rehearsed: rehearsed.as_ref().map(FindingView::new),
+                    rehearsed: rehearsed
+                        .as_ref()
+                        .map(|found| FindingView::new(found, keyring.pending().is_some())),
                 })
                 .collect(),
             version: keyring.version,

@@ -330,7 +330,10 @@ impl EvidenceView {
                 Release::NotAsked => None,
                 told => Some(ReleaseView::known(known.endpoint.id, told)),
             },
-            rehearsed: known.rehearsed.as_ref().map(FindingView::new),
+            rehearsed: known
+                .rehearsed
+                .as_ref()
+                .map(|found| FindingView::new(found, known.is_staged)),
         }
     }
 }
@@ -370,11 +373,12 @@ pub(super) struct FindingView {
 }
 
 impl FindingView {
-    pub(super) fn new(rehearsed: &Rehearsed) -> Self {
+    /// `is_pending`: whether a new secret of the keyring waits to be activated.
+    pub(super) fn new(rehearsed: &Rehearsed, is_pending: bool) -> Self {
         Self {
             class: rehearsed.class().as_str(),
             words: rehearsed.words(),
-            consequence: rehearsed.consequence(),
+            consequence: rehearsed.consequence(is_pending),
             at: rehearsed.at,
         }
     }
@@ -499,7 +503,7 @@ impl Rehearsal {
             failure: probed.failure.clone(),
         });
         Self {
-            finding: FindingView::new(&report.rehearsed),
+            finding: FindingView::new(&report.rehearsed, report.is_pending),
             probes: probes.collect(),
         }
     }

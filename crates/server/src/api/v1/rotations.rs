@@ -114,10 +114,20 @@ pub(in crate::api) struct RotationView {
     /// The secret it brings.
     #[schema(value_type = schema::SecretIdText)]
     to_secret_id: SecretId,
+    /// The deadline, while it is open. Staged, in mode `proven`: the policy's, which promotes nothing and cancels
+    /// nothing. In the overlap: the end of the old secret as it stands now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::TimeText>)]
+    deadline_at: Option<Timestamp>,
     /// From when on the secret that leaves signs no longer.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::TimeText>)]
     retire_at: Option<Timestamp>,
+    /// Until when the old secret stays in the overlap whether or not it is needed, because somebody extended the
+    /// rotation. Absent when nobody did, and from that time on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::TimeText>)]
+    kept_until: Option<Timestamp>,
     /// When it was over.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::TimeText>)]
@@ -162,7 +172,9 @@ impl RotationView {
             opened_at: rotation.opened_at,
             from_secret_id: rotation.from,
             to_secret_id: rotation.to,
+            deadline_at: rotation.deadline_at(now),
             retire_at,
+            kept_until: rotation.kept_at(now),
             ended_at,
             reason: rotation.reason.clone(),
             promotion: rotation.promotion.as_ref().map(PromotionView::new),

@@ -93,9 +93,10 @@ fn sentence(rotation: &Value, progress: &Progress) -> String {
     let ended = text(rotation, "endedAt");
     match rotation["stage"].as_str() {
         Some("staged") => format!(
-            "rotation {} ({mode}) waits to be promoted: {}",
+            "rotation {} ({mode}) waits to be promoted: {}{}",
             text(rotation, "id"),
-            progress.words
+            progress.words,
+            deadline(rotation)
         ),
         Some("overlap") => format!(
             "rotation {} ({mode}) is in its overlap: {}",
@@ -108,6 +109,17 @@ fn sentence(rotation: &Value, progress: &Progress) -> String {
             progress.words
         ),
     }
+}
+
+/// Until when a rotation that waits for its proof is to be done, and what happens then: nothing.
+fn deadline(rotation: &Value) -> String {
+    if rotation["deadlineAt"].is_null() {
+        return String::new();
+    }
+    format!(
+        "; its deadline is {}, and without proof the old secret stays active after it too",
+        text(rotation, "deadlineAt")
+    )
 }
 
 /// Cells of a bar that is printed.
@@ -229,20 +241,37 @@ impl Progress {
             }
             None => "the old one is not needed since".to_owned(),
         };
-        let until = text(rotation, "retireAt");
-        let or_later = if rotation["policy"]["onDeadline"] == "extend" {
-            ", or later, while it is needed"
-        } else {
-            ""
-        };
+        let goes = goes(rotation);
         let behind = behind.map_or_else(String::new, |behind| format!("{behind}; "));
         Self {
             done: done.min(total),
             total: total.max(1),
-            words: format!(
-                "{behind}the new secret is active; {last}, and it goes at {until} or sooner{or_later}"
-            ),
+            words: format!("{behind}the new secret is active; {last}, and it {goes}"),
         }
+    }
+}
+
+/// When the old secret goes: at its end in the modes that wait for nobody and where somebody extended the rotation, and
+/// sooner or later than that as it is needed where the rotation finds out.
+fn goes(rotation: &Value) -> String {
+    let until = text(rotation, "retireAt");
+    if rotation["mode"] != "proven" {
+        return format!("goes at {until}");
+    }
+    let kept = text(rotation, "keptUntil");
+    let or_later = if rotation["policy"]["onDeadline"] == "extend" {
+        ", or later, while it is needed"
+    } else {
+        ""
+    };
+    if kept.is_empty() {
+        format!("goes at {until} or sooner{or_later}")
+    } else if kept == until {
+        format!("is kept until {until}, because somebody extended the rotation{or_later}")
+    } else {
+        format!(
+            "goes at {until} or sooner, but is kept until {kept}, because somebody extended the rotation{or_later}"
+        )
     }
 }
 
@@ -322,6 +351,15 @@ mod tests {
             sentence(&rotation, &progress),
             "rotation rot_1 (proven) waits to be promoted: collecting words"
         );
+        let until = "2026-01-15T00:00:00.000Z";
+        let due = json!({"id": "rot_1", "stage": "staged", "mode": "proven", "deadlineAt": until,
+            "endpoints": [endpoint("collecting", 23)]});
+        assert_eq!(
+            sentence(&due, &progress),
+            format!(
+                "rotation rot_1 (proven) waits to be promoted: collecting words; its deadline is {until}, and without proof the old secret stays active after it too"
+            )
+        );
         let bar = format!("[{}{}] 38 %", "#".repeat(12), "-".repeat(18));
         assert_eq!(progress.line(), bar);
         let rotation = json!({"id": "rot_1", "stage": "completed", "mode": "overlap",
@@ -373,6 +411,24 @@ mod tests {
             cut,
             format!(
                 "the new secret is active; the old one is not needed since, and it goes at {until} or sooner"
+            )
+        );
+        let kept = |on_deadline: &str, kept_until: &str| {
+            let rotation = json!({
+                "stage": "overlap", "mode": "proven", "retireAt": until, "keptUntil": kept_until,
+                "policy": {"onDeadline": on_deadline}, "endpoints": [endpoint("proved", 59)],
+            });
+            goes(&rotation)
+        };
+        let asked = format!("is kept until {until}, because somebody extended the rotation");
+        assert_eq!(kept("cut", &until), asked);
+        let or_later = ", or later, while it is needed";
+        assert_eq!(kept("extend", &until), format!("{asked}{or_later}"));
+        let earlier = Timestamp::from_millis(1_200_000).to_string();
+        assert_eq!(
+            kept("extend", &earlier),
+            format!(
+                "goes at {until} or sooner, but is kept until {earlier}, because somebody extended the rotation{or_later}"
             )
         );
         let several = json!([

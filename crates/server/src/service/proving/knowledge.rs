@@ -114,23 +114,25 @@ impl EndpointStanding {
     }
 
     fn after_obstacle(&self, words: String) -> String {
-        let obstacle = match self.unasked {
-            None => return words,
-            Some("endpoint_not_enabled") if self.is_shared => {
-                "the endpoint is not enabled: enable it, delete it, wait until it accepted nothing for the \
-                 look-back time, or promote with force"
-            }
-            Some("endpoint_not_enabled") => {
-                "the endpoint is not enabled: enable it, or cancel or finish the rotation"
-            }
-            Some("probes_off") => {
-                "probes are turned off for it: turn them on, or cancel or finish the rotation"
-            }
-            Some(_) => {
-                "it accepted nothing yet: send a test event, or cancel or finish the rotation"
-            }
+        let Some(code) = self.unasked else {
+            return words;
         };
-        format!("it cannot be asked, because {obstacle}; known so far: {words}")
+        let obstacle = match code {
+            "endpoint_not_enabled" if self.is_shared => {
+                "the endpoint is not enabled: enable it, delete it, wait until it accepted nothing for the \
+                 look-back time"
+            }
+            "endpoint_not_enabled" => "the endpoint is not enabled: enable it",
+            "probes_off" => "probes are turned off for it: turn them on",
+            _ => "it accepted nothing yet: send a test event",
+        };
+        // Only a staged rotation can be promoted or cancelled, and only one in its overlap finished.
+        let otherwise = if self.is_staged {
+            "promote with force, or cancel the rotation"
+        } else {
+            "or finish the rotation"
+        };
+        format!("it cannot be asked, because {obstacle}, {otherwise}; known so far: {words}")
     }
 }
 

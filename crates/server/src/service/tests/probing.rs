@@ -34,6 +34,20 @@ impl Prober for Accepts {
     }
 }
 
+/// A receiver that holds none of the secrets it is asked with.
+struct Refuses(Timestamp);
+
+impl Prober for Refuses {
+    fn probe<'a>(&'a self, _: &'a Endpoint, _: &'a [ProbeKey]) -> ProbeFuture<'a> {
+        let probed = Probed {
+            sent_at: self.0,
+            status: Some(401),
+            failure: None,
+        };
+        Box::pin(async move { Ok(probed) })
+    }
+}
+
 /// An endpoint that accepted something before.
 async fn contacted(bench: &Bench) -> Endpoint {
     let app = bench.app().await;
@@ -85,6 +99,41 @@ async fn g10_rehearsals_of_an_endpoint_have_the_budget_of_an_hour() {
     assert!(rehearse(&bench, other.id).await.is_ok(), "it has its own");
     bench.clock.advance(wait);
     assert!(rehearse(&bench, endpoint.id).await.is_ok());
+}
+
+#[tokio::test]
+async fn whoever_refuses_the_current_secret_may_hold_the_pending_one() {
+    let bench = Bench::new().await;
+    let endpoint = contacted(&bench).await;
+    let consequence = async || {
+        let prober = Refuses(bench.service.now());
+        let asked = bench
+            .service
+            .rehearse(&bench.owner, endpoint.id, &prober, None);
+        let report = asked.await.unwrap();
+        bench.clock.advance(SECOND);
+        report.rehearsed.consequence(report.is_pending)
+    };
+    let before = consequence().await;
+    assert!(before.starts_with("nothing can be proved"), "{before}");
+    let input = NewRotation {
+        mode: ModeName::Staged,
+        overlap: None,
+        deadline_at: None,
+        policy: None,
+        name: None,
+        value: None,
+        reason: None,
+    };
+    let opened = bench
+        .service
+        .open_rotation(&bench.owner, endpoint.keyring, input, None, None);
+    opened.await.unwrap();
+    let staged = consequence().await;
+    assert!(
+        staged.starts_with("the receiver may hold the pending secret already"),
+        "{staged}"
+    );
 }
 
 #[tokio::test]

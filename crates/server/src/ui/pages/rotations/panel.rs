@@ -49,6 +49,8 @@ pub struct Panel {
     pub is_proven: bool,
     /// Whether its owner asked that the secret which leaves stays until its end.
     pub is_kept: bool,
+    /// The time until which its owner asked that it stays, where its end has moved beyond that since.
+    pub kept_before_end: Option<When>,
     /// Whether that end moves while the secret is needed.
     pub extends: bool,
 }
@@ -178,6 +180,7 @@ impl Panel {
             Stage::Completed { at } | Stage::Cancelled { at } => (None, Some(at)),
             Stage::Undone { at, retire_at } => (Some(retire_at).filter(|end| now < *end), Some(at)),
         };
+        let kept = rotation.kept_at(now);
         let is_proven = matches!(rotation.mode, Mode::Proven { .. });
         let policy = policy_of(rotation);
         let secret = |id| {
@@ -208,7 +211,8 @@ impl Panel {
             proved: standings.iter().filter(proved).count(),
             last_needed: needed.max().flatten().map(when),
             is_proven,
-            is_kept: rotation.kept_until.is_some_and(|until| now < until),
+            is_kept: kept.is_some() && kept == retires,
+            kept_before_end: kept.filter(|_| kept < retires).map(when),
             extends: policy.on_deadline == OnDeadline::Extend,
         }
     }
@@ -291,5 +295,42 @@ fn grounds(grounds: &PromotionGrounds) -> String {
                 "proved by {count} {noun}, each with at least {fewest} passes in a row and a refused random key"
             )
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hookturn_core::id::{KeyringId, RotationId, SecretId, WorkspaceId};
+    use hookturn_core::time::DAY;
+
+    use super::*;
+
+    #[test]
+    fn an_end_that_moved_beyond_what_was_asked_for_is_not_said_to_be_asked_for() {
+        let at = |days: u64| Timestamp::EPOCH.after(days * DAY);
+        let shown = |kept_until, now| {
+            let rotation = Rotation {
+                id: RotationId::from_bytes([1; 16]),
+                keyring: KeyringId::from_bytes([2; 16]),
+                workspace: WorkspaceId::from_bytes([3; 16]),
+                mode: Mode::Proven {
+                    policy: ProofPolicy::default(),
+                },
+                opened_at: at(0),
+                from: SecretId::from_bytes([4; 16]),
+                to: SecretId::from_bytes([5; 16]),
+                stage: Stage::Overlap { retire_at: at(20) },
+                reason: None,
+                promotion: None,
+                kept_until,
+                version: 1,
+            };
+            let panel = Panel::new(&rotation, None, &[], now);
+            (panel.is_kept, panel.kept_before_end.is_some())
+        };
+        assert_eq!(shown(None, at(1)), (false, false));
+        assert_eq!(shown(Some(at(20)), at(1)), (true, false));
+        assert_eq!(shown(Some(at(10)), at(1)), (false, true));
+        assert_eq!(shown(Some(at(10)), at(10)), (false, false));
     }
 }

@@ -72,6 +72,7 @@ fn panel(stage: &'static str, endpoints: Vec<EndpointView>) -> Panel {
         last_needed: Some(when(NOW)),
         is_proven: true,
         is_kept: false,
+        kept_before_end: None,
         extends: true,
     }
 }
