@@ -488,12 +488,17 @@ impl Queue {
         }
     }
 
-    /// Rows in memory take the form they have on disk.
+    /// Rows in memory take the form they have on disk. Those that the block had no room for are read again: in the form of
+    /// before they would be sent, and their new form would stay on disk, where nobody looks for it.
     fn replace_by(&mut self, rows: &[Due]) {
         let fresh: HashMap<_, _> = rows.iter().map(|row| (row.delivery, row)).collect();
-        for row in &mut self.ready {
+        for row in std::mem::take(&mut self.ready) {
             if let Some(fresh) = fresh.get(&row.delivery) {
-                row.clone_from(fresh);
+                self.ready.push_back((*fresh).clone());
+            } else {
+                self.ready_bytes -= row.message.payload.len();
+                self.forget(row.delivery);
+                self.on_disk(row.due_at);
             }
         }
     }
