@@ -908,6 +908,13 @@ pub trait Store: Send + Sync {
     /// Errors: `Busy` at once when more is waiting than the engine bounds, `IdempotencyKeyUsed`.
     fn accept(&self, accept: Accept) -> StoreFuture<'_, ()>;
 
+    /// The same for messages whose endpoints were chosen from a view that was at least of this version. It is a
+    /// `Conflict`, and nothing is accepted, if another node changed apps or endpoints of their workspace since: choose
+    /// again.
+    fn accept_as_of(&self, accept: Accept, _view: u64) -> StoreFuture<'_, ()> {
+        self.accept(accept)
+    }
+
     /// Records what came of due deliveries, and receivers that changed, in one transaction: each
     /// attempt, the removal of its due row, and either the next due row or the settled delivery.
     ///

@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hookturn_core::endpoint::EndpointState;
-use hookturn_core::id::{ClientId, DeliveryId, EndpointId, MessageId, WorkspaceId};
+use hookturn_core::id::{ClientId, DeliveryId, EndpointId, MessageId, Place, WorkspaceId};
 use hookturn_core::message::{EventType, Message};
-use hookturn_core::store::{Accept, NewMessage, Page};
+use hookturn_core::store::{Accept, NewMessage, Page, StoreError};
 use hookturn_core::time::Timestamp;
 use hookturn_core::workspace::Scope;
 use hookturn_core::{limits, payload};
 
 use super::page::{Listed, fetch};
-use super::{Caller, Recording, Service, ServiceError};
+use super::{Caller, Recording, Service, ServiceError, TRIES};
 
 /// A message to publish.
 #[derive(Debug, Clone)]
@@ -48,10 +48,11 @@ impl Service {
     ) -> Result<MessageId, ServiceError> {
         self.require(caller, Scope::Publish).await?;
         check_message("", &input)?;
+        let view = self.store.view();
         let endpoints = self.fan_out(caller, app, &input.event_type)?;
         let new = self.new_message(caller.workspace, app, input, endpoints);
         let id = new.message.id;
-        self.accept(vec![new], recording, id).await
+        self.accept(caller, (vec![new], view), recording, id).await
     }
 
     /// Accepts up to [`limits::BATCH_MESSAGES`] messages, all or none. Ids in order of the input.
@@ -71,6 +72,7 @@ impl Service {
         for (index, input) in inputs.iter().enumerate() {
             check_message(&format!("/messages/{index}"), input)?;
         }
+        let view = self.store.view();
         let mut messages: Vec<NewMessage> = Vec::with_capacity(inputs.len());
         // Batches mostly repeat a type: one look at the live view for each run of the same one.
         let mut run: Option<(EventType, Vec<EndpointId>)> = None;
@@ -83,7 +85,7 @@ impl Service {
             messages.push(self.new_message(caller.workspace, app, input, endpoints));
         }
         let ids = messages.iter().map(|new| new.message.id).collect();
-        self.accept(messages, recording, ids).await
+        self.accept(caller, (messages, view), recording, ids).await
     }
 
     /// Sends one message to one endpoint, whatever event types it wants, so that its owner sees
@@ -98,6 +100,7 @@ impl Service {
     ) -> Result<TestSent, ServiceError> {
         self.require(caller, Scope::Manage).await?;
         check_message("", &input)?;
+        let view = self.store.view();
         let endpoint = self.own_endpoint(caller, app, endpoint)?;
         check_takes_deliveries(&endpoint.state)?;
         let new = self.new_message(caller.workspace, app, input, vec![endpoint.id]);
@@ -106,22 +109,65 @@ impl Service {
             message: new.message.id,
             delivery,
         };
-        self.accept(vec![new], recording, sent).await
+        let accept = self.accepting(vec![new], recording, &sent);
+        match self.store.accept_as_of(accept, view).await {
+            Ok(()) => Ok(sent),
+            Err(StoreError::Conflict { .. }) => Err(ServiceError::concurrent_change()),
+            Err(error) => Err(error.into()),
+        }
     }
 
+    /// Accepts messages whose endpoints were chosen from a view, and chooses again if another node changed it since.
     async fn accept<T: Send>(
         &self,
-        messages: Vec<NewMessage>,
+        caller: &Caller,
+        (mut messages, mut view): (Vec<NewMessage>, u64),
         recording: Option<Recording<'_, T>>,
         out: T,
     ) -> Result<T, ServiceError> {
-        let idempotency = recording.map(|recording| self.record(recording, &out, self.clock.now()));
-        let accept = Accept {
+        for _ in 0..TRIES {
+            let kept = messages.iter().map(|new| Arc::clone(&new.message));
+            let kept: Vec<Arc<Message>> = kept.collect();
+            let accept = self.accepting(messages, recording, &out);
+            match self.store.accept_as_of(accept, view).await {
+                Ok(()) => return Ok(out),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            view = self.store.view();
+            messages = kept
+                .into_iter()
+                .map(|message| self.sent_anew(caller, message))
+                .collect::<Result<_, _>>()?;
+        }
+        Err(ServiceError::concurrent_change())
+    }
+
+    fn accepting<T>(
+        &self,
+        messages: Vec<NewMessage>,
+        recording: Option<Recording<'_, T>>,
+        out: &T,
+    ) -> Accept {
+        let idempotency = recording.map(|recording| self.record(recording, out, self.clock.now()));
+        Accept {
             messages,
             idempotency,
-        };
-        self.store.accept(accept).await?;
-        Ok(out)
+        }
+    }
+
+    /// A message with a delivery for each endpoint that it is for by now.
+    fn sent_anew(
+        &self,
+        caller: &Caller,
+        message: Arc<Message>,
+    ) -> Result<NewMessage, ServiceError> {
+        let endpoints = self.fan_out(caller, message.app, &message.event_type)?;
+        let place = self.sequence.next(self.clock.now());
+        Ok(NewMessage {
+            deliveries: self.deliveries_to(place, endpoints),
+            message,
+        })
     }
 
     fn fan_out(
@@ -158,11 +204,18 @@ impl Service {
         };
         NewMessage {
             message: Arc::new(message),
-            deliveries: endpoints
-                .into_iter()
-                .map(|endpoint| (DeliveryId::at_place(place, entropy), endpoint))
-                .collect(),
+            deliveries: self.deliveries_to(place, endpoints),
         }
+    }
+
+    fn deliveries_to(
+        &self,
+        place: Place,
+        endpoints: Vec<EndpointId>,
+    ) -> Vec<(DeliveryId, EndpointId)> {
+        let entropy = self.entropy.as_ref();
+        let id = |endpoint| (DeliveryId::at_place(place, entropy), endpoint);
+        endpoints.into_iter().map(id).collect()
     }
 
     /// One message. Needs `read`.

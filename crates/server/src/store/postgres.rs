@@ -447,8 +447,12 @@ impl Store for PostgresStore {
     }
 
     fn accept(&self, accept: Accept) -> StoreFuture<'_, ()> {
+        self.accept_as_of(accept, self.live.version())
+    }
+
+    fn accept_as_of(&self, accept: Accept, view: u64) -> StoreFuture<'_, ()> {
         match self.waiting.admit(&accept) {
-            Ok(share) => self.step(Work::Accept(accept, share)),
+            Ok(share) => self.step(Work::Accept(accept, view, share)),
             Err(busy) => Box::pin(std::future::ready(Err(busy))),
         }
     }

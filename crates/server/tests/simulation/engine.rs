@@ -308,9 +308,16 @@ impl Store for SimStore {
         self.step(move |inside| now(inside.model.audit(workspace, context, entries, at)))
     }
 
+    fn accept_as_of(&self, accept: Accept, view: u64) -> StoreFuture<'_, ()> {
+        match &self.member {
+            Some(member) => member.step(Asked::Accept(accept, view)),
+            None => self.accept(accept),
+        }
+    }
+
     fn accept(&self, accept: Accept) -> StoreFuture<'_, ()> {
-        if let Some(member) = &self.member {
-            return member.write(Work::Accept(accept));
+        if self.member.is_some() {
+            return self.accept_as_of(accept, self.view());
         }
         let too_early = self.inside.ground.mutant == Mutant::AnswersTooEarly;
         let lost = move || {

@@ -22,7 +22,7 @@ use hookturn::store::sharing::view::{Recent, is_whole};
 use hookturn_core::id::EndpointId;
 use hookturn_core::proof::Findings;
 use hookturn_core::shard::Shard;
-use hookturn_core::store::{Change, StoreError, Write};
+use hookturn_core::store::{Accept, Change, StoreError, Write};
 use hookturn_core::time::Timestamp;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -45,6 +45,8 @@ pub(crate) enum Asked {
     Write(Work),
     /// With the version of the view that it was decided from.
     Change(Box<Change>, u64),
+    /// With the version of the view that its endpoints were chosen from.
+    Accept(Accept, u64),
     Barrier,
     Leave,
 }
@@ -388,6 +390,10 @@ impl Writer {
                 Err(error) if version.is_some() => Work::Refused(error.to_string()),
                 _ => Work::Change(change.clone()),
             }),
+            Asked::Accept(accept, seen) => Some(match self.recent.refuse_accept(accept, *seen) {
+                Err(error) => Work::Refused(error.to_string()),
+                Ok(()) => Work::Accept(accept.clone()),
+            }),
             Asked::Barrier | Asked::Leave => None,
         });
         Ok((at, works.collect(), version))
@@ -546,7 +552,9 @@ fn barriers(
     let mut answers = answers.into_iter();
     let of = |order: &Order| match order.asked {
         Asked::Barrier | Asked::Leave => Ok(Answer::Done),
-        Asked::Write(_) | Asked::Change(..) => answers.next().unwrap_or(Err(StoreError::Stopped)),
+        Asked::Write(_) | Asked::Change(..) | Asked::Accept(..) => {
+            answers.next().unwrap_or(Err(StoreError::Stopped))
+        }
     };
     orders.iter().map(of).collect()
 }

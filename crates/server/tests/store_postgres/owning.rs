@@ -8,6 +8,7 @@ use hookturn::store::conformance::world::{START, World, finished};
 use hookturn::store::live::Live;
 use hookturn::store::postgres::{OpenError, PostgresOptions, PostgresStore, Sharing, Target};
 use hookturn_core::delivery::{DeliveryStatus, Next};
+use hookturn_core::endpoint::Endpoint;
 use hookturn_core::store::{Accept, DueQuery, Store as _, StoreError, Write};
 
 use super::engine::{Place, Postgres, open, open_again, shut};
@@ -102,6 +103,43 @@ async fn g5_a_change_that_was_decided_before_anothers_is_a_conflict() {
         .await
         .unwrap();
     assert!(other_view.app(workspace, two.id).is_some());
+}
+
+/// A message whose endpoints were chosen before another node changed one is not accepted: it would miss the endpoint that
+/// was answered since. What the other node changed elsewhere does not matter.
+#[tokio::test]
+async fn g1_a_message_that_was_addressed_before_anothers_change_is_a_conflict() {
+    let world = World::new(&Postgres).await;
+    let tenant = world.tenant("acme").await;
+    let elsewhere = world.tenant("globex").await;
+    let (other, other_view) = opened(world.place().target()).await;
+    let accept = |seen| {
+        let to = &tenant.endpoints[0];
+        let messages = vec![world.message(&tenant.app, START, "thing.happened", 16, &[to])];
+        let accept = Accept {
+            messages,
+            idempotency: None,
+        };
+        other.accept_as_of(accept, seen)
+    };
+    let seen = other.view();
+    let app = Write::App(world.app(elsewhere.workspace.id));
+    let change = world.changing(elsewhere.workspace.id, vec![app]);
+    world.store().change(change).await.unwrap();
+    accept(seen).await.unwrap();
+    let seen = other.view();
+    let changed = Endpoint {
+        version: tenant.endpoints[0].version + 1,
+        ..tenant.endpoints[0].clone()
+    };
+    let change = world.changing(tenant.workspace.id, vec![Write::Endpoint(changed)]);
+    world.store().change(change).await.unwrap();
+    let refused = accept(seen).await;
+    assert!(
+        matches!(refused, Err(StoreError::Conflict { .. })),
+        "{refused:?}"
+    );
+    accept(other_view.version()).await.unwrap();
 }
 
 #[tokio::test]

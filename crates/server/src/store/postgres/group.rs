@@ -19,7 +19,7 @@ use super::writer::{Answer, Answers, Work};
 /// Work that is written together, with its places in the batch.
 #[derive(Default)]
 pub(super) struct Group<'w> {
-    accepts: Vec<(usize, &'w Accept)>,
+    accepts: Vec<(usize, &'w Accept, u64)>,
     finishes: Vec<&'w Finish>,
     receivers: Vec<&'w Work>,
     keys: HashSet<IdempotencyKey>,
@@ -29,7 +29,7 @@ impl<'w> Group<'w> {
     /// Whether one more piece of work fits: a key must not be used by two.
     pub(super) fn takes(&self, work: &Work) -> bool {
         match work {
-            Work::Accept(accept, _) => {
+            Work::Accept(accept, ..) => {
                 let key = accept.idempotency.as_ref().map(|record| record.key);
                 key.is_none_or(|key| !self.keys.contains(&key))
             }
@@ -39,8 +39,8 @@ impl<'w> Group<'w> {
 
     pub(super) fn add(&mut self, index: usize, work: &'w Work) {
         match work {
-            Work::Accept(accept, _) => {
-                self.accepts.push((index, accept));
+            Work::Accept(accept, seen, _) => {
+                self.accepts.push((index, accept, *seen));
                 self.keys
                     .extend(accept.idempotency.as_ref().map(|record| record.key));
             }
@@ -60,7 +60,7 @@ impl<'w> Group<'w> {
         let written = group.write(tx, &mut answers).await;
         match (written, work) {
             (Ok(()), _) => answers.pop().unwrap_or(Err(StoreError::Stopped)),
-            (Err(error), Work::Accept(accept, _)) if is_duplicate(&error) => {
+            (Err(error), Work::Accept(accept, ..)) if is_duplicate(&error) => {
                 Err(accepting::duplicate(&accept.messages))
             }
             (Err(error), _) => Err(error),
@@ -70,8 +70,8 @@ impl<'w> Group<'w> {
     /// Writes the group. Who is refused is told so in `answers`; an error is the whole group's.
     pub(super) async fn write(self, tx: &mut Tx<'_>, answers: &mut Answers) -> Outcome<()> {
         let mut accepted: Vec<&NewMessage> = Vec::new();
-        for (index, accept) in self.accepts {
-            match admit(tx, accept).await {
+        for (index, accept, seen) in self.accepts {
+            match admit(tx, accept, seen).await {
                 Ok(()) => accepted.extend(&accept.messages),
                 Err(refused @ (StoreError::Conflict { .. } | StoreError::IdempotencyKeyUsed)) => {
                     answers[index] = Err(refused);
@@ -112,7 +112,8 @@ impl<'w> Group<'w> {
 }
 
 /// Refuses messages that cannot be accepted, and uses up their key.
-async fn admit(tx: &Tx<'_>, accept: &Accept) -> Outcome<()> {
+async fn admit(tx: &Tx<'_>, accept: &Accept, seen: u64) -> Outcome<()> {
+    tx.recent.refuse_accept(accept, seen)?;
     accepting::check(tx, &accept.messages)?;
     if let Some(record) = &accept.idempotency {
         let now = accepting::accepted_at(accept);

@@ -444,10 +444,10 @@ impl Thread {
             };
             let head = match version {
                 Some(_) if self.standing.lacks_master_key() => Head::Keyless,
-                Some(_) => Head::Held(&self.recent),
+                Some(_) => Head::Held,
                 None => Head::Free,
             };
-            let known = (&*self.live, &self.memory);
+            let known = (&*self.live, &self.memory, &self.recent);
             let (answers, mut effects) = write_all(session, works, manner, known, head).await?;
             if let Some(version) = version {
                 view::record(session, version, self.node.id, &effects.keys()).await?;

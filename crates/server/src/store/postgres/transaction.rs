@@ -31,25 +31,27 @@ pub(super) struct Tx<'a> {
     pub(super) effects: Effects,
     live: &'a Live,
     memory: &'a Memory,
-    head: Head<'a>,
+    /// What the other nodes changed lately, as of the beginning of the transaction.
+    pub(super) recent: &'a Recent,
+    head: Head,
 }
 
 /// What the transaction has of what every node holds in memory.
 #[derive(Clone, Copy)]
-pub(super) enum Head<'a> {
+pub(super) enum Head {
     /// It holds the head, which it counted up; the changes of the others up to that are known.
-    Held(&'a Recent),
+    Held,
     /// It does not hold the head: it changes nothing, or another node holds it for too long.
     Free,
     /// This node lacks the master key that is current: what it sealed could not be opened by the others.
     Keyless,
 }
 
-impl Head<'_> {
+impl Head {
     /// Why nothing that every node holds may be changed, if so.
     const fn keeps_from_changing(self) -> Option<&'static str> {
         match self {
-            Self::Held(_) => None,
+            Self::Held => None,
             Self::Free => Some(
                 "another node is in the middle of a change and does not answer; nothing was written",
             ),
@@ -154,14 +156,15 @@ pub(super) async fn write_all(
     session: &Session,
     works: &[&Work],
     manner: Manner,
-    (live, memory): (&Live, &Memory),
-    head: Head<'_>,
+    (live, memory, recent): (&Live, &Memory, &Recent),
+    head: Head,
 ) -> Outcome<(Answers, Effects)> {
     let mut tx = Tx {
         session,
         effects: Effects::default(),
         live,
         memory,
+        recent,
         head,
     };
     let mut answers: Answers = works.iter().map(|_| Ok(Answer::Done)).collect();
@@ -224,8 +227,8 @@ async fn alone(tx: &mut Tx<'_>, work: &Work) -> Outcome<Answer> {
     }
     match work {
         Work::Change(change, seen) => {
-            if let Head::Held(recent) = tx.head {
-                recent.refuse(change, *seen)?;
+            if matches!(tx.head, Head::Held) {
+                tx.recent.refuse(change, *seen)?;
             }
             configuration::change(tx, change).await?;
         }

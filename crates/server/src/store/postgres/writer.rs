@@ -44,9 +44,11 @@ pub(super) enum Work {
         kept: Vec<KeptFigures>,
         forget_before: Timestamp,
     },
-    /// With its share of the bound on what waits, held until it is written.
+    /// With the version of the view that its endpoints were chosen from, and its share of the bound on what waits, held
+    /// until it is written.
     Accept(
         Accept,
+        u64,
         #[expect(dead_code, reason = "held, not read")] Share,
     ),
     Finish {
@@ -106,7 +108,7 @@ impl Work {
     pub(super) fn rows(&self) -> usize {
         match self {
             Self::Change(change, _) => change.writes.len() + change.audit.len() + 1,
-            Self::Accept(accept, _) => {
+            Self::Accept(accept, ..) => {
                 let rows = accept.messages.iter().map(|new| 1 + new.deliveries.len());
                 rows.sum()
             }

@@ -58,6 +58,8 @@ pub mod kind {
     ];
     /// Every decision rests on these: a workspace may be any name's, and anything may have been sealed.
     pub const RESTED_ON_BY_ALL: [&str; 2] = [WORKSPACE, MASTER_KEY];
+    /// Which endpoints a message is for rests on these.
+    pub const SENT_BY: [&str; 3] = [WORKSPACE, APP, ENDPOINT];
     /// A decision may rest on these without writing them.
     pub const RESTED_ON: [&str; 5] = [APP, ENDPOINT, KEYRING, SCHEDULE, BULK];
 }

@@ -7,7 +7,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use hookturn_core::store::{Change, StoreError};
+use hookturn_core::store::{Accept, Change, StoreError};
 
 use super::keys::{Key, keys_of, kind};
 
@@ -68,6 +68,34 @@ impl Recent {
             let rested_on =
                 kind::RESTED_ON.contains(&key.kind) && key.workspace == change.workspace;
             rested_on || kind::RESTED_ON_BY_ALL.contains(&key.kind) || ours.contains(key)
+        });
+        match hit {
+            None => Ok(()),
+            Some(told) => conflict(format!("{} {}", told.key.kind, told.key.name)),
+        }
+    }
+}
+
+impl Recent {
+    /// Refuses messages whose endpoints were chosen from a view of version `seen`, if another node changed an app or an
+    /// endpoint of their workspace since: an endpoint that it made, and answered, would get none of them.
+    pub fn refuse_accept(&self, accept: &Accept, seen: u64) -> Result<(), StoreError> {
+        let seen = i64::try_from(seen).unwrap_or(i64::MAX);
+        let conflict = |what: String| Err(StoreError::Conflict { what });
+        let of = |workspace| {
+            let mut messages = accept.messages.iter();
+            messages.any(|new| new.message.workspace == workspace)
+        };
+        if seen < self.forgotten {
+            return conflict("what the endpoints of a message were chosen from".to_owned());
+        }
+        let mut since = self
+            .told
+            .iter()
+            .rev()
+            .take_while(|told| told.version > seen);
+        let hit = since.find(|Told { key, .. }| {
+            kind::SENT_BY.contains(&key.kind) && (key.kind == kind::WORKSPACE || of(key.workspace))
         });
         match hit {
             None => Ok(()),
