@@ -20,28 +20,14 @@ use super::super::rotation::{ModeName, NewRotation};
 use super::super::testing::{Bench, HandClock, endpoint_input};
 use crate::courier::Probed;
 
-/// A receiver that accepts whatever it is asked.
-struct Accepts(Timestamp);
+/// A receiver that answers whatever it is asked with this status.
+struct Answers(u16, Timestamp);
 
-impl Prober for Accepts {
+impl Prober for Answers {
     fn probe<'a>(&'a self, _: &'a Endpoint, _: &'a [ProbeKey]) -> ProbeFuture<'a> {
         let probed = Probed {
-            sent_at: self.0,
-            status: Some(200),
-            failure: None,
-        };
-        Box::pin(async move { Ok(probed) })
-    }
-}
-
-/// A receiver that holds none of the secrets it is asked with.
-struct Refuses(Timestamp);
-
-impl Prober for Refuses {
-    fn probe<'a>(&'a self, _: &'a Endpoint, _: &'a [ProbeKey]) -> ProbeFuture<'a> {
-        let probed = Probed {
-            sent_at: self.0,
-            status: Some(401),
+            sent_at: self.1,
+            status: Some(self.0),
             failure: None,
         };
         Box::pin(async move { Ok(probed) })
@@ -67,7 +53,7 @@ async fn contacted(bench: &Bench) -> Endpoint {
 }
 
 async fn rehearse(bench: &Bench, endpoint: EndpointId) -> Result<usize, Millis> {
-    let prober = Accepts(bench.service.now());
+    let prober = Answers(200, bench.service.now());
     let asked = bench
         .service
         .rehearse(&bench.owner, endpoint, &prober, None);
@@ -106,7 +92,7 @@ async fn whoever_refuses_the_current_secret_may_hold_the_pending_one() {
     let bench = Bench::new().await;
     let endpoint = contacted(&bench).await;
     let consequence = async || {
-        let prober = Refuses(bench.service.now());
+        let prober = Answers(401, bench.service.now());
         let asked = bench
             .service
             .rehearse(&bench.owner, endpoint.id, &prober, None);
@@ -174,7 +160,7 @@ async fn g10_asking_whether_a_secret_is_released_has_the_same_budget() {
         .open_rotation(&bench.owner, endpoint.keyring, input, None, None);
     let rotation = opened.await.unwrap().rotation.id;
     let ask = async || {
-        let prober = Accepts(bench.service.now());
+        let prober = Answers(200, bench.service.now());
         let asked = bench
             .service
             .ask_released(&bench.owner, rotation, None, &prober, None);

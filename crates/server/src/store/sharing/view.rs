@@ -3,7 +3,8 @@
 //! A change was decided from the view as it was a moment before. The things that it writes are compared by version; of
 //! what else it may rest on (that an app is there, that a keyring is its own) a node knows only by the turns that its
 //! requests take, and another node has turns of its own. So a change is refused if another node changed something of its
-//! workspace since it was decided ([`Recent::refuse`]), and is decided again on what is there now (G5).
+//! workspace since it was decided ([`Recent::refuse`]), and is decided again on what is there now (G5). So are the endpoints
+//! that a message is for ([`Recent::refuse_accept`]), or one that was made and answered would get none of it (G1).
 
 use std::collections::{HashSet, VecDeque};
 
@@ -74,9 +75,7 @@ impl Recent {
             Some(told) => conflict(format!("{} {}", told.key.kind, told.key.name)),
         }
     }
-}
 
-impl Recent {
     /// Refuses messages whose endpoints were chosen from a view of version `seen`, if another node changed an app or an
     /// endpoint of their workspace since: an endpoint that it made, and answered, would get none of them.
     pub fn refuse_accept(&self, accept: &Accept, seen: u64) -> Result<(), StoreError> {
