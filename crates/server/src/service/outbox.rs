@@ -58,9 +58,12 @@ impl Service {
             more: published.len() == AT_ONCE,
             ..Taken::default()
         };
+        // Read before they are judged: what that rests on is at least as new.
+        let view = self.store.view();
         let now = self.clock.now();
         let mut settling = Settling {
             at: now,
+            view,
             ..Settling::default()
         };
         let mut seen = HashMap::new();

@@ -49,6 +49,8 @@ pub struct Settling {
     pub answers: Vec<IdempotencyRecord>,
     /// Those of `taken` that are kept with a reason.
     pub refused: Vec<(Place, String)>,
+    /// The version of the live view that all this was decided from, or an earlier one.
+    pub view: u64,
     /// When it happens.
     pub at: Timestamp,
 }
@@ -134,8 +136,8 @@ pub trait Outbox: Send + Sync {
     /// The first events that nothing can come before any more, in order, at most `limit`.
     fn published(&self, limit: usize) -> StoreFuture<'_, Vec<Published>>;
 
-    /// Settles events in one transaction. A conflict when one of them is not there any more, or another server
-    /// is at it; [`StoreError::IdempotencyKeyUsed`](hookturn_core::store::StoreError::IdempotencyKeyUsed) when an
+    /// Settles events in one transaction. A conflict when one of them is not there any more, another server
+    /// is at it, or another node changed since what they were judged by; [`StoreError::IdempotencyKeyUsed`](hookturn_core::store::StoreError::IdempotencyKeyUsed) when an
     /// event id was used meanwhile.
     fn settle(&self, settling: Settling) -> StoreFuture<'_, ()>;
 

@@ -59,6 +59,8 @@ fn numbers(published: &[Published]) -> Vec<String> {
 fn taking(published: &[Published]) -> Settling {
     Settling {
         taken: published.iter().map(|event| event.place.clone()).collect(),
+        // Judged by what is so when it is settled.
+        view: u64::MAX,
         ..Settling::default()
     }
 }
@@ -190,6 +192,30 @@ async fn events_are_settled_once_and_all_of_them_or_none() {
     assert!(matches!(busy, StoreError::Conflict { .. }), "{busy}");
     client.batch_execute("ROLLBACK").await.unwrap();
     store.settle(taking(&three[..1])).await.unwrap();
+}
+
+/// An app that another node made, and answered, would not exist here, and an endpoint would get nothing.
+#[tokio::test]
+async fn g1_events_are_not_settled_by_what_another_node_has_changed_since() {
+    let (place, store, app) = made().await;
+    let other = open(&place.target()).await.unwrap();
+    let client = cluster().connect(&place.database).await;
+    client.batch_execute(&publish(&app, 1)).await.unwrap();
+    let found = taken_up(&store, 1).await;
+    let judged = store.view();
+    let world = World::new(&Postgres).await;
+    let workspace = found[0].place.workspace;
+    let made = world.changing(workspace, vec![Write::App(world.app(workspace))]);
+    other.change(made).await.unwrap();
+    let settling = |view| Settling {
+        view,
+        ..taking(&found)
+    };
+    let refused = store.settle(settling(judged)).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Conflict { .. }), "{refused}");
+    assert!(store.view() > judged, "it follows by that");
+    store.settle(settling(store.view())).await.unwrap();
+    assert_eq!(waiting(&store).await, []);
 }
 
 #[tokio::test]

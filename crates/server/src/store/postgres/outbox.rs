@@ -151,8 +151,14 @@ async fn oldest_age(session: &Session) -> Outcome<u64> {
     Ok(age.max(0).cast_unsigned())
 }
 
-/// Makes messages of events, and keeps those that cannot be one.
+/// Makes messages of events, and keeps those that cannot be one. Refused when another node changed what that was
+/// decided by: an app that it made, and answered, would not exist, and an endpoint would get nothing.
 pub(super) async fn settle(tx: &mut Tx<'_>, settling: &Settling) -> Outcome<()> {
+    let of = |workspace| {
+        let mut taken = settling.taken.iter();
+        taken.any(|place| place.workspace == workspace)
+    };
+    tx.recent.refuse_choice(of, settling.view)?;
     let lock = format!("SELECT pg_try_advisory_xact_lock({LOCK})");
     let alone = first(tx.session, SETTLE, &lock, &[]).await?;
     if !alone.map_or(Ok(false), |row| column(&row, 0))? {

@@ -8,6 +8,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use hookturn_core::id::WorkspaceId;
 use hookturn_core::store::{Accept, Change, StoreError};
 
 use super::keys::{Key, keys_of, kind};
@@ -79,12 +80,21 @@ impl Recent {
     /// Refuses messages whose endpoints were chosen from a view of version `seen`, if another node changed an app or an
     /// endpoint of their workspace since: an endpoint that it made, and answered, would get none of them.
     pub fn refuse_accept(&self, accept: &Accept, seen: u64) -> Result<(), StoreError> {
-        let seen = i64::try_from(seen).unwrap_or(i64::MAX);
-        let conflict = |what: String| Err(StoreError::Conflict { what });
         let of = |workspace| {
             let mut messages = accept.messages.iter();
             messages.any(|new| new.message.workspace == workspace)
         };
+        self.refuse_choice(of, seen)
+    }
+
+    /// The same for whatever was decided by the apps and endpoints of some workspaces.
+    pub fn refuse_choice(
+        &self,
+        of: impl Fn(WorkspaceId) -> bool,
+        seen: u64,
+    ) -> Result<(), StoreError> {
+        let seen = i64::try_from(seen).unwrap_or(i64::MAX);
+        let conflict = |what: String| Err(StoreError::Conflict { what });
         if seen < self.forgotten {
             return conflict("what the endpoints of a message were chosen from".to_owned());
         }
@@ -112,7 +122,7 @@ pub const fn is_whole(versions: i64, (after, through): (i64, i64), known: i64) -
 #[cfg(test)]
 mod tests {
     use hookturn_core::audit::{Actor, Context};
-    use hookturn_core::id::{EndpointId, WorkspaceId};
+    use hookturn_core::id::EndpointId;
     use hookturn_core::proof::Findings;
     use hookturn_core::store::Write;
     use hookturn_core::time::Timestamp;
