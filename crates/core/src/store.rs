@@ -767,6 +767,16 @@ impl Fence {
     };
 }
 
+/// For whom a fence waits: see [`Store::fence`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FenceFor {
+    /// For the nodes that answer. One that has been silent until its last confirmation ran out is not waited for: it
+    /// follows before it answers anybody.
+    Answering,
+    /// For all of them, the silent ones included: until none can sign by what was before.
+    All,
+}
+
 /// The store. See the module text for the rules that every method shares.
 pub trait Store: Send + Sync {
     // ----- nodes that share it -----
@@ -784,10 +794,16 @@ pub trait Store: Send + Sync {
         self.change(change)
     }
 
-    /// Waits until no node signs by anything that was before the changes that were answered: each node said that
-    /// it follows them, or its last confirmation ran out. Gives up after `patience`, and says so.
-    fn fence(&self, _patience: Millis) -> StoreFuture<'_, Fence> {
+    /// Waits until no node answers, or signs, by anything that was before the changes that were answered: each node
+    /// said that it follows them, or its last confirmation ran out. Takes two seconds at most.
+    fn fence(&self, _whom: FenceFor) -> StoreFuture<'_, Fence> {
         Box::pin(std::future::ready(Ok(Fence::ALONE)))
+    }
+
+    /// Waits until the live view is confirmed, and so shows every change that was answered by any node: for two seconds
+    /// at most, and not at all when the database is known to be away. Whether it is.
+    fn confirmed(&self) -> StoreFuture<'_, bool> {
+        Box::pin(std::future::ready(Ok(true)))
     }
 
     /// Whether this node sends what is due for an endpoint.

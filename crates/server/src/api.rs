@@ -140,6 +140,11 @@ async fn edge(State(api): State<ApiState>, mut request: Request, next: Next) -> 
         next.run(request).await
     };
     drop(place);
+    if response.extensions().get::<Problem>().is_some()
+        && let Err(behind) = api.service.unless_behind(response.status())
+    {
+        response = Problem::from(behind).into_response();
+    }
     finish(&mut response, dialect, id);
     tell_fence(&api, &fenced, &mut response);
     tracing::debug!(

@@ -25,7 +25,7 @@ use hookturn_core::endpoint::TargetUrl;
 use hookturn_core::id::{Entropy, Sequence, WorkspaceId};
 use hookturn_core::limits;
 use hookturn_core::store::{
-    Change, IdempotencyKey, IdempotencyRecord, Shown, Shows, Store, StoreError, Write,
+    Change, FenceFor, IdempotencyKey, IdempotencyRecord, Shown, Shows, Store, StoreError, Write,
 };
 use hookturn_core::time::{Clock, Millis, Timestamp};
 use hookturn_core::workspace::{ApiKey, Scope};
@@ -340,11 +340,11 @@ impl Service {
         decide: impl Fn(Timestamp) -> Result<Decision<T>, ServiceError> + Send + Sync,
     ) -> Result<T, ServiceError> {
         let context = caller.context();
-        let (out, patience) = self
+        let (out, whom) = self
             .store_decision(caller.workspace, &context, recording, decide)
             .await?;
         drop(turn);
-        self.close_fence(&caller.fenced, patience).await?;
+        self.close_fence(&caller.fenced, whom).await?;
         Ok(out)
     }
 
@@ -368,14 +368,14 @@ impl Service {
     /// 3. A refusal under an idempotency key that has an answer by now was caused by the same
     ///    request on another way: it becomes [`ServiceError::IdempotencyKeyUsed`].
     ///
-    /// Returns with it how long its fence may take, if it has one.
+    /// Returns with it for whom its fence waits, if it has one.
     async fn store_decision<T: Send>(
         &self,
         workspace: WorkspaceId,
         context: &Context,
         recording: Option<Recording<'_, T>>,
         decide: impl Fn(Timestamp) -> Result<Decision<T>, ServiceError> + Send + Sync,
-    ) -> Result<(T, Option<Millis>), ServiceError> {
+    ) -> Result<(T, Option<FenceFor>), ServiceError> {
         for _ in 0..TRIES {
             let _one_key = self.sealing.read().await;
             // Read before the decision: what it rests on is at least as new.
@@ -393,7 +393,7 @@ impl Service {
                     return Err(refused);
                 }
             };
-            let patience = fencing::patience(&writes);
+            let whom = fencing::whom(&writes);
             let change = Change {
                 workspace,
                 writes,
@@ -406,7 +406,7 @@ impl Service {
                 }),
             };
             match self.store.change_as_of(change, view).await {
-                Ok(()) => return Ok((out, patience)),
+                Ok(()) => return Ok((out, whom)),
                 Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
             }

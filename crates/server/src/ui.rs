@@ -104,6 +104,7 @@ pub fn router(state: UiState) -> Router {
         .merge(pages::schedules::routes())
         .merge(rotating::routes())
         .layer(from_fn_with_state(state.clone(), guard::finish))
+        .layer(from_fn_with_state(state.clone(), guard::unless_behind))
         .layer(from_fn(part::keep))
         .layer(from_fn(guard::headers))
         .layer(from_fn(compressed::pages))

@@ -1,5 +1,7 @@
 //! Who calls, for which workspace, and whether their key may.
 //!
+//! What this node knows of keys and all else is confirmed first, if it is not: `service::fencing`. Then:
+//!
 //! 1. `Authorization: Bearer <key>`, given once; the scheme's case does not matter. Anything else
 //!    is a 401.
 //! 2. An operator key chooses a workspace by `Hookturn-Workspace: <id or name>` (`default` without
@@ -88,6 +90,7 @@ impl<N: Needs> FromRequestParts<ApiState> for Call<N> {
         let request_id = parts.extensions.get::<RequestId>().copied();
         let request_id = request_id.unwrap_or_default().to_string();
         let reason = reason(&parts.headers)?;
+        api.service.confirmed().await;
         let key = match bearer(&parts.headers) {
             Ok(text) => match api.service.authenticate(text) {
                 Ok(key) => key,

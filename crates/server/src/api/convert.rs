@@ -72,6 +72,12 @@ impl From<ServiceError> for Problem {
                  again soon",
             )
             .retry_after(1),
+            ServiceError::Behind => Self::new(
+                Code::Unavailable,
+                "nothing was done: this node does not hear from its database, and what it knows may be old; \
+                 try again, or ask another node",
+            )
+            .retry_after(1),
             ServiceError::Unwritable => Self::store_unwritable("nothing was stored: "),
             ServiceError::Damaged => Self::store_damaged("nothing was stored: "),
             ServiceError::Uncertain => Self::store_unwritable(

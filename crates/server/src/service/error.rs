@@ -91,6 +91,11 @@ pub enum ServiceError {
         "the store's database is damaged; nothing was stored: stop the server, run `hookturn doctor`, and restore a backup"
     )]
     Damaged,
+    /// This node has not heard from its database for too long to know whether what it would refuse is still so.
+    #[error(
+        "this node does not hear from its database, and what it knows may be old; nothing was done, try again"
+    )]
+    Behind,
     /// The store lost its database while it stored this.
     #[error(
         "the store lost its database; whether this was stored is not known: look before you repeat it"
@@ -183,7 +188,7 @@ impl ServiceError {
             Self::PreconditionFailed { .. } => "precondition_failed",
             Self::IdempotencyKeyUsed => "idempotency_key_used",
             Self::TooLarge { .. } => "too_large",
-            Self::Unavailable | Self::Busy => "unavailable",
+            Self::Unavailable | Self::Busy | Self::Behind => "unavailable",
             Self::Unwritable | Self::Uncertain => "store_unwritable",
             Self::Damaged => "store_damaged",
             Self::AuditUnreadable { .. } => "audit_unreadable",

@@ -1,24 +1,22 @@
 //! The fence of a change: when it is answered, every node that shares the store follows it.
 //!
 //! A change that retires a key, or withdraws an API key, is answered when no node can sign, or let somebody in, by what
-//! was before: each said that it follows, or its last confirmation ran out. Any other change waits for a
-//! moment only, so that whoever asks another node next finds what was made; a node that does not answer holds nobody
-//! up for it.
+//! was before: each said that it follows, or its last confirmation ran out. Any other change waits for the nodes that
+//! answer, so that whoever asks another one next finds what was made; one that has been silent holds nobody up for it.
+//!
+//! A node asks for its own part of that before it looks at anything for a request ([`Service::confirmed`]): one whose view
+//! is not confirmed, because it was stopped or its database is away, waits for a moment until it is, and what it would
+//! refuse otherwise is no refusal but "try again" ([`ServiceError::Behind`]).
 //!
 //! Who asked is told how long that took ([`Fenced`]). A store that nobody shares has
 //! nothing to wait for.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hookturn_core::store::{Fence, Write};
-use hookturn_core::time::{Millis, SECOND};
+use hookturn_core::store::{Fence, FenceFor, Write};
+use http::StatusCode;
 
 use super::{Service, ServiceError};
-
-/// How long a change of keys waits at most: a node that does not answer is safe before.
-pub(super) const KEYS: Millis = 10 * SECOND;
-/// How long any other change waits at most.
-const OTHERS: Millis = SECOND / 4;
 
 /// The fence of a request, once it was closed: shared by whoever answers it.
 #[derive(Debug, Clone, Default)]
@@ -43,10 +41,10 @@ impl Fenced {
     }
 }
 
-/// How long a change waits at most; nothing when it changes nothing that nodes hold in memory.
-pub(super) fn patience(writes: &[Write]) -> Option<Millis> {
+/// For whom a change waits; for nobody when it changes nothing that nodes hold in memory.
+pub(super) fn whom(writes: &[Write]) -> Option<FenceFor> {
     let of = |write: &Write| match write {
-        Write::Keyring(_) | Write::EraseSecret { .. } | Write::ApiKey(_) => Some(KEYS),
+        Write::Keyring(_) | Write::EraseSecret { .. } | Write::ApiKey(_) => Some(FenceFor::All),
         Write::Workspace(_)
         | Write::App(_)
         | Write::RemoveApp { .. }
@@ -55,7 +53,7 @@ pub(super) fn patience(writes: &[Write]) -> Option<Millis> {
         | Write::MarkKey { .. }
         | Write::Bulk(_)
         | Write::Schedule(_)
-        | Write::RemoveSchedule { .. } => Some(OTHERS),
+        | Write::RemoveSchedule { .. } => Some(FenceFor::Answering),
         Write::Rotation(_)
         | Write::Mark(_)
         | Write::BulkItem(_)
@@ -68,18 +66,47 @@ pub(super) fn patience(writes: &[Write]) -> Option<Millis> {
     writes.iter().filter_map(of).max()
 }
 
+/// Whether an answer of this status may rest on a view that was old.
+pub(crate) fn rests_on_view(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::NOT_FOUND
+            | StatusCode::CONFLICT
+            | StatusCode::PRECONDITION_FAILED
+    )
+}
+
 impl Service {
+    /// Waits until what this node knows is confirmed, for a moment at most. Asked before anything is looked at for a
+    /// request.
+    pub async fn confirmed(&self) {
+        if !self.live.is_confirmed() {
+            // Who is refused afterwards is told so.
+            let _ = self.store.confirmed().await;
+        }
+    }
+
+    /// What to say instead of a refusal with this status, when what it rests on may be old.
+    pub fn unless_behind(&self, status: StatusCode) -> Result<(), ServiceError> {
+        if rests_on_view(status) && !self.live.is_confirmed() {
+            return Err(ServiceError::Behind);
+        }
+        Ok(())
+    }
+
     /// Waits for the fence of a change that was stored.
     pub(super) async fn close_fence(
         &self,
         fenced: &Fenced,
-        patience: Option<Millis>,
+        whom: Option<FenceFor>,
     ) -> Result<(), ServiceError> {
-        let Some(patience) = patience else {
+        let Some(whom) = whom else {
             return Ok(());
         };
-        let fence = self.store.fence(patience).await?;
-        if patience == KEYS {
+        let fence = self.store.fence(whom).await?;
+        if whom == FenceFor::All {
             fenced.note(fence);
         }
         Ok(())

@@ -146,6 +146,11 @@ impl Live {
         self.confirmed.now()
     }
 
+    /// Waits until it is.
+    pub fn until_confirmed(&self) -> impl Future<Output = ()> + Send + '_ {
+        self.confirmed.until_now()
+    }
+
     /// Nobody else can change anything before this moment. Only engines call this.
     pub fn confirm_until(&self, moment: Instant) {
         self.confirmed.until(moment);

@@ -28,6 +28,7 @@
 //! ([`fence`](super::sharing::fence)). They agree on time by the clock of the database
 //! ([`skew`](super::sharing::skew)), and tell each other what there is to look at ([`ear`]).
 
+mod absence;
 mod accepting;
 mod backup;
 mod bulks;
@@ -84,17 +85,18 @@ use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
     Accept, BulkItemQuery, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch,
-    DueBlock, DueQuery, Fence, Finish, HintSink, IdempotencyKey, IdempotencyRecord, KeptFigures,
-    MarkedSecret, Page, Progress, ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store,
-    StoreError, StoreFuture, StoreStats,
+    DueBlock, DueQuery, Fence, FenceFor, Finish, HintSink, IdempotencyKey, IdempotencyRecord,
+    KeptFigures, MarkedSecret, Page, Progress, ReceiverState, RecoverQuery, SealedSecret,
+    SecretMark, Store, StoreError, StoreFuture, StoreStats,
 };
-use hookturn_core::time::{Millis, Timestamp};
+use hookturn_core::time::Timestamp;
 
 use super::live::Live;
 use super::owned::Owned;
 use super::seal::Sealer;
 use super::sharing;
 use super::waiting::Waiting;
+use absence::Absence;
 use due::DueReads;
 use node::Node;
 use reader::Readers;
@@ -120,7 +122,8 @@ pub struct PostgresStore {
     live: Arc<Live>,
     sharing: Sharing,
     node: uuid::Uuid,
-    said: Arc<fence::Said>,
+    said: Arc<fence::LastSaid>,
+    absence: Absence,
 }
 
 impl std::fmt::Debug for PostgresStore {
@@ -174,8 +177,9 @@ impl PostgresStore {
     /// A database into which a store is being copied is refused: half of it is not there.
     pub async fn open(options: PostgresOptions) -> Result<Self, OpenError> {
         let node = Node::new(options.sharing.lease).having(options.sharing.sealer.as_deref());
-        let writer = Arc::new(Writer::start(&options, &node).await?);
-        let readers = Arc::new(Readers::start(&options.target)?);
+        let absence = Absence::default();
+        let writer = Arc::new(Writer::start(&options, &node, absence.clone()).await?);
+        let readers = Arc::new(Readers::start(&options.target, absence.clone())?);
         let store = Self {
             writer,
             due_reads: DueReads::new(&readers),
@@ -186,6 +190,7 @@ impl PostgresStore {
             sharing: options.sharing,
             node: node.id,
             said: Arc::default(),
+            absence,
         };
         let half = store.meta(filling::PLACE).await;
         if half.map_err(OpenError::Failed)?.is_some() {
@@ -288,11 +293,23 @@ impl Store for PostgresStore {
         self.step(Work::Change(Box::new(change), view))
     }
 
-    fn fence(&self, patience: Millis) -> StoreFuture<'_, Fence> {
+    fn fence(&self, whom: FenceFor) -> StoreFuture<'_, Fence> {
         let version = i64::try_from(self.live.version()).unwrap_or(i64::MAX);
         Box::pin(async move {
             let said = |moment| self.said.since(&self.readers, self.node, moment);
-            Ok(sharing::fence::close(said, version, patience).await)
+            Ok(sharing::fence::close(said, version, whom).await)
+        })
+    }
+
+    fn confirmed(&self) -> StoreFuture<'_, bool> {
+        let until = self.live.until_confirmed();
+        Box::pin(async move {
+            Ok(tokio::select! {
+                biased;
+                () = until => true,
+                () = self.absence.outlasts(reader::PATIENCE) => false,
+                () = tokio::time::sleep(sharing::lease::GRACE) => false,
+            })
         })
     }
 

@@ -113,6 +113,7 @@ fn advice(error: &ServiceError) -> &'static str {
         | ServiceError::ProbesUsedUp { .. }
         | ServiceError::Unavailable
         | ServiceError::Busy
+        | ServiceError::Behind
         | ServiceError::Unwritable => "Wait a moment, then load the page again.",
         ServiceError::AuditUnreadable { .. }
         | ServiceError::Uncertain
@@ -159,6 +160,7 @@ pub(super) fn status_of(error: &ServiceError) -> StatusCode {
         }
         ServiceError::Unavailable
         | ServiceError::Busy
+        | ServiceError::Behind
         | ServiceError::Unwritable
         | ServiceError::Damaged
         | ServiceError::Uncertain => StatusCode::SERVICE_UNAVAILABLE,

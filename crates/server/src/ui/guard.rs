@@ -6,6 +6,8 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::UiState;
+use super::error::UiError;
+use super::frame::base;
 
 /// Nothing but our own files, no inline script or style, no frame around or inside.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -38,6 +40,20 @@ pub(super) fn dress(headers: &mut HeaderMap) {
     headers
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
+}
+
+/// Answers "try again" instead of a refusal that may rest on what is not so any more: see `service::fencing`.
+pub(super) async fn unless_behind(
+    State(ui): State<UiState>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let base = base(request.headers());
+    let response = next.run(request).await;
+    match ui.service.unless_behind(response.status()) {
+        Ok(()) => response,
+        Err(behind) => UiError::service(&behind, &base).into_response(),
+    }
 }
 
 /// Runs what may change something in a task of its own, so that it finishes although its visitor left.

@@ -4,7 +4,7 @@ use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request};
 use hookturn_core::id::draw;
 use hookturn_core::workspace::Scope;
 use http::request::Parts;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
@@ -48,6 +48,7 @@ impl FromRequestParts<UiState> for Visitor {
     async fn from_request_parts(parts: &mut Parts, ui: &UiState) -> Result<Self, UiError> {
         let base = base(&parts.headers);
         let asked = parts.uri.path_and_query().map(ToString::to_string);
+        ui.service.confirmed().await;
         let cookie = session_cookie(&parts.headers).filter(|cookie| !cookie.is_empty());
         let session = cookie.and_then(|cookie| ui.service.session(cookie));
         // Where somebody is led back to: never to what only a form is sent to.
@@ -79,6 +80,8 @@ impl FromRequestParts<UiState> for Visitor {
             }
             // Revoked or expired meanwhile.
             Err(ServiceError::Unauthorized) => {
+                let known = ui.service.unless_behind(StatusCode::UNAUTHORIZED);
+                known.map_err(|behind| UiError::service(&behind, &base))?;
                 let route = parts.extensions.get::<MatchedPath>();
                 let route = route.map(|route| format!("{} {}", parts.method, route.as_str()));
                 let refused = Refused {

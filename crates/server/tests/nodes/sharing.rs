@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::desk::Desk;
 use crate::fleet::{Crowd, SHARDS, shards, until_settled, until_shared};
-use crate::support::Receiver;
+use crate::support::{Api, Receiver};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g2_what_either_node_accepts_is_sent_once() {
@@ -46,6 +46,34 @@ async fn what_is_made_at_one_node_is_there_at_the_other_when_it_is_answered() {
         there.send(http::Method::DELETE, &path, String::new()).await;
         let (status, _) = here.send(http::Method::GET, &path, String::new()).await;
         assert_eq!(status, http::StatusCode::NOT_FOUND);
+    }
+    one.stop().await;
+    other.stop().await;
+}
+
+/// A node that was stopped for a while knows nothing of what was made meanwhile. It looks before it refuses anything,
+/// and before it accepts anything for the endpoints that it knows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g1_a_node_that_was_stopped_knows_what_was_made_meanwhile_before_it_answers() {
+    let desk = Desk::new().await;
+    let (one, other) = (desk.serve().await, desk.serve().await);
+    until_shared(&[&one, &other]).await;
+    let (here, mut receiver) = (one.api(), Receiver::start().await);
+    for round in 0..3 {
+        other.pause();
+        let asked = json!({ "name": "made meanwhile", "scopes": ["publish", "manage", "read"] });
+        let made = here.post("/v1/api-keys", &asked).await;
+        let key = made["key"].as_str().unwrap().to_owned().leak();
+        let app = here.create_app(&format!("app {round}")).await;
+        let asked = json!({ "url": receiver.origin() });
+        let endpoint = here.create_endpoint(&app, &asked).await;
+        other.go_on();
+        let there = Api { key, ..other.api() };
+        let id = there.publish(&app, "order.paid", "{}").await;
+        assert_eq!(receiver.next().await.header("webhook-id"), id);
+        let path = format!("/v1/apps/{app}/endpoints/{}", endpoint.id);
+        let (status, _) = there.send(http::Method::GET, &path, String::new()).await;
+        assert_eq!(status, http::StatusCode::OK);
     }
     one.stop().await;
     other.stop().await;

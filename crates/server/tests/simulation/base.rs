@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use hookturn::store::live::Live;
 use hookturn::store::model::{Backups, Disk, ModelStore};
+use hookturn::store::sharing::fence::Said;
 use hookturn::store::sharing::keys::keys_of;
 use hookturn::store::sharing::lease::Other;
 use hookturn::store::sharing::view::Told;
@@ -50,6 +51,11 @@ struct Row {
 impl Row {
     const fn works(&self) -> bool {
         !self.left && !self.taken_over
+    }
+
+    /// When it renewed its lease last.
+    const fn renewed_at(&self) -> Timestamp {
+        self.lease_until.before(self.lease)
     }
 }
 
@@ -291,10 +297,15 @@ impl Base {
     }
 
     /// What nodes other than this one follow.
-    pub(crate) fn said(&self, me: Uuid) -> Vec<i64> {
+    pub(crate) fn said(&self, me: Uuid) -> Vec<Said> {
+        let now = self.now();
         let state = self.state();
         let others = state.nodes.iter().filter(|row| row.id != me && row.works());
-        others.filter_map(|row| row.view).collect()
+        let said = |row: &Row| {
+            let silent = now.since(row.renewed_at());
+            row.view.map(|view| Said { view, silent })
+        };
+        others.filter_map(said).collect()
     }
 
     pub(crate) fn others(&self, me: Uuid) -> Vec<Other> {

@@ -25,11 +25,11 @@ use hookturn_core::message::{EventType, Message};
 use hookturn_core::rotation::Rotation;
 use hookturn_core::store::{
     Accept, BulkItemQuery, Change, Configuration, DeliveriesFound, DeliveryQuery, DeliverySearch,
-    DueBlock, DueQuery, Fence, Finish, IdempotencyKey, IdempotencyRecord, KeptFigures,
+    DueBlock, DueQuery, Fence, FenceFor, Finish, IdempotencyKey, IdempotencyRecord, KeptFigures,
     MarkedSecret, Page, Progress, ReceiverState, RecoverQuery, SealedSecret, SecretMark, Store,
     StoreError, StoreFuture, StoreStats, Write,
 };
-use hookturn_core::time::{Clock, Millis, Timestamp};
+use hookturn_core::time::{Clock, Timestamp};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::coop::unconstrained;
 
@@ -268,11 +268,11 @@ impl Store for SimStore {
         }
     }
 
-    fn fence(&self, patience: Millis) -> StoreFuture<'_, Fence> {
+    fn fence(&self, whom: FenceFor) -> StoreFuture<'_, Fence> {
         let version = self.view();
         Box::pin(async move {
             Ok(match &self.member {
-                Some(member) => member.fence(version, patience).await,
+                Some(member) => member.fence(version, whom).await,
                 None => Fence::ALONE,
             })
         })

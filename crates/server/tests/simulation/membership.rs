@@ -6,8 +6,7 @@ use std::time::Duration;
 use hookturn::store::model::ModelStore;
 use hookturn::store::sharing::fence;
 use hookturn::store::sharing::lease::HEARTBEAT;
-use hookturn_core::store::{DueBlock, DueQuery, Fence, StoreError, StoreFuture};
-use hookturn_core::time::Millis;
+use hookturn_core::store::{DueBlock, DueQuery, Fence, FenceFor, StoreError, StoreFuture};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
@@ -73,7 +72,7 @@ impl Membership {
         })
     }
 
-    pub(crate) async fn fence(&self, version: u64, patience: Millis) -> Fence {
+    pub(crate) async fn fence(&self, version: u64, whom: FenceFor) -> Fence {
         let (node, version) = (&self.node, version.cast_signed());
         let begun = Instant::now();
         let said = |_| async move {
@@ -89,7 +88,7 @@ impl Membership {
         };
         let fence = match node.mutant() {
             Mutant::FenceDoesNotWait => Fence::ALONE,
-            _ => fence::close(said, version, patience).await,
+            _ => fence::close(said, version, whom).await,
         };
         if fence.closed {
             let mut judge = node.link.base.inside.ground.judge.lock().unwrap();

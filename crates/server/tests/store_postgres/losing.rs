@@ -2,13 +2,13 @@
 //! what nobody knows is found out.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hookturn::store::conformance::world::{START, World, all_of};
 use hookturn::store::conformance::{Engine, Recorder};
 use hookturn::store::live::Live;
 use hookturn::store::postgres::{PostgresOptions, PostgresStore, Sharing};
-use hookturn_core::store::{Accept, HintSink, Store, StoreError, Write};
+use hookturn_core::store::{Accept, HintSink, IdempotencyKey, Store, StoreError, Write};
 
 use super::engine::{Place, Postgres};
 use super::proxy::{Lose, Proxy};
@@ -213,4 +213,31 @@ async fn a_database_that_is_gone_is_an_error_at_once() {
     }
     let read = store.meta("a").await;
     assert!(read.is_err(), "{read:?}");
+}
+
+/// A silent database refuses nothing: whoever asks for an idempotent answer is told as soon as the store knows.
+#[tokio::test]
+async fn nobody_waits_to_read_from_a_database_that_is_away() {
+    let engine = Between::start();
+    let world = World::new(&engine).await;
+    let _tenant = world.tenant("acme").await;
+    let key = IdempotencyKey([7; 32]);
+    let asked = || world.store().idempotent_answer(key, START);
+    assert!(asked().await.unwrap().is_none());
+    engine.proxy.hold(true);
+    let begun = Instant::now();
+    let away = asked().await.unwrap_err();
+    assert!(matches!(away, StoreError::Unwritable { .. }), "{away}");
+    // A heartbeat, the grace of its answer, and the patience of whoever reads.
+    let first = begun.elapsed();
+    assert!(first < Duration::from_secs(7), "{first:?}");
+    let begun = Instant::now();
+    assert!(asked().await.is_err());
+    assert!(!world.store().confirmed().await.unwrap());
+    let second = begun.elapsed();
+    assert!(second < Duration::from_secs(1), "{second:?}");
+    engine.proxy.hold(false);
+    until_it_writes(&world).await;
+    assert!(world.store().confirmed().await.unwrap());
+    assert!(asked().await.unwrap().is_none());
 }

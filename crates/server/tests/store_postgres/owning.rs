@@ -9,7 +9,7 @@ use hookturn::store::live::Live;
 use hookturn::store::postgres::{OpenError, PostgresOptions, PostgresStore, Sharing, Target};
 use hookturn_core::delivery::{DeliveryStatus, Next};
 use hookturn_core::endpoint::Endpoint;
-use hookturn_core::store::{Accept, DueQuery, Store as _, StoreError, Write};
+use hookturn_core::store::{Accept, DueQuery, FenceFor, Store as _, StoreError, Write};
 
 use super::engine::{Place, Postgres, open, open_again, shut};
 use super::proxy::Proxy;
@@ -72,7 +72,7 @@ async fn a_change_is_in_every_view_when_its_fence_is_closed() {
         let app = world.app(tenant.workspace.id);
         let change = world.changing(tenant.workspace.id, vec![Write::App(app.clone())]);
         world.store().change(change).await.unwrap();
-        let fence = world.store().fence(10_000).await.unwrap();
+        let fence = world.store().fence(FenceFor::All).await.unwrap();
         assert!(fence.closed && fence.nodes == 2, "{fence:?}");
         assert_eq!(fence.confirmed, 2, "{fence:?}");
         assert!(other_view.app(tenant.workspace.id, app.id).is_some());

@@ -12,7 +12,7 @@ use hookturn::store::seal::{MasterKey, Sealer};
 use hookturn::telemetry::SystemEntropy;
 use hookturn_core::endpoint::Endpoint;
 use hookturn_core::message::Message;
-use hookturn_core::store::{Accept, Due, Hint, NewMessage, Store as _, Write};
+use hookturn_core::store::{Accept, Due, FenceFor, Hint, NewMessage, Store as _, Write};
 use tokio_postgres::{AsyncMessage, NoTls};
 
 use super::engine::Postgres;
@@ -125,7 +125,7 @@ async fn g8_a_row_is_told_to_its_owner_whole_and_to_others_sealed() {
         .collect();
     let writes = endpoints.iter().cloned().map(Write::Endpoint).collect();
     world.write(workspace, writes).await;
-    let fence = world.store().fence(10_000).await.unwrap();
+    let fence = world.store().fence(FenceFor::All).await.unwrap();
     assert_eq!(fence.confirmed, 3, "{fence:?}");
     let owned_by = |store: &PostgresStore| {
         let owned = store.owned();

@@ -11,6 +11,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Whoever keeps the view never has to confirm it.
@@ -21,6 +22,7 @@ const ALWAYS: u64 = u64::MAX;
 pub(super) struct Confirmed {
     begun: OnceLock<Instant>,
     until: AtomicU64,
+    told: Notify,
 }
 
 impl Default for Confirmed {
@@ -28,6 +30,7 @@ impl Default for Confirmed {
         Self {
             begun: OnceLock::new(),
             until: AtomicU64::new(ALWAYS),
+            told: Notify::new(),
         }
     }
 }
@@ -46,6 +49,19 @@ impl Confirmed {
         let since = moment.saturating_duration_since(self.begun());
         let millis = u64::try_from(since.as_millis()).unwrap_or(ALWAYS - 1);
         self.until.store(millis, Ordering::SeqCst);
+        self.told.notify_waiters();
+    }
+
+    /// Waits until a confirmation holds.
+    pub(super) async fn until_now(&self) {
+        loop {
+            // Asked for first: what is told from here on is heard.
+            let told = self.told.notified();
+            if self.now() {
+                return;
+            }
+            told.await;
+        }
     }
 
     pub(super) fn no_longer(&self) {
@@ -75,5 +91,19 @@ mod tests {
         assert!(confirmed.now());
         confirmed.no_longer();
         assert!(!confirmed.now());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_goes_on_with_the_next_confirmation_that_holds() {
+        let confirmed = Confirmed::default();
+        confirmed.until_now().await;
+        confirmed.no_longer();
+        let mut waits = Box::pin(confirmed.until_now());
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        // One that is over already says nothing.
+        confirmed.until(Instant::now());
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        confirmed.until(Instant::now() + Duration::from_secs(2));
+        waits.await;
     }
 }

@@ -48,6 +48,10 @@ const ENDING_MILLIS: i64 = 5_000;
 const LOCK: i64 = 0x686b_746e_0002;
 const STEP: &str = "join the database";
 
+/// How long ago a node renewed its lease, in milliseconds by the database's clock, as a column of its row.
+pub(super) const SILENT: &str =
+    "lease_millis - (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::bigint";
+
 /// The part of a host's name that is told: the database cuts names off at 63 bytes.
 const HOST_BYTES: usize = 24;
 

@@ -2,6 +2,10 @@
 //!
 //! They live on one thread, whoever asks: a caller's runtime may end, and with it what runs there. Whoever
 //! no longer waits for an answer drops it, and the query ends all the same.
+//!
+//! A database that goes silent answers nothing and refuses nothing. The writer finds that out within seconds
+//! ([`Absence`]), and then nobody waits for a page any longer. Due rows are read by those who wait for the database
+//! anyway.
 
 use std::future::Future;
 use std::thread::JoinHandle;
@@ -13,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::absence::Absence;
 use super::connect::{OpenError, Target};
 use super::rows::Outcome;
 
@@ -28,17 +33,20 @@ const DUE_PLANS: &str = "SET plan_cache_mode = force_generic_plan";
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long a query may take.
 const READ: Duration = Duration::from_secs(30);
+/// How long the database may be away before whoever reads is told so.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Readers {
     pool: Pool,
     due: Pool,
     runtime: Handle,
+    absence: Absence,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Readers {
-    pub(super) fn start(target: &Target) -> Result<Self, OpenError> {
+    pub(super) fn start(target: &Target, absence: Absence) -> Result<Self, OpenError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -70,6 +78,7 @@ impl Readers {
             pool,
             due,
             runtime: handle,
+            absence,
             stop: Some(stop),
             thread: Some(thread),
         })
@@ -89,7 +98,15 @@ impl Readers {
         T: Send + 'static,
         F: Future<Output = Outcome<T>> + Send,
     {
-        self.read_within(&self.pool, READ, query)
+        let absence = self.absence.clone();
+        let answer = self.read_within(&self.pool, READ, query);
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                answer = answer => answer,
+                () = absence.outlasts(PATIENCE) => Err(away(Absent)),
+            }
+        })
     }
 
     /// The same for due rows.
@@ -145,6 +162,11 @@ impl Readers {
         Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Stopped)) })
     }
 }
+
+/// Why nobody waits for an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the database is away")]
+struct Absent;
 
 /// The database cannot be asked at the moment.
 fn away(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {

@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::PostgresOptions;
+use super::absence::Absence;
 use super::connect::{OpenError, Session, Target};
 use super::ear::{Ear, Voice};
 use super::effects::Effects;
@@ -105,6 +106,7 @@ pub(super) struct Thread {
     leaving: Option<Order>,
     commits: Arc<AtomicU64>,
     cannot_write: Arc<AtomicBool>,
+    absence: Absence,
     gone: watch::Sender<Option<Gone>>,
 }
 
@@ -115,6 +117,7 @@ impl Thread {
         inbox: mpsc::UnboundedReceiver<Order>,
         commits: Arc<AtomicU64>,
         cannot_write: Arc<AtomicBool>,
+        absence: Absence,
         gone: watch::Sender<Option<Gone>>,
     ) -> Self {
         let owned = Arc::clone(&options.sharing.owned);
@@ -148,6 +151,7 @@ impl Thread {
             leaving: None,
             commits,
             cannot_write,
+            absence,
             gone,
         }
     }
@@ -195,6 +199,7 @@ impl Thread {
         self.memory.days = seat.days;
         self.pause = Duration::ZERO;
         self.cannot_write.store(false, Ordering::Relaxed);
+        self.absence.ends();
         // Looked at before anything else is written.
         self.reviewed = Instant::now() - HEARTBEAT;
     }
@@ -265,6 +270,7 @@ impl Thread {
     fn lose(&mut self) {
         self.live.confirm_no_longer();
         self.session = None;
+        self.absence.begins();
         if !self.cannot_write.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 "the store lost its database: nothing is sent or accepted until it is back, and what was sent is recorded then"

@@ -20,6 +20,7 @@ use hookturn_core::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::PostgresOptions;
+use super::absence::Absence;
 use super::connect::OpenError;
 use super::node::Node;
 use super::rows::Outcome;
@@ -173,7 +174,11 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread, and waits until it has joined and the database's contents are in the live view.
-    pub(super) async fn start(options: &PostgresOptions, node: &Node) -> Result<Self, OpenError> {
+    pub(super) async fn start(
+        options: &PostgresOptions,
+        node: &Node,
+        absence: Absence,
+    ) -> Result<Self, OpenError> {
         let (orders, inbox) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -188,6 +193,7 @@ impl Writer {
             inbox,
             Arc::clone(&commits),
             Arc::clone(&cannot_write),
+            absence,
             tell,
         );
         let (ready, opened) = oneshot::channel();

@@ -94,6 +94,7 @@ pub(in crate::ui) async fn sign_in(
     let credentials: Credentials = serde_urlencoded::from_bytes(&form).map_err(|_| unreadable())?;
     let back = local(&credentials.back);
     let key = credentials.key.trim();
+    ui.service.confirmed().await;
     match ui.service.sign_in(key) {
         Ok((_, cookie)) => {
             let mut response = Redirect::to(&format!("{base}{back}")).into_response();
