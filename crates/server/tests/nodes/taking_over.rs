@@ -8,9 +8,13 @@ use serde_json::{Value, json};
 
 use crate::desk::Desk;
 use crate::fleet::{
-    Crowd, LEASE, delivery_of, lateness_of_takeovers, metric, until_settled, until_shared,
+    Crowd, LEASE, SHARDS, delivery_of, lateness_of_takeovers, metric, shards, until_settled,
+    until_shared,
 };
-use crate::support::{Api, Receiver, Server};
+use crate::support::{Api, Receiver, Server, within_deadline};
+
+/// Of a node that hangs for less.
+const LONG_LEASE: (&str, &str) = ("HOOKTURN_LEASE_SECONDS", "60");
 
 async fn two_with_a_short_lease(desk: &Desk) -> (Server, Server) {
     let one = desk.serve_with(&desk.url, &[LEASE]).await;
@@ -124,6 +128,26 @@ async fn g2_order_holds_whichever_nodes_accept_and_when_another_takes_over() {
     other.stop().await;
 }
 
+/// What a dead node had is not kept for one that hangs: it would wait for it as long again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g1_nothing_is_dealt_to_a_node_that_hangs() {
+    let desk = Desk::new().await;
+    let (one, other) = two_with_a_short_lease(&desk).await;
+    let hanging = desk.serve_with(&desk.url, &[LONG_LEASE]).await;
+    until_shared(&[&one, &other, &hanging]).await;
+    let (api, kept) = (other.api(), shards(&hanging.api()).await);
+    hanging.pause();
+    one.kill().await;
+    let dealt = async { while shards(&api).await < SHARDS - kept {} };
+    within_deadline("the living node has all that is free", dealt).await;
+    let late = lateness_of_takeovers(&desk).await;
+    assert_eq!(late.len(), 1, "nobody was taken over but the dead one");
+    hanging.go_on();
+    until_shared(&[&other, &hanging]).await;
+    other.stop().await;
+    hanging.stop().await;
+}
+
 /// A node that left is no longer counted, and one that was taken over neither.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_counts_those_that_live() {
@@ -134,6 +158,6 @@ async fn a_node_counts_those_that_live() {
     one.kill().await;
     until_shared(&[&other]).await;
     let counted = async { while metric(&api, "hookturn_nodes").await > 1.0 {} };
-    crate::support::within_deadline("the killed node is not counted", counted).await;
+    within_deadline("the killed node is not counted", counted).await;
     other.stop().await;
 }

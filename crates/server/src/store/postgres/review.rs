@@ -14,18 +14,26 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::connect::Session;
-use super::node::Node;
+use super::node::{Node, SILENT};
 use super::rows::{Outcome, collect, column, id, time};
 use crate::store::encoding::from_document;
-use crate::store::sharing::review::{Seen, Steps};
+use crate::store::sharing::review::{Member, Seen, Steps};
 
 const STEP: &str = "share the shards";
 
 /// Looks who there is and who owns what.
 pub(super) async fn look(session: &Session) -> Outcome<Seen> {
-    let sql = "SELECT id FROM node WHERE left_at IS NULL AND taken_over_at IS NULL AND able
-               ORDER BY joined_at, id";
-    let members = collect(session, STEP, sql, &[], |row| column(row, 0)).await?;
+    let sql = format!(
+        "SELECT id, {SILENT} FROM node WHERE left_at IS NULL AND taken_over_at IS NULL AND able
+         ORDER BY joined_at, id"
+    );
+    let read = |row: &Row| {
+        Ok(Member {
+            id: column(row, 0)?,
+            silent: column::<i64>(row, 1)?.max(0).cast_unsigned(),
+        })
+    };
+    let members = collect(session, STEP, &sql, &[], read).await?;
     let sql = "SELECT shard, node FROM shard_owner";
     let read = |row: &Row| Ok((column::<i32>(row, 0)?, column::<Option<Uuid>>(row, 1)?));
     let mut owners = vec![None; usize::from(SHARDS)];

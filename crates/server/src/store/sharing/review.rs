@@ -1,14 +1,34 @@
 //! What a node gives up and takes, from the list of nodes and of owners.
+//!
+//! Shards are shared by the nodes that show themselves. One that has not for [`ABSENT`] keeps what it has until it is
+//! taken over, and is dealt nothing more: what a dead node left would wait for it as long again. Only free shards
+//! depend on that, so it does no harm when a node that is merely slow is taken for absent.
+
+use std::time::Duration;
 
 use hookturn_core::shard::{Plan, Shard, plan};
+use hookturn_core::time::Millis;
 use uuid::Uuid;
 
+use super::lease::HEARTBEAT;
 use crate::store::owned::Owned;
+
+/// After how long of silence a node is dealt no shards.
+pub const ABSENT: Duration = HEARTBEAT.saturating_mul(2);
+
+/// A node that may own shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Which.
+    pub id: Uuid,
+    /// How long ago it renewed its lease, by the database's clock.
+    pub silent: Millis,
+}
 
 /// The nodes and the owners, as one look shows them.
 #[derive(Debug)]
 pub struct Seen {
-    members: Vec<Uuid>,
+    members: Vec<Member>,
     owners: Vec<Option<Uuid>>,
 }
 
@@ -33,7 +53,7 @@ impl Steps {
 impl Seen {
     /// A look. `members` are the nodes that may own shards, in the order in which they joined; `owners` stand in the
     /// order of their shards.
-    pub const fn new(members: Vec<Uuid>, owners: Vec<Option<Uuid>>) -> Self {
+    pub const fn new(members: Vec<Member>, owners: Vec<Option<Uuid>>) -> Self {
         Self { members, owners }
     }
 
@@ -53,7 +73,11 @@ impl Seen {
     /// What this node has to do. Gives up what it has too much of.
     pub fn steps(&self, me: Uuid, owned: &Owned) -> Steps {
         let owners = Shard::all().map(|shard| (shard, self.owner(shard)));
-        let Plan { release, claim } = plan(me, &self.members, owners);
+        let absent = Millis::try_from(ABSENT.as_millis()).unwrap_or(Millis::MAX);
+        let there = |member: &&Member| member.id == me || member.silent < absent;
+        let members = self.members.iter().filter(there).map(|member| member.id);
+        let members: Vec<Uuid> = members.collect();
+        let Plan { release, claim } = plan(me, &members, owners);
         let mut steps = Steps {
             claim,
             ..Steps::default()
@@ -84,10 +108,8 @@ mod tests {
     const OTHER: Uuid = Uuid::from_bytes([2; 16]);
 
     fn seen(members: &[Uuid], owners: impl Fn(u16) -> Option<Uuid>) -> Seen {
-        Seen {
-            members: members.to_vec(),
-            owners: (0..SHARDS).map(owners).collect(),
-        }
+        let members = members.iter().map(|id| Member { id: *id, silent: 0 });
+        Seen::new(members.collect(), (0..SHARDS).map(owners).collect())
     }
 
     #[test]
@@ -119,5 +141,36 @@ mod tests {
             owned.take(*shard);
         }
         assert!(seen.steps(ME, &owned).is_empty());
+    }
+
+    #[test]
+    fn what_is_free_is_not_kept_for_a_node_that_is_silent() {
+        let owned = Owned::none();
+        let look = |silent, owner: Option<Uuid>| {
+            let members = [(ME, 5_000), (OTHER, silent)];
+            let members = members.map(|(id, silent)| Member { id, silent });
+            // A third of all was a dead node's.
+            let owners = |n: u16| match n % 3 {
+                0 => Some(ME),
+                1 => Some(OTHER),
+                _ => owner,
+            };
+            Seen::new(members.to_vec(), (0..SHARDS).map(owners).collect())
+        };
+        for shard in Shard::all().filter(|shard| shard.number() % 3 == 0) {
+            owned.take(shard);
+        }
+        let half = usize::from(SHARDS) / 2 - owned.count();
+        assert_eq!(look(999, None).steps(ME, &owned).claim.len(), half);
+        let all = look(1_000, None).steps(ME, &owned);
+        assert_eq!(all.claim.len(), usize::from(SHARDS) / 3);
+        assert!(all.free.is_empty(), "what it has is not touched");
+        // It is back: everything is shared again.
+        for shard in all.claim {
+            owned.take(shard);
+        }
+        let held = owned.count();
+        let back = look(0, Some(ME)).steps(ME, &owned);
+        assert_eq!(back.free.len(), held - usize::from(SHARDS) / 2);
     }
 }

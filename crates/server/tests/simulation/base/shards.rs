@@ -1,20 +1,25 @@
 //! Who owns which shard, by the database.
 
-use hookturn::store::sharing::review::{Seen, Steps};
+use hookturn::store::sharing::review::{Member, Seen, Steps};
 use hookturn_core::id::EndpointId;
 use hookturn_core::shard::Shard;
 use hookturn_core::store::{ReceiverState, Store as _};
 use hookturn_core::time::Timestamp;
 use uuid::Uuid;
 
-use super::{Base, Session};
+use super::{Base, Row, Session};
 use crate::engine::now;
 
 impl Base {
     pub(crate) fn look(&self) -> Seen {
         let state = self.state();
+        let now = self.now();
         let members = state.nodes.iter().filter(|row| row.works() && row.able);
-        Seen::new(members.map(|row| row.id).collect(), state.owners.clone())
+        let member = |row: &Row| Member {
+            id: row.id,
+            silent: now.since(row.renewed_at()),
+        };
+        Seen::new(members.map(member).collect(), state.owners.clone())
     }
 
     /// Who owns the shard of an endpoint.
