@@ -3,10 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use http::{Method, StatusCode};
 use serde_json::json;
 
+use crate::cutter::Cutter;
 use crate::desk::Desk;
-use crate::fleet::{Crowd, SHARDS, shards, until_settled, until_shared};
+use crate::fleet::{Crowd, SHARDS, shards, until_ready_is, until_settled, until_shared};
+use crate::support::postmaster::Postmaster;
 use crate::support::{Api, Receiver};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,9 +46,9 @@ async fn what_is_made_at_one_node_is_there_at_the_other_when_it_is_answered() {
         let id = here.publish(&app, "order.paid", "{}").await;
         assert_eq!(receiver.next().await.header("webhook-id"), id);
         let path = format!("/v1/apps/{app}/endpoints/{}", endpoint.id);
-        there.send(http::Method::DELETE, &path, String::new()).await;
-        let (status, _) = here.send(http::Method::GET, &path, String::new()).await;
-        assert_eq!(status, http::StatusCode::NOT_FOUND);
+        there.send(Method::DELETE, &path, String::new()).await;
+        let (status, _) = here.send(Method::GET, &path, String::new()).await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
     }
     one.stop().await;
     other.stop().await;
@@ -72,9 +75,58 @@ async fn g1_a_node_that_was_stopped_knows_what_was_made_meanwhile_before_it_answ
         let id = there.publish(&app, "order.paid", "{}").await;
         assert_eq!(receiver.next().await.header("webhook-id"), id);
         let path = format!("/v1/apps/{app}/endpoints/{}", endpoint.id);
-        let (status, _) = there.send(http::Method::GET, &path, String::new()).await;
-        assert_eq!(status, http::StatusCode::OK);
+        let (status, _) = there.send(Method::GET, &path, String::new()).await;
+        assert_eq!(status, StatusCode::OK);
     }
+    one.stop().await;
+    other.stop().await;
+}
+
+/// A node that cannot ask the database shows what it knows, and refuses nothing by it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_its_database_does_not_say_that_something_does_not_exist() {
+    let postgres = Postmaster::start().await;
+    let cutter = Cutter::start(postgres.port()).await;
+    let desk = Desk::on(&postgres.url("postgres"));
+    let one = desk.serve().await;
+    let other = desk.serve_with(&cutter.url("postgres"), &[]).await;
+    let (here, there) = (one.api(), other.api());
+    let known = here.create_app("known").await;
+    let nowhere = format!("/v1/apps/{}", known.replace(|c| c != '_', "0"));
+    let (status, _) = there.send(Method::GET, &nowhere, String::new()).await;
+    assert!(status.is_client_error(), "{status}");
+    cutter.open(false);
+    until_ready_is(&there, StatusCode::SERVICE_UNAVAILABLE).await;
+    let app = here.create_app("made meanwhile").await;
+    let asked = json!({ "name": "made meanwhile", "scopes": ["read"] });
+    let made = here.post("/v1/api-keys", &asked).await;
+    let key = made["key"].as_str().unwrap().to_owned().leak();
+    let fresh = Api {
+        key,
+        ..there.clone()
+    };
+    for (api, path) in [
+        (&there, format!("/v1/apps/{app}")),
+        (&there, format!("/v1/apps/{app}/endpoints")),
+        (&fresh, format!("/v1/apps/{known}")),
+    ] {
+        let answer = api.exchange(Method::GET, &path, &[], String::new()).await;
+        let shown = String::from_utf8_lossy(answer.body()).into_owned();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{shown}");
+        assert_eq!(answer.headers()["retry-after"], "1", "{shown}");
+        assert!(shown.contains("what it knows may be old"), "{shown}");
+    }
+    let shown = there.get(&format!("/v1/apps/{known}")).await;
+    assert_eq!(shown["name"], "known");
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let signs_in = there.exchange(Method::POST, "/sign-in", &form, format!("key={key}"));
+    assert_eq!(signs_in.await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    cutter.open(true);
+    until_ready_is(&there, StatusCode::OK).await;
+    assert_eq!(
+        fresh.get(&format!("/v1/apps/{app}")).await["name"],
+        "made meanwhile"
+    );
     one.stop().await;
     other.stop().await;
 }

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderName, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -92,8 +92,11 @@ impl Api {
             .header(header::HOST, self.address.to_string())
             .header(header::AUTHORIZATION, format!("Bearer {}", self.key))
             .header(header::CONTENT_TYPE, "application/json");
+        // Instead of what is there.
         for (name, value) in headers {
-            request = request.header(*name, *value);
+            let name = name.parse::<HeaderName>().unwrap();
+            let headers = request.headers_mut().unwrap();
+            headers.insert(name, value.parse().unwrap());
         }
         let request = request.body(Full::new(Bytes::from(body))).unwrap();
         within_deadline(path, async {
