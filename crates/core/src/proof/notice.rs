@@ -7,9 +7,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::evidence::{Evidence, Standing, prove};
+use super::evidence::Evidence;
 use super::learning::policy_of;
 use super::policy::ProofPolicy;
+use super::proved::prove;
+use super::standing::Standing;
 use super::sweep::{Step, next_step};
 use crate::id::{EndpointId, RotationId};
 use crate::rotation::{Mode, Rotation, Stage};

@@ -1,7 +1,8 @@
 //! What a proven rotation needs next: one decision that a sweep takes again and again.
 
-use super::evidence::{Evidence, NotProven, Proof, prove};
+use super::evidence::Evidence;
 use super::policy::{OnDeadline, ProofPolicy};
+use super::proved::{NotProven, Proof, prove};
 use crate::id::EndpointId;
 use crate::limits;
 use crate::rotation::{Mode, Rotation, Stage};
