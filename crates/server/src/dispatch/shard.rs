@@ -94,13 +94,14 @@ pub(super) fn run(runtime: &tokio::runtime::Runtime, parts: Arc<Parts>, inbox: A
 /// The same on the caller's own `LocalSet`.
 pub(super) async fn run_here(parts: Arc<Parts>, inbox: Arc<Inbox>) {
     let client = Rc::new(Client::new(Arc::clone(&parts.client)));
+    let brought = Brought::begin(parts.clock.now(), Instant::now());
     let shard = Shard {
         parts,
         inbox,
         client,
         events: Rc::default(),
         queues: HashMap::new(),
-        brought: Brought::default(),
+        brought,
         healthy: Lane::default(),
         suspect: Lane::default(),
         timers: BinaryHeap::new(),

@@ -185,6 +185,7 @@ fn g1_g2_g6_g7_what_was_found_once_does_not_come_back() {
         include_str!("cases/all_clocks_set_within_a_round_trip.json"),
         include_str!("cases/ordered_endpoint_changed_by_a_clock_behind.json"),
         include_str!("cases/told_late_after_a_clock_set_back.json"),
+        include_str!("cases/told_to_a_process_that_began_behind.json"),
     ] {
         let outcome = run(&serde_json::from_str(case).unwrap(), Mutant::None);
         assert_eq!(outcome.broken, None, "{case}\n{}", outcome.trace);
