@@ -21,6 +21,7 @@ use crate::report::Counts;
 
 mod callers;
 mod committed;
+mod reach;
 mod wire;
 
 /// Who sent a request, where one of several nodes may have.
@@ -38,8 +39,14 @@ pub(crate) struct Target {
     pub(crate) id: EndpointId,
     pub(crate) keyring: KeyringId,
     pub(crate) receiver: Receiver,
+    /// Where it is.
+    pub(crate) port: u16,
     /// Whether messages make deliveries for it.
     pub(crate) takes_messages: bool,
+    /// With which of its own versions it began to, if it does.
+    takes_since: Option<u64>,
+    /// Whether a caller was told so: what is sent from then on is for it.
+    promised: bool,
     /// When a delivery to it was last recorded.
     pub(crate) delivered_at: Option<Timestamp>,
 }
@@ -93,6 +100,8 @@ pub(crate) struct Judge {
     pub(crate) trace: String,
     pub(crate) counts: Counts,
     pub(crate) targets: Vec<Target>,
+    /// Receivers behind ports, for endpoints that are asked for.
+    newcomers: BTreeMap<u16, Receiver>,
     pub(crate) ledger: Ledger,
     pub(crate) prune_before: Timestamp,
     /// Begins anew when a new process accepts at a time at which the one before had accepted already: it
@@ -105,6 +114,8 @@ pub(crate) struct Judge {
     tracked: BTreeMap<DeliveryId, Tracked>,
     carriers: BTreeMap<(usize, u32), DeliveryId>,
     committed: BTreeMap<u32, MessageId>,
+    /// Endpoints that each message which is being sent must reach.
+    wanted: BTreeMap<u32, BTreeSet<usize>>,
     ids_on_wire: BTreeMap<u32, String>,
     witnesses: BTreeMap<(usize, RotationId), Witness>,
     answers: BTreeMap<String, (String, Timestamp)>,
@@ -121,6 +132,7 @@ impl Judge {
             trace: String::new(),
             counts: Counts::default(),
             targets: Vec::new(),
+            newcomers: BTreeMap::new(),
             ledger: Ledger::default(),
             prune_before: Timestamp::EPOCH,
             era: 0,
@@ -130,6 +142,7 @@ impl Judge {
             tracked: BTreeMap::new(),
             carriers: BTreeMap::new(),
             committed: BTreeMap::new(),
+            wanted: BTreeMap::new(),
             ids_on_wire: BTreeMap::new(),
             witnesses: BTreeMap::new(),
             answers: BTreeMap::new(),

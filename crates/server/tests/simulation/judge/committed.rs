@@ -44,12 +44,13 @@ impl Judge {
                     }
                 }
                 Write::Rotation(rotation) => self.check_policy(rotation),
-                Write::Endpoint(endpoint) => {
-                    if let Some(target) = self.target_of(endpoint.id) {
-                        self.targets[target].takes_messages = endpoint.state.takes_messages();
-                    }
-                }
                 _ => {}
+            }
+        }
+        // Once the secrets are known that a new one signs with.
+        for write in &change.writes {
+            if let Write::Endpoint(endpoint) = write {
+                self.endpoint_changed(endpoint);
             }
         }
         match promoted {
@@ -164,6 +165,8 @@ impl Judge {
             self.last_accepted = (at, self.counts.crashes);
             self.counts.messages += 1;
             self.committed.insert(number, new.message.id);
+            let reached = self.judge_reach(new, number);
+            self.find(reached);
             for (delivery, endpoint) in &new.deliveries {
                 let Some(target) = self.target_of(*endpoint) else {
                     continue;
