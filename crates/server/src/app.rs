@@ -30,8 +30,6 @@ mod test_event;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use hookturn_core::store::StoreError;
-
 use crate::api;
 use crate::service::ServiceError;
 use crate::store::postgres;
@@ -150,11 +148,4 @@ pub fn hopae_openapi() -> &'static str {
 /// The description of the KORE dialect: OpenAPI 3.1 as indented JSON.
 pub fn kore_openapi() -> &'static str {
     api::kore_openapi()
-}
-
-/// Errors of background steps carry no caller to tell.
-fn log_step(step: &'static str, result: Result<(), StoreError>) {
-    if let Err(error) = result {
-        tracing::error!(step, error = %explain(&error), "a background step failed; it is tried again");
-    }
 }

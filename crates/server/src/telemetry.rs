@@ -3,6 +3,7 @@
 
 pub mod metrics;
 pub mod tally;
+pub mod troubles;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

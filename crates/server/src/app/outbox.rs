@@ -6,9 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::log_step;
 use super::sweeps::Parts;
-use crate::service::ServiceError;
 use crate::store::outbox::Outbox as _;
 use crate::store::postgres::PostgresStore;
 
@@ -47,21 +45,16 @@ async fn look(parts: &Parts, store: &PostgresStore, hint: &Notify) {
 
 /// Takes what is there. Returns whether there is more.
 async fn take(parts: &Parts, store: &PostgresStore) -> bool {
-    match parts.service.take_published(store).await {
+    let taken = parts.service.take_published(store).await;
+    parts.troubles.note("take events of the outbox", &taken);
+    match taken {
         Ok(taken) => {
             parts
                 .metrics
                 .outbox(taken.accepted, taken.repeated, taken.refused);
             taken.more
         }
-        // The loss of the database is in the log already, once.
-        Err(ServiceError::Unwritable | ServiceError::Uncertain | ServiceError::Unavailable) => {
-            false
-        }
-        Err(error) => {
-            tracing::error!(error = %super::explain(&error), "events of the outbox could not be taken; it is tried again");
-            false
-        }
+        Err(_) => false,
     }
 }
 
@@ -69,9 +62,10 @@ async fn measure(parts: &Parts, store: &PostgresStore) {
     let mut period = tokio::time::interval(MEASURE);
     loop {
         period.tick().await;
-        match store.oldest_age().await {
-            Ok(age) => parts.metrics.outbox_age(age),
-            Err(error) => log_step("look how old the outbox is", Err(error)),
+        let age = store.oldest_age().await;
+        parts.troubles.note("look how old the outbox is", &age);
+        if let Ok(age) = age {
+            parts.metrics.outbox_age(age);
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::store::live::Live;
 use crate::store::owned::Owned;
 use crate::store::seal::Sealer;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::troubles::Troubles;
 use crate::telemetry::{NodeClock, SystemEntropy};
 use crate::ui::live::Streams;
 use crate::ui::{self, Reading, UiState};
@@ -77,6 +78,7 @@ impl Server {
             engine: ground.engine.clone(),
             ready: ready.clone(),
             metrics: ground.metrics,
+            troubles: Troubles::default(),
             clock: ground.clock,
             retention_days: config.retention.days,
             stopping,

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::engine::Engine;
-use super::{log_step, outbox};
+use super::outbox;
 use crate::api::{Readiness, Ready};
 use crate::dispatch::Inboxes;
 use crate::service::Service;
@@ -23,6 +23,7 @@ use crate::service::proving::Prober;
 use crate::store::owned::Owned;
 use crate::telemetry::metrics::{Metrics, NodeFigures};
 use crate::telemetry::tally;
+use crate::telemetry::troubles::Troubles;
 
 /// How often it is looked whether the store takes writes, and tried while it does not.
 const WATCH: Duration = Duration::from_millis(500);
@@ -72,6 +73,8 @@ pub(super) struct Parts {
     pub(super) engine: Engine,
     pub(super) ready: Readiness,
     pub(super) metrics: Arc<Metrics>,
+    /// What the log says of the steps that fail.
+    pub(super) troubles: Troubles,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) retention_days: u32,
     pub(super) stopping: watch::Receiver<bool>,
@@ -109,7 +112,9 @@ async fn keep_figures(parts: &Parts) {
         }
         Err(error) => {
             tally.restored();
-            log_step("read what was counted before the start", Err(error));
+            parts
+                .troubles
+                .failed("read what was counted before the start", &error);
         }
     }
     let mut keep = period(KEEP);
@@ -130,11 +135,13 @@ async fn store_figures(parts: &Parts) {
         let kept = some.iter().filter_map(|workspace| tally.kept(*workspace));
         let forget_before = parts.clock.now().before(tally::HORIZON);
         let stored = parts.store.keep_figures(kept.collect(), forget_before);
-        if let Err(error) = stored.await {
+        let stored = stored.await;
+        parts.troubles.note("keep what was counted", &stored);
+        if stored.is_err() {
             for workspace in some {
                 tally.not_kept(*workspace);
             }
-            return log_step("keep what was counted", Err(error));
+            return;
         }
     }
 }
@@ -159,9 +166,8 @@ async fn rotate_in_bulk(parts: &Parts) {
                     parts.service.leave_bulks().await;
                     continue;
                 }
-                if let Err(error) = parts.service.advance_bulks(BULK_SPREAD).await {
-                    tracing::error!(%error, "bulk rotations could not go on; it is tried again");
-                }
+                let advanced = parts.service.advance_bulks(BULK_SPREAD).await;
+                parts.troubles.note("go on with bulk rotations", &advanced);
             }
         }
     }
@@ -206,9 +212,7 @@ async fn prove(parts: &Parts) {
             _ = look.tick() => {
                 while probes.try_join_next().is_some() {}
                 let moved = parts.service.prove_rotations(&parts.prober, &mut probes).await;
-                if let Err(error) = moved {
-                    tracing::error!(%error, "proven rotations could not be moved; they are looked at again");
-                }
+                parts.troubles.note("move proven rotations", &moved);
                 keep_findings(parts).await;
             }
         }
@@ -236,9 +240,7 @@ async fn report(parts: &Parts) {
             _ = note.tick() => ("note what time did to rotations", service.note_rotations().await),
             _ = report.tick() => ("report operational events", service.report_events().await.map(drop)),
         };
-        if let Err(error) = done {
-            tracing::error!(what, error = %super::explain(&error), "a background step failed; it is tried again");
-        }
+        parts.troubles.note(what, &done);
     }
 }
 
@@ -266,17 +268,15 @@ fn shares(parts: &Parts) -> bool {
 
 /// Tells the delivery shards what is due for endpoints of this node.
 async fn tell_due(parts: &Parts) {
-    match parts.store.due_endpoints().await {
-        Ok(due) => {
-            let ours = due.into_iter().filter(|(_, id, _)| parts.owned.owns(*id));
-            let hints = ours.map(|(workspace, endpoint, at)| Hint::Due(workspace, endpoint, at));
-            parts.inboxes.hint(hints.collect());
-        }
-        Err(error) => {
-            log_step("look for due deliveries", Err(error));
-            parts.owned.look();
-            tokio::time::sleep(STAND).await;
-        }
+    let due = parts.store.due_endpoints().await;
+    parts.troubles.note("look for due deliveries", &due);
+    if let Ok(due) = due {
+        let ours = due.into_iter().filter(|(_, id, _)| parts.owned.owns(*id));
+        let hints = ours.map(|(workspace, endpoint, at)| Hint::Due(workspace, endpoint, at));
+        parts.inboxes.hint(hints.collect());
+    } else {
+        parts.owned.look();
+        tokio::time::sleep(STAND).await;
     }
 }
 
@@ -304,9 +304,9 @@ async fn forget_queues(parts: &Parts) {
 }
 
 async fn keep_findings(parts: &Parts) {
-    if let Err(error) = parts.service.keep_findings().await {
-        tracing::error!(%error, "what was found about receivers could not be stored; it is tried again");
-    }
+    let kept = parts.service.keep_findings().await;
+    let step = "store what was found about receivers";
+    parts.troubles.note(step, &kept);
 }
 
 fn period(every: Duration) -> Interval {
@@ -376,9 +376,9 @@ fn follow_the_others(parts: &Parts) {
 }
 
 async fn settle_keyrings(parts: &Parts) {
-    if let Err(error) = parts.service.settle().await {
-        tracing::error!(error = %error, "keyrings could not be settled; they sign as they should all the same");
-    }
+    // Nothing signs by it: keyrings sign as they should all the same.
+    let settled = parts.service.settle().await;
+    parts.troubles.note("settle keyrings", &settled);
 }
 
 async fn remove_old(parts: &Parts) {
@@ -398,7 +398,8 @@ async fn remove_old(parts: &Parts) {
                     days = parts.retention_days,
                     "looked for what is past its retention"
                 );
-                return log_step("remove what is past its retention", result.map(drop));
+                let step = "remove what is past its retention";
+                return parts.troubles.note(step, &result);
             }
         }
     }
@@ -407,7 +408,7 @@ async fn remove_old(parts: &Parts) {
 async fn count_store(parts: &Parts) {
     let counted = parts.store.stats().await;
     parts.metrics.store(counted.as_ref().ok().copied());
-    log_step("count the store", counted.map(drop));
+    parts.troubles.note("count the store", &counted);
     let figures = parts.service.rotation_figures();
     parts.metrics.rotations(&figures.open, &figures.standing);
 }

@@ -7,7 +7,10 @@
 //! here for as long as it takes. Any other is read from the database, if it is still there.
 //!
 //! "Lately" is by the wall clock. When that was set back, what is old looks young for as long as it takes the clock to
-//! come back to where it was, and until then nothing that is told is believed.
+//! come back to where it was, and until then nothing that is told is believed. A process that began meanwhile cannot know
+//! that; what it sees is that the clock is set ahead, when somebody sets it right. So after that it believes nothing for a
+//! while either. (A clock that was set back before the process began, by no more than rows are late, and is left so, is not
+//! noticed: such a row may be sent a second time, under its id.)
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -43,17 +46,27 @@ pub(super) fn is_sure(row: &Due, held: Duration, now: Timestamp) -> bool {
 }
 
 /// The young rows that blocks brought lately.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Brought {
     when: HashMap<DeliveryId, Instant>,
     order: VecDeque<(Instant, DeliveryId)>,
     /// Until then there are some that it does not know.
     blind_until: Option<Instant>,
     /// What the wall clock said, and when, at the last time it was not behind what was to be expected.
-    clock: Option<(Timestamp, Instant)>,
+    clock: (Timestamp, Instant),
 }
 
 impl Brought {
+    /// Nothing was brought yet, by the wall clock and the steady one.
+    pub(super) fn begin(now: Timestamp, at: Instant) -> Self {
+        Self {
+            when: HashMap::new(),
+            order: VecDeque::new(),
+            blind_until: None,
+            clock: (now, at),
+        }
+    }
+
     /// Blocks brought these rows.
     pub(super) fn note(&mut self, rows: &[Due], now: Timestamp, at: Instant) {
         self.forget(now, at);
@@ -85,18 +98,20 @@ impl Brought {
         self.blind_until = self.blind_until.max(Some(end));
     }
 
-    /// Notices that the wall clock was set back.
+    /// Notices that the wall clock was set.
     fn watch_clock(&mut self, now: Timestamp, at: Instant) {
-        let expected = self.clock.map(|(then, since)| {
-            let passed = at.duration_since(since).as_millis();
-            then.after(Millis::try_from(passed).unwrap_or(Millis::MAX))
-        });
-        let behind = expected.map_or(0, |expected| expected.since(now));
+        let (then, since) = self.clock;
+        let passed = at.duration_since(since).as_millis();
+        let expected = then.after(Millis::try_from(passed).unwrap_or(Millis::MAX));
+        let behind = expected.since(now);
         if behind > APART {
             self.be_blind_until(at + Duration::from_millis(behind) + REMEMBERED);
         }
+        if now.since(expected) > APART {
+            self.be_blind_until(at + REMEMBERED);
+        }
         if behind == 0 || behind > APART {
-            self.clock = Some((now, at));
+            self.clock = (now, at);
         }
     }
 
@@ -122,6 +137,11 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_784_505_600_000);
 
+    fn begun() -> (Brought, Instant) {
+        let start = Instant::now();
+        (Brought::begin(NOW, start), start)
+    }
+
     fn row(number: u32, at: Timestamp) -> Due {
         row_accepted_at(number, at)
     }
@@ -146,7 +166,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_a_block_brought_is_remembered_while_it_may_be_told() {
-        let (mut brought, start) = (Brought::default(), Instant::now());
+        let (mut brought, start) = begun();
         let (one, two) = (row(1, NOW), row(2, NOW));
         let old = row(3, NOW.before(WORTH + 1));
         brought.note(&[one.clone(), two.clone(), old.clone()], NOW, start);
@@ -166,7 +186,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn when_there_is_too_much_to_remember_nothing_is_believed_for_a_while() {
-        let (mut brought, start) = (Brought::default(), Instant::now());
+        let (mut brought, start) = begun();
         let many: Vec<Due> = (0..20).map(|number| row(number, NOW)).collect();
         brought.note(&many, NOW, start);
         assert_eq!(brought.order.len(), MOST);
@@ -179,7 +199,7 @@ mod tests {
     /// What was old when a block brought it is young again by a clock that was set back.
     #[tokio::test(start_paused = true)]
     async fn g2_while_a_clock_that_was_set_back_catches_up_nothing_is_believed() {
-        let (mut brought, start) = (Brought::default(), Instant::now());
+        let (mut brought, start) = begun();
         let after = |seconds: u64| start + Duration::from_secs(seconds);
         let old = row(1, NOW.before(WORTH + 1));
         brought.note(std::slice::from_ref(&old), NOW, start);
@@ -190,5 +210,17 @@ mod tests {
         assert!(!brought.knows_all(NOW.before(18 * SECOND), after(3)));
         assert!(!brought.knows_all(NOW.after(13 * SECOND), after(34)));
         assert!(brought.knows_all(NOW.after(14 * SECOND), after(35)));
+    }
+
+    /// What was accepted before a clock was set back looks younger than it is when the clock is set ahead again, also to
+    /// a process that began between the two.
+    #[tokio::test(start_paused = true)]
+    async fn g2_after_a_clock_was_set_ahead_nothing_is_believed_for_a_while() {
+        let (mut brought, start) = begun();
+        let after = |seconds: u64| start + Duration::from_secs(seconds);
+        assert!(brought.knows_all(NOW.after(2 * SECOND), after(1)), "apart");
+        assert!(!brought.knows_all(NOW.after(20 * SECOND), after(2)));
+        assert!(!brought.knows_all(NOW.after(30 * SECOND), after(12)));
+        assert!(brought.knows_all(NOW.after(31 * SECOND), after(13)));
     }
 }

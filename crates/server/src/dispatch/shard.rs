@@ -27,6 +27,7 @@ use super::queue::{InRound, Queue};
 use crate::courier::{Attempted, NotSent};
 use crate::outbound::Client;
 use crate::store::owned::Flight;
+use crate::telemetry::troubles::Troubles;
 
 mod lessons;
 mod recording;
@@ -84,6 +85,8 @@ struct Shard {
     commits_open: usize,
     reads_open: usize,
     disables_open: usize,
+    /// What the log says of the store while it is away.
+    troubles: Rc<Troubles>,
     draining: bool,
 }
 
@@ -94,13 +97,14 @@ pub(super) fn run(runtime: &tokio::runtime::Runtime, parts: Arc<Parts>, inbox: A
 /// The same on the caller's own `LocalSet`.
 pub(super) async fn run_here(parts: Arc<Parts>, inbox: Arc<Inbox>) {
     let client = Rc::new(Client::new(Arc::clone(&parts.client)));
+    let brought = Brought::begin(parts.clock.now(), Instant::now());
     let shard = Shard {
         parts,
         inbox,
         client,
         events: Rc::default(),
         queues: HashMap::new(),
-        brought: Brought::default(),
+        brought,
         healthy: Lane::default(),
         suspect: Lane::default(),
         timers: BinaryHeap::new(),
@@ -110,6 +114,7 @@ pub(super) async fn run_here(parts: Arc<Parts>, inbox: Arc<Inbox>) {
         commits_open: 0,
         reads_open: 0,
         disables_open: 0,
+        troubles: Rc::default(),
         draining: false,
     };
     shard.run().await;

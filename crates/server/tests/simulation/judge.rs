@@ -5,12 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hookturn::store::model::Disk;
-use hookturn::store::seal::{Place, Sealer};
+use hookturn::store::seal::Sealer;
 use hookturn_core::audit::{Head, Recorded, verify_chain};
-use hookturn_core::delivery::{DeliveryStatus, ExchangeReason, Next};
+use hookturn_core::delivery::DeliveryStatus;
 use hookturn_core::id::{DeliveryId, EndpointId, KeyringId, MessageId, RotationId, SecretId};
-use hookturn_core::rotation::{Mode, PromotionGrounds, Rotation};
-use hookturn_core::store::{Accept, Change, Finish, Write};
 use hookturn_core::time::{Millis, Timestamp};
 use hookturn_verify::{Secret, Verifier};
 use uuid::Uuid;
@@ -18,15 +16,13 @@ use uuid::Uuid;
 use crate::ledger::{Broken, Ledger, Life, Open};
 use crate::mutant::Mutant;
 use crate::nodes::Nodes;
-use crate::operation::{Class, SchemeName};
-use crate::receiver::{self, Answer, Arrived, Receiver, Verdict};
+use crate::receiver::Receiver;
 use crate::report::Counts;
 
-/// Refused attempts after which a receiver that answers 500 to a bad signature must have been served:
-/// every attempt but the first has the fallback.
-const THROWN_MAX: u32 = 2;
-/// Answers for which the same key must repeat itself, by the wall clock.
-const ANSWER_KEPT: u64 = 23 * 3_600_000;
+mod callers;
+mod committed;
+mod reach;
+mod wire;
 
 /// Who sent a request, where one of several nodes may have.
 #[derive(Debug, Clone, Copy)]
@@ -43,8 +39,14 @@ pub(crate) struct Target {
     pub(crate) id: EndpointId,
     pub(crate) keyring: KeyringId,
     pub(crate) receiver: Receiver,
+    /// Where it is.
+    pub(crate) port: u16,
     /// Whether messages make deliveries for it.
     pub(crate) takes_messages: bool,
+    /// With which of its own versions it began to, if it does.
+    takes_since: Option<u64>,
+    /// Whether a caller was told so: what is sent from then on is for it.
+    promised: bool,
     /// When a delivery to it was last recorded.
     pub(crate) delivered_at: Option<Timestamp>,
 }
@@ -98,6 +100,8 @@ pub(crate) struct Judge {
     pub(crate) trace: String,
     pub(crate) counts: Counts,
     pub(crate) targets: Vec<Target>,
+    /// Receivers behind ports, for endpoints that are asked for.
+    newcomers: BTreeMap<u16, Receiver>,
     pub(crate) ledger: Ledger,
     pub(crate) prune_before: Timestamp,
     /// Begins anew when a new process accepts at a time at which the one before had accepted already: it
@@ -110,6 +114,8 @@ pub(crate) struct Judge {
     tracked: BTreeMap<DeliveryId, Tracked>,
     carriers: BTreeMap<(usize, u32), DeliveryId>,
     committed: BTreeMap<u32, MessageId>,
+    /// Endpoints that each message which is being sent must reach.
+    wanted: BTreeMap<u32, BTreeSet<usize>>,
     ids_on_wire: BTreeMap<u32, String>,
     witnesses: BTreeMap<(usize, RotationId), Witness>,
     answers: BTreeMap<String, (String, Timestamp)>,
@@ -126,6 +132,7 @@ impl Judge {
             trace: String::new(),
             counts: Counts::default(),
             targets: Vec::new(),
+            newcomers: BTreeMap::new(),
             ledger: Ledger::default(),
             prune_before: Timestamp::EPOCH,
             era: 0,
@@ -135,6 +142,7 @@ impl Judge {
             tracked: BTreeMap::new(),
             carriers: BTreeMap::new(),
             committed: BTreeMap::new(),
+            wanted: BTreeMap::new(),
             ids_on_wire: BTreeMap::new(),
             witnesses: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -178,526 +186,6 @@ impl Judge {
         }
     }
 }
-
-// ----- what is committed -----
-
-impl Judge {
-    pub(crate) fn changed(&mut self, change: &Change, now: Timestamp) {
-        let actions = change.audit.iter().map(|entry| entry.action.as_str());
-        let actions: Vec<&str> = actions.collect();
-        self.note(format_args!("{now} change {}", actions.join(" ")));
-        self.counts.changes += 1;
-        self.ledger.version = self.nodes.version();
-        let promoted = self.ledger.take(&change.audit, &change.context);
-        for write in &change.writes {
-            match write {
-                Write::Secret(sealed) => {
-                    let opened = self.sealer.open(Place::Secret(sealed), &sealed.sealed);
-                    let text = String::from_utf8(opened.unwrap().to_vec()).unwrap();
-                    self.plant(sealed.secret, &text);
-                }
-                Write::Keyring(keyring) => {
-                    let compared = self.ledger.compare(keyring, now);
-                    self.find(compared);
-                }
-                Write::Requeue { delivery, .. } => {
-                    if let Some(tracked) = self.tracked.get_mut(&delivery.id) {
-                        tracked.requeued = true;
-                        tracked.settled = false;
-                        tracked.status = DeliveryStatus::Pending;
-                    }
-                }
-                Write::Rotation(rotation) => self.check_policy(rotation),
-                Write::Endpoint(endpoint) => {
-                    if let Some(target) = self.target_of(endpoint.id) {
-                        self.targets[target].takes_messages = endpoint.state.takes_messages();
-                    }
-                }
-                _ => {}
-            }
-        }
-        match promoted {
-            Ok(promoted) => {
-                for one in promoted {
-                    self.counts.promotions += 1;
-                    let rotation = change.writes.iter().find_map(|write| match write {
-                        Write::Rotation(rotation) if rotation.id == one.rotation => Some(rotation),
-                        _ => None,
-                    });
-                    let grounds = (one.grounds.as_deref(), one.by_owner, rotation);
-                    let judged = match (one.proven, grounds) {
-                        (false, _) | (true, (Some("force"), true, _)) => Ok(()),
-                        (true, (Some("proof"), _, Some(rotation))) => self.weigh(rotation, now),
-                        (true, _) => Err(("G7", format!("promoted without proof: {one:?}"))),
-                    };
-                    self.find(judged);
-                }
-            }
-            Err(broken) => self.find(Err(broken)),
-        }
-        self.counts.rotations += u64::try_from(
-            actions
-                .iter()
-                .filter(|action| **action == "rotation.opened")
-                .count(),
-        )
-        .unwrap_or(0);
-        let text = format!("{change:?}");
-        self.search("a stored change", &text);
-    }
-
-    fn plant(&mut self, id: SecretId, text: &str) {
-        let secret = Secret::parse(text).unwrap();
-        for name in [SchemeName::Standard, SchemeName::Hopae, SchemeName::Github] {
-            if let Some(verifier) = receiver::verifier(name, &secret) {
-                self.verifiers.insert((id, name as u8), verifier);
-            }
-        }
-        if let Some(known) = self.ledger.secrets.get_mut(&id) {
-            known.value = Some(secret);
-        }
-        let digits = text.rsplit('_').next().unwrap_or(text);
-        self.needles.push((id, digits.to_owned()));
-    }
-
-    fn check_policy(&mut self, rotation: &Rotation) {
-        if let Mode::Proven { .. } = rotation.mode
-            && let Some(made) = &rotation.promotion
-            && made.grounds == PromotionGrounds::Asked
-        {
-            self.find(Err(("G7", format!("promoted because asked: {rotation:?}"))));
-        }
-    }
-
-    /// Whether the wire showed what a recorded proof claims, with a formula of its own.
-    fn weigh(&self, rotation: &Rotation, now: Timestamp) -> Result<(), Broken> {
-        let Mode::Proven { policy } = rotation.mode else {
-            return Ok(());
-        };
-        let refused = |what: String| Err(("G7", format!("{what}: {rotation:?}")));
-        let Some(PromotionGrounds::Proof { endpoints }) =
-            rotation.promotion.as_ref().map(|made| &made.grounds)
-        else {
-            return refused("no proof is recorded".to_owned());
-        };
-        if endpoints.is_empty() {
-            return refused("the proof is about no endpoint".to_owned());
-        }
-        let missing = self.targets.iter().find(|target| {
-            let late = |at: Timestamp| now < at.after(policy.look_back_millis);
-            target.keyring == rotation.keyring
-                && target.takes_messages
-                && target.delivered_at.is_some_and(late)
-                && endpoints.iter().all(|proved| proved.endpoint != target.id)
-        });
-        if let Some(missing) = missing {
-            return refused(format!("nothing is proved about {}", missing.id));
-        }
-        let missed = 1.0 - f64::from(policy.confidence_percent) / 100.0;
-        let kept = 1.0 - f64::from(policy.stale_percent) / 100.0;
-        for proved in endpoints {
-            let Some(target) = self.target_of(proved.endpoint) else {
-                return refused("an unknown endpoint".to_owned());
-            };
-            let seen = self.witnesses.get(&(target, rotation.id));
-            let (passes, controls) =
-                seen.map_or((0, 0), |seen| (seen.passes, seen.refused_controls));
-            if !self.targets[target].receiver.verifies() {
-                return refused("its receiver verifies nothing".to_owned());
-            }
-            let exponent = i32::try_from(proved.passes).unwrap_or(i32::MAX);
-            if kept.powi(exponent) > missed || passes < proved.passes || controls == 0 {
-                return refused(format!(
-                    "{passes} passes and {controls} refused controls were on the wire"
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn accepted(&mut self, accept: &Accept, now: Timestamp) {
-        let by = self.nodes.committing();
-        for new in &accept.messages {
-            let number = number_in(&new.message.payload).unwrap();
-            let (last, process) = self.last_accepted;
-            // Where several nodes accept, the clock of the database says in which order.
-            let at = by.map_or(new.message.accepted_at, |_| now);
-            let set_back = by.is_some() && at < last;
-            let another = by.is_none() && at <= last && process != self.counts.crashes;
-            self.era += usize::from(set_back || another);
-            self.last_accepted = (at, self.counts.crashes);
-            self.counts.messages += 1;
-            self.committed.insert(number, new.message.id);
-            for (delivery, endpoint) in &new.deliveries {
-                let Some(target) = self.target_of(*endpoint) else {
-                    continue;
-                };
-                let tracked = Tracked {
-                    target,
-                    number,
-                    message: new.message.id,
-                    place: self.tracked.len(),
-                    placed: (at, by),
-                    era: self.era,
-                    status: DeliveryStatus::Pending,
-                    taken: false,
-                    settled: false,
-                    requeued: false,
-                    wire: Vec::new(),
-                    refused: 0,
-                    under_way: None,
-                };
-                self.tracked.insert(*delivery, tracked);
-                self.carriers.insert((target, number), *delivery);
-            }
-        }
-    }
-
-    /// Holds a committed finish against what was on the wire.
-    pub(crate) fn finished(&mut self, finish: &Finish) {
-        let found = self.judge_finish(finish);
-        self.find(found);
-        let text = format!("{:?}", finish.attempt);
-        self.search("an attempt", &text);
-    }
-
-    fn judge_finish(&mut self, finish: &Finish) -> Result<(), Broken> {
-        let id = finish.due.delivery;
-        let Some(tracked) = self.tracked.get_mut(&id) else {
-            return Err(("G1", format!("{id} is finished and was never accepted")));
-        };
-        if tracked.under_way == self.nodes.committing() {
-            tracked.under_way = None;
-        }
-        if finish.next == Next::Delivered && !tracked.taken {
-            return Err((
-                "G1",
-                format!("{id} is recorded as delivered, and nobody took it"),
-            ));
-        }
-        if finish.next == Next::Delivered {
-            self.targets[tracked.target].delivered_at = Some(finish.at);
-        }
-        tracked.settled |= !matches!(finish.next, Next::RetryAt(_));
-        let Some(attempt) = &finish.attempt else {
-            return Ok(());
-        };
-        let target = &self.targets[tracked.target];
-        let epochs = (target.receiver.epoch, self.ledger.epoch(target.keyring));
-        let sent: Vec<Option<&Sent>> = attempt
-            .exchanges
-            .iter()
-            .map(|made| {
-                let same = |sent: &&Sent| sent.signature == made.signature;
-                tracked.wire.iter().rev().find(same)
-            })
-            .collect();
-        for (made, sent) in std::iter::zip(&attempt.exchanges, &sent) {
-            let used = sent.is_some_and(|sent| sent.compromised);
-            if made.reason == ExchangeReason::Fallback && used {
-                return Err(("G4", format!("a compromised key was a fallback for {id}")));
-            }
-            if !made.signature.is_empty() && sent.is_none() {
-                return Err((
-                    "G3",
-                    format!("an exchange of {id} is recorded that nobody saw"),
-                ));
-            }
-        }
-        // A window that ended meanwhile, by a jump of the clock too, leaves nothing to fall back to.
-        let serves = |id: SecretId| {
-            let known = self.ledger.secrets.get(&id);
-            let ends = finish.at.after(self.nodes.fair());
-            known.is_some_and(|known| {
-                known.keyring == target.keyring && known.serves(finish.at) && known.serves(ends)
-            })
-        };
-        let wronged = !attempt.accepted()
-            && !sent.is_empty()
-            && target.receiver.can_verify(serves)
-            && sent
-                .iter()
-                .all(|sent| sent.is_some_and(|sent| sent.wronged && sent.epochs == epochs));
-        tracked.refused = if wronged { tracked.refused + 1 } else { 0 };
-        let bound = match target.receiver.setup.class {
-            Class::Throws => THROWN_MAX,
-            _ => 1,
-        };
-        if tracked.refused >= bound {
-            let message = tracked.message;
-            return Err((
-                "G6",
-                format!("{message} was refused by a receiver that held a live key: {attempt:?}"),
-            ));
-        }
-        Ok(())
-    }
-}
-
-// ----- what is on the wire -----
-
-impl Judge {
-    /// A request arrives. Everything is judged at this very moment.
-    pub(crate) fn arrived(
-        &mut self,
-        (target, sender): (usize, Option<Sender>),
-        request: &Arrived,
-        now: Timestamp,
-    ) -> Answer {
-        self.counts.requests += 1;
-        let is_probe = contains(&request.body, b"\"probe\":true");
-        let number = number_in(&request.body);
-        let scheme = self.targets[target].receiver.setup.scheme;
-        let keys = self.verifiers.iter();
-        let keys = keys.filter(|((_, name), _)| *name == scheme as u8);
-        let keys = keys.map(|((id, _), verifier)| (*id, verifier));
-        let signed = receiver::signers(request, scheme, &keys, now.as_seconds());
-        let excuse = sender.map_or(0, |sender| sender.excuse);
-        let lawful = self.judge_keys(target, &signed, is_probe, now.before(excuse));
-        self.find(lawful);
-        let (verdict, mut answer) = self.targets[target]
-            .receiver
-            .receive(request, now.as_seconds());
-        let by = sender.map_or(String::new(), |sender| {
-            format!(" by {}", self.nodes.name(sender.node))
-        });
-        self.note(format_args!(
-            "{now} wire {target} {}{by} {signed:?} {verdict:?} {answer:?}",
-            if is_probe {
-                "probe".to_owned()
-            } else {
-                format!("{number:?}")
-            }
-        ));
-        self.witness(target, &signed, verdict);
-        if let (Verdict::BadSignature(_), Answer::Status(_, delay), Mutant::HidesRefusals) =
-            (verdict, answer, self.mutant)
-        {
-            answer = Answer::Status(404, delay);
-        }
-        if let Some(number) = number {
-            let carried = self.carried((target, sender), number, request, &signed, verdict, now);
-            self.find(carried);
-        }
-        answer
-    }
-
-    /// G3 and G4: signed, and each signature by a key that is live now and may sign this.
-    fn judge_keys(
-        &self,
-        target: usize,
-        signed: &[Option<SecretId>],
-        is_probe: bool,
-        now: Timestamp,
-    ) -> Result<(), Broken> {
-        if signed.is_empty() {
-            return Err(("G3", "a request is not signed".to_owned()));
-        }
-        let keyring = self.targets[target].keyring;
-        for signer in signed {
-            let Some(id) = signer else {
-                if is_probe {
-                    continue;
-                }
-                return Err(("G3", "a signature is by nobody who is known".to_owned()));
-            };
-            let known = &self.ledger.secrets[id];
-            if known.keyring != keyring {
-                return Err(("G3", format!("{id} belongs to another keyring")));
-            }
-            // A node that has not followed a change yet may sign by what was before, until the fence is closed.
-            let stale = |(_, version): &&(Life, i64)| self.nodes.may_be_unknown(*version);
-            let mut before = known.before.iter().filter(stale).peekable();
-            let followed = before.peek().is_none();
-            if !known.is_live(now) && !before.any(|(life, _)| life.is_live(now)) {
-                return Err((
-                    "G4",
-                    format!("{id} signed at {now} and is {:?}", known.life),
-                ));
-            }
-            if !followed {
-                continue;
-            }
-            if known.compromised && known.life != Life::Active {
-                return Err(("G4", format!("{id} is compromised and signed")));
-            }
-            if known.compromised && signed.len() > 1 {
-                let others = signed.iter().flatten().filter(|other| *other != id);
-                if others.count() > 0 && signed[0] != Some(*id) {
-                    return Err(("G4", format!("{id} is compromised and co-signed")));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What a receiver's verdict says about the secret of an open rotation.
-    fn witness(&mut self, target: usize, signed: &[Option<SecretId>], verdict: Verdict) {
-        let keyring = self.targets[target].keyring;
-        let Some(open) = self.ledger.open.get(&keyring) else {
-            return;
-        };
-        let seen = self.witnesses.entry((target, open.rotation)).or_default();
-        match (signed, verdict) {
-            ([Some(id)], Verdict::Accepted) if *id == open.to => seen.passes += 1,
-            // A receiver that is out of order refuses too, and its sender cannot tell why.
-            ([None], Verdict::BadSignature(_) | Verdict::Unwell(_)) => seen.refused_controls += 1,
-            _ => {}
-        }
-    }
-
-    fn carried(
-        &mut self,
-        (target, sender): (usize, Option<Sender>),
-        number: u32,
-        request: &Arrived,
-        signed: &[Option<SecretId>],
-        verdict: Verdict,
-        now: Timestamp,
-    ) -> Result<(), Broken> {
-        if let Some(id) = request.header("webhook-id") {
-            let known = self
-                .ids_on_wire
-                .entry(number)
-                .or_insert_with(|| id.to_owned());
-            let stored = self.committed.get(&number).map(ToString::to_string);
-            if known != id || stored.as_deref() != Some(id) {
-                return Err((
-                    "G2",
-                    format!("message {number} is {id} and {known}, stored {stored:?}"),
-                ));
-            }
-        }
-        let Some(delivery) = self.carriers.get(&(target, number)).copied() else {
-            return Err((
-                "G1",
-                format!("message {number} was sent and never accepted"),
-            ));
-        };
-        let at = &self.targets[target];
-        let ends = now.after(sender.map_or(0, |sender| sender.excuse));
-        let serves = |id: SecretId| {
-            let known = self.ledger.secrets.get(&id);
-            known.is_some_and(|known| {
-                known.keyring == at.keyring && known.serves(now) && known.serves(ends)
-            })
-        };
-        // Whoever has not followed a change yet decides by what was before.
-        let version = self.ledger.version_of(at.keyring);
-        let followed = !self.nodes.may_be_unknown(version);
-        let sent = Sent {
-            signature: signature_of(request),
-            compromised: followed
-                && signed
-                    .iter()
-                    .flatten()
-                    .any(|id| self.ledger.secrets[id].compromised),
-            wronged: matches!(verdict, Verdict::BadSignature(_))
-                && followed
-                && at.receiver.can_verify(serves),
-            epochs: (at.receiver.epoch, self.ledger.epoch(at.keyring)),
-        };
-        let ordered = at.receiver.setup.ordered;
-        let Some(tracked) = self.tracked.get_mut(&delivery) else {
-            return Ok(());
-        };
-        tracked.wire.push(sent);
-        if let Some(sender) = sender {
-            let closed = verdict == Verdict::Closed;
-            let before = std::mem::replace(
-                &mut tracked.under_way,
-                Some(sender.node).filter(|_| !closed),
-            );
-            self.nodes.judge_sender(&sender, number, before)?;
-            if tracked.settled && !tracked.requeued {
-                let name = self.nodes.name(sender.node);
-                let what =
-                    format!("message {number} was sent by {name} after it had settled on record");
-                return Err(("G2", what));
-            }
-        }
-        if verdict != Verdict::Accepted {
-            return Ok(());
-        }
-        self.counts.taken += 1;
-        let again = std::mem::replace(&mut tracked.taken, true);
-        let (place, era, requeued) = (tracked.place, tracked.era, tracked.requeued);
-        let placed = tracked.placed;
-        let before = |other: &&Tracked| {
-            other.target == target
-                && other.place < place
-                && (other.placed.1 == placed.1 || other.placed.0 < placed.0)
-                && other.era == era
-                && !other.taken
-                && !other.requeued
-                && !other.settled
-                && other.status == DeliveryStatus::Pending
-        };
-        if ordered
-            && !again
-            && !requeued
-            && let Some(other) = self.tracked.values().find(before)
-        {
-            let what = format!("message {number} was taken before message {}", other.number);
-            return Err(("G2", what));
-        }
-        Ok(())
-    }
-}
-
-impl Judge {
-    /// The node that sent a message last hears the answer when its view is not confirmed: it can sign no fallback, and
-    /// the next attempt has to.
-    pub(crate) fn heard_in_vain(&mut self, target: usize, number: u32) {
-        let delivery = self.carriers.get(&(target, number)).copied();
-        let tracked = delivery.and_then(|delivery| self.tracked.get_mut(&delivery));
-        if let Some(sent) = tracked.and_then(|tracked| tracked.wire.last_mut()) {
-            sent.wronged = false;
-            self.note(format_args!(
-                "message {number} is answered to a node that may not sign"
-            ));
-        }
-    }
-}
-
-fn signature_of(request: &Arrived) -> String {
-    let names = [
-        "webhook-signature",
-        "x-hopae-signature",
-        "x-hub-signature-256",
-    ];
-    let found = names.into_iter().find_map(|name| request.header(name));
-    found.unwrap_or_default().to_owned()
-}
-
-// ----- what callers hear -----
-
-impl Judge {
-    /// A publish was acknowledged (G1).
-    pub(crate) fn acknowledged(&mut self, numbers: &[u32], ids: &[MessageId]) {
-        for (number, id) in std::iter::zip(numbers, ids) {
-            if self.committed.get(number) != Some(id) {
-                let what = format!("message {number} was acknowledged as {id} and is not stored");
-                self.find(Err(("G1", what)));
-            }
-        }
-    }
-
-    /// A request under an idempotency key was answered (G5).
-    pub(crate) fn answered(&mut self, key: &str, answer: &str, now: Timestamp) {
-        let known = self.answers.entry(key.to_owned());
-        let (first, at) = known.or_insert_with(|| (answer.to_owned(), now));
-        let apart = now.since(*at).max(at.since(now));
-        if apart > ANSWER_KEPT {
-            (*first, *at) = (answer.to_owned(), now);
-        } else if first != answer {
-            let what = format!("key {key} was answered `{first}` and then `{answer}`");
-            self.find(Err(("G5", what)));
-        }
-    }
-}
-
-// ----- after every step -----
 
 impl Judge {
     /// What must hold whenever nothing is half done.
@@ -799,8 +287,4 @@ pub(crate) fn number_in(body: &[u8]) -> Option<u32> {
     let from = text.find("\"n\":")? + 4;
     let digits = text[from..].split(|c: char| !c.is_ascii_digit()).next()?;
     digits.parse().ok()
-}
-
-fn contains(body: &[u8], wanted: &[u8]) -> bool {
-    body.windows(wanted.len()).any(|window| window == wanted)
 }

@@ -17,8 +17,9 @@
 //!
 //! - G1: an acknowledged message is not stored; a delivery is neither pending nor settled and was not
 //!   pruned; one is recorded as delivered that nobody took; one has not settled at the end, when
-//!   everything works and had the time; a part of the server panicked. A node whose lease is out is not taken
-//!   over within two seconds more by one that is well.
+//!   everything works and had the time; a message does not reach an endpoint that wants its type and of which a caller
+//!   had been told before the message was sent that it takes messages, whichever nodes the two were; a part of the
+//!   server panicked. A node whose lease is out is not taken over within two seconds more by one that is well.
 //! - G2: a message goes out under two ids, or another than it is stored under; on an ordered endpoint one
 //!   is taken before an earlier one that still waits. A node sends what is in another's shard, or what another
 //!   that lives has sent and not recorded, or what is recorded as settled; one is taken over that nothing was wrong with.
@@ -185,6 +186,7 @@ fn g1_g2_g6_g7_what_was_found_once_does_not_come_back() {
         include_str!("cases/all_clocks_set_within_a_round_trip.json"),
         include_str!("cases/ordered_endpoint_changed_by_a_clock_behind.json"),
         include_str!("cases/told_late_after_a_clock_set_back.json"),
+        include_str!("cases/told_to_a_process_that_began_behind.json"),
     ] {
         let outcome = run(&serde_json::from_str(case).unwrap(), Mutant::None);
         assert_eq!(outcome.broken, None, "{case}\n{}", outcome.trace);
@@ -219,6 +221,8 @@ fn nodes_are_stopped_lose_confirmations_and_have_wrong_clocks() {
         counts.fences,
         counts.told,
         counts.told_late,
+        counts.endpoints,
+        counts.reaches,
     ];
     assert!(happened.iter().all(|count| *count >= 10), "{counts}");
 }
@@ -304,6 +308,11 @@ fn every_deliberate_defect_of_owners_is_found() {
 #[test]
 fn every_deliberate_defect_of_telling_is_found() {
     are_found(&Mutant::OF_TELLING);
+}
+
+#[test]
+fn every_deliberate_defect_of_reach_is_found() {
+    are_found(&Mutant::OF_REACH);
 }
 
 /// What `cargo xtask sim` runs: the seeds, or the scenario, that the environment names.

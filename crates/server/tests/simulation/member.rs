@@ -391,8 +391,10 @@ impl Writer {
                 _ => Work::Change(change.clone()),
             }),
             Asked::Accept(accept, seen) => Some(match self.recent.refuse_accept(accept, *seen) {
-                Err(error) => Work::Refused(error.to_string()),
-                Ok(()) => Work::Accept(accept.clone()),
+                Err(error) if self.node.mutant() != Mutant::AcceptsForWhoWasThere => {
+                    Work::Refused(error.to_string())
+                }
+                _ => Work::Accept(accept.clone()),
             }),
             Asked::Barrier | Asked::Leave => None,
         });

@@ -55,6 +55,8 @@ pub(crate) enum Mutant {
     ForgetsWhatABlockBrought,
     /// The same although another node may have sent it, which had the shard before.
     BelievesForANewShard,
+    /// A message is accepted for the endpoints that it was chosen for, whatever another node changed since.
+    AcceptsForWhoWasThere,
 }
 
 impl Mutant {
@@ -87,6 +89,9 @@ impl Mutant {
         (Self::ForgetsWhatABlockBrought, &["G2"]),
         (Self::BelievesForANewShard, &["G2"]),
     ];
+    /// The same for who gets a message that is accepted while endpoints change.
+    pub(crate) const OF_REACH: [(Self, &'static [&'static str]); 1] =
+        [(Self::AcceptsForWhoWasThere, &["G1"])];
     /// Every other defect with the guarantees that may show it.
     pub(crate) const ALL: [(Self, &'static [&'static str]); 10] = [
         (Self::StaleSigner, &["G4"]),

@@ -30,10 +30,13 @@ pub(crate) struct Net {
 
 impl Dial for Net {
     fn dial(&self, remote: SocketAddr) -> Dialling<'_> {
-        let target = usize::from(remote.port() - FIRST_PORT);
-        let open = self.judge.lock().unwrap().targets[target]
-            .receiver
-            .takes_connections();
+        let (target, open) = {
+            let judge = self.judge.lock().unwrap();
+            let mut targets = judge.targets.iter();
+            let target = targets.position(|target| target.port == remote.port());
+            let target = target.unwrap();
+            (target, judge.targets[target].receiver.takes_connections())
+        };
         let pipe = Pipe {
             judge: Arc::clone(&self.judge),
             clock: Arc::clone(&self.clock),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
 
+mod newcomers;
 mod several;
 
 pub(crate) use several::{Sharing, Trouble};
@@ -36,6 +37,23 @@ pub(crate) struct Setup {
     /// Whether it gets a few requests a second at most, so that what is due waits in memory.
     #[serde(default)]
     pub(crate) paced: bool,
+    /// Whether it wants messages of [`EVERY_TYPE`] only.
+    #[serde(default)]
+    pub(crate) picky: bool,
+}
+
+/// What most messages are of, and what every endpoint wants.
+pub(crate) const EVERY_TYPE: &str = "thing.happened";
+/// What every third message is of.
+const OTHER_TYPE: &str = "thing.passed";
+
+/// The type of the message with this number.
+pub(crate) const fn event_type_of(number: u32) -> &'static str {
+    if number % 3 == 2 {
+        OTHER_TYPE
+    } else {
+        EVERY_TYPE
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +92,12 @@ pub(crate) enum Operation {
     Jump { millis: i64 },
     /// Someone asks for something.
     Ask(Ask),
+    /// Someone asks for another endpoint. It is the next one in number once it is made.
+    Create {
+        setup: Setup,
+        #[serde(default)]
+        node: u8,
+    },
     /// Someone sends an earlier request again, under the same idempotency key: the one so many back.
     Repeat {
         back: u8,
@@ -225,6 +249,10 @@ impl Scenario {
         if random.chance(350) {
             weave(&mut operations, &mut random);
         }
+        let mut newcomers = Random::new(seed, "newcomers");
+        if newcomers.chance(400) {
+            newcomers::arrive(&mut operations, &mut newcomers, count, 1);
+        }
         Self {
             seed,
             endpoints,
@@ -297,6 +325,7 @@ fn setup(random: &mut Random) -> Setup {
         ordered: random.chance(200),
         shared: random.chance(150),
         paced: false,
+        picky: false,
     }
 }
 

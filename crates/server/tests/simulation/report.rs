@@ -25,6 +25,8 @@ pub(crate) struct Counts {
     pub(crate) clocks_wrong: u64,
     pub(crate) take_overs: u64,
     pub(crate) fences: u64,
+    pub(crate) endpoints: u64,
+    pub(crate) reaches: u64,
     pub(crate) told: u64,
     pub(crate) told_late: u64,
     pub(crate) millis: u64,
@@ -51,6 +53,8 @@ impl AddAssign for Counts {
         self.clocks_wrong += other.clocks_wrong;
         self.take_overs += other.take_overs;
         self.fences += other.fences;
+        self.endpoints += other.endpoints;
+        self.reaches += other.reaches;
         self.told += other.told;
         self.told_late += other.told_late;
         self.millis += other.millis;
@@ -79,6 +83,8 @@ impl fmt::Display for Counts {
             ("clocks of nodes set wrong", self.clocks_wrong),
             ("take-overs", self.take_overs),
             ("fences closed", self.fences),
+            ("endpoints made between messages", self.endpoints),
+            ("deliveries that a message had to make", self.reaches),
             ("rows heard of with what they carry", self.told),
             ("notifications of rows that came late", self.told_late),
             ("seconds simulated, steps left out", self.millis / 1_000),

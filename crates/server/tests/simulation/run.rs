@@ -4,17 +4,18 @@
 
 mod several;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use hookturn::service::ServiceError;
 use hookturn::service::apps::NewApp;
-use hookturn::service::endpoints::{CreatedEndpoint, KeyringChoice, NewEndpoint, Switch};
+use hookturn::service::endpoints::{KeyringChoice, NewEndpoint, Switch};
 use hookturn::service::keyrings::NewSecretInput;
 use hookturn::service::messages::NewMessageInput;
 use hookturn_core::endpoint::{EndpointState, Preset};
-use hookturn_core::id::{ClientId, KeyringId, MessageId, SecretId};
+use hookturn_core::id::{ClientId, MessageId};
 use hookturn_core::message::EventType;
 use hookturn_core::retry::{RetryOn, RetryPolicy};
 use hookturn_core::rotation::Keyring;
@@ -26,12 +27,15 @@ use tokio::time::{sleep, timeout};
 use crate::ask::{Request, ask};
 use crate::engine::Faults;
 use crate::host::Host;
-use crate::judge::{Judge, Target};
+use crate::judge::Judge;
 use crate::ledger::Broken;
 use crate::logs::Logs;
 use crate::mutant::Mutant;
 use crate::network::FIRST_PORT;
-use crate::operation::{Ask, Command, Deployment, Health, Operation, Scenario, SchemeName, Setup};
+use crate::operation::{
+    Ask, Command, Deployment, EVERY_TYPE, Health, Operation, Scenario, SchemeName, Setup,
+    event_type_of,
+};
 use crate::process::{Ashore, Process};
 use crate::random::Random;
 use crate::receiver::Receiver;
@@ -76,6 +80,8 @@ struct Run<'s> {
     app: RefCell<ClientId>,
     asked: RefCell<Vec<Request>>,
     published: RefCell<u32>,
+    /// The port of the next endpoint.
+    port: Cell<u16>,
 }
 
 /// Runs a scenario from its beginning to its end, or to the first broken guarantee.
@@ -89,6 +95,7 @@ pub(crate) fn run(scenario: &Scenario, mutant: Mutant) -> Outcome {
         app: RefCell::new(ClientId::FIRST),
         asked: RefCell::default(),
         published: RefCell::default(),
+        port: Cell::new(FIRST_PORT),
     };
     if let Some(sharing) = &scenario.nodes {
         run.live_together(sharing);
@@ -196,6 +203,7 @@ impl Run<'_> {
                         .await;
                 }
             }
+            Operation::Create { setup, .. } => drop(self.make(process, *setup).await),
             Operation::Repeat { back, .. } => {
                 if let Some(request) = self.earlier(*back) {
                     self.ask((process, None), request, None, true).await;
@@ -271,14 +279,7 @@ impl Run<'_> {
         let Some(secret) = coming.or_else(|| judge.ledger.active(keyring)) else {
             return;
         };
-        self.deploy_secret(&mut judge, index, secret, to);
-    }
-
-    #[expect(clippy::unused_self, reason = "reads like its neighbours")]
-    fn deploy_secret(&self, judge: &mut Judge, index: usize, secret: SecretId, to: Deployment) {
-        if let Some(value) = judge.value(secret) {
-            judge.targets[index].receiver.deploy(secret, &value, to);
-        }
+        judge.deploy(index, secret, to);
     }
 }
 
@@ -294,11 +295,13 @@ impl Run<'_> {
         let app = *self.app.borrow();
         let (service, caller) = (&process.service, &process.caller);
         if batch {
+            self.judge().sending(&numbers);
             let ids = service.publish_batch(caller, app, inputs, None).await;
             self.acknowledged(&numbers, ids.as_deref().ok());
             return;
         }
         for (number, input) in std::iter::zip(numbers, inputs) {
+            self.judge().sending(&[number]);
             let id = service.publish(caller, app, input, None).await;
             let ids = id.ok().map(|id| [id]);
             self.acknowledged(&[number], ids.as_ref().map(<[MessageId; 1]>::as_slice));
@@ -410,6 +413,11 @@ fn hear(
                 "{now} {} answered {}",
                 request.key, answer.text
             ));
+            if let Command::Switch { .. } = request.command {
+                let version = answer.text.split(' ').next();
+                let version = version.and_then(|version| version.parse().ok());
+                judge.told_of(request.endpoint, version.unwrap());
+            }
             if answer.kept {
                 judge.answered(&request.key, &answer.text, now);
             }
@@ -438,7 +446,7 @@ fn retire_at(keyring: &Keyring) -> Option<hookturn_core::time::Timestamp> {
 
 fn input(number: u32) -> NewMessageInput {
     NewMessageInput {
-        event_type: EventType::new("thing.happened").unwrap(),
+        event_type: EventType::new(event_type_of(number)).unwrap(),
         payload: format!("{{\"n\":{number},\"x\":true}}").into(),
         event_id: None,
     }
@@ -461,27 +469,31 @@ impl Run<'_> {
             let made = service.create_secret(caller, shared, input, None, None);
             made.await.unwrap();
         }
-        for (index, setup) in self.scenario.endpoints.iter().enumerate() {
-            let new = new_endpoint(index, *setup);
-            let made = service.create_endpoint(caller, app, new, None).await;
-            self.add_target(index, *setup, &made.unwrap());
+        for setup in &self.scenario.endpoints {
+            self.make(process, *setup).await.unwrap();
         }
     }
 
-    fn add_target(&self, index: usize, setup: Setup, made: &CreatedEndpoint) {
-        let keyring: KeyringId = made.endpoint.keyring;
-        let random = Random::new(self.scenario.seed, &format!("receiver {index}"));
+    /// Asks for an endpoint. Its receiver is there from when it is committed on.
+    async fn make(&self, process: &Process, setup: Setup) -> Result<(), ServiceError> {
+        let port = self.port.get();
+        self.port.set(port + 1);
+        let random = Random::new(
+            self.scenario.seed,
+            &format!("receiver {}", port - FIRST_PORT),
+        );
+        self.judge().expect(port, setup, random);
+        let app = *self.app.borrow();
+        let new = new_endpoint(port, setup);
+        let made = process
+            .service
+            .create_endpoint(&process.caller, app, new, None);
+        let made = made.await.map(|made| made.endpoint);
         let mut judge = self.judge();
-        judge.targets.push(Target {
-            id: made.endpoint.id,
-            keyring,
-            receiver: Receiver::new(setup, random),
-            takes_messages: true,
-            delivered_at: None,
-        });
-        if let Some(secret) = judge.ledger.active(keyring) {
-            self.deploy_secret(&mut judge, index, secret, Deployment::All);
-        }
+        judge.note(format_args!("made on {port}: {:?}", made.as_ref().ok()));
+        let made = made?;
+        judge.told_of(made.id, made.version);
+        Ok(())
     }
 
     /// Everything works again, every receiver holds what signs, and time passes until nothing is due.
@@ -492,12 +504,12 @@ impl Run<'_> {
         process.inboxes.wake();
         // What callers asked for and did not wait for comes to its end.
         sleep(Duration::from_millis(LAST_WORDS)).await;
-        for index in 0..self.scenario.endpoints.len() {
+        for index in self.targets() {
             self.heal(process, index).await;
         }
         for _ in 0..ROUNDS {
             sleep(Duration::from_millis(2 * SECOND)).await;
-            for index in 0..self.scenario.endpoints.len() {
+            for index in self.targets() {
                 self.catch_up(index);
             }
             self.look(std::slice::from_ref(process));
@@ -529,6 +541,10 @@ impl Run<'_> {
         Settled::Stepped
     }
 
+    fn targets(&self) -> std::ops::Range<usize> {
+        0..self.judge().targets.len()
+    }
+
     async fn heal(&self, process: &Process, index: usize) {
         let endpoint = {
             let mut judge = self.judge();
@@ -558,13 +574,12 @@ impl Run<'_> {
         let active = judge.ledger.active(keyring);
         let coming = judge.ledger.open.get(&keyring).map(|open| open.to);
         for secret in [active, coming].into_iter().flatten() {
-            self.deploy_secret(&mut judge, index, secret, Deployment::Beside);
+            judge.deploy(index, secret, Deployment::Beside);
         }
     }
 }
 
-fn new_endpoint(index: usize, setup: Setup) -> NewEndpoint {
-    let port = FIRST_PORT + u16::try_from(index).unwrap();
+fn new_endpoint(port: u16, setup: Setup) -> NewEndpoint {
     NewEndpoint {
         url: Some(format!("http://127.0.0.1:{port}/hook")),
         preset: match setup.scheme {
@@ -585,6 +600,7 @@ fn new_endpoint(index: usize, setup: Setup) -> NewEndpoint {
         timeout_millis: Some(SECOND),
         connect_timeout_millis: Some(SECOND),
         ordered: setup.ordered,
+        events: Vec::from_iter(setup.picky.then(|| EVERY_TYPE.to_owned())),
         rate_limit_per_second: setup.paced.then_some(PACE),
         ..NewEndpoint::default()
     }

@@ -256,12 +256,12 @@ impl Shard {
         self.commits_open += 1;
         let events = Rc::clone(&self.events);
         let flights = std::mem::take(&mut self.flights);
+        let troubles = Rc::clone(&self.troubles);
         tokio::task::spawn_local(async move {
             let result = committed.await;
             drop(flights);
-            if let Err(error) = &result {
-                tracing::error!(error = %error, "attempts could not be recorded; their messages will be sent again");
-            }
+            // What is not recorded is sent again.
+            troubles.note("record attempts", &result);
             events.put(Event::Committed(rows, result.is_ok()));
         });
     }

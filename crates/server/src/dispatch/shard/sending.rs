@@ -225,14 +225,16 @@ impl Shard {
         self.hand_in();
         let parts = Arc::clone(&self.parts);
         let events = Rc::clone(&self.events);
+        let troubles = Rc::clone(&self.troubles);
         tokio::task::spawn_local(async move {
             let block = parts.store.due_beside(query, held).await;
+            troubles.note("read due deliveries", &block);
             match &block {
                 Ok(block) => {
                     tracing::debug!(endpoint = %id, rows = block.rows.len(), "due deliveries were read");
                 }
                 Err(error) => {
-                    tracing::error!(endpoint = %id, error = %error, "due deliveries could not be read; they are tried again");
+                    tracing::debug!(endpoint = %id, error = %error, "due deliveries could not be read");
                 }
             }
             events.put(Event::Block(id, tenure, block.ok()));

@@ -29,12 +29,15 @@ use crate::store::encoding::IdColumn as _;
 use crate::store::owned::Owned;
 use crate::store::seal::Sealer;
 use crate::store::sharing::lease::{HEARTBEAT, Silence, may_judge};
+use crate::telemetry::troubles::Troubles;
 
 mod content;
 
 /// What nodes listen to.
 pub(super) const CHANNEL: &str = "hookturn";
 const STEP: &str = "speak with the other nodes";
+/// The same of what the log says when it fails.
+const TAKE_OVER: &str = "take over a node that does not live";
 /// How long to wait before connecting again.
 const RETRY: Duration = Duration::from_millis(500);
 /// From one notification about what is due to the next, for each row that the first told of. Whoever is told reads, which
@@ -353,6 +356,7 @@ pub(super) struct Ear {
 /// What an ear remembers.
 #[derive(Default)]
 struct Memory {
+    troubles: Troubles,
     silence: Silence,
     opened: content::Opened,
 }
@@ -397,7 +401,7 @@ impl Ear {
                     say_all(&session, &texts).await?;
                 }
                 _ = watch.tick() => {
-                    self.watch(&session, &mut memory.silence).await?;
+                    self.watch(&session, memory).await?;
                     let crowded = used(&session).await? > CROWDED;
                     self.voice.crowded.store(crowded, Ordering::Relaxed);
                 }
@@ -436,7 +440,10 @@ impl Ear {
     }
 
     /// Looks whether the other nodes live, and takes over what those left that do not.
-    async fn watch(&self, session: &Session, silence: &mut Silence) -> Outcome<()> {
+    async fn watch(&self, session: &Session, memory: &mut Memory) -> Outcome<()> {
+        let Memory {
+            silence, troubles, ..
+        } = memory;
         let now = Instant::now();
         if !self.voice.writes(now) {
             *silence = Silence::default();
@@ -445,11 +452,12 @@ impl Ear {
         let mut freed = 0;
         for node in &dead {
             match takeover::take_over(session, &self.node, node).await {
-                Ok(shards) => freed += shards,
-                Err(error) if session.is_closed() => return Err(error),
-                Err(error) => {
-                    tracing::warn!(%error, "a node that does not live could not be taken over yet; it is tried again");
+                Ok(shards) => {
+                    troubles.worked(TAKE_OVER);
+                    freed += shards;
                 }
+                Err(error) if session.is_closed() => return Err(error),
+                Err(error) => troubles.failed(TAKE_OVER, &error),
             }
         }
         if !dead.is_empty() {

@@ -7,7 +7,6 @@
 //! (G4).
 
 use std::collections::BTreeSet;
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -235,10 +234,4 @@ async fn served(session: &mut Session) -> Result<(), Away> {
             source: Box::new(other),
         }),
     })
-}
-
-/// Says why the database is away, with what is behind it.
-pub(super) fn warn(error: &StoreError) {
-    let cause = error.source().map(crate::telemetry::explain);
-    tracing::warn!(%error, cause, "the store has no connection to its database; it is tried again");
 }

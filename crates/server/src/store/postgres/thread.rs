@@ -42,6 +42,7 @@ use crate::store::owned::Owned;
 use crate::store::seal::Sealer;
 use crate::store::sharing::lease::{GRACE, HEARTBEAT, confirmed_until};
 use crate::store::sharing::view::Recent;
+use crate::telemetry::troubles::Troubles;
 
 mod away;
 mod sharing;
@@ -54,6 +55,8 @@ const BATCH_WORKS: usize = 2_048;
 const BATCH_ROWS: usize = 8_192;
 /// How often a batch is written once more because it and another node's waited for each other.
 const DEADLOCKS: usize = 3;
+/// What it does, as the log says it when it fails.
+const TRANSACTION: &str = "write a transaction";
 /// A transaction whose commit was not answered, with what it does to memory if it happened, and the finishes
 /// in it, which are written again if it did not.
 struct Unsettled {
@@ -108,6 +111,8 @@ pub(super) struct Thread {
     cannot_write: Arc<AtomicBool>,
     absence: Absence,
     gone: watch::Sender<Option<Gone>>,
+    /// What the log says of what fails and is tried again.
+    troubles: Troubles,
 }
 
 impl Thread {
@@ -153,6 +158,7 @@ impl Thread {
             cannot_write,
             absence,
             gone,
+            troubles: Troubles::default(),
         }
     }
 
@@ -303,6 +309,7 @@ impl Thread {
         let works: Vec<&Work> = orders.iter().map(|order| &order.work).collect();
         match self.transact(&works).await {
             Ok(answers) => {
+                self.troubles.worked(TRANSACTION);
                 for (order, answer) in orders.into_iter().zip(answers) {
                     order.answer(answer);
                 }
@@ -318,8 +325,12 @@ impl Thread {
             Failed::Late(error) | Failed::Lost(error) => (error, true),
             Failed::Unknown(_) => (&StoreError::Uncertain, true),
         };
-        let cause = error.source().map(ToString::to_string);
-        tracing::error!(%error, cause, works = orders.len(), "a store transaction did not happen, or may not have");
+        if lost || matches!(error, StoreError::Unwritable { .. }) {
+            self.troubles.failed(TRANSACTION, error);
+        } else {
+            let cause = error.source().map(ToString::to_string);
+            tracing::error!(%error, cause, works = orders.len(), "a store transaction did not happen");
+        }
         let mut finishes = Vec::new();
         for order in orders {
             if lost && matches!(order.work, Work::Finish { .. }) {

@@ -31,6 +31,7 @@ use super::rows::{NewNumber, Numbers};
 use super::{Damage, SqliteOptions, failed};
 use crate::store::happened::Happened;
 use crate::store::live::Live;
+use crate::telemetry::troubles::Troubles;
 
 /// Steps that share one transaction at most: beyond this a sync is no longer what costs.
 pub(super) const BATCH_STEPS: usize = 2_048;
@@ -38,6 +39,8 @@ pub(super) const BATCH_STEPS: usize = 2_048;
 const BATCH_ROWS: usize = 8_192;
 /// How long steps that nobody waits for may wait for one that somebody waits for.
 pub(super) const PATIENCE: Duration = Duration::from_millis(4);
+/// What the thread does, as the log says it when it fails.
+const TRANSACTION: &str = "write a transaction";
 /// Rows from which they wait no longer: their own transaction would grow long.
 const PATIENT_ROWS: usize = 64;
 
@@ -297,6 +300,7 @@ impl Writer {
             checkpointer,
             patience,
             damage,
+            troubles: Troubles::default(),
         };
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -402,6 +406,8 @@ struct Thread {
     checkpointer: Checkpointer,
     patience: Duration,
     damage: Damage,
+    /// What the log says while the disk takes no writes.
+    troubles: Troubles,
 }
 
 impl Thread {
@@ -469,17 +475,23 @@ impl Thread {
                     );
                 }
                 effects.happen(&self.live, &self.numbers, self.sink.as_ref());
+                if changed > 0 {
+                    self.troubles.worked(TRANSACTION);
+                }
                 Fate::Committed
+            }
+            Err(error @ StoreError::Unwritable { .. }) => {
+                self.troubles.failed(TRANSACTION, &error);
+                self.roll_back();
+                Fate::Unwritable
             }
             Err(error) => {
                 tracing::error!(error = %error, cause = ?error.source().map(ToString::to_string), steps = batch.len(), "a store transaction was rolled back");
-                if !self.connection.is_autocommit() {
-                    let _ = self.connection.execute_batch("ROLLBACK");
-                }
-                match error {
-                    StoreError::Unwritable { .. } => Fate::Unwritable,
-                    _ if self.damage.is_known() => Fate::Damaged,
-                    _ => Fate::RolledBack,
+                self.roll_back();
+                if self.damage.is_known() {
+                    Fate::Damaged
+                } else {
+                    Fate::RolledBack
                 }
             }
         };
@@ -490,6 +502,12 @@ impl Thread {
             self.cannot_write.store(false, Ordering::Relaxed);
         }
         batch.drain(..).for_each(|step| step.answer(fate));
+    }
+
+    fn roll_back(&self) {
+        if !self.connection.is_autocommit() {
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
     }
 
     fn transact(&self, batch: &mut [Box<dyn Step>]) -> Result<Effects, StoreError> {

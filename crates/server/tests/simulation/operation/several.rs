@@ -84,6 +84,10 @@ impl Scenario {
             let node = u8::try_from(random.below(nodes)).unwrap_or(0);
             operation.ask_node(node);
         }
+        let mut newcomers = Random::new(seed, "newcomers");
+        if newcomers.chance(500) {
+            super::newcomers::arrive(&mut operations, &mut newcomers, count, nodes);
+        }
         let clock = |random: &mut Random| match random.below(10) {
             0..=3 => 0,
             4..=8 => i64::try_from(random.below(1_600)).unwrap_or(0) - 800,

@@ -84,6 +84,12 @@ impl Run<'_> {
                         .await;
                 }
             }
+            Operation::Create { setup, node } => {
+                if let Some((host, process)) = machines.ask(*node) {
+                    let make = host.serve(self.make(&process, *setup));
+                    let _ = timeout(PATIENCE_WITH_NODES, make).await;
+                }
+            }
             Operation::Repeat { back, node } => {
                 if let Some((host, process)) = machines.ask(*node)
                     && let Some(request) = self.earlier(*back)
@@ -122,12 +128,12 @@ impl Run<'_> {
         machines.calm_down().await;
         // What callers asked for and did not wait for comes to its end.
         sleep(Duration::from_millis(LAST_WORDS)).await;
-        for index in 0..self.scenario.endpoints.len() {
+        for index in self.targets() {
             self.heal_together(machines, index).await;
         }
         for _ in 0..ROUNDS {
             sleep(Duration::from_millis(2 * SECOND)).await;
-            for index in 0..self.scenario.endpoints.len() {
+            for index in self.targets() {
                 self.catch_up(index);
             }
             self.look(&machines.processes());

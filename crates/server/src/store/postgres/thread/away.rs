@@ -16,6 +16,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 /// How long a store that is closed while its database is away tries to record what it holds.
 const LAST_CHANCE: Duration = Duration::from_secs(2);
+/// What it does, as the log says it when it fails.
+const CONNECTION: &str = "connect to the database";
 
 /// What came up while the database was away.
 enum Aside {
@@ -68,11 +70,12 @@ impl Thread {
                     self.settle(unsettled, committed);
                 }
                 self.have(seat);
+                self.troubles.worked(CONNECTION);
                 tracing::info!(held = self.held.len(), "the store has its database again");
                 Some(true)
             }
             Err(Away::Unreachable(error)) => {
-                session::warn(&error);
+                self.troubles.failed(CONNECTION, &error);
                 self.cannot_write.store(true, Ordering::Relaxed);
                 self.pause = (self.pause * 2).clamp(RETRY_FIRST, RETRY_LAST);
                 None

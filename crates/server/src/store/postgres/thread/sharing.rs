@@ -21,6 +21,8 @@ const RECEIVERS: Duration = Duration::from_secs(1);
 const USES: Duration = Duration::from_secs(10);
 /// How often what everyone has followed is forgotten.
 const PRUNE: Duration = Duration::from_mins(1);
+/// What it does, as the log says it when it fails.
+const STEP: &str = "share the shards";
 
 /// When what is done once in a while was last done.
 #[derive(Debug, Default)]
@@ -55,9 +57,12 @@ impl Thread {
             return;
         };
         match timeout(LOOK, self.review(&session)).await {
-            Ok(Ok(())) => self.session = Some(session),
+            Ok(Ok(())) => {
+                self.troubles.worked(STEP);
+                self.session = Some(session);
+            }
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the shards could not be shared; it is tried again");
+                self.troubles.failed(STEP, &error);
                 let good = timeout(LOOK, run(&session, "roll back", "ROLLBACK")).await;
                 if matches!(good, Ok(Ok(()))) {
                     self.session = Some(session);
