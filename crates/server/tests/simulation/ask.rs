@@ -11,8 +11,10 @@ use hookturn_core::delivery::DeliveryStatus;
 use hookturn_core::id::{ClientId, DeliveryId, EndpointId, KeyringId, RotationId, SecretId};
 use hookturn_core::proof::{OnDeadline, ProofPolicy};
 use hookturn_core::time::{HOUR, SECOND, Timestamp};
+use http::StatusCode;
 use sha2::{Digest, Sha256};
 
+use crate::mutant::Mutant;
 use crate::operation::{Command, ModeWord, SwitchWord};
 use crate::process::Process;
 
@@ -60,6 +62,24 @@ pub(crate) struct Answered {
     pub(crate) replayed: bool,
     /// Whether the answer is kept for the key; that of a reveal is not.
     pub(crate) kept: bool,
+}
+
+/// Comes in by the door, as every request does: the node confirms what it knows first, and does not say that something is
+/// not there while it cannot.
+pub(crate) async fn enter(
+    process: &Process,
+    request: &Request,
+    mutant: Mutant,
+) -> Result<Answered, ServiceError> {
+    if mutant == Mutant::AnswersByAnOldView {
+        return ask(process, request).await;
+    }
+    process.service.confirmed().await;
+    let answer = ask(process, request).await;
+    if let Err(ServiceError::NotFound { .. }) = &answer {
+        process.service.unless_behind(StatusCode::NOT_FOUND)?;
+    }
+    answer
 }
 
 /// Asks, as the API does: the key is looked up, the change records the answer with it, and whoever lost

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use hookturn::store::model::ModelStore;
+use hookturn::store::sharing::lease::GRACE;
 use hookturn_core::audit::{AuditEntry, Context, Recorded};
 use hookturn_core::bulk::{Bulk, BulkItem, ItemCounts};
 use hookturn_core::delivery::{Attempt, Delivery};
@@ -32,6 +33,7 @@ use hookturn_core::store::{
 use hookturn_core::time::{Clock, Timestamp};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::coop::unconstrained;
+use tokio::time::timeout;
 
 use crate::base::{Answer, Work};
 use crate::clock::SimClock;
@@ -275,6 +277,16 @@ impl Store for SimStore {
                 Some(member) => member.fence(version, whom).await,
                 None => Fence::ALONE,
             })
+        })
+    }
+
+    fn confirmed(&self) -> StoreFuture<'_, bool> {
+        Box::pin(async move {
+            let Some(member) = &self.member else {
+                return Ok(true);
+            };
+            let confirmed = member.node.live.until_confirmed();
+            Ok(timeout(GRACE, confirmed).await.is_ok())
         })
     }
 

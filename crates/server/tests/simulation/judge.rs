@@ -47,6 +47,8 @@ pub(crate) struct Target {
     takes_since: Option<u64>,
     /// Whether a caller was told so: what is sent from then on is for it.
     promised: bool,
+    /// Whether a caller was ever told of it.
+    known: bool,
     /// When a delivery to it was last recorded.
     pub(crate) delivered_at: Option<Timestamp>,
 }

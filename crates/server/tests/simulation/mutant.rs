@@ -57,6 +57,8 @@ pub(crate) enum Mutant {
     BelievesForANewShard,
     /// A message is accepted for the endpoints that it was chosen for, whatever another node changed since.
     AcceptsForWhoWasThere,
+    /// A node answers by what it knows, however long it has not heard from the database.
+    AnswersByAnOldView,
 }
 
 impl Mutant {
@@ -90,8 +92,10 @@ impl Mutant {
         (Self::BelievesForANewShard, &["G2"]),
     ];
     /// The same for who gets a message that is accepted while endpoints change.
-    pub(crate) const OF_REACH: [(Self, &'static [&'static str]); 1] =
-        [(Self::AcceptsForWhoWasThere, &["G1"])];
+    pub(crate) const OF_REACH: [(Self, &'static [&'static str]); 2] = [
+        (Self::AcceptsForWhoWasThere, &["G1"]),
+        (Self::AnswersByAnOldView, &["G1"]),
+    ];
     /// Every other defect with the guarantees that may show it.
     pub(crate) const ALL: [(Self, &'static [&'static str]); 10] = [
         (Self::StaleSigner, &["G4"]),

@@ -24,7 +24,7 @@ use hookturn_core::time::{DAY, Millis, SECOND};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use crate::ask::{Request, ask};
+use crate::ask::{Request, enter};
 use crate::engine::Faults;
 use crate::host::Host;
 use crate::judge::Judge;
@@ -363,7 +363,12 @@ impl Run<'_> {
         wait: bool,
     ) {
         let judge = Arc::clone(&self.ashore.ground.judge);
-        judge.lock().unwrap().counts.asked += 1;
+        let known = {
+            let mut judge = judge.lock().unwrap();
+            judge.counts.asked += 1;
+            judge.is_known(request.endpoint)
+        };
+        let mutant = self.ashore.ground.mutant;
         let clock = Arc::clone(&self.ashore.ground.clock);
         let process = Rc::clone(process);
         let longest = if host.is_some() {
@@ -374,14 +379,22 @@ impl Run<'_> {
         let patience = patience_millis.map_or(longest, Duration::from_millis);
         let asking = async move {
             let answer = match host {
-                None => timeout(patience, ask(&process, &request)).await.ok(),
+                None => timeout(patience, enter(&process, &request, mutant))
+                    .await
+                    .ok(),
                 // Who asked a node that crashed hears nothing either.
-                Some(host) => timeout(patience, host.serve(ask(&process, &request)))
+                Some(host) => timeout(patience, host.serve(enter(&process, &request, mutant)))
                     .await
                     .ok()
                     .flatten(),
             };
             let now = hookturn_core::time::Clock::now(clock.as_ref());
+            if let Some(Err(ServiceError::NotFound { what })) = &answer
+                && known
+                && ["app", "endpoint", "keyring"].contains(what)
+            {
+                judge.lock().unwrap().denied(&request.key, what);
+            }
             hear(&judge, &request, answer, now);
         };
         if wait {

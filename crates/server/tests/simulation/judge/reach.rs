@@ -54,6 +54,7 @@ impl Judge {
             takes_messages: takes,
             takes_since: takes.then_some(endpoint.version),
             promised: false,
+            known: false,
             delivered_at: None,
         });
         if let Some(secret) = self.ledger.active(endpoint.keyring) {
@@ -72,9 +73,23 @@ impl Judge {
     pub(crate) fn told_of(&mut self, endpoint: EndpointId, version: u64) {
         if let Some(target) = self.target_of(endpoint) {
             let target = &mut self.targets[target];
+            target.known = true;
             let still = target.takes_since.is_some_and(|since| since <= version);
             target.promised |= still;
         }
+    }
+
+    /// Whether a caller was told of an endpoint: it is never removed, so it is there for everybody from then on.
+    pub(crate) fn is_known(&self, endpoint: EndpointId) -> bool {
+        let target = self.target_of(endpoint);
+        target.is_some_and(|target| self.targets[target].known)
+    }
+
+    /// A node that may answer by what it knows said that something of an endpoint is not there, of which a caller had
+    /// been told before it asked.
+    pub(crate) fn denied(&mut self, key: &str, what: &str) {
+        let what = format!("{key} was told that there is no {what}, and it is there");
+        self.find(Err(("G1", what)));
     }
 
     /// Messages are being sent.
