@@ -204,7 +204,8 @@ fn exits(group: &str) -> Vec<Exit> {
             Exit::ServerError,
         ]],
         "init" => &[&[Exit::DataDirectory]],
-        "backup" | "restore" | "migrate" => &[PLACE],
+        "backup" | "restore" => &[PLACE, &[Exit::HalfCopied]],
+        "migrate" => &[PLACE],
         "migrate-store" => &[
             PLACE,
             &[Exit::Conflict, Exit::HalfCopied, Exit::CopyDiffers],

@@ -10,7 +10,7 @@ use crate::config::Database;
 use crate::store::copying;
 use crate::store::sqlite;
 
-pub use crate::store::copying::{Copied, CopyError, Doing, Planned, Progress};
+pub use crate::store::copying::{Copied, CopyError, Difference, Doing, Planned, Progress};
 
 /// Why there is no copy, or not the whole of it yet.
 #[derive(Debug, thiserror::Error)]

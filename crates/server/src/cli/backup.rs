@@ -9,8 +9,8 @@ use super::Edge;
 use super::exit::{Exit, Failure, Outcome};
 use super::output::Output;
 use super::serve::{Place, not_started, of_database, of_open};
-use crate::app;
 use crate::app::backup::BackupFailure;
+use crate::app::{self, DatabaseError};
 use crate::config::StorePlace;
 
 #[derive(Debug, Args)]
@@ -58,6 +58,10 @@ pub(super) fn restore(asked: &Restore, edge: &Edge, output: &mut Output) -> Outc
 }
 
 fn failed(error: &BackupFailure) -> Failure {
+    let half = matches!(
+        error,
+        BackupFailure::Database(DatabaseError::HalfCopied { .. })
+    );
     let exit = match error {
         BackupFailure::NoDatabase { .. } => Exit::DataDirectory,
         BackupFailure::Open(error) => of_open(error),
@@ -65,5 +69,12 @@ fn failed(error: &BackupFailure) -> Failure {
         BackupFailure::Start(error) => return not_started(error),
         _ => Exit::LocalFile,
     };
-    Failure::new(exit, app::explain(error))
+    let failure = Failure::new(exit, app::explain(error));
+    if half {
+        // Its sentence says how the copy goes on.
+        return failure.next(
+            "no backup was written: make it when the copy is complete; until then, back up the store that is copied",
+        );
+    }
+    failure
 }

@@ -10,7 +10,9 @@ use super::Edge;
 use super::exit::{Exit, Failure, Outcome};
 use super::output::{Column, Format, Output};
 use super::serve::{not_started, not_usable, of_database, of_open};
-use crate::app::copying::{self, Copied, CopyError, CopyFailure, Doing, Planned, Progress};
+use crate::app::copying::{
+    self, Copied, CopyError, CopyFailure, Difference, Doing, Planned, Progress,
+};
 use crate::app::{self, DATABASE};
 use crate::config::{self, ConfigError, Database, Flags, StorePlace};
 
@@ -149,5 +151,26 @@ fn failed(error: &CopyFailure) -> Failure {
         },
     };
     // The sentence of the failure says what to do.
-    Failure::new(exit, app::explain(error))
+    let what = app::explain(error);
+    let failure = Failure::new(exit, what.as_str());
+    match error {
+        CopyFailure::Copy(CopyError::Differs { tables }) => {
+            let tables: Vec<Value> = tables.iter().map(differing).collect();
+            let document = json!({ "detail": what, "exitCode": exit.code(), "tables": tables });
+            failure.document(document)
+        }
+        _ => failure,
+    }
+}
+
+/// In the words of a copy that is the same.
+fn differing(found: &Difference) -> Value {
+    json!({
+        "table": found.table,
+        "rows": found.here.rows,
+        "sum": found.here.to_string(),
+        "copyRows": found.there.rows,
+        "copySum": found.there.to_string(),
+        "copy": "not the same",
+    })
 }

@@ -144,7 +144,7 @@ pub(super) fn of_database(error: &DatabaseError) -> Exit {
         | DatabaseError::Failed(_) => Exit::DatabaseUnreachable,
         DatabaseError::Newer { .. } => Exit::DatabaseNewer,
         DatabaseError::InUse { .. } => Exit::DatabaseInUse,
-        DatabaseError::HalfCopied { .. } => Exit::HalfCopied,
+        DatabaseError::HalfCopied { .. } | DatabaseError::HalfBackedUp => Exit::HalfCopied,
         DatabaseError::Contents(_) | DatabaseError::OtherSchema { .. } => Exit::DatabaseDamaged,
         _ => Exit::ServeFailed,
     }

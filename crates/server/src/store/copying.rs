@@ -20,6 +20,7 @@
 pub(in crate::store) mod layout;
 pub(in crate::store) mod sum;
 
+use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -77,11 +78,12 @@ pub enum CopyError {
     Stopped,
     /// What was written is not what is there.
     #[error(
-        "the copy is not the same as the store, in {tables}; no server starts on it: drop the schema hookturn in the database and copy again, and let no server run on the store meanwhile"
+        "the copy is not the same as the store, in {}; no server starts on it: drop the schema hookturn in the database and copy again, and let no server run on the store meanwhile",
+        listed(tables)
     )]
     Differs {
         /// The tables.
-        tables: String,
+        tables: Vec<Difference>,
     },
 }
 
@@ -98,6 +100,37 @@ pub struct CopiedTable {
     pub name: &'static str,
     /// Its rows, the same on both sides.
     pub sum: Sum,
+}
+
+/// A table that is not the same on both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Difference {
+    /// Its name.
+    pub table: &'static str,
+    /// What the store has.
+    pub here: Sum,
+    /// What its copy has.
+    pub there: Sum,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { table, here, there } = self;
+        if here.rows == there.rows {
+            let rows = here.rows;
+            write!(
+                f,
+                "{table} ({rows} rows on both sides, with other values: SHA-256 sum {here} here, {there} there)"
+            )
+        } else {
+            write!(f, "{table} ({} rows here, {} there)", here.rows, there.rows)
+        }
+    }
+}
+
+fn listed(tables: &[Difference]) -> String {
+    let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
+    tables.join(", ")
 }
 
 /// What a copy came to.
@@ -273,10 +306,11 @@ async fn compare(
     for table in TABLES {
         let (here, there) = (source.sum(table)?, filling.sum(table).await?);
         if here != there {
-            differ.push(format!(
-                "{} ({} rows here, {} there)",
-                table.name, here.rows, there.rows
-            ));
+            differ.push(Difference {
+                table: table.name,
+                here,
+                there,
+            });
         }
         if table.name == "attempt" {
             copied_attempts = here.rows;
@@ -295,9 +329,7 @@ async fn compare(
         }
     }
     if !differ.is_empty() {
-        return Err(CopyError::Differs {
-            tables: differ.join(", "),
-        });
+        return Err(CopyError::Differs { tables: differ });
     }
     Ok(Copied {
         tables,

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use hookturn::cli::exit::Exit;
 
@@ -115,6 +116,11 @@ async fn a_copy_that_is_killed_goes_on_and_its_server_delivers_what_was_due() {
         assert!(!killed_after(pieces, &data_dir, &desk), "{pieces}");
         let half = desk.run_here(&["serve", "--listen", "127.0.0.1:0"]);
         half.refused(Exit::HalfCopied.code(), &["migrate-store", "goes on"]);
+        // What looks whole and is not is worse than none.
+        let backup = desk.run_here(&["backup", "half"]);
+        let words = ["migrate-store", "goes on", "no backup was written"];
+        backup.refused(Exit::HalfCopied.code(), &words);
+        assert!(!desk.path("half").exists());
     }
     let told = desk.run(&arguments(&data_dir, &desk, &[]), &[]).done();
     for words in ["message", "idempotency", "audit", "due", "the same"] {
@@ -240,4 +246,101 @@ async fn what_cannot_be_copied_is_said_in_one_sentence() {
     let client = cluster().connect(database).await;
     let rows = client.query_one("SELECT count(*) FROM hookturn.message", &[]);
     assert_eq!(rows.await.unwrap().get::<_, i64>(0), 2);
+}
+
+/// Two databases that differ are told apart table by table, for people and for programs.
+#[tokio::test]
+async fn what_differs_is_named_table_by_table() {
+    let mut receiver = Receiver::start().await;
+    let (data, _) = embedded(&mut receiver).await;
+    let data_dir = data.path().display().to_string();
+    let desk = beside(data.path()).await;
+    assert!(!killed_after(11, &data_dir, &desk));
+    let database = desk.url.rsplit('/').next().unwrap();
+    let client = cluster().connect(database).await;
+    let damage =
+        "INSERT INTO hookturn.event_type VALUES ('00000000-0000-0000-0000-000000000000', 'a');
+                  UPDATE hookturn.workspace SET version = version + 1";
+    client.batch_execute(damage).await.unwrap();
+    let told = desk.run(&arguments(&data_dir, &desk, &[]), &[]);
+    let words = [
+        "workspace (1 rows on both sides, with other values: SHA-256 sum",
+        "event_type (2 rows here, 3 there)",
+        "drop the schema",
+    ];
+    told.refused(Exit::CopyDiffers.code(), &words);
+    let told = desk.run(&arguments(&data_dir, &desk, &["--output", "json"]), &[]);
+    let document = told.err.lines().find_map(|line| {
+        let document: Value = serde_json::from_str(line).ok()?;
+        document.get("tables").is_some().then_some(document)
+    });
+    let document = document.unwrap_or_else(|| panic!("{}", told.err));
+    assert_eq!(document["exitCode"], Exit::CopyDiffers.code());
+    let tables = document["tables"].as_array().unwrap();
+    assert_eq!(tables.len(), 2, "{document:#}");
+    let named = |name: &str| tables.iter().find(|one| one["table"] == name).unwrap();
+    assert_ne!(named("workspace")["sum"], named("workspace")["copySum"]);
+    assert_eq!(named("event_type")["rows"], 2);
+    assert_eq!(named("event_type")["copyRows"], 3);
+    // Nobody takes that for a store either.
+    let backup = desk.run_here(&["backup", "differs"]);
+    backup.refused(Exit::HalfCopied.code(), &["no backup was written"]);
+}
+
+/// The frames of a backup: what each is, and its bytes.
+fn frames(mut backup: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut frames = Vec::new();
+    while let Some((head, rest)) = backup.split_first_chunk::<5>() {
+        let length = u32::from_be_bytes(*head.last_chunk().unwrap());
+        let (bytes, rest) = rest.split_at(usize::try_from(length).unwrap());
+        frames.push((head[0], bytes.to_vec()));
+        backup = rest;
+    }
+    frames
+}
+
+/// A backup as a former version wrote it of a database into which a store was being copied.
+fn of_half_a_copy(backup: &[u8]) -> Vec<u8> {
+    let begins = backup.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let mut made = backup[..begins].to_vec();
+    for (kind, bytes) in frames(&backup[begins..]) {
+        let mut write = |kind: u8, bytes: &[u8]| {
+            made.push(kind);
+            made.extend(u32::try_from(bytes.len()).unwrap().to_be_bytes());
+            made.extend(bytes);
+        };
+        if kind == b'E' {
+            let digest = Sha256::digest(&made);
+            made.push(b'E');
+            made.extend(32_u32.to_be_bytes());
+            made.extend(digest);
+            break;
+        }
+        write(kind, &bytes);
+        if kind == b'T' && bytes.starts_with(br#"{"name":"meta""#) {
+            write(b'D', b"copying\t\\\\x7b7d\n");
+        }
+    }
+    made
+}
+
+#[tokio::test]
+async fn a_backup_of_half_a_copy_that_a_former_version_made_is_not_restored() {
+    let desk = Desk::new().await;
+    desk.serve().await.stop().await;
+    desk.run_here(&["backup", "whole"]).done();
+    let whole = std::fs::read(desk.path("whole")).unwrap();
+    std::fs::write(desk.path("half"), of_half_a_copy(&whole)).unwrap();
+    let other = Desk::new().await;
+    let half = desk.path("half").display().to_string();
+    let refused = other.run_here(&["restore", &half]);
+    let words = [
+        "only a part of a store",
+        "nothing was restored",
+        "migrate-store",
+    ];
+    refused.refused(Exit::HalfCopied.code(), &words);
+    // Nothing of it is there.
+    let whole = desk.path("whole").display().to_string();
+    other.run_here(&["restore", &whole]).done();
 }

@@ -304,10 +304,13 @@ fn identify(path: &Path) {
 /// A copy is believed when it was read back, not before: one that something went wrong with is no store.
 #[tokio::test]
 async fn a_copy_that_differs_is_found_and_no_server_starts_on_it() {
-    for damage in [
-        "UPDATE hookturn.app SET version = version + 1",
-        "DELETE FROM hookturn.app",
-        "INSERT INTO hookturn.event_type VALUES ('00000000-0000-0000-0000-000000000000', 'a')",
+    for (damage, table) in [
+        ("UPDATE hookturn.app SET version = version + 1", "app"),
+        ("DELETE FROM hookturn.app", "app"),
+        (
+            "INSERT INTO hookturn.event_type VALUES ('00000000-0000-0000-0000-000000000000', 'a')",
+            "event_type",
+        ),
     ] {
         let engine = Kept::default();
         configuration::everything_configured_survives_a_restart(&engine).await;
@@ -329,7 +332,14 @@ async fn a_copy_that_differs_is_found_and_no_server_starts_on_it() {
         let error = copying::copy(&from, &target, None, whole)
             .await
             .unwrap_err();
-        assert!(matches!(error, CopyError::Differs { .. }), "{error}");
+        let CopyError::Differs { tables } = &error else {
+            panic!("{error}");
+        };
+        let [found] = tables[..] else {
+            panic!("{tables:?}");
+        };
+        assert_eq!(found.table, table);
+        assert_ne!(found.here, found.there);
         let refused = open(&target).await.unwrap_err();
         assert!(matches!(refused, OpenError::HalfCopied { .. }), "{refused}");
     }

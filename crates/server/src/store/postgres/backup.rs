@@ -17,8 +17,10 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio_postgres::Row;
 
+use super::configuration::meta;
 use super::connect::{OpenError, SCHEMA, Session, Target};
 use super::days::{self, Day};
+use super::filling::PLACE;
 use super::migrate;
 use super::node::{Hold, Node};
 use super::rows::{Outcome, collect, column, failed, first, run};
@@ -101,8 +103,24 @@ impl Writer {
     }
 }
 
-/// Writes a new file that only its owner can read. Half a backup is taken away again.
+/// Begins what sees one commit.
+async fn begin(session: &Session) -> Outcome<()> {
+    let sql = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    run(session, STEP, sql).await
+}
+
+/// Writes what one commit left into a new file.
 pub(super) async fn backup(session: &Session, path: &Path) -> Outcome<()> {
+    let written = match begin(session).await {
+        Ok(()) => write_file(session, path).await,
+        Err(error) => Err(error),
+    };
+    let ended = run(session, STEP, "ROLLBACK").await;
+    written.and(ended)
+}
+
+/// Writes a new file that only its owner can read. Half a backup is taken away again.
+async fn write_file(session: &Session, path: &Path) -> Outcome<()> {
     let mut options = File::options();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -115,17 +133,11 @@ pub(super) async fn backup(session: &Session, path: &Path) -> Outcome<()> {
         file: BufWriter::with_capacity(256 * 1024, file),
         digest: Sha256::new(),
     };
-    let begin = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
-    let written = match run(session, STEP, begin).await {
-        Ok(()) => write_all(session, writer).await,
-        Err(error) => Err(error),
-    };
-    let ended = run(session, STEP, "ROLLBACK").await;
-    let result = written.and(ended);
-    if result.is_err() {
+    let written = write_all(session, writer).await;
+    if written.is_err() {
         let _ = tokio::fs::remove_file(path).await;
     }
-    result
+    written
 }
 
 async fn write_all(session: &Session, mut writer: Writer) -> Outcome<()> {
@@ -225,7 +237,8 @@ fn parsed<'b, T: Deserialize<'b>>(bytes: &'b [u8]) -> Outcome<T> {
     serde_json::from_slice(bytes).map_err(|error| broken(RESTORE, error))
 }
 
-/// Copies a database that another process may work on.
+/// Copies a database that another process may work on. One into which a store is being copied is refused: what would be
+/// restored from the file looks whole and is not.
 pub async fn backup_beside(target: &Target, path: &Path) -> Result<Outcome<()>, OpenError> {
     let mut session = target.reach().await?;
     let tx = session.transaction().await.map_err(OpenError::Migration)?;
@@ -234,13 +247,33 @@ pub async fn backup_beside(target: &Target, path: &Path) -> Result<Outcome<()>, 
     if plan.found == 0 {
         return Ok(Err(broken(STEP, "there is no store in this database")));
     }
-    Ok(backup(&session, path).await)
+    // In the transaction that the file is of.
+    begin(&session).await.map_err(OpenError::Failed)?;
+    if is_half(&session).await.map_err(OpenError::Failed)? {
+        return Err(OpenError::HalfCopied {
+            database: target.name(),
+        });
+    }
+    // The connection ends with the transaction.
+    Ok(write_file(&session, path).await)
 }
 
-/// Fills an empty database from a backup, whole or not at all.
+/// Whether only a part of a store was copied into the database so far.
+async fn is_half(session: &Session) -> Outcome<bool> {
+    Ok(meta(session, PLACE).await?.is_some())
+}
+
+/// Fills an empty database from a backup, whole or not at all. A backup of a database into which a store was being copied,
+/// which former versions made, is refused.
 pub async fn restore(target: &Target, path: &Path) -> Result<Outcome<()>, OpenError> {
     let session = alone(target).await?;
-    Ok(restore_into(&session, path).await)
+    if let Err(error) = restore_into(&session, path).await {
+        return Ok(Err(error));
+    }
+    if is_half(&session).await.map_err(OpenError::Failed)? {
+        return Err(OpenError::HalfBackedUp);
+    }
+    Ok(run(&session, RESTORE, "COMMIT").await)
 }
 
 /// A connection to a database on which no server works as long as it lasts, with its schema up to date.
@@ -260,6 +293,7 @@ pub(super) async fn alone(target: &Target) -> Result<Session, OpenError> {
     Ok(session)
 }
 
+/// Writes everything in a transaction that is left open.
 async fn restore_into(session: &Session, path: &Path) -> Outcome<()> {
     let mut reader = Reader::open(path).await?;
     run(session, RESTORE, "BEGIN").await?;
@@ -279,8 +313,7 @@ async fn restore_into(session: &Session, path: &Path) -> Outcome<()> {
         return Err(broken(RESTORE, why));
     }
     days::make(session, header.days.into_iter().map(Day::of)).await?;
-    fill(session, &mut reader).await?;
-    run(session, RESTORE, "COMMIT").await
+    fill(session, &mut reader).await
 }
 
 async fn fill(session: &Session, reader: &mut Reader) -> Outcome<()> {

@@ -150,6 +150,11 @@ pub enum OpenError {
         /// Host and name of the database.
         database: String,
     },
+    /// A backup is of such a database.
+    #[error(
+        "the backup was made while only a part of a store had been copied into its database, and the rest is not in it; nothing was restored: restore a backup that was made after the copy was complete, or copy the store again with `hookturn migrate-store`"
+    )]
+    HalfBackedUp,
     /// A step of the schema is not the one this version has.
     #[error(
         "the database was made by another build: step {number} of its schema is not the one this version has; nothing was changed: start the hookturn that made it, or restore a backup into a new database"
