@@ -53,6 +53,24 @@ impl Default for Health {
 }
 
 impl Health {
+    /// The health of an endpoint as far as its receiver is remembered: so many attempts in a row were not accepted, the first
+    /// of them so long ago. Another node may have made them, or the process before.
+    ///
+    /// 1. The window is what they would have left of the first one.
+    /// 2. After [`BREAKER_FAILURES`] one exchange tries whether it is well, at once, because nobody remembers when the last
+    ///    one was. Without an answer the breaker opens for as long as it would have been open by now: each time is as long
+    ///    as all before it.
+    /// 3. An answer, whatever it says, makes it well: what was not accepted may have been answered all the same.
+    pub fn remembered(failures: u32, failing: Millis) -> Self {
+        Self {
+            window: FIRST_WINDOW.checked_shr(failures).unwrap_or(0).max(1),
+            failures,
+            open_for: (failing / 2).clamp(BREAKER_FIRST, BREAKER_LONGEST),
+            suspect: failures > 0,
+            ..Self::default()
+        }
+    }
+
     /// Takes a sign into account.
     ///
     /// 1. An answer widens the window by one, so that it doubles with every round trip.
@@ -147,6 +165,27 @@ mod tests {
             health.closed_again_at(later),
             Some(later.after(2 * BREAKER_FIRST))
         );
+    }
+
+    #[test]
+    fn g10_what_is_remembered_of_a_dead_endpoint_costs_one_exchange_and_then_it_waits_as_long_as_before()
+     {
+        let mut health = Health::remembered(BREAKER_FAILURES, 30 * SECOND);
+        assert_eq!((health.window(100), health.is_suspect()), (1, true));
+        assert_eq!(health.closed_again_at(NOW), None);
+        health.note(Sign::Unwell, 100, NOW);
+        assert_eq!(health.closed_again_at(NOW), Some(NOW.after(15 * SECOND)));
+        for (failing, open) in [(0, BREAKER_FIRST), (86_400 * SECOND, BREAKER_LONGEST)] {
+            let mut health = Health::remembered(BREAKER_FAILURES, failing);
+            health.note(Sign::Unwell, 100, NOW);
+            assert_eq!(health.closed_again_at(NOW), Some(NOW.after(open)));
+        }
+        for (failures, window) in [(0, 4), (1, 2), (2, 1), (9, 1)] {
+            let mut health = Health::remembered(failures, SECOND);
+            assert_eq!(health.window(100), window);
+            health.note(Sign::Answered { took: 3 }, 100, NOW);
+            assert!(!health.is_suspect() && health.window(100) > window);
+        }
     }
 
     #[test]

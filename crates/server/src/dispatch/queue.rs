@@ -247,6 +247,15 @@ impl Queue {
         self.ready.push_back(row);
     }
 
+    /// What is remembered of the receiver at the endpoint's present URL is all that is known of its health at first.
+    pub(super) fn recall(&mut self, now: Timestamp) {
+        let retargeted_at = self.endpoint.as_ref().and_then(|known| known.retargeted_at);
+        let since = self.receiver.failing_since;
+        if let Some(since) = since.filter(|since| Some(*since) >= retargeted_at) {
+            self.health = Health::remembered(self.receiver.failures, now.since(since));
+        }
+    }
+
     /// The endpoint was written. If it has another URL, what is remembered of the receiver at the former one
     /// is forgotten, what that one asked for too. Returns whether it was.
     pub(super) fn retarget(&mut self, endpoint: &Endpoint) -> bool {

@@ -220,6 +220,7 @@ impl Shard {
     }
 
     fn queue(&mut self, workspace: WorkspaceId, id: EndpointId) -> &mut Queue {
+        let clock = &self.parts.clock;
         let live = &self.parts.live;
         let tenure = self.parts.owned.tenure(id);
         // Somebody else sent to the endpoint since: what is remembered of it is old.
@@ -234,6 +235,7 @@ impl Shard {
             let mut queue = Queue::new(workspace, (*live.receiver(id)).clone());
             queue.endpoint = live.endpoint(id);
             queue.tenure = tenure;
+            queue.recall(clock.now());
             queue
         })
     }

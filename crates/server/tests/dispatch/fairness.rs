@@ -136,3 +136,27 @@ async fn g10_the_rate_limit_is_honoured_whether_or_not_the_queue_runs_empty() {
         rig.stop().await;
     }
 }
+
+/// Whoever sends to a dead endpoint next, another process here as another node elsewhere, reads what is remembered of its
+/// receiver before it sends.
+#[tokio::test(flavor = "multi_thread")]
+async fn g10_a_dead_endpoint_gets_one_exchange_from_who_takes_its_shard_over() {
+    let mut rig = Rig::new().await;
+    let mut dead = Receiver::new(&rig.clock, |_| status(500)).await;
+    rig.endpoint_with(retrying(dead.url(), &[])).await;
+    for _ in 0..10 {
+        rig.publish("{}").await;
+        dead.next().await;
+        rig.until_nothing_is_due().await;
+    }
+    rig.advance(MINUTE);
+    rig.restart().await;
+    dead.answer(|_| gated(500));
+    let mut marker = Marker::new(&rig).await;
+    rig.publish_many((0..20).map(|n| n.to_string())).await;
+    dead.next().await;
+    marker.pass(&rig).await;
+    assert_eq!(dead.rest().len(), 0, "one tries whether it is well");
+    dead.open_gate();
+    rig.stop().await;
+}
