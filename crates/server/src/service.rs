@@ -339,16 +339,29 @@ impl Service {
         recording: Option<Recording<'_, T>>,
         decide: impl Fn(Timestamp) -> Result<Decision<T>, ServiceError> + Send + Sync,
     ) -> Result<T, ServiceError> {
+        self.change_of(caller.workspace, turn, caller, recording, decide)
+            .await
+    }
+
+    /// The same in a workspace that need not be the one in which the caller acts.
+    async fn change_of<T: Send>(
+        &self,
+        workspace: WorkspaceId,
+        turn: impl Send,
+        caller: &Caller,
+        recording: Option<Recording<'_, T>>,
+        decide: impl Fn(Timestamp) -> Result<Decision<T>, ServiceError> + Send + Sync,
+    ) -> Result<T, ServiceError> {
         let context = caller.context();
         let (out, whom) = self
-            .store_decision(caller.workspace, &context, recording, decide)
+            .store_decision(workspace, &context, recording, decide)
             .await?;
         drop(turn);
         self.close_fence(&caller.fenced, whom).await?;
         Ok(out)
     }
 
-    /// Decides and stores, for somebody who does not wait until other nodes follow.
+    /// Decides and stores, where nobody waits for the answer who could ask another node next.
     async fn commit<T: Send>(
         &self,
         workspace: WorkspaceId,

@@ -90,7 +90,7 @@ impl<N: Needs> FromRequestParts<ApiState> for Call<N> {
         let request_id = parts.extensions.get::<RequestId>().copied();
         let request_id = request_id.unwrap_or_default().to_string();
         let reason = reason(&parts.headers)?;
-        api.service.confirmed().await;
+        api.service.confirmed().await?;
         let key = match bearer(&parts.headers) {
             Ok(text) => match api.service.authenticate(text) {
                 Ok(key) => key,

@@ -4,16 +4,18 @@
 //! was before: each said that it follows, or its last confirmation ran out. Any other change waits for the nodes that
 //! answer, so that whoever asks another one next finds what was made; one that has been silent holds nobody up for it.
 //!
-//! A node asks for its own part of that before it looks at anything for a request ([`Service::confirmed`]): one whose view
-//! is not confirmed, because it was stopped or its database is away, waits for a moment until it is, and what it would
-//! refuse otherwise is no refusal but "try again" ([`ServiceError::Behind`]).
+//! A node does its own part before it looks at anything for a request ([`Service::confirmed`]): one whose view is not
+//! confirmed, because it was stopped or its database is away, waits for a moment until it is, and otherwise lets nobody in:
+//! "try again" ([`ServiceError::Behind`]). What runs while that ends is not refused by what was before either.
 //!
 //! Who asked is told how long that took ([`Fenced`]). A store that nobody shares has
 //! nothing to wait for.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hookturn_core::rotation::Keyring;
 use hookturn_core::store::{Fence, FenceFor, Write};
+use hookturn_core::workspace::ApiKey;
 use http::StatusCode;
 
 use super::{Service, ServiceError};
@@ -44,6 +46,10 @@ impl Fenced {
 /// For whom a change waits; for nobody when it changes nothing that nodes hold in memory.
 pub(super) fn whom(writes: &[Write]) -> Option<FenceFor> {
     let of = |write: &Write| match write {
+        // Of what is made nothing is withdrawn.
+        Write::Keyring(Keyring { version: 1, .. }) | Write::ApiKey(ApiKey { version: 1, .. }) => {
+            Some(FenceFor::Answering)
+        }
         Write::Keyring(_) | Write::EraseSecret { .. } | Write::ApiKey(_) => Some(FenceFor::All),
         Write::Workspace(_)
         | Write::App(_)
@@ -80,15 +86,15 @@ pub(crate) fn rests_on_view(status: StatusCode) -> bool {
 
 impl Service {
     /// Waits until what this node knows is confirmed, for a moment at most. Asked before anything is looked at for a
-    /// request.
-    pub async fn confirmed(&self) {
-        if !self.live.is_confirmed() {
-            // Who is refused afterwards is told so.
-            let _ = self.store.confirmed().await;
+    /// request, the key that it comes with first of all.
+    pub async fn confirmed(&self) -> Result<(), ServiceError> {
+        if self.live.is_confirmed() || self.store.confirmed().await? {
+            return Ok(());
         }
+        Err(ServiceError::Behind)
     }
 
-    /// What to say instead of a refusal with this status, when what it rests on may be old.
+    /// What to say instead of a refusal with this status, when what it rests on became old while the request ran.
     pub fn unless_behind(&self, status: StatusCode) -> Result<(), ServiceError> {
         if rests_on_view(status) && !self.live.is_confirmed() {
             return Err(ServiceError::Behind);

@@ -60,7 +60,7 @@ impl Service {
         self.require(caller, Scope::Manage).await?;
         check_workspace_name(&name)?;
         let id = WorkspaceId::new(self.clock.now(), self.entropy.as_ref());
-        self.commit(id, &caller.context(), recording, |now| {
+        self.change_of(id, (), caller, recording, |now| {
             let (writes, audit, out) = self.new_workspace(id, &name, now);
             Ok(Decision {
                 shows: None,
@@ -136,7 +136,7 @@ impl Service {
             self.require(caller, Scope::Secrets).await?;
         }
         self.check_workspace_patch(id, &patch)?;
-        self.commit(id, &caller.context(), recording, |now| {
+        self.change_of(id, (), caller, recording, |now| {
             let old = self.reached_workspace(caller, id)?;
             check_version(if_match, old.version)?;
             if let Some(name) = &patch.name {

@@ -90,7 +90,8 @@ impl UiError {
             | ServiceError::ProbesUsedUp { wait_millis, .. } => Some(wait_millis.div_ceil(1_000)),
             _ => None,
         };
-        if status.is_server_error() {
+        // That the database is away is in the log already, once.
+        if status.is_server_error() && !matches!(error, ServiceError::Behind) {
             tracing::error!(error = %crate::telemetry::explain(error), "a page could not be answered");
         }
         Self::Told {

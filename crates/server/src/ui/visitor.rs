@@ -48,7 +48,8 @@ impl FromRequestParts<UiState> for Visitor {
     async fn from_request_parts(parts: &mut Parts, ui: &UiState) -> Result<Self, UiError> {
         let base = base(&parts.headers);
         let asked = parts.uri.path_and_query().map(ToString::to_string);
-        ui.service.confirmed().await;
+        let confirmed = ui.service.confirmed().await;
+        confirmed.map_err(|behind| UiError::service(&behind, &base))?;
         let cookie = session_cookie(&parts.headers).filter(|cookie| !cookie.is_empty());
         let session = cookie.and_then(|cookie| ui.service.session(cookie));
         // Where somebody is led back to: never to what only a form is sent to.

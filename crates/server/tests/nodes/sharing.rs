@@ -45,6 +45,13 @@ async fn what_is_made_at_one_node_is_there_at_the_other_when_it_is_answered() {
         let endpoint = there.create_endpoint(&app, &asked).await;
         let id = here.publish(&app, "order.paid", "{}").await;
         assert_eq!(receiver.next().await.header("webhook-id"), id);
+        let workspaces = here.get("/v1/workspaces").await;
+        let path = workspaces["data"][0]["id"].as_str().unwrap();
+        let path = format!("/v1/workspaces/{path}");
+        let asked = json!({ "name": format!("name-{number}") });
+        let patched = here.send(Method::PATCH, &path, asked.to_string()).await;
+        assert_eq!(patched.0, StatusCode::OK, "{patched:?}");
+        assert_eq!(there.get(&path).await["name"], asked["name"]);
         let path = format!("/v1/apps/{app}/endpoints/{}", endpoint.id);
         there.send(Method::DELETE, &path, String::new()).await;
         let (status, _) = here.send(Method::GET, &path, String::new()).await;
@@ -82,9 +89,9 @@ async fn g1_a_node_that_was_stopped_knows_what_was_made_meanwhile_before_it_answ
     other.stop().await;
 }
 
-/// A node that cannot ask the database shows what it knows, and refuses nothing by it.
+/// A node that cannot ask the database lets nobody in by what it knew, and refuses nobody by it either.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_without_its_database_does_not_say_that_something_does_not_exist() {
+async fn a_node_without_its_database_answers_nobody_by_what_it_knew() {
     let postgres = Postmaster::start().await;
     let cutter = Cutter::start(postgres.port()).await;
     let desk = Desk::on(&postgres.url("postgres"));
@@ -95,6 +102,8 @@ async fn a_node_without_its_database_does_not_say_that_something_does_not_exist(
     let nowhere = format!("/v1/apps/{}", known.replace(|c| c != '_', "0"));
     let (status, _) = there.send(Method::GET, &nowhere, String::new()).await;
     assert!(status.is_client_error(), "{status}");
+    let asked = json!({ "name": "revoked meanwhile", "scopes": ["read"] });
+    let revoked = here.post("/v1/api-keys", &asked).await;
     cutter.open(false);
     until_ready_is(&there, StatusCode::SERVICE_UNAVAILABLE).await;
     let app = here.create_app("made meanwhile").await;
@@ -105,7 +114,15 @@ async fn a_node_without_its_database_does_not_say_that_something_does_not_exist(
         key,
         ..there.clone()
     };
+    let path = format!("/v1/api-keys/{}", revoked["id"].as_str().unwrap());
+    here.send(Method::DELETE, &path, String::new()).await;
+    let revoked = Api {
+        key: revoked["key"].as_str().unwrap().to_owned().leak(),
+        ..there.clone()
+    };
     for (api, path) in [
+        (&revoked, format!("/v1/apps/{known}")),
+        (&there, format!("/v1/apps/{known}")),
         (&there, format!("/v1/apps/{app}")),
         (&there, format!("/v1/apps/{app}/endpoints")),
         (&fresh, format!("/v1/apps/{known}")),
@@ -116,13 +133,16 @@ async fn a_node_without_its_database_does_not_say_that_something_does_not_exist(
         assert_eq!(answer.headers()["retry-after"], "1", "{shown}");
         assert!(shown.contains("what it knows may be old"), "{shown}");
     }
-    let shown = there.get(&format!("/v1/apps/{known}")).await;
-    assert_eq!(shown["name"], "known");
     let form = [("content-type", "application/x-www-form-urlencoded")];
-    let signs_in = there.exchange(Method::POST, "/sign-in", &form, format!("key={key}"));
-    assert_eq!(signs_in.await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    for key in [key, revoked.key] {
+        let signs_in = there.exchange(Method::POST, "/sign-in", &form, format!("key={key}"));
+        assert_eq!(signs_in.await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
     cutter.open(true);
     until_ready_is(&there, StatusCode::OK).await;
+    let path = format!("/v1/apps/{known}");
+    let (status, _) = revoked.send(Method::GET, &path, String::new()).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
     assert_eq!(
         fresh.get(&format!("/v1/apps/{app}")).await["name"],
         "made meanwhile"

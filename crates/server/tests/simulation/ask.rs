@@ -74,7 +74,7 @@ pub(crate) async fn enter(
     if mutant == Mutant::AnswersByAnOldView {
         return ask(process, request).await;
     }
-    process.service.confirmed().await;
+    process.service.confirmed().await?;
     let answer = ask(process, request).await;
     if let Err(ServiceError::NotFound { .. }) = &answer {
         process.service.unless_behind(StatusCode::NOT_FOUND)?;

@@ -2,13 +2,15 @@
 //! what nobody knows is found out.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hookturn::store::conformance::world::{START, World, all_of};
 use hookturn::store::conformance::{Engine, Recorder};
 use hookturn::store::live::Live;
 use hookturn::store::postgres::{PostgresOptions, PostgresStore, Sharing};
 use hookturn_core::store::{Accept, HintSink, IdempotencyKey, Store, StoreError, Write};
+
+use tokio::time::Instant;
 
 use super::engine::{Place, Postgres};
 use super::proxy::{Lose, Proxy};

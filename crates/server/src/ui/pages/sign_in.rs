@@ -94,7 +94,8 @@ pub(in crate::ui) async fn sign_in(
     let credentials: Credentials = serde_urlencoded::from_bytes(&form).map_err(|_| unreadable())?;
     let back = local(&credentials.back);
     let key = credentials.key.trim();
-    ui.service.confirmed().await;
+    let confirmed = ui.service.confirmed().await;
+    confirmed.map_err(|behind| UiError::service(&behind, &base))?;
     match ui.service.sign_in(key) {
         Ok((_, cookie)) => {
             let mut response = Redirect::to(&format!("{base}{back}")).into_response();
