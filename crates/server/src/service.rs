@@ -25,7 +25,7 @@ use hookturn_core::endpoint::TargetUrl;
 use hookturn_core::id::{Entropy, Sequence, WorkspaceId};
 use hookturn_core::limits;
 use hookturn_core::store::{
-    Change, FenceFor, IdempotencyKey, IdempotencyRecord, Shown, Shows, Store, StoreError, Write,
+    Change, IdempotencyKey, IdempotencyRecord, Shown, Shows, Store, StoreError, Write,
 };
 use hookturn_core::time::{Clock, Millis, Timestamp};
 use hookturn_core::workspace::{ApiKey, Scope};
@@ -353,11 +353,11 @@ impl Service {
         decide: impl Fn(Timestamp) -> Result<Decision<T>, ServiceError> + Send + Sync,
     ) -> Result<T, ServiceError> {
         let context = caller.context();
-        let (out, whom) = self
+        let (out, needed) = self
             .store_decision(workspace, &context, recording, decide)
             .await?;
         drop(turn);
-        self.close_fence(&caller.fenced, whom).await?;
+        self.close_fence(&caller.fenced, needed).await?;
         Ok(out)
     }
 
@@ -381,14 +381,14 @@ impl Service {
     /// 3. A refusal under an idempotency key that has an answer by now was caused by the same
     ///    request on another way: it becomes [`ServiceError::IdempotencyKeyUsed`].
     ///
-    /// Returns with it for whom its fence waits, if it has one.
+    /// Returns with it the fence that it needs, if any.
     async fn store_decision<T: Send>(
         &self,
         workspace: WorkspaceId,
         context: &Context,
         recording: Option<Recording<'_, T>>,
         decide: impl Fn(Timestamp) -> Result<Decision<T>, ServiceError> + Send + Sync,
-    ) -> Result<(T, Option<FenceFor>), ServiceError> {
+    ) -> Result<(T, Option<fencing::Needed>), ServiceError> {
         for _ in 0..TRIES {
             let _one_key = self.sealing.read().await;
             // Read before the decision: what it rests on is at least as new.
@@ -406,7 +406,7 @@ impl Service {
                     return Err(refused);
                 }
             };
-            let whom = fencing::whom(&writes);
+            let needed = fencing::needed(&writes);
             let change = Change {
                 workspace,
                 writes,
@@ -419,7 +419,7 @@ impl Service {
                 }),
             };
             match self.store.change_as_of(change, view).await {
-                Ok(()) => return Ok((out, whom)),
+                Ok(()) => return Ok((out, needed)),
                 Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -43,14 +43,35 @@ impl Fenced {
     }
 }
 
-/// For whom a change waits; for nobody when it changes nothing that nodes hold in memory.
-pub(super) fn whom(writes: &[Write]) -> Option<FenceFor> {
+/// The fence that a change needs before it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Needed {
+    /// For whom it waits.
+    whom: FenceFor,
+    /// Whether who asked is told of it: where a key is made or withdrawn.
+    told: bool,
+}
+
+impl Needed {
+    /// That of a key that is withdrawn.
+    pub(super) const KEYS: Self = Self {
+        whom: FenceFor::All,
+        told: true,
+    };
+}
+
+/// The fence of a change; none when it changes nothing that nodes hold in memory.
+pub(super) fn needed(writes: &[Write]) -> Option<Needed> {
+    let answering = |told| {
+        let whom = FenceFor::Answering;
+        Some(Needed { whom, told })
+    };
     let of = |write: &Write| match write {
         // Of what is made nothing is withdrawn.
         Write::Keyring(Keyring { version: 1, .. }) | Write::ApiKey(ApiKey { version: 1, .. }) => {
-            Some(FenceFor::Answering)
+            answering(true)
         }
-        Write::Keyring(_) | Write::EraseSecret { .. } | Write::ApiKey(_) => Some(FenceFor::All),
+        Write::Keyring(_) | Write::EraseSecret { .. } | Write::ApiKey(_) => Some(Needed::KEYS),
         Write::Workspace(_)
         | Write::App(_)
         | Write::RemoveApp { .. }
@@ -59,7 +80,7 @@ pub(super) fn whom(writes: &[Write]) -> Option<FenceFor> {
         | Write::MarkKey { .. }
         | Write::Bulk(_)
         | Write::Schedule(_)
-        | Write::RemoveSchedule { .. } => Some(FenceFor::Answering),
+        | Write::RemoveSchedule { .. } => answering(false),
         Write::Rotation(_)
         | Write::Mark(_)
         | Write::BulkItem(_)
@@ -106,13 +127,13 @@ impl Service {
     pub(super) async fn close_fence(
         &self,
         fenced: &Fenced,
-        whom: Option<FenceFor>,
+        needed: Option<Needed>,
     ) -> Result<(), ServiceError> {
-        let Some(whom) = whom else {
+        let Some(Needed { whom, told }) = needed else {
             return Ok(());
         };
         let fence = self.store.fence(whom).await?;
-        if whom == FenceFor::All {
+        if told {
             fenced.note(fence);
         }
         Ok(())

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hookturn_core::audit::{AuditAction, AuditEntry, Subject};
 use hookturn_core::id::WorkspaceId;
-use hookturn_core::store::{FenceFor, IdempotencyKey, Shown, Shows};
+use hookturn_core::store::{IdempotencyKey, Shown, Shows};
 use hookturn_core::workspace::{RevealPolicy, Scope};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Caller, Decision, Recording, Service, ServiceError};
+use super::{Caller, Decision, Recording, Service, ServiceError, fencing};
 use crate::store::seal::{OpenError, Place};
 
 /// What is known of an idempotency key.
@@ -159,7 +159,7 @@ impl Service {
             self.show_again(caller, shows).await?;
         }
         // Its first request may have been broken off between its change and the fence of that.
-        self.close_fence(&caller.fenced, Some(FenceFor::All))
+        self.close_fence(&caller.fenced, Some(fencing::Needed::KEYS))
             .await?;
         Ok(Some(Lookup::Replay(answer)))
     }
