@@ -243,3 +243,26 @@ async fn nobody_waits_to_read_from_a_database_that_is_away() {
     assert!(world.store().confirmed().await.unwrap());
     assert!(asked().await.unwrap().is_none());
 }
+
+/// Where a network forgot the connections, nobody hears that they ended: what was asked on one is not waited for when
+/// the database is back.
+#[tokio::test]
+async fn what_was_asked_before_the_database_went_silent_holds_nobody_up_when_it_is_back() {
+    let engine = Between::start();
+    let world = World::new(&engine).await;
+    let _tenant = world.tenant("acme").await;
+    let key = IdempotencyKey([7; 32]);
+    let asked = || world.store().idempotent_answer(key, START);
+    // More than there are connections.
+    let many = || futures_util::future::join_all((0..8).map(|_| asked()));
+    assert!(many().await.iter().all(Result::is_ok));
+    engine.proxy.hold(true);
+    assert!(many().await.iter().all(Result::is_err));
+    engine.proxy.forget();
+    until_it_writes(&world).await;
+    let begun = Instant::now();
+    let answers = many().await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}

@@ -1,7 +1,8 @@
 //! Something between a store and its database that can lose what the two say to each other.
 //!
 //! It listens on a socket in a directory of its own and carries bytes both ways, until a commit passes by
-//! and it was told to lose it. It can also hold everything back, so that neither side hears of the other's end.
+//! and it was told to lose it. It can also hold everything back, so that neither side hears of the other's end, and let
+//! only new connections through again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,10 +27,39 @@ pub(crate) enum Lose {
     Answer,
 }
 
+/// What it carries.
+#[derive(Debug, Clone, Copy, Default)]
+struct Open {
+    held: bool,
+    /// Connections of an earlier number are never carried again.
+    number: u64,
+}
+
+/// How one connection asks whether it is carried.
+#[derive(Clone)]
+struct Way {
+    seen: watch::Receiver<Open>,
+    number: u64,
+}
+
+impl Way {
+    fn of(seen: &watch::Receiver<Open>) -> Self {
+        let (seen, number) = (seen.clone(), seen.borrow().number);
+        Self { seen, number }
+    }
+
+    /// Waits until it is. Returns whether it is at all.
+    async fn is_open(&mut self) -> bool {
+        let number = self.number;
+        let open = |open: &Open| !open.held && open.number == number;
+        self.seen.wait_for(open).await.is_ok()
+    }
+}
+
 pub(crate) struct Proxy {
     directory: TempDir,
     lose: Arc<AtomicU8>,
-    held: watch::Sender<bool>,
+    open: watch::Sender<Open>,
 }
 
 impl Proxy {
@@ -39,8 +69,8 @@ impl Proxy {
         listener.set_nonblocking(true).unwrap();
         let lose = Arc::new(AtomicU8::new(Lose::Nothing as u8));
         let told = Arc::clone(&lose);
-        let (held, holds) = watch::channel(false);
-        let mut ended = holds.clone();
+        let (open, seen) = watch::channel(Open::default());
+        let mut ended = seen.clone();
         // A thread of its own: a test may block its own while a store that speaks through this one ends.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -50,7 +80,7 @@ impl Proxy {
                 let listener = UnixListener::from_std(listener).unwrap();
                 let carried = async {
                     while let Ok((client, _)) = listener.accept().await {
-                        tokio::spawn(carry(client, Arc::clone(&told), holds.clone()));
+                        tokio::spawn(carry(client, Arc::clone(&told), Way::of(&seen)));
                     }
                 };
                 let over = async { while ended.changed().await.is_ok() {} };
@@ -63,7 +93,7 @@ impl Proxy {
         Self {
             directory,
             lose,
-            held,
+            open,
         }
     }
 
@@ -76,7 +106,15 @@ impl Proxy {
 
     /// Holds everything back from now on, or lets it through again.
     pub(crate) fn hold(&self, hold: bool) {
-        self.held.send_replace(hold);
+        self.open.send_modify(|open| open.held = hold);
+    }
+
+    /// Lets new connections through; of those that there are, neither side ever hears anything again.
+    pub(crate) fn forget(&self) {
+        self.open.send_modify(|open| {
+            open.held = false;
+            open.number += 1;
+        });
     }
 
     /// Loses a part of the next commit, once.
@@ -90,23 +128,19 @@ fn socket(directory: &Path) -> std::path::PathBuf {
 }
 
 /// Carries what was read, as soon as nothing is held back.
-async fn pass(
-    bytes: &[u8],
-    to: &mut (impl AsyncWriteExt + Unpin),
-    holds: &mut watch::Receiver<bool>,
-) -> bool {
-    holds.wait_for(|held| !held).await.is_ok() && to.write_all(bytes).await.is_ok()
+async fn pass(bytes: &[u8], to: &mut (impl AsyncWriteExt + Unpin), way: &mut Way) -> bool {
+    way.is_open().await && to.write_all(bytes).await.is_ok()
 }
 
 /// Carries one connection until one side ends it, or a commit is lost.
-async fn carry(client: UnixStream, lose: Arc<AtomicU8>, mut holds: watch::Receiver<bool>) {
-    if holds.wait_for(|held| !held).await.is_err() {
+async fn carry(client: UnixStream, lose: Arc<AtomicU8>, mut way: Way) {
+    if !way.is_open().await {
         return;
     }
     let server = UnixStream::connect(socket(cluster().directory())).await;
     let (mut from_server, mut to_server) = server.unwrap().into_split();
     let (mut from_client, mut to_client) = client.into_split();
-    let mut back = holds.clone();
+    let mut back = way.clone();
     let answers = tokio::spawn(async move {
         let mut bytes = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = from_server.read(&mut bytes).await {
@@ -115,7 +149,7 @@ async fn carry(client: UnixStream, lose: Arc<AtomicU8>, mut holds: watch::Receiv
             }
         }
         // That it ended is held back as well.
-        let _ = back.wait_for(|held| !held).await;
+        back.is_open().await;
         from_server
     });
     let mut bytes = vec![0; 64 * 1024];
@@ -128,7 +162,7 @@ async fn carry(client: UnixStream, lose: Arc<AtomicU8>, mut holds: watch::Receiv
             Lose::Nothing as u8
         };
         if taken == Lose::Nothing as u8 {
-            if !pass(said, &mut to_server, &mut holds).await {
+            if !pass(said, &mut to_server, &mut way).await {
                 return;
             }
             continue;

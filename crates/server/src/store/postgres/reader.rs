@@ -7,7 +7,7 @@
 //! ([`Absence`]), and then nobody waits for a page any longer. Due rows are read by those who wait for the database
 //! anyway.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -98,15 +98,7 @@ impl Readers {
         T: Send + 'static,
         F: Future<Output = Outcome<T>> + Send,
     {
-        let absence = self.absence.clone();
-        let answer = self.read_within(&self.pool, READ, query);
-        Box::pin(async move {
-            tokio::select! {
-                biased;
-                answer = answer => answer,
-                () = absence.outlasts(PATIENCE) => Err(away(Absent)),
-            }
-        })
+        self.read_within(&self.pool, READ, Some(self.absence.clone()), query)
     }
 
     /// The same for due rows.
@@ -118,7 +110,7 @@ impl Readers {
         T: Send + 'static,
         F: Future<Output = Outcome<T>> + Send,
     {
-        self.read_within(&self.due, READ, query)
+        self.read_within(&self.due, READ, None, query)
     }
 
     /// The same for what may take as long as it takes.
@@ -130,13 +122,15 @@ impl Readers {
         T: Send + 'static,
         F: Future<Output = Outcome<T>> + Send,
     {
-        self.read_within(&self.pool, Duration::MAX, query)
+        self.read_within(&self.pool, Duration::MAX, None, query)
     }
 
+    /// What a query was given up on is not asked again: it may never answer, also when the database is back.
     fn read_within<T, F>(
         &self,
         pool: &Pool,
         limit: Duration,
+        absence: Option<Absence>,
         query: impl FnOnce(Object) -> F + Send + 'static,
     ) -> StoreFuture<'static, T>
     where
@@ -145,19 +139,29 @@ impl Readers {
     {
         let pool = pool.clone();
         let answer = self.runtime.spawn(async move {
-            let session = match timeout(CONNECT, pool.get()).await {
-                Ok(Ok(session)) => session,
-                Ok(Err(error)) => return Err(away(error)),
-                Err(error) => return Err(away(error)),
+            let asked = async {
+                let session = match timeout(CONNECT, pool.get()).await {
+                    Ok(Ok(session)) => session,
+                    Ok(Err(error)) => return Some(Err(away(error))),
+                    Err(error) => return Some(Err(away(error))),
+                };
+                timeout(limit, query(session)).await.ok()
             };
-            match timeout(limit, query(session)).await {
-                Ok(answer) => answer,
-                Err(error) => {
-                    // What a query was given up on is not asked again.
-                    let _ = pool.retain(|_, _| false);
-                    Err(away(error))
+            let given_up = async {
+                match absence {
+                    Some(absence) => absence.outlasts(PATIENCE).await,
+                    None => pending().await,
                 }
-            }
+            };
+            let answer = tokio::select! {
+                biased;
+                answer = asked => answer,
+                () = given_up => None,
+            };
+            answer.unwrap_or_else(|| {
+                let _ = pool.retain(|_, _| false);
+                Err(away(Absent))
+            })
         });
         Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Stopped)) })
     }
@@ -165,7 +169,7 @@ impl Readers {
 
 /// Why nobody waits for an answer.
 #[derive(Debug, thiserror::Error)]
-#[error("the database is away")]
+#[error("the database does not answer")]
 struct Absent;
 
 /// The database cannot be asked at the moment.
