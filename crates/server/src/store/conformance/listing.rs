@@ -9,6 +9,7 @@ use hookturn_core::store::{
     Accept, Change, DeliveryQuery, DeliverySearch, Due, DueQuery, Page, SearchFrom, Write,
 };
 use hookturn_core::time::Timestamp;
+use tokio::sync::Semaphore;
 
 use super::Engine;
 use super::world::{START, Tenant, World, accepted, all_of, finished};
@@ -123,6 +124,42 @@ pub async fn pages_of_pending_and_settled_deliveries_have_no_gap_and_no_repeat(
     }
 }
 
+/// Reads beside writes: a few for each step of these, so that a step is met at any moment and nobody reads the processors
+/// full while a disk is slow.
+#[derive(Clone)]
+struct Beside(Arc<Semaphore>);
+
+/// Whoever writes. The reads end with it, however it ends.
+struct Steps(Beside);
+
+impl Default for Beside {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(0)))
+    }
+}
+
+impl Beside {
+    /// Waits for the next read. There is none when everything is written.
+    async fn once_more(&self) -> bool {
+        self.0.acquire().await.is_ok_and(|read| {
+            read.forget();
+            true
+        })
+    }
+}
+
+impl Steps {
+    fn begins(&self) {
+        self.0.0.add_permits(20);
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.0.0.close();
+    }
+}
+
 /// While deliveries settle and are queued again, each is on the list exactly once and can be read.
 pub async fn a_delivery_is_found_at_every_moment_while_it_settles(engine: &impl Engine) {
     let world = World::new(engine).await;
@@ -138,8 +175,12 @@ pub async fn a_delivery_is_found_at_every_moment_while_it_settles(engine: &impl 
         payload_bytes: 0,
     };
     let change = world.changing(workspace, Vec::new());
+    let reads = Beside::default();
+    let steps = reads.clone();
     let moving = tokio::spawn(async move {
+        let steps = Steps(steps);
         for _ in 0..100 {
+            steps.begins();
             let row = store.due(due).await.unwrap().rows.remove(0);
             let finish = finished(&row, 200, Next::Delivered);
             store.finish(vec![finish], Vec::new()).await.unwrap();
@@ -155,7 +196,7 @@ pub async fn a_delivery_is_found_at_every_moment_while_it_settles(engine: &impl 
             store.change(change).await.unwrap();
         }
     });
-    while !moving.is_finished() {
+    while reads.once_more().await {
         let listed = world.store().deliveries(query.clone()).await.unwrap();
         assert_eq!(listed.len(), 1);
         assert!(
@@ -182,8 +223,12 @@ pub async fn a_new_event_type_never_disturbs_a_reader(engine: &impl Engine) {
         })
         .collect();
     let store = Arc::clone(world.store());
+    let reads = Beside::default();
+    let steps = reads.clone();
     let accepting = tokio::spawn(async move {
+        let steps = Steps(steps);
         for new in messages {
+            steps.begins();
             let accept = Accept {
                 messages: vec![new],
                 idempotency: None,
@@ -192,7 +237,7 @@ pub async fn a_new_event_type_never_disturbs_a_reader(engine: &impl Engine) {
         }
     });
     let mut seen = 0;
-    while !accepting.is_finished() {
+    while reads.once_more().await {
         let query = all_of(&tenant.app);
         let found = world.store().deliveries(query).await.unwrap().len();
         assert!(found >= seen);
