@@ -91,7 +91,8 @@ pub enum ServiceError {
         "the store's database is damaged; nothing was stored: stop the server, run `hookturn doctor`, and restore a backup"
     )]
     Damaged,
-    /// This node has not heard from its database for too long to know whether what it would refuse is still so.
+    /// This node has not heard from its database for too long to know whom it may let in, and whether what it would refuse
+    /// is still so.
     #[error(
         "this node does not hear from its database, and what it knows may be old; nothing was done, try again"
     )]

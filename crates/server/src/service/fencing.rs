@@ -94,7 +94,7 @@ pub(super) fn needed(writes: &[Write]) -> Option<Needed> {
 }
 
 /// Whether an answer of this status may rest on a view that was old.
-pub(crate) fn rests_on_view(status: StatusCode) -> bool {
+fn rests_on_view(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::UNAUTHORIZED
